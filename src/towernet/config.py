@@ -1,0 +1,258 @@
+"""Every choice a run makes, as frozen models that are checked when they are made.
+
+Order: the defaults here, then the recipe (TOML), then the command line. The result is written,
+resolved, beside the weights. Descriptions are the reference; no number is repeated in prose.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from towernet.errors import ConfigError, DataError
+from towernet.registry import unknown_name
+
+Model = TypeVar("Model", bound=BaseModel)
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Frozen(BaseModel, frozen=True, extra="forbid"):
+    """A choice is made once, and an unknown key is an error."""
+
+
+class DataConfig(_Frozen):
+    """How images become arrays, and which of them are for what."""
+
+    size_px: Annotated[int, Field(ge=8, le=2048)] = Field(
+        128, description="Side of the square the network sees, in pixels."
+    )
+    resize: Literal["crop", "pad", "squash", "squash_linear"] = Field(
+        "crop",
+        description="crop: shorter side to size, centre kept. pad: the whole image, on the"
+        " background. squash: aspect ratio ignored. squash_linear: the same without antialiasing"
+        " (OpenCV's INTER_LINEAR, the notebook's).",
+    )
+    train_margin: Annotated[float, Field(ge=1, le=2)] = Field(
+        1.25, description="Training images are cached this much larger, so that crops stay sharp."
+    )
+    split_rule: Literal["stratified", "every_fifth"] = Field(
+        "stratified",
+        description="every_fifth: the notebook's, file i of a class is held out when i % 5 == 0;"
+        " there is no test split then.",
+    )
+    validation_fraction: Fraction = Field(
+        0.16, description="Share of images that choose the epoch."
+    )
+    test_fraction: Fraction = Field(0.20, description="Share of images locked away until the end.")
+    normalise: Literal["measured", "notebook"] = Field(
+        "measured",
+        description="measured: mean and std of the training split. notebook: its constants,"
+        " which are not its data's.",
+    )
+
+
+class AugmentConfig(_Frozen):
+    """What is done to training images; every draw is a function of (seed, epoch, image)."""
+
+    crop_scale_min: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.35, description="Smallest share of the area a random crop keeps; 1 crops nothing."
+    )
+    crop_ratio_max: Annotated[float, Field(ge=1)] = Field(
+        1.333, description="Crops are between 1/this and this as wide as high."
+    )
+    flip: bool = Field(
+        True, description="Mirror half of the images; --no-flip where that changes the meaning."
+    )
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = Field(
+        10.0, description="Rotation angles are uniform in ± this."
+    )
+    interpolation: Literal["bilinear", "nearest"] = Field(
+        "bilinear",
+        description="How a moved pixel is read; nearest leaves black corners (notebook).",
+    )
+    brightness: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="Factor 1 ± this.")
+    contrast: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="Factor 1 ± this.")
+
+
+class TrainConfig(_Frozen):
+    """How a model is trained; in a comparison every model gets the same one."""
+
+    epochs: PositiveInt | None = Field(None, description="Passes over the training images.")
+    minutes: PositiveFloat | None = Field(
+        None, description="Training time of one network; becomes steps before the first one."
+    )
+    batch_size: Annotated[int, Field(ge=2)] = Field(32, description="Images in one step.")
+    learning_rate: PositiveFloat = Field(
+        0.05, description="Peak learning rate, whatever the batch size."
+    )
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="SGD momentum.")
+    nesterov: bool = Field(True, description="Look ahead along the momentum.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="Coupled L2.")
+    weight_decay_by_network: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict, description="Where one network's differs, as in the notebook."
+    )
+    decay_everything: bool = Field(
+        False, description="Decay norms, biases and gates too, as the notebook did."
+    )
+    schedule: Literal["cosine", "notebook"] = Field(
+        "cosine",
+        description="cosine: one warm-up and one anneal over the whole budget."
+        " notebook: 100-batch half periods, stepped per batch.",
+    )
+    warmup_fraction: Fraction = Field(0.05, description="Share of all steps spent warming up.")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="Probability mass moved to all classes. [arXiv:1512.00567]"
+    )
+    ema_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.03,
+        description="Averaging time of the evaluated weights as a share of all steps; 0 evaluates"
+        " the weights themselves.",
+    )
+    initial_weights: Literal["network", "paddle"] = Field(
+        "network",
+        description="network: as its authors start it. paddle: that framework's defaults.",
+    )
+    trial_factors: tuple[PositiveFloat, ...] = Field(
+        (1 / 3, 1.0, 3.0),
+        description="A comparison tries learning_rate times each of these for every network.",
+    )
+    trial_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.125, description="Length of one such trial as a share of the run."
+    )
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> TrainConfig:
+        if self.epochs is not None and self.minutes is not None:
+            raise ValueError(
+                f"train.epochs is {self.epochs} and train.minutes is {self.minutes:g};"
+                " give one budget, not both"
+            )
+        return self
+
+
+class Recipe(_Frozen):
+    """How to train: what a recipe's TOML file holds."""
+
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    train: TrainConfig = TrainConfig()
+
+
+class RunConfig(_Frozen):
+    """All that decides a run's result, besides the images and the versions."""
+
+    model: str = Field(description="A name from `towernet models`.")
+    recipe_name: str = Field("default", description="Which recipe the choices began from.")
+    recipe: Recipe = Field(description="How it is trained, resolved.")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
+        0, description="All draws are functions of it."
+    )
+    repetition: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Which run of a comparison this is: the test split stays, the rest is redrawn.",
+    )
+    images_per_class: PositiveInt | None = Field(
+        None, description="Only so many images of each class, for a quick look."
+    )
+
+
+def load_recipe(name: str) -> Recipe:
+    """Read a recipe by its name or from a TOML file.
+
+    Raises:
+        UnknownNameError: no recipe has the name, or a key in it is unknown.
+        ConfigError: a value in it is out of its range.
+        DataError: the file is not TOML.
+    """
+    folder = resources.files("towernet") / "recipes"
+    known = [
+        entry.name.removesuffix(".toml")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".toml")
+    ]
+    if name in known:
+        text = (folder / f"{name}.toml").read_text(encoding="utf-8")
+    elif name.endswith(".toml"):
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"recipe {name} cannot be read: {error}; check the path") from error
+    else:
+        raise unknown_name("recipe", name, known)
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"recipe {name} is not TOML ({error}); mend that line") from error
+    return make(Recipe, values, where=f"recipe {name}")
+
+
+def override(recipe: Recipe, **changes: dict[str, Any]) -> Recipe:
+    """Return the recipe with some values replaced: `override(recipe, train={"epochs": 3})`.
+
+    A value of None is "not given" and changes nothing; naming one budget takes the other away.
+    """
+    values = recipe.model_dump()
+    for part, given in changes.items():
+        given = {key: value for key, value in given.items() if value is not None}
+        if part == "train" and {"epochs", "minutes"} & set(given):
+            values["train"].update(epochs=None, minutes=None)
+        values[part].update(given)
+    return make(Recipe, values, where="the command line")
+
+
+def make(model: type[Model], values: dict[str, Any], *, where: str) -> Model:
+    """Check `values` against a model; the first thing wrong becomes a one-line error."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            *parents, last = first["loc"]
+            raise unknown_name(f"key of {where}", str(last), _known_keys(model, parents)) from None
+        prefix = f"{where}: " if where.startswith("recipe") else ""
+        if first["type"] == "value_error":
+            raise ConfigError(prefix + first["msg"].removeprefix("Value error, ")) from None
+        raise ConfigError(f"{prefix}{key} is {first['input']!r}; {_wanted(first)}") from None
+
+
+def _wanted(error: Any) -> str:
+    """Say what pydantic would have taken."""
+    limits = error.get("ctx", {})
+    match error["type"]:
+        case "greater_than" if isinstance(error["input"], int) and limits["gt"] == 0:
+            return "give at least 1"
+        case "greater_than":
+            return f"give more than {limits['gt']:g}"
+        case "greater_than_equal":
+            return f"give at least {limits['ge']:g}"
+        case "less_than":
+            return f"give less than {limits['lt']:g}"
+        case "less_than_equal":
+            return f"give at most {limits['le']:g}"
+        case "too_short":
+            return f"give at least {limits['min_length']}"
+    return "give " + str(error["msg"]).removeprefix("Input should be ")
+
+
+def _known_keys(model: type[Any], parents: list[Any]) -> list[str]:
+    for parent in parents:
+        model = model.model_fields[parent].annotation
+    return list(model.model_fields)
+
+
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """Name what differs between two sets of choices, each as `key: before → now`."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            line
+            for key in sorted({*before, *now})
+            for line in differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
+        ]
+    if isinstance(before, list | tuple) and isinstance(now, list | tuple):
+        before, now = list(before), list(now)  # JSON and TOML know no tuples
+    return [] if before == now else [f"{name}: {before} → {now}"]

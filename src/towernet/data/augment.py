@@ -1,0 +1,110 @@
+"""Augmentation of a whole batch, every draw given: one warp, then brightness and contrast.
+
+Crop, mirror and rotation are one affine map from output to input positions, so a pixel is
+interpolated once. Nothing here draws: the numbers come from `towernet.rng`, by content.
+
+Shapes: B images, S their stored side, O the output side, C = 3 channels, D = 8 draws.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from towernet import rng
+from towernet.config import AugmentConfig
+
+NUM_DRAWS = 8
+
+
+def draws(seed: int, epoch: int, item_keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    """Return (B, D) numbers in [0, 1): all that `augment` needs to know about chance."""
+    return rng.uniform(seed, epoch, item_keys, "augment", NUM_DRAWS)
+
+
+def affine_maps(
+    draws_BD: npt.NDArray[np.float64], config: AugmentConfig, size_px: int
+) -> Float[Tensor, "B 2 3"]:
+    """Return the maps from output to input positions, both in [-1, 1] across the image."""
+    area, shape, left, top, mirror, turn = draws_BD.T[:6]
+    area = config.crop_scale_min + (1 - config.crop_scale_min) * area
+    ratio = np.exp((2 * shape - 1) * math.log(config.crop_ratio_max))
+    width, height = np.minimum(np.sqrt(area * ratio), 1), np.minimum(np.sqrt(area / ratio), 1)
+    centre_x, centre_y = (1 - width) * (2 * left - 1), (1 - height) * (2 * top - 1)
+    sign = np.where(config.flip & (mirror < 0.5), -1.0, 1.0)
+    angle = np.radians(config.rotation_degrees) * (2 * turn - 1)
+    cos, sin = np.cos(angle), np.sin(angle)
+    # OpenCV turns about pixel (w/2, h/2), half a pixel off the middle; the notebook used it.
+    pivot = 1 / size_px if config.interpolation == "nearest" else 0.0
+    rows = [
+        [cos * width * sign, -sin * height, centre_x + pivot * (1 - cos + sin)],
+        [sin * width * sign, cos * height, centre_y + pivot * (1 - cos - sin)],
+    ]
+    return torch.from_numpy(np.array(rows).transpose(2, 0, 1)).float()
+
+
+def augment(
+    images_BSSC: UInt8[Tensor, "B S S 3"],
+    draws_BD: npt.NDArray[np.float64],
+    config: AugmentConfig,
+    *,
+    size_px: int,
+) -> Float[Tensor, "B 3 O O"]:
+    """Return the augmented batch as values in [0, 1]; only the given draws decide.
+
+    Args:
+        images_BSSC: The cached pixels.
+        draws_BD: From `draws`.
+        config: What is done, and how strongly.
+        size_px: O, the side of the output.
+    """
+    x_BCSS = images_BSSC.permute(0, 3, 1, 2).float().contiguous().div_(255)
+    theta_B23 = affine_maps(draws_BD, config, size_px).to(x_BCSS.device)
+    grid_BOO2 = F.affine_grid(theta_B23, [len(x_BCSS), 3, size_px, size_px], align_corners=False)
+    nearest = config.interpolation == "nearest"
+    x_BCOO = F.grid_sample(
+        x_BCSS,
+        grid_BOO2,
+        mode=config.interpolation,
+        # Black corners are the notebook's; a reflection invents no edge.
+        padding_mode="zeros" if nearest else "reflection",
+        align_corners=False,
+    )
+    if config.brightness or config.contrast:
+        factors = torch.from_numpy(2 * draws_BD[:, 6:8] - 1).float().to(x_BCSS.device)
+        brightness, contrast = (
+            (1 + strength * factors[:, i])[:, None, None, None]
+            for i, strength in enumerate((config.brightness, config.contrast))
+        )
+        x_BCOO *= brightness
+        mean_B111 = x_BCOO.mean(dim=(1, 2, 3), keepdim=True)
+        x_BCOO = x_BCOO.sub_(mean_B111).mul_(contrast).add_(mean_B111).clamp_(0, 1)
+    return x_BCOO
+
+
+def normalise(
+    x_BCHW: Float[Tensor, "B 3 H W"],
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+) -> Float[Tensor, "B 3 H W"]:
+    """Subtract the mean and divide by the standard deviation of each channel."""
+    mean_C, std_C = (
+        torch.tensor(mean, device=x_BCHW.device),
+        torch.tensor(std, device=x_BCHW.device),
+    )
+    return (x_BCHW - mean_C[:, None, None]) / std_C[:, None, None]
+
+
+def to_input(
+    images_BSSC: UInt8[Tensor, "B S S 3"],
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+) -> Float[Tensor, "B 3 S S"]:
+    """Turn fitted pixels into a network's input: what evaluation, prediction and parity use."""
+    return normalise(images_BSSC.permute(0, 3, 1, 2).float() / 255, mean, std)

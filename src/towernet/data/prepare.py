@@ -1,0 +1,166 @@
+"""From a split sample table to arrays: who is in which part, the pixels, the contract."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from towernet import rng
+from towernet.config import DataConfig
+from towernet.data import splits
+from towernet.data.cache import open_pixels
+from towernet.data.check import check
+from towernet.data.contract import Contract
+from towernet.data.source import Source
+
+NOTEBOOK_MEAN = (0.50950350, 0.54632660, 0.57409690)
+NOTEBOOK_STD = (0.26059777, 0.26041326, 0.29220656)
+# More images would not move the mean's third decimal, and a large set need not be read for it.
+NUM_IMAGES_MEASURED = 2000
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split: N images by their rows in the pixel maps.
+
+    Args:
+        rows: (N,) int64, positions in the pixel maps.
+        labels: (N,) int64, positions in the contract's class names.
+        keys: (N,) uint64, what their randomness is drawn from.
+        paths: (N,) their keys in the sample table.
+    """
+
+    rows: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+    keys: npt.NDArray[np.uint64]
+    paths: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Everything a run reads: parts, pixels, the class contract, the table it came from."""
+
+    table: pd.DataFrame
+    contract: Contract
+    train: Part
+    validation: Part
+    test: Part
+    train_pixels: npt.NDArray[np.uint8]
+    pixels: npt.NDArray[np.uint8]
+
+    @property
+    def final(self) -> Part:
+        """The part the result is told on: test, or the notebook's selection set."""
+        return self.test if len(self.test) else self.validation
+
+    @property
+    def final_split(self) -> str:
+        """The name of `final`."""
+        return "test" if len(self.test) else "validation"
+
+
+def fingerprint(table: pd.DataFrame) -> str:
+    """Return a hash of what the used images are and what they are used for."""
+    used = table[table.status == "used"]
+    columns = (used.path, used.class_name, used.content_id, used.split)
+    rows = "\n".join("\0".join(row) for row in zip(*columns, strict=True))
+    return hashlib.sha256(rows.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def sample_table(
+    source: Source,
+    *,
+    seed: int,
+    images_per_class: int | None,
+    workers: int,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Check every file and say which can be trained on; the splits are still to be drawn.
+
+    Raises:
+        DataError: there are too few classes or images.
+    """
+    table = check(source, workers=workers, progress=progress)
+    if images_per_class is not None:
+        table = splits.limit(table, images_per_class, seed)
+    splits.require_trainable(table)
+    return table
+
+
+def prepare(
+    table: pd.DataFrame,
+    source: Source,
+    config: DataConfig,
+    *,
+    seed: int,
+    repetition: int = 0,
+    workers: int,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Dataset:
+    """Draw the splits, decode what the table uses (or map the cache), fix the class contract."""
+    table = splits.assign(table, config, seed=seed, repetition=repetition)
+    used = table[table.status == "used"].reset_index(drop=True)
+    class_names = tuple(
+        sorted(used.class_name.unique(), key=lambda name: name.encode(errors="surrogatepass"))
+    )
+    background = (255, 255, 255)
+
+    def cached(size_px: int) -> npt.NDArray[np.uint8]:
+        return open_pixels(
+            table,
+            source,
+            size_px=size_px,
+            resize=config.resize,
+            background=background,
+            workers=workers,
+            progress=progress,
+        )
+
+    pixels = cached(config.size_px)
+    train_size_px = round(config.size_px * config.train_margin)
+    train_pixels = pixels if train_size_px == config.size_px else cached(train_size_px)
+    labels = used.class_name.map({name: i for i, name in enumerate(class_names)}).to_numpy(np.int64)
+    item_keys = rng.keys(list(used.content_id))
+
+    def part(split: str) -> Part:
+        rows = np.flatnonzero(used.split == split)
+        return Part(rows, labels[rows], item_keys[rows], tuple(used.path.iloc[rows]))
+
+    train = part("train")
+    mean, std = (
+        (NOTEBOOK_MEAN, NOTEBOOK_STD)
+        if config.normalise == "notebook"
+        else _mean_and_std(pixels, train)
+    )
+    contract = Contract(class_names, config.size_px, config.resize, mean, std, background)
+    return Dataset(table, contract, train, part("validation"), part("test"), train_pixels, pixels)
+
+
+def _mean_and_std(
+    pixels: npt.NDArray[np.uint8], train: Part
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Measure the training split's channels, as fractions of white."""
+    chosen = np.sort(train.rows[rng.order(0, 0, train.keys, "normalise")[:NUM_IMAGES_MEASURED]])
+    # Sums of integers are exact, so the result does not depend on the order.
+    total, squares, count = np.zeros(3, np.int64), np.zeros(3, np.int64), 0
+    for row in chosen:
+        image = pixels[row].reshape(-1, 3).astype(np.int64)
+        total, squares, count = (
+            total + image.sum(0),
+            squares + (image**2).sum(0),
+            count + len(image),
+        )
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1.0))  # one grey level, if all are alike
+    return (
+        tuple(float(value) for value in np.round(mean / 255, 6)),
+        tuple(float(value) for value in np.round(std / 255, 6)),
+    )  # type: ignore[return-value]

@@ -1,0 +1,115 @@
+"""Batches of augmented images, each a function of (seed, epoch, position) and nothing else.
+
+So a run can start in the middle of an epoch, and prefetching changes no bit.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from towernet import rng
+from towernet.config import Recipe
+from towernet.data.augment import augment, draws, normalise
+from towernet.data.prepare import Dataset
+from towernet.engine.device import Policy
+
+Item = TypeVar("Item")
+
+
+def batch_starts(num_images: int, batch_size: int) -> list[int]:
+    """Return where each batch starts, and the end; the last partial batch is kept.
+
+    A single image left over joins the batch before it: batch norm cannot learn from one.
+    """
+    starts = list(range(0, num_images, batch_size))
+    if len(starts) > 1 and num_images - starts[-1] == 1:
+        starts.pop()
+    return [*starts, num_images]
+
+
+def steps_per_epoch(num_images: int, batch_size: int) -> int:
+    """Return how many batches an epoch has."""
+    return len(batch_starts(num_images, batch_size)) - 1
+
+
+def make_batch(
+    dataset: Dataset,
+    recipe: Recipe,
+    policy: Policy,
+    seed: int,
+    epoch: int,
+    chosen: npt.NDArray[np.int64],
+) -> tuple[Tensor, Tensor]:
+    """Return the network's input and the labels for some training images, by their positions."""
+    part = dataset.train
+    pixels = torch.from_numpy(dataset.train_pixels[part.rows[chosen]]).to(policy.device)
+    images = augment(
+        pixels,
+        draws(seed, epoch, part.keys[chosen]),
+        recipe.augment,
+        size_px=dataset.contract.size_px,
+    )
+    images = normalise(images, dataset.contract.mean, dataset.contract.std)
+    images = images.contiguous(memory_format=policy.memory_format)
+    return images, torch.from_numpy(part.labels[chosen]).to(policy.device)
+
+
+def epoch_batches(
+    dataset: Dataset, recipe: Recipe, policy: Policy, *, seed: int, epoch: int, first: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield an epoch's batches from number `first` on."""
+    order = rng.order(seed, epoch, dataset.train.keys)
+    starts = batch_starts(len(order), recipe.train.batch_size)
+    for start, end in list(pairwise(starts))[first:]:
+        yield make_batch(dataset, recipe, policy, seed, epoch, order[start:end])
+
+
+def prefetch(make: Callable[[], Iterable[Item]], depth: int) -> Iterator[Item]:
+    """Yield what `make` yields, made up to `depth` items ahead by one thread; 0 makes no thread."""
+    if depth == 0:
+        yield from make()
+        return
+    items: queue.Queue[tuple[str, object]] = queue.Queue(depth)
+    closed = threading.Event()
+
+    def put(kind: str, item: object) -> None:
+        while not closed.is_set():
+            try:
+                items.put((kind, item), timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def fill() -> None:
+        try:
+            for item in make():
+                put("item", item)
+                if closed.is_set():
+                    return
+            put("end", None)
+        except BaseException as error:  # it belongs to whoever waits for the batch
+            put("error", error)
+
+    thread = threading.Thread(target=fill, daemon=True, name="prefetch")
+    thread.start()
+    try:
+        while True:
+            kind, item = items.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                assert isinstance(item, BaseException)
+                raise item
+            yield item  # type: ignore[misc]
+    finally:
+        closed.set()
+        thread.join()

@@ -1,0 +1,205 @@
+"""Which device, number format and memory layout a run uses: measured once, then only read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from towernet.errors import ConfigError, EnvironmentFault
+
+# bf16 keeps 8 bits of a number; sums of some hundred products stay within this of fp32.
+LARGEST_RELATIVE_ERROR = 0.05
+NUM_TIMED_STEPS = 5
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How numbers are computed; all networks of a comparison share one.
+
+    Args:
+        device: "cpu", "cuda" or "mps".
+        dtype: "float32" or "bfloat16" (autocast; weights and optimiser stay float32).
+        channels_last: Whether feature maps lie in memory channel by channel.
+        threads: Threads of one operation; the number changes bits, so it is part of the policy.
+        reason: What the self-test found, for the log.
+    """
+
+    device: str
+    dtype: str
+    channels_last: bool
+    threads: int
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The layout of images and weights."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def words(self) -> str:
+        """Say it to a person."""
+        layout = "channels_last" if self.channels_last else "contiguous"
+        return f"{self.device}, {self.dtype}, {layout}, {self.threads} threads"
+
+    @contextlib.contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Compute convolutions and matrix products in the policy's dtype."""
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.dtype == "bfloat16"):
+            yield
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move a network to the device, in the policy's layout."""
+        return model.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload,no-any-return]
+
+    def apply(self) -> None:
+        """Set the process to this policy: threads, deterministic kernels."""
+        torch.set_num_threads(self.threads)
+        if self.device == "cuda":
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.backends.cudnn.benchmark = False
+            torch.use_deterministic_algorithms(True)
+
+
+def fp32(policy: Policy) -> Policy:
+    """Return the policy with full precision, in which test results are computed."""
+    return Policy(policy.device, "float32", policy.channels_last, policy.threads, "test results")
+
+
+def choose_policy(device: str = "auto", threads: int | None = None) -> Policy:
+    """Pick the device, and try bf16 and channels_last against plain fp32 on a small network.
+
+    Raises:
+        ConfigError: the device is not one of auto, cpu, cuda, mps.
+        EnvironmentFault: the device asked for is not there.
+    """
+    present = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if device == "auto":
+        device = "cuda" if present["cuda"] else "cpu"
+    if device not in present:
+        raise ConfigError(f"no device is called '{device}'; give auto, cpu, cuda or mps")
+    if not present[device]:
+        raise EnvironmentFault(f"this machine offers torch no {device} device; leave out --device")
+    threads = (
+        threads
+        or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+        or 1
+    )
+    plain = Policy(device, "float32", False, threads, "")
+    plain.apply()
+    candidates = [
+        plain,
+        Policy(device, "float32", True, threads, ""),
+        Policy(device, "bfloat16", True, threads, ""),
+    ]
+    expected, plain_seconds = _self_test(plain)
+    timed = [(plain_seconds, plain)]
+    found = []
+    for candidate in candidates[1:]:
+        try:
+            answer, seconds = _self_test(candidate)
+        except RuntimeError as error:
+            found.append(f"{candidate.dtype} raises ({str(error).splitlines()[0][:80]})")
+            continue
+        deviation = ((answer - expected).norm() / expected.norm()).item()
+        layout = "channels_last" if candidate.channels_last else "contiguous"
+        speed = f"{plain_seconds / seconds:.1f}× as fast"
+        found.append(f"{candidate.dtype} {layout} {speed}, error {deviation:.1%}")
+        if deviation <= LARGEST_RELATIVE_ERROR:
+            timed.append((seconds, candidate))
+    best = min(timed, key=lambda pair: pair[0])[1]
+    return Policy(device, best.dtype, best.channels_last, threads, "; ".join(found))
+
+
+def _self_test(policy: Policy) -> tuple[Tensor, float]:
+    """Return the gradients of a small network's first layer, and the seconds a step takes."""
+    generator = torch.Generator().manual_seed(0)
+
+    def weights(*shape: int) -> Tensor:
+        fan_in = shape[1] * shape[2] * shape[3]
+        weight = torch.randn(shape, generator=generator) * (2 / fan_in) ** 0.5
+        weight = weight.to(policy.device, memory_format=policy.memory_format)
+        return weight.requires_grad_()
+
+    layers = [
+        weights(32, 3, 3, 3),
+        weights(64, 32, 3, 3),
+        weights(64, 1, 3, 3),
+        weights(128, 64, 1, 1),
+    ]
+    images = torch.randn(16, 3, 64, 64, generator=generator)
+    images = images.to(policy.device, memory_format=policy.memory_format)
+
+    def step() -> Tensor:
+        with policy.autocast():
+            x = F.max_pool2d(F.relu(F.conv2d(images, layers[0], padding=1)), 2)
+            x = F.relu(F.conv2d(x, layers[1], padding=1))
+            x = F.relu(F.conv2d(x, layers[2], padding=1, groups=64))
+            x = F.conv2d(x, layers[3])
+            loss = F.group_norm(x, 1).float().square().mul(x.float().sigmoid()).mean()
+        gradients: tuple[Tensor, ...] = torch.autograd.grad(loss, layers)
+        return torch.cat([gradient.float().flatten() for gradient in gradients]).cpu()
+
+    answer = step()
+    step()
+    seconds = []
+    for _ in range(NUM_TIMED_STEPS):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    # The fastest, since others on the machine can only slow a step down.
+    return answer, min(seconds)
+
+
+def hardware(policy: Policy) -> dict[str, Any]:
+    """Describe the machine for the record."""
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    name = torch.cuda.get_device_name() if policy.device == "cuda" else _processor()
+    return {
+        "processor": name,
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory_gib, 1),
+        "device": policy.device,
+        "dtype": policy.dtype,
+        "channels_last": policy.channels_last,
+        "threads": policy.threads,
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that can change a result's bits."""
+    from importlib.metadata import version
+
+    names = ("torch", "torchvision", "numpy", "pillow", "scikit-learn")
+    import towernet
+
+    return {
+        "towernet": towernet.__version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in names},
+    }

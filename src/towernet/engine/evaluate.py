@@ -1,0 +1,63 @@
+"""What a network answers on fitted pixels, and how good that is.
+
+Shapes: N images, S their side, K classes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from towernet.data.augment import to_input
+from towernet.data.contract import Contract
+from towernet.data.prepare import Part
+from towernet.engine.device import Policy
+
+BATCH_SIZE = 64
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: nn.Module,
+    pixels_NSS3: npt.NDArray[np.uint8],
+    contract: Contract,
+    policy: Policy,
+    *,
+    rows: npt.NDArray[np.int64] | None = None,
+) -> npt.NDArray[np.float32]:
+    """Return (N, K) logits for fitted uint8 pixels, or for the given rows of them."""
+    model.eval()
+    rows = np.arange(len(pixels_NSS3)) if rows is None else rows
+    logits = []
+    for start in range(0, len(rows), BATCH_SIZE):
+        images = torch.from_numpy(pixels_NSS3[rows[start : start + BATCH_SIZE]]).to(policy.device)
+        images_BCHW = to_input(images, contract.mean, contract.std)
+        images_BCHW = images_BCHW.contiguous(memory_format=policy.memory_format)
+        with policy.autocast():
+            logits.append(model(images_BCHW).float().cpu().numpy())
+    return (
+        np.concatenate(logits) if logits else np.zeros((0, len(contract.class_names)), np.float32)
+    )
+
+
+def loss_and_accuracy(
+    logits_NK: npt.NDArray[np.float32], labels_N: npt.NDArray[np.int64]
+) -> tuple[float, float]:
+    """Return the mean cross-entropy in nats, and the fraction answered right."""
+    loss = F.cross_entropy(torch.from_numpy(logits_NK).double(), torch.from_numpy(labels_N))
+    return loss.item(), float((logits_NK.argmax(axis=1) == labels_N).mean())
+
+
+def evaluate(
+    model: nn.Module,
+    pixels_NSS3: npt.NDArray[np.uint8],
+    part: Part,
+    contract: Contract,
+    policy: Policy,
+) -> tuple[float, float]:
+    """Return loss and accuracy of a network on one part of the data."""
+    logits = predict_logits(model, pixels_NSS3, contract, policy, rows=part.rows)
+    return loss_and_accuracy(logits, part.labels)

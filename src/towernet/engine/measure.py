@@ -1,0 +1,96 @@
+"""How long a step takes here, so that minutes become steps before the first one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import torch
+
+from towernet.config import RunConfig
+from towernet.data.prepare import Dataset
+from towernet.engine.batches import make_batch, steps_per_epoch
+from towernet.engine.device import Policy
+from towernet.engine.evaluate import BATCH_SIZE, predict_logits
+from towernet.engine.step import average_weights, make_optimizer, train_step
+from towernet.models.catalogue import build
+from towernet.models.summary import count_parameters, multiply_adds
+
+MEASURING_SECONDS = 2.0
+NUM_STEPS_AT_LEAST, NUM_STEPS_AT_MOST = 2, 20
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one network costs on this machine.
+
+    Args:
+        step_seconds: One training step, augmentation and averaging included.
+        image_seconds: Evaluating one image.
+        parameters: Trainable numbers.
+        multiply_adds: For one image at the run's size.
+    """
+
+    step_seconds: float
+    image_seconds: float
+    parameters: int
+    multiply_adds: int
+
+    def seconds_per_step(self, dataset: Dataset, batch_size: int) -> float:
+        """Return what a step takes with its share of the evaluation after each epoch."""
+        evaluation = len(dataset.validation) * self.image_seconds
+        return self.step_seconds + evaluation / steps_per_epoch(len(dataset.train), batch_size)
+
+
+def measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
+    """Take a few real steps with a throw-away network, and evaluate a batch with it."""
+    contract, recipe = dataset.contract, config.recipe
+    model = policy.place(build(config.model, len(contract.class_names), contract.size_px))
+    optimizer = make_optimizer(model, recipe.train, config.model)
+    averaged = average_weights(model, recipe.train.ema_fraction, 1000)
+    chosen = np.arange(min(recipe.train.batch_size, len(dataset.train)))
+
+    def step() -> None:
+        images, labels = make_batch(dataset, recipe, policy, config.seed, 0, chosen)
+        train_step(
+            model,
+            optimizer,
+            images,
+            labels,
+            label_smoothing=recipe.train.label_smoothing,
+            policy=policy,
+        )
+        if recipe.train.ema_fraction:
+            averaged.update_parameters(model)
+
+    step()  # the first one chooses kernels and allocates
+    step_seconds = _median_seconds(step, policy)
+    rows = dataset.validation.rows[:BATCH_SIZE]
+
+    def evaluate() -> None:
+        predict_logits(model, dataset.pixels, contract, policy, rows=rows)
+
+    evaluate()
+    evaluate_seconds = _median_seconds(evaluate, policy)
+    return Cost(
+        step_seconds,
+        evaluate_seconds / len(rows),
+        count_parameters(model),
+        multiply_adds(model, contract.size_px),
+    )
+
+
+def _median_seconds(action: Callable[[], None], policy: Policy) -> float:
+    seconds: list[float] = []
+    while len(seconds) < NUM_STEPS_AT_LEAST or (
+        sum(seconds) < MEASURING_SECONDS and len(seconds) < NUM_STEPS_AT_MOST
+    ):
+        start = time.perf_counter()
+        action()
+        if policy.device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return median(seconds)

@@ -1,0 +1,75 @@
+"""One optimiser step, the optimiser, and the averaged weights that are evaluated."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from towernet.config import TrainConfig
+from towernet.engine.device import Policy
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images_BCHW: Float[Tensor, "B C H W"],
+    labels_B: Int[Tensor, B],
+    *,
+    label_smoothing: float,
+    policy: Policy,
+) -> tuple[Float[Tensor, ""], Float[Tensor, "B K"]]:
+    """Take one optimiser step; return the batch's mean cross-entropy, in nats, and its logits.
+
+    Both are still on the device: `.item()` waits for a GPU, and the caller decides when.
+    """
+    model.train()
+    optimizer.zero_grad(set_to_none=True)
+    with policy.autocast():
+        logits_BK = model(images_BCHW)
+    loss = F.cross_entropy(logits_BK.float(), labels_B, label_smoothing=label_smoothing)
+    loss.backward()
+    optimizer.step()
+    return loss.detach(), logits_BK.detach().float()
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig, model_name: str) -> torch.optim.SGD:
+    """Return SGD with weight decay on what has more than one axis, or on everything.
+
+    Norms, biases and gates are one-dimensional (gates as 1×k×1×1): decay pulls a gate's bias to 0.
+    """
+    weight_decay = config.weight_decay_by_network.get(model_name, config.weight_decay)
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for parameter in model.parameters():
+        num_axes = sum(length > 1 for length in parameter.shape)
+        (decayed if num_axes > 1 or config.decay_everything else plain).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(
+        [group for group in groups if group["params"]],
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        nesterov=config.nesterov and config.momentum > 0,
+        fused=True,
+    )
+
+
+def average_weights(model: nn.Module, ema_fraction: float, num_steps: int) -> AveragedModel:
+    """Return a running average of weights and statistics over a share of all the steps.
+
+    Early on the average is over what there is: after t updates at most (t + 1) / (t + 10) stays.
+    """
+    longest = max(1 - 1 / max(ema_fraction * num_steps, 1.0), 0.0)
+
+    def update(averaged: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
+        if not averaged.is_floating_point():
+            return current
+        num_updates = int(num_averaged)
+        return averaged.lerp(current, 1 - min(longest, (1 + num_updates) / (10 + num_updates)))
+
+    return AveragedModel(model, avg_fn=update, use_buffers=True)

@@ -1,0 +1,66 @@
+"""The errors a user can put right, and the exit code each one ends the command with.
+
+A message says what is wrong by name, what was found, and what to do, in one sentence.
+Anything that is not a TowernetError is a bug of ours: exit code 70.
+"""
+
+USAGE, DATA, ENVIRONMENT, TRAINING, UNEXPECTED = 2, 3, 4, 5, 70
+INTERRUPTED, TERMINATED = 130, 143
+
+
+class TowernetError(Exception):
+    """What went wrong, in one sentence that says what to do."""
+
+    exit_code = UNEXPECTED
+
+
+class ConfigError(TowernetError, ValueError):
+    """A choice is not one the program can carry out."""
+
+    exit_code = USAGE
+
+
+class UnknownNameError(TowernetError, KeyError):
+    """A name stands for nothing; the message suggests the nearest known ones."""
+
+    exit_code = USAGE
+
+    def __str__(self) -> str:
+        """Return the sentence itself; KeyError would put it in quotes."""
+        return str(self.args[0])
+
+
+class DataError(TowernetError, ValueError):
+    """The images, labels or archives cannot be used as they are."""
+
+    exit_code = DATA
+
+
+class EnvironmentFault(TowernetError, OSError):
+    """The machine says no: disk, permission, memory, a missing package."""
+
+    exit_code = ENVIRONMENT
+
+    def __str__(self) -> str:
+        """Return the sentence itself; OSError would look for an errno in it."""
+        return str(self.args[0])
+
+
+class MissingExtraError(TowernetError, ImportError):
+    """A feature needs a package that is not installed."""
+
+    exit_code = ENVIRONMENT  # not an EnvironmentFault: OSError and ImportError do not mix
+
+
+class TrainingError(TowernetError, RuntimeError):
+    """Training cannot go on: a loss that is not a number, a network that raises."""
+
+    exit_code = TRAINING
+
+
+class Interrupted(TowernetError):
+    """The user or the system asked to stop; everything needed to resume is on disk."""
+
+    def __init__(self, message: str, exit_code: int = INTERRUPTED) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -1,0 +1,112 @@
+"""A trained run answers for pictures: the same decoder, the same contract as in training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from towernet import files
+from towernet.data.contract import Contract
+from towernet.data.decode import decode, fit
+from towernet.engine.checkpoint import read_weights
+from towernet.engine.device import Policy
+from towernet.engine.evaluate import predict_logits
+from towernet.errors import DataError
+from towernet.models.catalogue import build
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A network with its kept weights and its class contract.
+
+    Args:
+        folder: The run it came from.
+        model: The network, in evaluation mode, in full precision.
+        contract: How a picture becomes its input, and what its answers are called.
+        policy: Where and how it computes.
+    """
+
+    folder: Path
+    model: nn.Module
+    contract: Contract
+    policy: Policy
+
+    def pixels(self, content: bytes) -> npt.NDArray[np.uint8]:
+        """Decode and fit one picture, (S, S, 3).
+
+        Raises:
+            DataError: the picture cannot be used.
+        """
+        background = self.contract.background
+        decoded = decode(content, background=background)
+        return fit(decoded.pixels, self.contract.size_px, self.contract.resize, background)
+
+    def probabilities(self, pixels_NSS3: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        """Return (N, K) probabilities for fitted pixels."""
+        logits = predict_logits(self.model, pixels_NSS3, self.contract, self.policy)
+        return torch.from_numpy(logits).double().softmax(dim=1).numpy()
+
+
+def load_run(folder: Path, policy: Policy | None = None) -> Predictor:
+    """Load a run's kept weights, or those of a comparison's winner.
+
+    Raises:
+        DataError: the folder holds no finished run, or a damaged one.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; give the folder of a run or of a comparison")
+    if not (folder / "run.json").exists() and (folder / "results.json").exists():
+        winner = files.read_json(folder / "results.json")["results"]["winner"]
+        if winner is None:
+            raise DataError(
+                f"the comparison in {folder} has no winner; compare with more --minutes"
+            )
+        folder = folder / winner["folder"]
+    record: dict[str, Any] = files.read_json(folder / "run.json")
+    try:
+        contract = Contract.from_json(record["contract"])
+        name = record["config"]["model"]
+        channels_last = record.get("plan", {}).get("policy", {}).get("channels_last", False)
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{folder / 'run.json'} is damaged ({error}); train again") from error
+    tensors, _ = read_weights(folder / "best.safetensors")
+    policy = policy or Policy("cpu", "float32", channels_last, torch.get_num_threads(), "predict")
+    model = build(name, len(contract.class_names), contract.size_px)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise DataError(
+            f"{folder / 'best.safetensors'} does not fit {name} with"
+            f" {len(contract.class_names)} classes ({first}); train again"
+        ) from error
+    return Predictor(folder, policy.place(model).eval(), contract, policy)
+
+
+def predict_files(
+    predictor: Predictor, paths: Sequence[Path]
+) -> list[npt.NDArray[np.float64] | DataError]:
+    """Return the class probabilities of each picture, or why there are none."""
+    answers: list[npt.NDArray[np.float64] | DataError] = []
+    for path in paths:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            answers.append(
+                DataError(f"{path} cannot be read: {error.strerror}; give an image file")
+            )
+            continue
+        try:
+            pixels = predictor.pixels(content)
+        except DataError as error:
+            answers.append(DataError(f"{path} cannot be used: {error}"))
+            continue
+        answers.append(predictor.probabilities(pixels[None])[0])
+    return answers

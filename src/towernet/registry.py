@@ -1,0 +1,60 @@
+"""Names looked up with suggestions: networks, attention blocks, recipes, options."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Generic, TypeVar
+
+from towernet.errors import UnknownNameError
+
+T = TypeVar("T")
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """Return the error for a name that stands for nothing, with the nearest known ones."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    shown = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if len(known) > 12 else "")
+    return UnknownNameError(f"no {kind} is called '{name}'.{hint} Known: {shown}")
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """A read-only mapping from names to things; things come in by `register`.
+
+    Example:
+        >>> SHAPES = Registry[type]("shape")
+        >>> @SHAPES.register("round")
+        ... class Round: ...
+        >>> "round" in SHAPES, len(SHAPES)
+        (True, 1)
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._things: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Return a decorator that enters what it decorates under `name`."""
+
+        def enter(thing: T) -> T:
+            assert name not in self._things, f"{self.kind} '{name}' is registered twice"
+            self._things[name] = thing
+            return thing
+
+        return enter
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._things:
+            raise unknown_name(self.kind, name, self._things)
+        return self._things[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._things
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._things)
+
+    def __len__(self) -> int:
+        return len(self._things)

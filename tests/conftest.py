@@ -1,0 +1,75 @@
+"""Fixtures: real small images, real small networks, a cache of the tests' own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TINY_NETWORK = "shufflenet_v2_x0_5"  # a step at 64 px lasts milliseconds
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    import torch
+
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All tests of a session share a cache, and never touch the user's."""
+    monkeypatch.setenv("TOWERNET_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes × 14 pictures of 40 × 36 pixels: stripes that lie, stand, or lean."""
+    folder = tmp_path_factory.mktemp("photos")
+    draw = np.random.default_rng(5)
+    rows, columns = np.mgrid[:36, :40]
+    for name, wave in {"lying": rows, "standing": columns, "leaning": rows + columns}.items():
+        (folder / name).mkdir()
+        for i in range(14):
+            stripes = np.sin(wave * draw.uniform(0.5, 0.9) + draw.uniform(0, 6))
+            pixels = 128 + 80 * stripes[:, :, None] * draw.uniform(0.6, 1, 3)
+            pixels = np.clip(pixels + draw.normal(0, 12, (36, 40, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i:02d}.png")
+    return folder
+
+
+@pytest.fixture
+def own_photos(photos: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(photos, tmp_path / "photos"))
+
+
+@pytest.fixture(scope="session")
+def data_sets() -> Path:
+    """The folder of the larger image sets; without it the test is skipped."""
+    folder = os.environ.get("TOWERNET_DATA")
+    if not folder:
+        pytest.skip("TOWERNET_DATA names no folder of image sets")
+    return Path(folder)
+
+
+def run_towernet(*words: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user does; return its exit code and what it printed."""
+    return subprocess.run(
+        [sys.executable, "-m", "towernet", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+@pytest.fixture
+def towernet():
+    return run_towernet

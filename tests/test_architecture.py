@@ -1,0 +1,82 @@
+"""Who may import whom (docs/architecture.md), held to the imports; and what imports no torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "towernet"
+# Rows import lower rows only; within a row nobody imports a neighbour of another part.
+ROWS = [
+    {"__main__"},
+    {"cli", "testing"},
+    {"serve", "report"},
+    {"compare", "explain", "export"},
+    {"predict"},
+    {"engine"},
+    {"models", "data"},
+    {"attention", "config"},
+    {"rng", "files", "registry"},
+    {"errors", "__init__"},
+]
+ROW_OF = {part: row for row, parts in enumerate(ROWS) for part in parts}
+
+
+def imports_of(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            names = (
+                [f"towernet.{alias.name}" for alias in node.names]
+                if module == "towernet"
+                else [module]
+            )
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "towernet" and len(parts) > 1:
+                found.add("__init__" if parts[1] == "__version__" else parts[1])
+    return found
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def wrong_imports(part: str, imported: set[str]) -> set[str]:
+    return {name for name in imported if name != part and ROW_OF[name] <= ROW_OF[part]}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE))
+)
+def test_imports_point_down(path):
+    assert not wrong_imports(part_of(path), imports_of(path))
+
+
+def test_an_import_that_points_up_is_noticed():
+    assert wrong_imports("data", {"engine", "errors"}) == {"engine"}
+    assert wrong_imports("models", {"data"}) == {"data"}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import towernet.cli.main",
+        "from towernet.cli.main import main; main(['--help'])",
+        "import towernet.data.check, towernet.data.cache, towernet.data.archive",
+    ],
+)
+def test_torch_is_not_imported_before_it_is_needed(statement):
+    code = f"{statement}\nimport sys\nassert not {{'torch', 'torchvision'}} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_the_torch_test_can_fail():
+    code = "import towernet.engine.train\nimport sys\nassert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode

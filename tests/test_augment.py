@@ -1,0 +1,92 @@
+"""Augmentation: what it must leave alone, and the notebook's rotation in plain loops."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from towernet.config import AugmentConfig
+from towernet.data.augment import NUM_DRAWS, augment, draws, to_input
+
+STILL = AugmentConfig(
+    crop_scale_min=1, crop_ratio_max=1, flip=False, rotation_degrees=0, brightness=0, contrast=0
+)
+
+
+@pytest.fixture
+def images():
+    pixels = np.random.default_rng(1).integers(0, 256, (5, 23, 23, 3), dtype=np.uint8)
+    return torch.from_numpy(pixels)
+
+
+def half(num: int) -> np.ndarray:
+    return np.full((num, NUM_DRAWS), 0.5)
+
+
+def test_without_augmentation_the_image_stays(images):
+    x = augment(images, half(5), STILL, size_px=23)
+    torch.testing.assert_close(x, images.permute(0, 3, 1, 2) / 255, atol=1e-5, rtol=0)
+
+
+def test_a_flip_mirrors_left_and_right(images):
+    flipped = half(5)
+    flipped[:, 4] = 0.1
+    config = STILL.model_copy(update={"flip": True})
+    x = augment(images, flipped, config, size_px=23)
+    torch.testing.assert_close(x, images.permute(0, 3, 1, 2).flip(3) / 255, atol=1e-5, rtol=0)
+    # Without permission the same draw mirrors nothing.
+    still = augment(images, flipped, STILL, size_px=23)
+    torch.testing.assert_close(still, images.permute(0, 3, 1, 2) / 255, atol=1e-5, rtol=0)
+
+
+def test_an_image_does_not_see_its_neighbours(images):
+    config, numbers = AugmentConfig(), draws(3, 1, np.arange(5, dtype=np.uint64))
+    together = augment(images, numbers, config, size_px=17)
+    for i in range(5):
+        alone = augment(images[i : i + 1], numbers[i : i + 1], config, size_px=17)
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=0, atol=1e-6)
+
+
+def test_values_stay_in_range_and_crops_stay_inside(images):
+    config = AugmentConfig(rotation_degrees=0, brightness=0, contrast=0)
+    for epoch in range(20):
+        numbers = draws(0, epoch, np.arange(5, dtype=np.uint64))
+        x = augment(torch.full_like(images, 200), numbers, config, size_px=17)
+        torch.testing.assert_close(x, torch.full_like(x, 200 / 255), atol=1e-5, rtol=0)
+        x = augment(images, numbers, AugmentConfig(), size_px=17)
+        assert 0 <= x.min()
+        assert x.max() <= 1
+
+
+def test_the_notebook_rotation_is_opencvs_nearest_about_half_the_width():
+    size = 21
+    image = np.random.default_rng(2).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    config = STILL.model_copy(update={"rotation_degrees": 10.0, "interpolation": "nearest"})
+    for turn in (0.07, 0.31, 0.5, 0.93):
+        numbers = half(1)
+        numbers[:, 5] = turn
+        x = augment(torch.from_numpy(image[None]), numbers, config, size_px=size)[0]
+        angle = math.radians(10) * (2 * turn - 1)
+        expected = np.zeros((size, size, 3))
+        on_an_edge = np.zeros((size, size), bool)
+        for row in range(size):
+            for column in range(size):
+                dx, dy = column - size / 2, row - size / 2
+                source_x = math.cos(angle) * dx - math.sin(angle) * dy + size / 2
+                source_y = math.sin(angle) * dx + math.cos(angle) * dy + size / 2
+                on_an_edge[row, column] = any(
+                    abs(value % 1 - 0.5) < 1e-4 for value in (source_x, source_y)
+                )
+                nearest_x, nearest_y = round(source_x), round(source_y)
+                if 0 <= nearest_x < size and 0 <= nearest_y < size:
+                    expected[row, column] = image[nearest_y, nearest_x]
+        close = np.abs(x.permute(1, 2, 0).numpy() * 255 - expected).max(axis=2) < 0.01
+        assert (close | on_an_edge).all()
+
+
+def test_input_is_the_normalised_image(images):
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
+    x = to_input(images, mean, std)
+    expected = (images.numpy() / 255 - np.array(mean)) / np.array(std)
+    np.testing.assert_allclose(x.permute(0, 2, 3, 1).numpy(), expected, atol=1e-6)
