@@ -17,6 +17,7 @@ from towernet.data.cache import open_pixels
 from towernet.data.check import check
 from towernet.data.contract import Contract
 from towernet.data.source import Source
+from towernet.data.table import path_bytes
 
 NOTEBOOK_MEAN = (0.50950350, 0.54632660, 0.57409690)
 NOTEBOOK_STD = (0.26059777, 0.26041326, 0.29220656)
@@ -108,9 +109,7 @@ def prepare(
     """Draw the splits, decode what the table uses (or map the cache), fix the class contract."""
     table = splits.assign(table, config, seed=seed, repetition=repetition)
     used = table[table.status == "used"].reset_index(drop=True)
-    class_names = tuple(
-        sorted(used.class_name.unique(), key=lambda name: name.encode(errors="surrogatepass"))
-    )
+    class_names = tuple(sorted(set(used.class_name), key=path_bytes))
     background = (255, 255, 255)
 
     def cached(size_px: int) -> npt.NDArray[np.uint8]:
@@ -127,7 +126,9 @@ def prepare(
     pixels = cached(config.size_px)
     train_size_px = round(config.size_px * config.train_margin)
     train_pixels = pixels if train_size_px == config.size_px else cached(train_size_px)
-    labels = used.class_name.map({name: i for i, name in enumerate(class_names)}).to_numpy(np.int64)
+    # pandas' own mapping stumbles over names that are not UTF-8.
+    label_of = {name: label for label, name in enumerate(class_names)}
+    labels = np.array([label_of[name] for name in used.class_name], np.int64)
     item_keys = rng.keys(list(used.content_id))
 
     def part(split: str) -> Part:

@@ -1,0 +1,36 @@
+# Each target does its own set-up on a bare machine with Python >= 3.11.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test long lint types format clean
+
+demo: $(READY)  ## the main job on the embedded default: four networks, 40 seconds each
+	$(BIN)/towernet compare digits --size 128 --images-per-class 40 --minutes 0.67 --out runs/demo
+
+test: $(READY)  ## the tests; those on the larger image sets need TOWERNET_DATA
+	$(BIN)/python -m pytest -m "not long"
+
+long: $(READY)  ## the proofs that take minutes
+	$(BIN)/python -m pytest -m long
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit('towernet needs Python 3.11 or newer') if sys.version_info < (3, 11) else None"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	touch $(READY)

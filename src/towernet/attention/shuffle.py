@@ -1,0 +1,107 @@
+"""Shuffle attention: channel and spatial gates on sub-groups of channels, then a shuffle.
+
+Source: Zhang, Yang. SA-Net: Shuffle attention for deep convolutional neural networks. ICASSP 2021.
+arXiv:2102.00240, eq. 1-4. The paper's two gates are written as one formula here,
+y = x·σ(A·x + D) with A and D per image and channel, so one pass gates all channels.
+Shapes: B images, C channels, H × W pixels, G groups, k = C / 2G channels in half a group.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from towernet.attention.base import ATTENTION, GatedBlock
+from towernet.errors import ConfigError
+
+_EPSILON = 1e-5
+
+
+@ATTENTION.register("shuffle")
+class ShuffleAttention(GatedBlock):
+    """Gate half of each group by its channels' means, half by normalised positions; then shuffle.
+
+    The six vectors of k numbers are shared by all groups. At its start the block is
+    0.731 times a fixed permutation of the channels.
+
+    Args:
+        channels: C, the channels of the feature map.
+        groups: G, into how many groups they are split; 2G divides C. [paper: 64]
+
+    Raises:
+        ConfigError: `groups` does not cut the channels into halves of the same size.
+
+    Example:
+        >>> block = ShuffleAttention(256)
+        >>> block(torch.rand(2, 256, 7, 5)).shape
+        torch.Size([2, 256, 7, 5])
+    """
+
+    def __init__(self, channels: int, *, groups: int = 64) -> None:
+        super().__init__()
+        if groups < 1 or channels < 1 or channels % (2 * groups):
+            raise ConfigError(
+                f"ShuffleAttention: {channels} channels cannot be cut into {groups} groups of two"
+                f" halves; {_suggest(channels)}"
+            )
+        self.channels, self.groups = channels, groups
+        half = channels // (2 * groups)
+        self.channel_weight = nn.Parameter(torch.zeros(half))
+        self.channel_bias = nn.Parameter(torch.ones(half))
+        self.spatial_weight = nn.Parameter(torch.zeros(half))
+        self.spatial_bias = nn.Parameter(torch.ones(half))
+        self.norm_weight = nn.Parameter(torch.ones(half))
+        self.norm_bias = nn.Parameter(torch.zeros(half))
+
+    def attention_map(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """One gate in (0, 1) for each position; a channel of a first half has one for all."""
+        # Statistics and gates computed in bf16 would keep three digits.
+        x_BCHW = x_BCHW.to(torch.promote_types(x_BCHW.dtype, torch.float32))
+        # Two-pass statistics: E[x²] − μ² cancels where the mean is large against the spread.
+        var_BC, mean_BC = torch.var_mean(x_BCHW, dim=(2, 3), correction=0)
+        mean_BGhk = mean_BC.unflatten(1, (self.groups, 2, -1))
+        channel_mean_BGk, spatial_mean_BGk = mean_BGhk.unbind(2)
+        spatial_var_BGk = var_BC.unflatten(1, (self.groups, 2, -1))[:, :, 1]
+
+        slope_BGk = self.spatial_weight * self.norm_weight * (spatial_var_BGk + _EPSILON).rsqrt()
+        spatial_offset_BGk = (
+            self.spatial_bias + self.spatial_weight * self.norm_bias - slope_BGk * spatial_mean_BGk
+        )
+        channel_offset_BGk = self.channel_weight * channel_mean_BGk + self.channel_bias
+
+        slope_BGhk = torch.stack([torch.zeros_like(slope_BGk), slope_BGk], dim=2)
+        offset_BGhk = torch.stack([channel_offset_BGk, spatial_offset_BGk], dim=2)
+        slope_BC11 = slope_BGhk.flatten(1)[:, :, None, None]
+        offset_BC11 = offset_BGhk.flatten(1)[:, :, None, None]
+        return torch.sigmoid(x_BCHW * slope_BC11 + offset_BC11)
+
+    def forward(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """Weigh the feature map, then let the halves of the channels take turns."""
+        return shuffle_channels(super().forward(x_BCHW))
+
+    def extra_repr(self) -> str:
+        """Show the sizes when the network is printed."""
+        return f"{self.channels}, groups={self.groups}"
+
+
+def shuffle_channels(x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    """Interleave the two halves of the channels: 0, C/2, 1, C/2 + 1, …
+
+    One copy in the layout that came in. (torch's channel_shuffle turns channels_last into
+    contiguous when gradients are wanted, and every later convolution pays for turning it back.)
+    """
+    y_BCHW: Tensor
+    if x_BCHW.is_contiguous():
+        y_BCHW = x_BCHW.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
+        return y_BCHW
+    x_BHWC = x_BCHW.permute(0, 2, 3, 1)
+    y_BCHW = x_BHWC.unflatten(3, (2, -1)).transpose(3, 4).flatten(3, 4).permute(0, 3, 1, 2)
+    return y_BCHW
+
+
+def _suggest(channels: int) -> str:
+    fitting = [groups for groups in range(1, 65) if channels > 0 and channels % (2 * groups) == 0]
+    if not fitting:
+        return "give an even number of channels"
+    return f"give groups={fitting[-1]}, or another number whose double divides {channels}"

@@ -1,0 +1,1 @@
+"""The command: each verb parses, calls one function, prints what it returned."""

@@ -1,0 +1,267 @@
+"""`towernet check`: what is in the data, before anything is trained."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import chain, repeat
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from towernet.cli import options
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from towernet.data.source import Source
+
+FEW_IMAGES = 8
+_CLASSES_SHOWN, _FILES_SHOWN = 100, 20
+
+_NOTES = {
+    "EXIF_ORIENTED": "turned upright as their EXIF says",
+    "EXIF_CORRUPT": "used without their damaged EXIF",
+    "ALPHA": "laid on white where they are transparent",
+    "PALETTE": "palette colours looked up",
+    "CMYK": "CMYK turned into RGB",
+    "SIXTEEN_BIT": "16-bit values rescaled",
+    "THIRTY_TWO_BIT": "32-bit values rescaled",
+    "FLOAT": "decimal values rescaled",
+    "FIRST_FRAME": "animated or of several pages: the first is used",
+    "REDUCED": "huge JPEGs, read at a lower resolution",
+    "DECODER_WARNED": "the decoder warned and went on",
+    "WRONG_EXTENSION": "named as another format, read as what they are",
+    "CONSTANT": "of a single colour",
+}
+
+
+def check(
+    data: options.Data,
+    layout: options.Layout = "auto",
+    skip_empty: options.SkipEmpty = False,
+    workers: options.Workers = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where gallery.png and samples.parquet go; else runs/check-DATA."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+) -> None:
+    """Decode every file of a data set and say what is good, bad, double or doubtful.
+
+    Example: towernet check photos.zip
+    """
+    from json import dumps
+
+    from towernet import files
+    from towernet.cli.console import Screen
+    from towernet.data import check as data_check
+    from towernet.data.gallery import gallery
+    from towernet.data.source import open_source
+    from towernet.data.splits import require_trainable
+    from towernet.data.table import USED, write_table
+    from towernet.errors import DataError
+
+    screen = Screen()
+    num_workers = options.num_workers(workers)
+    source = open_source(data, layout=layout, skip_empty=skip_empty, progress=screen.count)
+    table = data_check.check(source, workers=num_workers, progress=screen.count)
+    folder = out or options.default_out("check", source.name)
+    written = [folder / "samples.parquet"]
+    write_table(written[0], table)
+    if (table.status == USED).any():
+        written.append(folder / "gallery.png")
+        with files.atomic(written[1]) as stream:
+            gallery(table, source, seed=0).save(stream, "PNG")
+    problem: DataError | None = None
+    try:
+        require_trainable(table)
+    except DataError as error:  # everything is shown first: what to mend is in it
+        problem = error
+    found = summarise(table, source) | {
+        "written": [str(path) for path in written],
+        "problem": str(problem) if problem else None,
+    }
+    if json:
+        print(dumps(found, indent=2, allow_nan=False))
+    else:
+        _show(found)
+    if problem:
+        raise problem
+
+
+def summarise(table: pd.DataFrame, source: Source) -> dict[str, Any]:
+    """Return what `check` tells, as plain numbers, words and lists."""
+    from towernet.data.table import STATUSES, USED
+
+    used = table[table.status == USED]
+    quarantined = table[table.status == "quarantined"]
+    notes = Counter(note for row in used.notes for note in row.split(",") if note)
+    lump, other_class = "NEAR_DUPLICATE_LUMP", "NEAR_DUPLICATE_OTHER_CLASS"
+    tied = used[used.cluster != ""]
+    by_status = {status: Counter(table.class_name[table.status == status]) for status in STATUSES}
+    return {
+        "data": source.name,
+        "reading": source.reading,
+        "found": len(table),
+        **{status: int((table.status == status).sum()) for status in STATUSES},
+        "classes": {
+            name: {status: by_status[status][name] for status in STATUSES}
+            for name in source.class_names
+        },
+        "given_splits": dict(Counter(split for split in used.given_split if split)),
+        "width": _spread(used.width),
+        "height": _spread(used.height),
+        "modes": dict(Counter(used["mode"]).most_common()),
+        "formats": dict(Counter(used["format"]).most_common()),
+        "notes": {note: num for note, num in notes.items() if note not in (lump, other_class)},
+        "quarantined_files": quarantined[["path", "class_name", "reason", "detail"]].to_dict(
+            "records"
+        ),
+        "ignored_reasons": dict(Counter(table.reason[table.status == "ignored"]).most_common()),
+        "duplicates": int((table.reason == "DUPLICATE").sum()),
+        "label_conflicts": int((table.reason == "LABEL_CONFLICT").sum()),
+        "near_duplicates": {
+            "clusters": int(tied.cluster.nunique()),
+            "files": len(tied),
+            "not_tied": notes[lump],
+            "across_classes": list(used.path[used.notes.str.contains(other_class)]),
+        },
+        "warnings": _warnings(used, source, notes[lump], notes[other_class]),
+    }
+
+
+def _spread(values: pd.Series) -> dict[str, float] | None:
+    if not len(values):
+        return None
+    return {
+        "min": int(values.min()),
+        "median": float(values.median()),
+        "max": int(values.max()),
+    }
+
+
+def _warnings(used: pd.DataFrame, source: Source, in_lump: int, across: int) -> list[str]:
+    from towernet.data.table import shown
+
+    counts = Counter(used.class_name)
+    few = [name for name in source.class_names if 0 < counts[name] < FEW_IMAGES]
+    said = []
+    if few:
+        names = ", ".join(f"{shown(name)} ({counts[name]})" for name in few[:10])
+        more = f" and {len(few) - 10} more classes" if len(few) > 10 else ""
+        verb = "has" if len(few) == 1 else "have"
+        said.append(
+            f"{names}{more} {verb} fewer than {FEW_IMAGES} images: what is measured on them is"
+            " mostly luck"
+        )
+    if across:
+        said.append(
+            f"{across} images look just like one of another class: check their labels (in"
+            " samples.parquet their notes say NEAR_DUPLICATE_OTHER_CLASS)"
+        )
+    if in_lump:
+        said.append(
+            f"{in_lump} images look so much alike that tying them would put over 5 % of a class on"
+            " one side: they are split like any others, so test images may resemble training images"
+        )
+    return said
+
+
+def _show(found: dict[str, Any]) -> None:
+    """Print the summary for a person."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from towernet.data.table import shown
+
+    console = Console(highlight=False, soft_wrap=True)
+
+    def line(label: str, words: str, style: str = "") -> None:
+        console.print(Text.assemble((f"{label:<17}", "bold"), (words, style)))
+
+    def counts(of: dict[str, int]) -> str:
+        return " · ".join(f"{shown(name)} {num:,}" for name, num in of.items())
+
+    console.print(Text(found["reading"]))
+    console.print(
+        f"{found['found']:,} files found: {found['used']:,} used,"
+        f" {found['quarantined']:,} quarantined, {found['ignored']:,} ignored\n"
+    )
+    _show_classes(console, found["classes"])
+    if found["given_splits"]:
+        line("given splits", counts(found["given_splits"]))
+    for label in ("width", "height"):
+        if found[label]:
+            spread = found[label]
+            line(
+                label,
+                f"{spread['min']:,} … {spread['max']:,} pixels, median {spread['median']:,.0f}",
+            )
+    for label in ("formats", "modes"):
+        if found[label]:
+            line(label, counts(found[label]))
+    sizes = {name: of["used"] for name, of in found["classes"].items()}
+    if sizes and min(sizes.values()):
+        largest, smallest = max(sizes, key=sizes.__getitem__), min(sizes, key=sizes.__getitem__)
+        line(
+            "imbalance",
+            f"{sizes[largest] / sizes[smallest]:.1f} × between the largest class,"
+            f" {shown(largest)} ({sizes[largest]:,}), and the smallest,"
+            f" {shown(smallest)} ({sizes[smallest]:,})",
+        )
+    near, copies, conflicts = (
+        found[key] for key in ("near_duplicates", "duplicates", "label_conflicts")
+    )
+    line("duplicates", f"{copies:,} (copies of another file: ignored)" if copies else "none")
+    line(
+        "near duplicates",
+        f"{near['files']:,} (clusters: {near['clusters']:,}; each stays on one side of every split)"
+        if near["files"]
+        else "none",
+    )
+    line(
+        "label conflicts",
+        f"{conflicts:,} (the same bytes in two classes: quarantined)" if conflicts else "none",
+    )
+    for label, (note, num) in zip(
+        chain(["noted"], repeat("")), found["notes"].items(), strict=False
+    ):
+        line(label, f"{num:,} {_NOTES[note]}")
+    if found["ignored_reasons"]:
+        line("ignored", counts(found["ignored_reasons"]))
+    bad = found["quarantined_files"]
+    if bad:
+        line("quarantined", f"{len(bad):,} (not used, and left as they are)")
+        for row in bad[:_FILES_SHOWN]:
+            words = f"  {row['reason']:<15}{shown(row['path'])}: {shown(row['detail'])}"
+            console.print(Text(words))
+        if len(bad) > _FILES_SHOWN:
+            console.print(f"  … and {len(bad) - _FILES_SHOWN:,} more, all in samples.parquet")
+    for warning in found["warnings"]:
+        line("warning", warning, "yellow")
+    console.print()
+    line("written", ", ".join(shown(path) for path in found["written"]))
+
+
+def _show_classes(console: Any, classes: dict[str, dict[str, int]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from towernet.data.table import shown
+
+    headers = ["used"] + [
+        status
+        for status in ("quarantined", "ignored")
+        if any(of[status] for of in classes.values())
+    ]
+    rows = Table(box=None, pad_edge=False, header_style="bold")
+    rows.add_column("class", overflow="fold")
+    for header in headers:
+        rows.add_column(header, justify="right", no_wrap=True)
+    for name, of in list(classes.items())[:_CLASSES_SHOWN]:
+        rows.add_row(Text(shown(name)), *(f"{of[header]:,}" for header in headers))
+    console.print(rows)
+    if len(classes) > _CLASSES_SHOWN:
+        console.print(f"… and {len(classes) - _CLASSES_SHOWN:,} more classes (--json lists all)")
+    console.print()

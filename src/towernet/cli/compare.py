@@ -1,0 +1,89 @@
+"""`towernet compare`: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from towernet.cli import options
+
+
+def compare(
+    data: options.Data,
+    models: Annotated[
+        str, typer.Option(help="Networks, comma-separated; `towernet models` lists them.")
+    ] = "towernet,resnet50,vgg19,mobilenet_v2",
+    runs: Annotated[int, typer.Option(help="Runs of each network, on other training splits.")] = 1,
+    recipe: options.RecipeName = "default",
+    epochs: options.Epochs = None,
+    minutes: options.Minutes = None,
+    size: options.Size = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    out: Annotated[
+        Path | None, typer.Option(help="Where it is written; else runs/compare-DATA.")
+    ] = None,
+    images_per_class: options.ImagesPerClass = None,
+    no_flip: options.NoFlip = False,
+    layout: options.Layout = "auto",
+    skip_empty: options.SkipEmpty = False,
+    workers: options.Workers = None,
+) -> None:
+    """Train several networks under one protocol and say which is best.
+
+    Example: towernet compare photos/ --minutes 5
+
+    Saying the same command again goes on where it was stopped.
+    """
+    from towernet.cli.console import Screen, the_command
+    from towernet.cli.tables import ranking
+    from towernet.compare.protocol import Request
+    from towernet.compare.run import compare as run_comparison
+    from towernet.config import make
+    from towernet.data.source import open_source
+    from towernet.engine.stop import StopSwitch
+    from towernet.report.page import write_report
+    from towernet.report.pictures import pictures
+
+    screen = Screen()
+    source = open_source(data, layout=layout, skip_empty=skip_empty)
+    screen.say(source.reading)
+    names = tuple(dict.fromkeys(name.strip() for name in models.split(",") if name.strip()))
+    resolved = options.resolve_recipe(
+        recipe,
+        source,
+        epochs=epochs,
+        minutes=minutes,
+        size=size,
+        batch_size=batch_size,
+        no_flip=no_flip,
+    )
+    request = make(
+        Request,
+        {
+            "models": names,
+            "runs": runs,
+            "recipe_name": recipe,
+            "recipe": resolved.model_dump(),
+            "seed": seed,
+            "images_per_class": images_per_class,
+        },
+        where="the command line",
+    )
+    folder = out or options.default_out("compare", source.name)
+    with StopSwitch() as stop:
+        conclusion = run_comparison(
+            request,
+            source,
+            folder,
+            device=device,
+            workers=options.num_workers(workers),
+            command=the_command(),
+            watcher=screen,
+            stop=stop,
+        )
+    report = write_report(folder, picture=pictures(source))
+    ranking(conclusion, folder, report)

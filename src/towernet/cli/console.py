@@ -1,0 +1,155 @@
+"""What a person sees while something long goes on: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from towernet.engine.runlog import Watcher
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def epoch_words(name: str, row: dict[str, Any]) -> str:
+    """Say one epoch in one line."""
+    return (
+        f"{name:<14} epoch {row['epoch']:<5.4g} loss {row['train_loss']:.3f}"
+        f"  accuracy {100 * row['train_accuracy']:5.1f} %"
+        f"  validation {100 * row['validation_accuracy']:5.1f} %"
+        f"  {row['images_per_second']:.0f} images/s"
+    )
+
+
+def time_words(seconds: float) -> str:
+    """Write a time left as minutes and seconds."""
+    minutes, seconds = divmod(int(seconds), 60)
+    return (
+        f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+        if minutes >= 60
+        else f"{minutes}:{seconds:02d}"
+    )
+
+
+class Screen(Watcher):
+    """Watches runs and counts files; writes to standard error, so results can be piped."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.live = self.console.is_terminal
+        self.bars: Progress | None = None
+        self.task: Any = None
+        self.name = ""
+        self.num_steps = 0
+        self.began_step = 0
+        self.began = self.last_line = time.monotonic()
+        self.counting = ""
+
+    def say(self, text: str) -> None:
+        """Print a sentence, above the bar if there is one."""
+        self._stop_counting()
+        self.console.print(escape(text))
+
+    def begin(self, name: str, step: int, num_steps: int) -> None:
+        """Start a run's bar."""
+        self._stop_counting()
+        self.name, self.num_steps = name, num_steps
+        self.began = self.last_line = time.monotonic()
+        self.began_step = step
+        if self.live:
+            self._open("{task.fields[figures]}")
+            assert self.bars is not None
+            self.task = self.bars.add_task(
+                escape(name), total=num_steps, completed=step, figures=""
+            )
+
+    def step(self, step: int, loss: float, images_per_second: float) -> None:
+        """Move the run's bar."""
+        figures = f"loss {loss:.3f}  {images_per_second:.0f} images/s"
+        if self.bars is not None:
+            self.bars.update(self.task, completed=step, figures=figures)
+        elif time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
+            self.last_line = time.monotonic()
+            left = (
+                (self.last_line - self.began) / (step - self.began_step) * (self.num_steps - step)
+            )
+            self.console.print(
+                escape(
+                    f"{self.name:<14} step {step} of {self.num_steps}  {figures}"
+                    f"  {time_words(left)} left"
+                )
+            )
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Print an epoch's line. Short epochs share the line of the last one shown."""
+        last = row["step"] == self.num_steps
+        if last or time.monotonic() - self.last_line > (
+            2.0 if self.live else SECONDS_BETWEEN_LINES
+        ):
+            self.last_line = time.monotonic()
+            left = (self.last_line - self.began) / max(row["step"] - self.began_step, 1)
+            left *= self.num_steps - row["step"]
+            self.console.print(
+                escape(
+                    epoch_words(self.name, row) + (f"  {time_words(left)} left" if not last else "")
+                )
+            )
+
+    def end(self) -> None:
+        """Take the bar away."""
+        if self.bars is not None:
+            self.bars.stop()
+            self.bars = None
+
+    def count(self, what: str, done: int, total: int) -> None:
+        """Show how many files are done: the `progress` of the data functions."""
+        if what != self.counting:
+            self._stop_counting()
+            self.counting = what
+            if self.live:
+                self._open("")
+                assert self.bars is not None
+                self.task = self.bars.add_task(escape(what), total=total, figures="")
+            else:
+                self.console.print(escape(f"{what}: {total}"))
+        if self.bars is not None:
+            self.bars.update(self.task, completed=done)
+        if done >= total:
+            self._stop_counting()
+
+    def _stop_counting(self) -> None:
+        if self.counting:
+            self.counting = ""
+            self.end()
+
+    def _open(self, figures: str) -> None:
+        self.bars = Progress(
+            TextColumn("{task.description:<14}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            *([TextColumn(figures)] if figures else []),
+            console=self.console,
+            transient=True,
+        )
+        self.bars.start()
+
+
+def the_command() -> str:
+    """Return the command as it was typed, to repeat it."""
+    import shlex
+
+    return shlex.join(["towernet", *sys.argv[1:]])

@@ -1,0 +1,93 @@
+"""The `towernet` command. Nothing heavy is imported here: `--help` answers at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from towernet import __version__
+from towernet.cli.check import check
+from towernet.cli.compare import compare
+from towernet.cli.import_paddle import import_paddle
+from towernet.cli.models import models, summary
+from towernet.cli.predict import predict
+from towernet.cli.train import train
+from towernet.errors import INTERRUPTED, UNEXPECTED, USAGE, TowernetError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Train and compare small image classifiers from scratch, honestly,"
+    " on your own pictures.\n\n[bold]towernet compare photos/[/bold] is all it takes:"
+    " one sub-folder of images per class.",
+)
+for verb in (compare, train, check, predict, models, summary):
+    app.command()(verb)
+app.command("import-paddle")(import_paddle)
+
+
+def _show_version(wanted: bool | None) -> None:
+    if wanted:
+        typer.echo(f"towernet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool | None,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show it."),
+    ] = None,
+) -> None:
+    """Hold the options that come before a verb."""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit code of `towernet.errors`."""
+    # A file name need not be UTF-8, and a message must be printable whatever it names.
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        result = app(words, standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except TowernetError as error:
+        return _fail(str(error), error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        return _fail("stopped at once; saying the same command again goes on", INTERRUPTED)
+    except TyperException as error:
+        if not (said := error.format_message().rstrip(".")):
+            return USAGE  # no verb: the help has been shown
+        return _fail(f"{said}; `towernet --help` shows what there is", USAGE)
+    except BrokenPipeError:
+        # The reader went away (`| head`): nothing is left to say, and nowhere to say it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNEXPECTED
+    except Exception as error:
+        return _fail(f"{type(error).__name__}: {error}; {_write_log()}", UNEXPECTED)
+
+
+def _fail(message: str, exit_code: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return exit_code
+
+
+def _write_log() -> str:
+    """Keep the traceback for whoever mends this, away from the user's eyes."""
+    import traceback
+
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="towernet-", suffix=".log", delete=False, errors="backslashreplace"
+    ) as stream:
+        stream.write(traceback.format_exc())
+    return f"this is a bug of ours, the details are in {Path(stream.name)}"

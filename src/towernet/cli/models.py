@@ -1,0 +1,125 @@
+"""`towernet models` and `towernet summary`: which networks there are, and what they are made of."""
+
+from __future__ import annotations
+
+import json as json_module
+from typing import Annotated, Any
+
+import typer
+
+Size = Annotated[int, typer.Option(min=8, max=2048, help="Side of the images, in pixels.")]
+Classes = Annotated[int, typer.Option(min=2, help="How many answers there are.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def models(
+    names: Annotated[list[str] | None, typer.Argument(help="Only these; else all.")] = None,
+    size: Size = 128,
+    classes: Classes = 16,
+    json: Json = False,
+) -> None:
+    """List the networks with their parameters and multiply-adds.
+
+    Any name works with --model and --models. timm:<name> works too, with the extra.
+
+    Example: towernet models --size 224
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from towernet.cli.console import Screen
+    from towernet.models import catalogue
+
+    names = names or catalogue.names()
+    screen, rows = Screen(), []
+    for number, name in enumerate(names):
+        screen.count("counting", number, len(names))
+        rows.append(_row(name, size, classes))
+    screen.count("counting", len(names), len(names))
+
+    if json:
+        typer.echo(json_module.dumps(rows, indent=2))
+        return
+    table = Table(title=f"Networks for {classes} classes, {size} px")
+    table.add_column("network")
+    table.add_column("parameters", justify="right")
+    table.add_column("multiply-adds", justify="right")
+    for row in rows:
+        if row["problem"] is None:
+            cost = (f"{row['parameters'] / 1e6:.2f} M", f"{row['multiply_adds'] / 1e9:.3f} G")
+            table.add_row(row["name"], *cost)
+    console = Console(highlight=False)
+    console.print(table)
+    for row in rows:
+        if row["problem"] is not None:
+            console.print(row["problem"], soft_wrap=True)
+    console.print(
+        "Multiply-adds are those of convolutions and matrix products, for one image."
+        " timm:<name> names any network of the package timm, where it is installed.",
+        soft_wrap=True,
+    )
+
+
+def summary(
+    name: Annotated[str, typer.Argument(help="A name from `towernet models`, or timm:<name>.")],
+    size: Size = 256,
+    classes: Classes = 16,
+    json: Json = False,
+) -> None:
+    """Print a network's layers, their output shapes and parameters.
+
+    Example: towernet summary towernet --size 256 --classes 16
+    """
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from towernet.models import catalogue
+    from towernet.models.summary import count_parameters, layers, multiply_adds
+
+    catalogue.check_size(name, size)
+    network = catalogue.outline(name, classes, size)
+    rows = layers(network, size)
+    num_parameters, cost = count_parameters(network), multiply_adds(network, size)
+    if json:
+        totals = {"name": name, "parameters": num_parameters, "multiply_adds": cost}
+        typer.echo(json_module.dumps(totals | {"layers": [asdict(row) for row in rows]}, indent=2))
+        return
+    table = Table(title=f"{escape(name)}, {classes} classes, {size} px")
+    table.add_column("layer")
+    table.add_column("kind")
+    table.add_column("output", justify="right")
+    table.add_column("parameters", justify="right")
+    for row in rows:
+        shape = "×".join(map(str, row.output_shape)) or "-"
+        table.add_row(escape(row.name), row.kind, shape, f"{row.num_parameters:,}")
+    # Names are for reading and copying: on a narrow terminal or in a pipe the page grows instead.
+    console = Console(highlight=False)
+    width = max(console.width, max(len(row.name) + len(row.kind) for row in rows) + 40)
+    console.print(table, width=width)
+    console.print(
+        f"{num_parameters:,} parameters, {cost / 1e9:.3f} G multiply-adds"
+        " in convolutions and matrix products",
+        soft_wrap=True,
+    )
+
+
+def _row(name: str, size_px: int, num_classes: int) -> dict[str, Any]:
+    from towernet.errors import ConfigError
+    from towernet.models import catalogue
+    from towernet.models.summary import count_parameters, multiply_adds
+
+    try:
+        network = catalogue.outline(name, num_classes, size_px)
+        cost = multiply_adds(network, size_px)
+    except Exception:
+        # Checking the size of every network first would take twice as long.
+        try:
+            catalogue.check_size(name, size_px)
+        except ConfigError as error:
+            return {"name": name, "parameters": None, "multiply_adds": None, "problem": str(error)}
+        raise
+    parameters = count_parameters(network)
+    return {"name": name, "parameters": parameters, "multiply_adds": cost, "problem": None}

@@ -1,0 +1,105 @@
+"""`towernet train`: one network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from towernet.cli import options
+from towernet.errors import ConfigError
+
+
+def train(
+    data: Annotated[
+        str | None,
+        typer.Argument(help="As for `compare`; with --resume the run knows it."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="A name from `towernet models`.")] = "towernet",
+    recipe: options.RecipeName = "default",
+    epochs: options.Epochs = None,
+    minutes: options.Minutes = None,
+    size: options.Size = None,
+    batch_size: options.BatchSize = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    out: Annotated[
+        Path | None, typer.Option(help="Where the run is written; else runs/DATA-MODEL.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the run in this folder, to the bit.")
+    ] = None,
+    images_per_class: options.ImagesPerClass = None,
+    no_flip: options.NoFlip = False,
+    layout: options.Layout = "auto",
+    skip_empty: options.SkipEmpty = False,
+    workers: options.Workers = None,
+) -> None:
+    """Train one network on a folder of images.
+
+    Example: towernet train photos/ --model resnet50 --minutes 10
+    """
+    from towernet.cli.console import Screen, the_command
+    from towernet.cli.tables import ranking
+    from towernet.compare.single import begin_run, resume_run
+    from towernet.config import RunConfig, make
+    from towernet.data.source import open_source
+    from towernet.engine.stop import StopSwitch
+    from towernet.report.page import write_report
+    from towernet.report.pictures import pictures
+
+    screen = Screen()
+    if resume is None and data is None:
+        raise ConfigError("no images are named; give a folder of them, or --resume RUN")
+    with StopSwitch() as stop:
+        processes = options.num_workers(workers)
+        if resume is not None:
+            folder = resume
+            conclusion, source = resume_run(
+                folder, data, workers=processes, watcher=screen, stop=stop
+            )
+        else:
+            assert data is not None
+            source = open_source(data, layout=layout, skip_empty=skip_empty)
+            screen.say(source.reading)
+            resolved = options.resolve_recipe(
+                recipe,
+                source,
+                epochs=epochs,
+                minutes=minutes,
+                size=size,
+                batch_size=batch_size,
+                no_flip=no_flip,
+            )
+            config = make(
+                RunConfig,
+                {
+                    "model": model,
+                    "recipe_name": recipe,
+                    "recipe": resolved.model_dump(),
+                    "seed": seed,
+                    "images_per_class": images_per_class,
+                },
+                where="the command line",
+            )
+            folder = out or options.default_out(source.name, model)
+            origin = {
+                "command": the_command(),
+                "source": source.reading,
+                "data": data if data == "digits" else str(Path(data).resolve()),
+                "layout": layout,
+                "skip_empty": skip_empty,
+            }
+            conclusion = begin_run(
+                config,
+                source,
+                folder,
+                device=device,
+                origin=origin,
+                workers=processes,
+                watcher=screen,
+                stop=stop,
+            )
+    report = write_report(folder, picture=pictures(source))
+    ranking(conclusion, folder, report)

@@ -1,0 +1,1 @@
+"""Several networks under one protocol: plan, runs, results."""

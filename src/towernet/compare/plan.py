@@ -1,0 +1,128 @@
+"""What a comparison will take, measured before it begins, and minutes turned into steps."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from towernet.compare.protocol import Request
+from towernet.config import Recipe, RunConfig
+from towernet.data.prepare import Dataset
+from towernet.engine.batches import steps_per_epoch
+from towernet.engine.device import Policy
+from towernet.engine.measure import Cost, measure
+from towernet.errors import ConfigError, EnvironmentFault
+
+BYTES_PER_NUMBER = 4
+# Weights, their average and the momentum, in the two newest states.
+NUM_COPIES_WHILE_TRAINING = 6
+SPARE_BYTES = 200 * 2**20
+
+
+def num_steps(recipe: Recipe, cost: Cost, dataset: Dataset) -> int:
+    """Turn the recipe's budget into optimiser steps of one run.
+
+    Raises:
+        ConfigError: the recipe names no budget.
+    """
+    train = recipe.train
+    if train.epochs is not None:
+        return train.epochs * steps_per_epoch(len(dataset.train), train.batch_size)
+    if train.minutes is not None:
+        per_step = cost.seconds_per_step(dataset, train.batch_size)
+        return max(1, int(60 * train.minutes / per_step))
+    raise ConfigError("the recipe names no budget; give --epochs or --minutes")
+
+
+def trial_rates(recipe: Recipe) -> list[float]:
+    """Return the learning rates that are tried for each network, lowest first."""
+    return sorted(recipe.train.learning_rate * factor for factor in recipe.train.trial_factors)
+
+
+def trial_steps(recipe: Recipe, num_steps: int) -> int:
+    """Return how long one trial is; a single learning rate needs none."""
+    if len(recipe.train.trial_factors) < 2:
+        return 0
+    return max(1, round(recipe.train.trial_share * num_steps))
+
+
+def measure_networks(
+    request: Request, dataset: Dataset, policy: Policy
+) -> tuple[dict[str, Cost], dict[str, int]]:
+    """Dry-run every network; return the costs and the steps of one run, by network."""
+    costs, steps = {}, {}
+    for name in request.models:
+        config = RunConfig(model=name, recipe=request.recipe, seed=request.seed)
+        costs[name] = measure(config, dataset, policy)
+        steps[name] = num_steps(request.recipe, costs[name], dataset)
+    return costs, steps
+
+
+def expected_seconds(
+    request: Request, dataset: Dataset, cost: Cost, num_steps: int
+) -> tuple[float, float]:
+    """Return the seconds one network's trials and runs will take."""
+    per_step = cost.seconds_per_step(dataset, request.recipe.train.batch_size)
+    num_trial_steps = trial_steps(request.recipe, num_steps) * len(
+        request.recipe.train.trial_factors
+    )
+    return num_trial_steps * per_step, request.runs * num_steps * per_step
+
+
+def disk_bytes(request: Request, costs: Iterable[Cost]) -> int:
+    """Return the disk a comparison needs at most, besides the decoded pixels."""
+    parameters = [cost.parameters for cost in costs]
+    kept = request.runs * sum(parameters)
+    return (kept + NUM_COPIES_WHILE_TRAINING * max(parameters)) * BYTES_PER_NUMBER + SPARE_BYTES
+
+
+def require_disk(folder: Path, needed: int) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Raises:
+        EnvironmentFault: with what is needed and what is free.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise EnvironmentFault(
+            f"{folder} needs {in_bytes(needed)} of disk and {in_bytes(free)} are free;"
+            " make room or choose another --out"
+        )
+
+
+def plan_words(
+    request: Request, dataset: Dataset, costs: dict[str, Cost], steps: dict[str, int]
+) -> str:
+    """Say in one sentence what the comparison will take."""
+    batch_size = request.recipe.train.batch_size
+    total, parts = 0.0, []
+    for name, cost in costs.items():
+        trial, runs = expected_seconds(request, dataset, cost, steps[name])
+        total += trial + runs
+        epochs = steps[name] / steps_per_epoch(len(dataset.train), batch_size)
+        parts.append(
+            f"{name} {epochs:.3g} epochs{f' × {request.runs} runs' if request.runs > 1 else ''}"
+            f" in {in_time(runs)}"
+            + (f" after {in_time(trial)} of learning-rate trials" if trial else "")
+        )
+    disk = in_bytes(disk_bytes(request, costs.values()))
+    return f"about {in_time(total)} on this machine, {disk} of disk: {', '.join(parts)}"
+
+
+def in_time(seconds: float) -> str:
+    """Write a duration for a person."""
+    if seconds < 100:
+        return f"{max(seconds, 1):.0f} seconds"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours"
+
+
+def in_bytes(num_bytes: float) -> str:
+    """Write a size for a person."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.3g} TB"

@@ -1,0 +1,329 @@
+"""What a comparison found: the final split opened once, a ranking, and the answer in words.
+
+`results` is exact: the same runs give the same bytes. What was measured with a clock is apart.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import scipy.special
+
+from towernet import files
+from towernet.compare.protocol import Ledger, Protocol
+from towernet.compare.scores import confusion_matrix, macro_f1, per_class, wilson
+from towernet.compare.verdict import remarks, verdict
+from towernet.data.prepare import Dataset
+from towernet.data.table import write_frame
+from towernet.engine.batches import steps_per_epoch
+from towernet.engine.device import fp32, hardware, versions
+from towernet.engine.evaluate import predict_logits
+from towernet.engine.runlog import Watcher
+from towernet.predict import Predictor, load_run
+
+NUM_LATENCY_RUNS = 15
+
+
+@dataclass
+class Outcome:
+    """What became of one network: its chosen learning rate, its runs, or why there are none."""
+
+    name: str
+    learning_rate: float
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one run answered for the final split.
+
+    Args:
+        folder: The run.
+        logits_NK: One row an image.
+        latency_ms: Milliseconds for one image alone, median.
+    """
+
+    folder: Path
+    logits_NK: npt.NDArray[np.float32]
+    latency_ms: float
+
+
+def finish(
+    outcomes: list[Outcome],
+    folder: Path,
+    protocol: Protocol,
+    dataset_of: Callable[[int], Dataset],
+    *,
+    kind: str,
+    title: str,
+    origin: dict[str, Any],
+    watcher: Watcher,
+) -> dict[str, Any]:
+    """Open the final split, once, and write `results.json` and `results.csv`; return the former.
+
+    Args:
+        outcomes: The networks, trained.
+        folder: The comparison's, or the run's.
+        protocol: What was frozen before the first step.
+        dataset_of: The images of each repetition.
+        kind: "comparison" or "run".
+        title: What the data is called.
+        origin: For the record: the command and what the source was read as.
+        watcher: Who is told how it goes.
+    """
+    path = folder / "results.json"
+    if path.exists():
+        watcher.say(f"{folder} is finished; its results are as they were")
+        return files.read_json(path)  # type: ignore[no-any-return]
+    dataset = dataset_of(0)
+    ledger = Ledger(folder / "ledger.jsonl")
+    if ledger.find("final split opened") is None:
+        ledger.add("final split opened", split=dataset.final_split, num_images=len(dataset.final))
+    conclusion = _conclude(outcomes, folder, protocol, dataset_of, kind, title, watcher)
+    conclusion["made"] = {
+        "command": origin["command"],
+        "source": origin["source"],
+        "versions": versions(),
+        "hardware": hardware(protocol.policy),
+        "date": files.now(),
+    }
+    _write_csv(folder / "results.csv", conclusion)
+    files.write_json(path, conclusion)
+    return conclusion
+
+
+def _conclude(
+    outcomes: list[Outcome],
+    folder: Path,
+    protocol: Protocol,
+    dataset_of: Callable[[int], Dataset],
+    kind: str,
+    title: str,
+    watcher: Watcher,
+) -> dict[str, Any]:
+    """Evaluate every run's kept weights on the final split, in full precision, and rank."""
+    request, dataset = protocol.request, dataset_of(0)
+    networks, measured, correct = [], {}, {}
+    for outcome in outcomes:
+        watcher.say(f"{outcome.name} answers for {len(dataset.final)} images")
+        answers = [
+            _answer(run_folder, protocol, dataset_of(repetition))
+            for repetition, run_folder in enumerate(outcome.folders)
+        ]
+        networks.append(_network(outcome, answers, folder, protocol, dataset))
+        measured[outcome.name] = _measured(outcome, answers)
+        if answers:
+            correct[outcome.name] = answers[0].logits_NK.argmax(axis=1) == dataset.final.labels
+    # Ranked by accuracy; a tie goes to the smaller network, then to the name: never to a timing.
+    networks.sort(
+        key=lambda n: (n["status"] != "ranked", -(n["accuracy"] or 0.0), n["parameters"], n["name"])
+    )
+    ranked = [network for network in networks if network["status"] == "ranked"]
+    for i, network in enumerate(ranked):
+        network["rank"] = i + 1
+    results = {
+        "title": title,
+        "kind": kind,
+        "final_split": dataset.final_split,
+        "class_names": list(dataset.contract.class_names),
+        "num_images": {
+            "train": len(dataset.train),
+            "validation": len(dataset.validation),
+            "test": len(dataset.test),
+        },
+        "majority_accuracy": _majority_accuracy(dataset),
+        "size_px": dataset.contract.size_px,
+        "recipe": request.recipe_name,
+        "seed": request.seed,
+        "num_runs": request.runs,
+        "networks": networks,
+        "winner": _winner(ranked),
+    }
+    results["sentence"] = verdict(results, correct)
+    results["remarks"] = remarks(results)
+    total = sum(t["training_seconds"] + t["trial_seconds"] for t in measured.values())
+    return {"results": results, "measured": {"networks": measured, "total_seconds": total}}
+
+
+def _answer(run_folder: Path, protocol: Protocol, dataset: Dataset) -> Answers:
+    predictor = load_run(run_folder, fp32(protocol.policy))
+    logits = predict_logits(
+        predictor.model, dataset.pixels, dataset.contract, predictor.policy, rows=dataset.final.rows
+    )
+    probabilities = scipy.special.softmax(logits.astype(np.float64), axis=1)
+    names = np.array(dataset.contract.class_names, dtype=object)
+    labels = dataset.final.labels
+    frame = pd.DataFrame(
+        {
+            "path": dataset.final.paths,
+            "class_name": names[labels],
+            "predicted": names[logits.argmax(axis=1)],
+            "confidence": probabilities.max(axis=1),
+            "probability_of_true": probabilities[np.arange(len(labels)), labels],
+        }
+    )
+    write_frame(run_folder / "predictions.parquet", frame)
+    return Answers(run_folder, logits, _latency_ms(predictor, dataset))
+
+
+def _latency_ms(predictor: Predictor, dataset: Dataset) -> float:
+    """Return the median time for one image alone, decoding not included."""
+    milliseconds = []
+    for i in range(NUM_LATENCY_RUNS + 1):
+        start = time.perf_counter()
+        predictor.probabilities(dataset.pixels[i % len(dataset.pixels)][None])
+        milliseconds.append(1000 * (time.perf_counter() - start))
+    return median(milliseconds[1:])  # the first one chooses kernels
+
+
+def _network(
+    outcome: Outcome, answers: list[Answers], folder: Path, protocol: Protocol, dataset: Dataset
+) -> dict[str, Any]:
+    """Return a network's row of the results."""
+    class_names, labels = dataset.contract.class_names, dataset.final.labels
+    num_steps = protocol.num_steps[outcome.name]
+    batch_size = protocol.request.recipe.train.batch_size
+    num_epochs = num_steps / steps_per_epoch(len(dataset.train), batch_size)
+    confusions = [
+        confusion_matrix(labels, answer.logits_NK.argmax(axis=1), len(class_names))
+        for answer in answers
+    ]
+    runs = []
+    for answer, confusion in zip(answers, confusions, strict=True):
+        summary = files.read_json(answer.folder / "run.json")["summary"]
+        runs.append(
+            {
+                "folder": answer.folder.relative_to(folder).as_posix(),
+                "accuracy": float(confusion.trace() / confusion.sum()),
+                "macro_f1": macro_f1(confusion),
+                "validation_accuracy": summary["validation_accuracy"],
+                "validation_loss": summary["validation_loss"],
+                "best_epoch": summary["best_epoch"],
+            }
+        )
+    row: dict[str, Any] = {
+        "name": outcome.name,
+        "status": "failed",
+        "reason": outcome.failure or "",
+        "rank": None,
+        **dict.fromkeys(
+            ("accuracy", "interval", "macro_f1", "validation_accuracy", "confusion", "per_class")
+        ),
+        "parameters": int(protocol.costs[outcome.name]["parameters"]),
+        "multiply_adds": int(protocol.costs[outcome.name]["multiply_adds"]),
+        "learning_rate": outcome.learning_rate,
+        "trials": [
+            {key: trial[key] for key in ("learning_rate", "validation_loss", "validation_accuracy")}
+            for trial in outcome.trials
+        ],
+        "epochs": round(num_epochs, 4),
+        "steps": num_steps,
+        "runs": runs,
+    }
+    if outcome.failure is not None:
+        return row
+    accuracy = fmean(run["accuracy"] for run in runs)
+    total_confusion = np.sum(confusions, axis=0)
+    row |= {
+        "status": "ranked",
+        "accuracy": accuracy,
+        "interval": list(wilson(accuracy, len(labels))),
+        "macro_f1": fmean(run["macro_f1"] for run in runs),
+        "validation_accuracy": fmean(run["validation_accuracy"] for run in runs),
+        "confusion": total_confusion.tolist(),
+        "per_class": per_class(total_confusion, class_names),
+    }
+    majority_accuracy = _majority_accuracy(dataset)
+    if num_epochs < 1:
+        row["status"] = "not_enough_time"
+        row["reason"] = f"had not enough time: it saw {num_epochs:.0%} of the training images, once"
+    elif accuracy <= majority_accuracy:
+        row["status"] = "did_not_learn"
+        row["reason"] = (
+            "did not learn under this recipe: always naming the commonest class is right for"
+            f" {majority_accuracy:.1%}"
+        )
+    return row
+
+
+def _majority_accuracy(dataset: Dataset) -> float:
+    """Return how often the commonest training class is right on the final split."""
+    majority = int(np.bincount(dataset.train.labels).argmax())
+    return float((dataset.final.labels == majority).mean())
+
+
+def _winner(ranked: list[dict[str, Any]]) -> dict[str, str] | None:
+    """Return the network and the run to use: chosen on validation, never on the final split."""
+    if not ranked:
+        return None
+    network = max(
+        ranked,
+        key=lambda n: (
+            n["validation_accuracy"],
+            -fmean(run["validation_loss"] for run in n["runs"]),
+            -n["parameters"],
+        ),
+    )
+    run = max(network["runs"], key=lambda r: (r["validation_accuracy"], -r["validation_loss"]))
+    return {"name": network["name"], "folder": run["folder"]}
+
+
+def _measured(outcome: Outcome, answers: list[Answers]) -> dict[str, Any]:
+    """Return what was timed for a network."""
+    lines = [
+        line for folder in outcome.folders for line in files.read_jsonl(folder / "timings.jsonl")
+    ]
+    seconds = sum(line["train_seconds"] for line in lines)
+    num_images = sum(line["train_seconds"] * line["images_per_second"] for line in lines)
+    return {
+        "training_seconds": sum(line["seconds"] for line in lines),
+        "trial_seconds": sum(trial["seconds"] for trial in outcome.trials),
+        "images_per_second": num_images / seconds if seconds else None,
+        "latency_ms": median(answer.latency_ms for answer in answers) if answers else None,
+        "peak_memory_mib": max((line["peak_memory_mib"] for line in lines), default=None),
+    }
+
+
+def _write_csv(path: Path, conclusion: dict[str, Any]) -> None:
+    """Write one line a network: its row of the results, and what was timed."""
+    columns = [
+        "rank",
+        "name",
+        "status",
+        "accuracy",
+        "macro_f1",
+        "validation_accuracy",
+        "parameters",
+        "multiply_adds",
+        "learning_rate",
+        "epochs",
+        "steps",
+    ]
+    timed = [
+        "training_seconds",
+        "trial_seconds",
+        "images_per_second",
+        "latency_ms",
+        "peak_memory_mib",
+    ]
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow([*columns[:4], "interval_low", "interval_high", *columns[4:], *timed])
+    for network in conclusion["results"]["networks"]:
+        row = [network[column] for column in columns]
+        measured = conclusion["measured"]["networks"][network["name"]]
+        interval = network["interval"] or [None, None]
+        writer.writerow([*row[:4], *interval, *row[4:], *(measured[key] for key in timed)])
+    files.write_text(path, text.getvalue())

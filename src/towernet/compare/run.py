@@ -1,0 +1,252 @@
+"""A comparison from start to end: plan, learning-rate trials, runs, the test split, the results.
+
+Every step leaves its outcome on disk, so saying the same command again goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from towernet import files
+from towernet.compare.plan import (
+    disk_bytes,
+    measure_networks,
+    plan_words,
+    require_disk,
+    trial_rates,
+    trial_steps,
+)
+from towernet.compare.protocol import Ledger, Protocol, Request, read_protocol
+from towernet.compare.results import Outcome, finish
+from towernet.config import RunConfig
+from towernet.data.prepare import Dataset, fingerprint, prepare, sample_table
+from towernet.data.source import Source
+from towernet.data.table import write_table
+from towernet.engine.device import choose_policy
+from towernet.engine.runlog import Watcher
+from towernet.engine.stop import StopSwitch
+from towernet.engine.train import Plan, train
+from towernet.errors import Interrupted, TrainingError
+from towernet.models.catalogue import check_size
+
+
+def compare(
+    request: Request,
+    source: Source,
+    folder: Path,
+    *,
+    device: str,
+    workers: int,
+    command: str,
+    watcher: Watcher,
+    stop: StopSwitch,
+) -> dict[str, Any]:
+    """Train every network under one protocol, or go on; return what `results.json` holds.
+
+    Raises:
+        TowernetError: the request, the images or the machine do not allow it.
+        Interrupted: the user asked to stop; the same command goes on.
+    """
+    for name in request.models:
+        check_size(name, request.recipe.data.size_px)
+    with files.lock(folder / "lock", holder=str(folder)):
+        table = sample_table(
+            source,
+            seed=request.seed,
+            images_per_class=request.images_per_class,
+            workers=workers,
+            progress=watcher.count,
+        )
+
+        @cache
+        def dataset_of(repetition: int) -> Dataset:
+            return prepare(
+                table,
+                source,
+                request.recipe.data,
+                seed=request.seed,
+                repetition=repetition,
+                workers=workers,
+                progress=watcher.count,
+            )
+
+        protocol = read_protocol(
+            folder / "protocol.toml", request, fingerprint(dataset_of(0).table)
+        ) or _decide(request, dataset_of(0), folder, device, watcher)
+        origin = {"command": command, "source": source.reading}
+        ledger = Ledger(folder / "ledger.jsonl")
+        comparison = Comparison(protocol, folder, ledger, dataset_of, watcher, stop, origin)
+        return finish(
+            comparison.run_all(),
+            folder,
+            protocol,
+            dataset_of,
+            kind="comparison",
+            title=source.name,
+            origin=origin,
+            watcher=watcher,
+        )
+
+
+def _decide(
+    request: Request, dataset: Dataset, folder: Path, device: str, watcher: Watcher
+) -> Protocol:
+    """Measure, turn minutes into steps, and write it all down before the first step."""
+    policy = choose_policy(device)
+    watcher.say(f"self-test: {policy.reason}; using {policy.words()}")
+    costs, num_steps = measure_networks(request, dataset, policy)
+    require_disk(folder, disk_bytes(request, costs.values()))
+    watcher.say(plan_words(request, dataset, costs, num_steps))
+    protocol = Protocol(
+        request,
+        fingerprint(dataset.table),
+        policy,
+        num_steps,
+        {name: asdict(cost) for name, cost in costs.items()},
+    )
+    write_table(folder / "samples.parquet", dataset.table)
+    protocol.write(folder / "protocol.toml")
+    return protocol
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The runs of one protocol, in one folder."""
+
+    protocol: Protocol
+    folder: Path
+    ledger: Ledger
+    dataset_of: Callable[[int], Dataset]
+    watcher: Watcher
+    stop: StopSwitch
+    origin: dict[str, Any]
+
+    def run_all(self) -> list[Outcome]:
+        """Do what is not done yet: the trials of every network, then run after run."""
+        request = self.protocol.request
+        outcomes = [self.choose_learning_rate(name) for name in request.models]
+        for repetition in range(request.runs):
+            for outcome in outcomes:
+                if outcome.failure is None:
+                    self.run(outcome, repetition)
+        return outcomes
+
+    def choose_learning_rate(self, name: str) -> Outcome:
+        """Try each learning rate on a short run of its own; the lowest validation loss wins."""
+        recipe = self.protocol.request.recipe
+        rates = trial_rates(recipe)
+        num_steps = trial_steps(recipe, self.protocol.num_steps[name])
+        if num_steps == 0:
+            return Outcome(name, rates[0])
+        trials = []
+        for i, rate in enumerate(rates):
+            trial = self.ledger.find("trial", network=name, learning_rate=rate)
+            if trial is None:
+                self.watcher.say(f"{name}, trial of learning rate {rate:.3g}")
+                trial = self._trial(
+                    name, self.folder / "trials" / f"{_file_name(name)}-{i}", num_steps, rate
+                )
+            trials.append(trial)
+        finished = [trial for trial in trials if trial["validation_loss"] is not None]
+        if not finished:
+            return Outcome(name, rates[0], trials, failure=trials[-1]["reason"])
+        best = min(finished, key=lambda trial: trial["validation_loss"])
+        return Outcome(name, best["learning_rate"], trials)
+
+    def _trial(self, name: str, folder: Path, num_steps: int, rate: float) -> dict[str, Any]:
+        # A trial that was interrupted begins anew: it is short and keeps no state.
+        shutil.rmtree(folder, ignore_errors=True)
+        figures: dict[str, Any] = {}
+        started = time.monotonic()
+        reason = self._attempt(
+            lambda: figures.update(
+                self._train(name, folder, num_steps, rate, 0, resumable=False)["summary"]
+            )
+        )
+        return self.ledger.add(
+            "trial",
+            network=name,
+            learning_rate=rate,
+            num_steps=num_steps,
+            # The last evaluation, not the best: a rate that falls apart late is no good rate.
+            validation_loss=figures.get("final_validation_loss"),
+            validation_accuracy=figures.get("final_validation_accuracy"),
+            reason=reason,
+            seconds=time.monotonic() - started,
+        )
+
+    def run(self, outcome: Outcome, repetition: int) -> None:
+        """Train one network once, or note why it could not be."""
+        name, request = outcome.name, self.protocol.request
+        folder = self.folder / "runs" / f"{_file_name(name)}-{repetition}"
+        failed = self.ledger.find("run failed", network=name, repetition=repetition)
+        if failed is None:
+            self.watcher.say(
+                f"{name}, run {repetition + 1} of {request.runs},"
+                f" learning rate {outcome.learning_rate:.3g}"
+            )
+            reason = self._attempt(
+                lambda: self._train(
+                    name, folder, self.protocol.num_steps[name], outcome.learning_rate, repetition
+                )
+            )
+            if reason is None:
+                outcome.folders.append(folder)
+                return
+            failed = self.ledger.add(
+                "run failed", network=name, repetition=repetition, reason=reason
+            )
+        outcome.failure = failed["reason"]
+        self.watcher.say(f"{name} failed: {outcome.failure}")
+
+    def _train(
+        self,
+        name: str,
+        folder: Path,
+        num_steps: int,
+        rate: float,
+        repetition: int,
+        *,
+        resumable: bool = True,
+    ) -> dict[str, Any]:
+        request = self.protocol.request
+        config = RunConfig(
+            model=name,
+            recipe_name=request.recipe_name,
+            recipe=request.recipe,
+            seed=request.seed,
+            repetition=repetition,
+            images_per_class=request.images_per_class,
+        )
+        return train(
+            config,
+            self.dataset_of(repetition),
+            folder,
+            Plan(num_steps, rate, self.protocol.policy),
+            watcher=self.watcher,
+            stop=self.stop,
+            origin=self.origin,
+            resumable=resumable,
+        )
+
+    def _attempt(self, action: Callable[[], Any]) -> str | None:
+        """Do it; a network's own failure becomes a reason, and the comparison goes on."""
+        try:
+            action()
+        except Interrupted as error:
+            raise Interrupted(f"{error}: say the same command again", error.exit_code) from None
+        except TrainingError as error:
+            return str(error)
+        except (RuntimeError, MemoryError) as error:
+            return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
+        return None
+
+
+def _file_name(model_name: str) -> str:
+    return model_name.replace(":", "_").replace("/", "_")

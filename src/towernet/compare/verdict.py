@@ -1,0 +1,101 @@
+"""The answer in words: what the final split says, and what it does not say."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from towernet.compare.scores import mcnemar_p
+
+OWN_NETWORK = "towernet"
+SIGNIFICANT = 0.05
+
+
+def percent(fraction: float) -> str:
+    """Write a fraction for a person."""
+    return f"{100 * fraction:.1f} %"
+
+
+def verdict(results: dict[str, Any], correct: dict[str, npt.NDArray[np.bool_]]) -> str:
+    """Answer in one sentence; if our own network is not first, that comes first.
+
+    Args:
+        results: The ranking and what it is about.
+        correct: By network, (N,) which final images its first run got right.
+    """
+    ranked = [network for network in results["networks"] if network["status"] == "ranked"]
+    split = f"{results['num_images'][results['final_split']]} {_split_words(results)} images"
+    if not ranked:
+        return (
+            f"No network learned enough to be ranked on {split}:"
+            " give more time, or look at the data with `towernet check`."
+        )
+    first = ranked[0]
+    low, high = first["interval"]
+    scored = (
+        f"{percent(first['accuracy'])} of {split} (95 % interval {percent(low)} to {percent(high)})"
+    )
+    if len(results["networks"]) == 1:
+        return f"{first['name']} names {scored} correctly."
+    names = [network["name"] for network in results["networks"]]
+    lead = (
+        "Our own network, towernet, did not come first: "
+        if OWN_NETWORK in names and first["name"] != OWN_NETWORK
+        else ""
+    )
+    if len(ranked) == 1:
+        return f"{lead}{first['name']} is the only network that could be ranked, with {scored}."
+    second = ranked[1]
+    points = 100 * (first["accuracy"] - second["accuracy"])
+    told = (
+        f"{lead}{first['name']} is ahead with {scored}, {points:.1f} points before {second['name']}"
+    )
+    if results["num_runs"] > 1:
+        return f"{told}, on average over {results['num_runs']} runs each."
+    p = mcnemar_p(correct[first["name"]], correct[second["name"]])
+    p_words = f"exact McNemar p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
+    if p < SIGNIFICANT:
+        return f"{told}, more than chance would make of these two models ({p_words})."
+    return f"{told}; these runs do not show a difference between the two ({p_words})."
+
+
+def remarks(results: dict[str, Any]) -> list[str]:
+    """Return what a careful reader should know beside the verdict."""
+    said = []
+    num_images = results["num_images"][results["final_split"]]
+    if results["final_split"] == "validation":
+        said.append(
+            "The figures are the best epoch on the selection set, not a test result: this protocol"
+            " holds no test images out."
+        )
+    ranked = [network for network in results["networks"] if network["status"] == "ranked"]
+    winner = results["winner"]
+    if winner and ranked and results["kind"] == "comparison":
+        if winner["name"] == ranked[0]["name"]:
+            said.append(f"{winner['name']} was also the best on validation: it is the one to use.")
+        else:
+            said.append(
+                f"The one to use is {winner['name']}, chosen on validation as agreed before;"
+                f" on the final split {ranked[0]['name']} came first. The two disagree, so take"
+                " neither as settled."
+            )
+    if results["num_runs"] == 1 and results["kind"] == "comparison":
+        said.append(
+            "With one run each this speaks of these trained models, not of the networks:"
+            " another seed can change the order. Give --runs for more."
+        )
+    if ranked:
+        accuracy = ranked[0]["accuracy"]
+        spread = max(accuracy * (1 - accuracy), 1 / num_images)
+        points = 100 * 1.96 * math.sqrt(2 * spread / num_images)
+        said.append(
+            f"With {num_images} images, differences below about {points:.0f} points can be chance."
+        )
+    return said
+
+
+def _split_words(results: dict[str, Any]) -> str:
+    return "test" if results["final_split"] == "test" else "selection-set"

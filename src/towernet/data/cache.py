@@ -1,0 +1,174 @@
+"""Decoded pictures, kept as one uint8 array on disk that all networks and epochs read.
+
+An array's name is a hash of what it is made from: which bytes, how fitted, by which decoder. It
+is mapped, not loaded, so it costs no memory of its own; it is written beside and renamed, so it
+is there whole or not at all. Shapes: N used pictures, S the side of the square.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from towernet import files
+from towernet.data import decode
+from towernet.data.examine import Wanted, fitted
+from towernet.data.source import Source
+from towernet.data.table import USED, shown
+from towernet.data.workers import Died, run
+from towernet.errors import ConfigError, DataError, EnvironmentFault
+
+DEFAULT_LIMIT_GB = 20.0
+# Left free on the disk: a full one takes other programs down.
+_MARGIN_BYTES = 64 << 20
+
+Progress = Callable[[str, int, int], None] | None
+Shape = tuple[int, int, int, int]
+
+
+def open_pixels(
+    table: pd.DataFrame,
+    source: Source,
+    *,
+    size_px: int,
+    resize: str,
+    background: tuple[int, int, int] = (255, 255, 255),
+    workers: int,
+    progress: Progress = None,
+) -> npt.NDArray[np.uint8]:
+    """Map the decoded pictures of a table, decoding them first if that was never done.
+
+    Args:
+        table: The sample table.
+        source: Where its files lie.
+        size_px: S.
+        resize: The rule of `decode.fit`.
+        background: RGB of transparency and padding.
+        workers: How many processes decode; the pixels do not depend on it.
+        progress: Called as progress(what, done, total) while decoding.
+
+    Returns:
+        (N, S, S, 3), read only; row i is the i-th row of the table whose status is used.
+
+    Raises:
+        DataError: a file is not what it was when it was checked.
+        EnvironmentFault: the disk is too small or cannot be written.
+    """
+    used = table[table.status == USED]
+    shape = (len(used), size_px, size_px, 3)
+    made_from = [decode.VERSION, list(used.content_id), size_px, resize, list(background)]
+    key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
+    folder = files.cache_folder() / "pixels"
+    file = folder / f"{key}.npy"
+    pixels = _map(file, shape)
+    if pixels is None:
+        # One builds at a time; who waited finds it built.
+        with files.lock(folder / "lock", holder=str(folder), wait=True):
+            pixels = _map(file, shape)
+            if pixels is None:
+                where = {one.path: one.file for one in source.files}
+                if gone := [path for path in used.path if path not in where]:
+                    raise _changed(gone[0])
+                wanted = [
+                    Wanted(where[path], content_id, size_px, resize, background)
+                    for path, content_id in zip(used.path, used.content_id, strict=True)
+                ]
+                _make_room(folder, keep=file, needed=int(np.prod(shape)))
+                _build(file, shape, wanted, list(used.path), workers, progress)
+                pixels = _map(file, shape)
+                assert pixels is not None, f"{file} was written and cannot be read"
+    return pixels
+
+
+def _map(file: Path, shape: Shape) -> npt.NDArray[np.uint8] | None:
+    """Map an array; None if it is not there, is damaged, or was cut short."""
+    try:
+        pixels: npt.NDArray[np.uint8] = np.load(file, mmap_mode="r", allow_pickle=False)
+        header_bytes = file.stat().st_size - int(np.prod(shape))
+        with contextlib.suppress(PermissionError):  # a cache shared for reading only
+            os.utime(file)  # used last: dropped last
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    whole = pixels.shape == shape and pixels.dtype == np.uint8 and header_bytes == _HEADER_BYTES
+    return pixels if whole else None
+
+
+def _build(
+    file: Path,
+    shape: Shape,
+    wanted: list[Wanted],
+    paths: list[str],
+    workers: int,
+    progress: Progress,
+) -> None:
+    """Decode in parallel and write each row at its place; through the stream, not a mapping.
+
+    (On a full disk a write fails with an error; a mapped page kills the process.)
+    """
+    row_bytes = int(np.prod(shape[1:]))
+    with files.atomic(file) as stream:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        assert stream.tell() == _HEADER_BYTES
+        for done, (position, row) in enumerate(run(fitted, wanted, workers=workers), start=1):
+            if isinstance(row, Died):
+                raise DataError(f"{shown(paths[position])}: {row.detail}; then run it again")
+            if row is None:
+                raise _changed(paths[position])
+            stream.seek(_HEADER_BYTES + position * row_bytes)
+            stream.write(row)
+            if progress:
+                progress("preparing images", done, len(wanted))
+
+
+def _changed(path: str) -> DataError:
+    return DataError(f"{shown(path)} changed since it was checked; run the command again")
+
+
+def _make_room(folder: Path, *, keep: Path, needed: int) -> None:
+    """Drop the arrays used longest ago until this one fits the limit and the disk.
+
+    What another process has mapped stays readable to it until it ends.
+    """
+    for unfinished in folder.glob(".*.tmp"):  # of a build that was killed; we hold the lock
+        unfinished.unlink(missing_ok=True)
+    limit = _limit_bytes()
+    others = sorted(
+        (file for file in folder.glob("*.npy") if file != keep),
+        key=lambda file: file.stat().st_mtime_ns,
+    )
+    held = sum(file.stat().st_size for file in others)
+    for file in others:
+        short = shutil.disk_usage(folder).free < needed + _MARGIN_BYTES
+        if held + needed <= limit and not short:
+            break
+        held -= file.stat().st_size
+        file.unlink()
+    free = shutil.disk_usage(folder).free
+    if free < needed + _MARGIN_BYTES:
+        raise EnvironmentFault(
+            f"the decoded images need {needed / 1e9:.2f} GB in {folder} and {free / 1e9:.2f} GB are"
+            " free; free some space or point TOWERNET_CACHE to a larger disk"
+        )
+
+
+def _limit_bytes() -> float:
+    given = os.environ.get("TOWERNET_CACHE_GB", "")
+    with contextlib.suppress(ValueError):
+        limit_gb = float(given or DEFAULT_LIMIT_GB)
+        if limit_gb >= 0:
+            return limit_gb * 1e9
+    raise ConfigError(f"TOWERNET_CACHE_GB is '{shown(given)}'; give a number of gigabytes")
+
+
+_HEADER_BYTES = 128
+"""numpy pads the header of an array file to this."""

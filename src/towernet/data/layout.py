@@ -1,0 +1,331 @@
+"""How a tree of files is read: which folders are classes, which are splits, which are neither.
+
+The same for a folder and for an archive, since only paths are looked at: relative, with '/'.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from towernet.data.table import SPLITS, TEST, TRAIN, VALIDATION, counted, path_bytes, shown
+from towernet.errors import DataError, EnvironmentFault
+from towernet.registry import unknown_name
+
+LAYOUTS = ("auto", "classes", "splits")
+SPLIT_NAMES = {
+    "train": TRAIN,
+    "val": VALIDATION,
+    "valid": VALIDATION,
+    "validation": VALIDATION,
+    "test": TEST,
+}
+MAX_DEPTH = 255
+SYSTEM_NAMES = {
+    "__macosx", "@eadir", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "$recycle.bin",
+    "system volume information", "lost+found",
+}  # fmt: skip
+# Beside class folders these are notes on the data; inside one they are judged by content.
+NOTE_SUFFIXES = {
+    "", ".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml",
+    ".html", ".pdf", ".py", ".sh", ".log", ".ini", ".cfg", ".ipynb",
+}  # fmt: skip
+
+
+class Ignored(NamedTuple):
+    """Something found that is no image of the data set: hidden, a link, a README."""
+
+    path: str
+    reason: str
+    detail: str
+
+
+class Tree(NamedTuple):
+    """What lies in a folder: regular files, folders, and what is not looked at."""
+
+    paths: list[str]
+    folders: list[str]
+    ignored: list[Ignored]
+
+
+class Layout(NamedTuple):
+    """How paths are read; `classes` are those that have files or may have none."""
+
+    top: str  # '' or the folder that everything lies in, as 'Images/'
+    splits: bool
+    classes: frozenset[str]
+    reading: str
+
+    def place(self, path: str) -> tuple[str, str]:
+        """Return the class name and the split of a path, each '' where it has none."""
+        if not path.startswith(self.top):
+            return "", ""
+        parts = path[len(self.top) :].split("/")
+        split = SPLIT_NAMES[parts.pop(0).lower()] if self.splits and len(parts) > 1 else ""
+        return (parts[0] if len(parts) > 1 else ""), split
+
+
+def hidden_part(path: str) -> str:
+    """Return the path up to its first hidden or system part, '' when it has none."""
+    parts = path.split("/")
+    for num, part in enumerate(parts, start=1):
+        if _hidden(part):
+            return "/".join(parts[:num])
+    return ""
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
+
+
+def hidden(path: str) -> Ignored:
+    """Return the note on a hidden or system file or folder."""
+    return Ignored(path, "HIDDEN", "a hidden or system file or folder, not looked into")
+
+
+def scan(root: Path) -> Tree:
+    """List a folder without opening a file, following a link, or recursing.
+
+    Raises:
+        DataError: a folder may not be read, lies too deep, or went away.
+        EnvironmentFault: the disk fails.
+    """
+    tree = Tree([], [], [])
+    waiting = [""]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            with os.scandir(root / folder) as entries:
+                for entry in entries:
+                    path = folder + entry.name
+                    if _hidden(entry.name):
+                        tree.ignored.append(hidden(path))
+                    elif entry.is_symlink():
+                        said = "a symbolic link, not followed; copy what it points to"
+                        tree.ignored.append(Ignored(path, "SYMLINK", said))
+                    elif entry.is_dir(follow_symlinks=False):
+                        tree.folders.append(path)
+                        waiting.append(path + "/")
+                    elif entry.is_file(follow_symlinks=False):
+                        tree.paths.append(path)
+                    else:
+                        said = "a pipe, socket or device, not opened"
+                        tree.ignored.append(Ignored(path, "SPECIAL", said))
+            if folder.count("/") > MAX_DEPTH:
+                raise _too_deep(root, folder)
+        except PermissionError as error:
+            raise DataError(
+                f"{shown(str(root / folder))} may not be read by you; ask for permission to read"
+                " it, or move it away"
+            ) from error
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{shown(str(root / folder))} went away while {root} was read; start again when"
+                " nothing is being moved"
+            ) from error
+        except OSError as error:
+            if isinstance(error, EnvironmentFault):
+                raise
+            if error.errno == errno.ENAMETOOLONG:
+                raise _too_deep(root, folder) from error
+            raise EnvironmentFault(
+                f"{shown(str(root / folder))} cannot be read: {error.strerror}; check the disk"
+            ) from error
+    return tree
+
+
+def _too_deep(root: Path, folder: str) -> DataError:
+    return DataError(
+        f"{root} has {folder.count('/'):,} folders within each other below"
+        f" {shown(folder.partition('/')[0])} and {MAX_DEPTH} is the most; move the images up"
+    )
+
+
+def read_layout(
+    paths: Sequence[str],
+    folders: Sequence[str],
+    *,
+    name: str,
+    layout: str = "auto",
+    skip_empty: bool = False,
+) -> Layout:
+    """Say which folders are classes and which are splits.
+
+    Args:
+        paths: All files that are not ignored.
+        folders: All folders that are not hidden; those that hold files may be left out.
+        name: What is read, in the user's words.
+        layout: "classes" or "splits" where the names alone would mislead, else "auto".
+        skip_empty: Leave class folders without files out instead of refusing.
+
+    Raises:
+        UnknownNameError: no layout is called so.
+        DataError: there are not two or more classes, one is empty, or two have nearly one name.
+    """
+    if layout not in LAYOUTS:
+        raise unknown_name("layout", layout, LAYOUTS)
+    # A folder is a path that ends in '/', so that files and folders are told apart below.
+    all_paths = [*paths, *(f"{folder}/" for folder in folders if folder)]
+    top = _top(all_paths, keep_splits=layout == "splits")
+    children = _children([path[len(top) :] for path in all_paths if path.startswith(top)])
+    named_as_splits = bool(children) and all(child.lower() in SPLIT_NAMES for child in children)
+    same_classes = _same_classes(list(children.values()))
+    if layout == "splits" and not named_as_splits:
+        found = ", ".join(sorted(map(shown, children))[:5]) or "no folders"
+        raise DataError(
+            f"{name} cannot be read as splits: at its top are {found} where train, validation"
+            " and test were looked for; leave --layout out"
+        )
+    splits = layout == "splits" or (layout == "auto" and named_as_splits and same_classes)
+    classes = frozenset[str]().union(*children.values()) if splits else frozenset(children)
+    read = Layout(top, splits, classes, "")
+    num_files = Counter(read.place(path) for path in paths)
+    num_by_class: Counter[str] = Counter()
+    for (class_name, _), num in num_files.items():
+        num_by_class[class_name] += num
+    del num_by_class[""]
+
+    if not classes:
+        raise _no_classes(name, paths, split=splits)
+    empty = sorted(classes - set(num_by_class), key=path_bytes)
+    if empty and not skip_empty:
+        verb = "is an empty class folder" if len(empty) == 1 else "are empty class folders"
+        raise DataError(
+            f"{_listed(empty)} in {name} {verb}; add images, or leave out what is empty with"
+            " --skip-empty"
+        )
+    classes -= set(empty)
+    require_classes(classes, num_by_class, name=name)
+    notes = []
+    if empty:
+        notes.append(f"left out as empty: {_listed(empty)}")
+    if named_as_splits and not splits and layout == "auto":
+        notes.append(
+            "the folders are named like splits but do not hold the same classes, so they are"
+            " classes; --layout splits reads them as splits"
+        )
+    depth = top.count("/") + splits + 1
+    if any(path.startswith(top) and path.count("/") > depth for path in paths):
+        notes.append("folders within a class folder belong to its class")
+    reading = _reading(name, top, len(classes), num_files, sorted(children) if splits else [])
+    return Layout(top, splits, classes, "; ".join([reading, *notes]))
+
+
+def require_classes(classes: Iterable[str], num_files: Counter[str], *, name: str) -> None:
+    """Refuse fewer than two classes, and names that other systems take for one.
+
+    Raises:
+        DataError: naming the class, or the two names.
+    """
+    seen: dict[str, str] = {}
+    classes = sorted(classes, key=path_bytes)
+    for class_name in classes:
+        composed = unicodedata.normalize("NFC", class_name)
+        folded = unicodedata.normalize("NFC", composed.casefold())
+        if (other := seen.setdefault(folded, class_name)) != class_name:
+            only_case = unicodedata.normalize("NFC", other) != composed
+            how = "but for upper and lower case" if only_case else "but for how accents are coded"
+            raise DataError(
+                f"{name} has the classes {_coded(other)} and {_coded(class_name)}, which are equal"
+                f" {how} and one on other systems; rename one of them or merge them"
+            )
+    if len(classes) < 2:
+        only = (
+            f", {shown(classes[0])} ({counted(num_files[classes[0]], 'file')})" if classes else ""
+        )
+        raise DataError(
+            f"{name} holds {len(classes)} class{only if classes else 'es'} and two are the fewest"
+            " that can be told apart; add a sub-folder of images for each other class"
+        )
+
+
+def is_note(path: str) -> bool:
+    """Whether a file that lies in no class folder is a note on the data, such as README.txt."""
+    return os.path.splitext(path)[1].lower() in NOTE_SUFFIXES  # noqa: PTH122 - a million times
+
+
+def _top(all_paths: Sequence[str], *, keep_splits: bool) -> str:
+    """Return the folder that everything lies in, notes aside, when there are folders in it."""
+    top = ""
+    while True:
+        inside = [path[len(top) :] for path in all_paths if path.startswith(top)]
+        names = {path.partition("/")[0] for path in inside if "/" in path}
+        loose = any("/" not in path and path and not is_note(path) for path in inside)
+        if len(names) != 1 or loose:
+            return top
+        (name,) = names
+        if keep_splits and name.lower() in SPLIT_NAMES:
+            return top
+        if not any("/" in path.partition("/")[2] for path in inside):
+            return top
+        top += f"{name}/"
+
+
+def _children(inside: Sequence[str]) -> dict[str, set[str]]:
+    """Return each top folder with the folders that lie in it."""
+    children: defaultdict[str, set[str]] = defaultdict(set)
+    for path in inside:
+        first, slash, rest = path.partition("/")
+        if slash:
+            second, slash, _ = rest.partition("/")
+            children[first].update([second] if slash else [])
+    return children
+
+
+def _same_classes(class_sets: Sequence[set[str]]) -> bool:
+    """Whether one split has all the classes there are; others may lack some, or labels at all."""
+    largest = max(class_sets, key=len, default=set())
+    return bool(largest) and all(classes <= largest for classes in class_sets)
+
+
+def _no_classes(name: str, paths: Sequence[str], *, split: bool) -> DataError:
+    where = "photos/train" if split else "photos"
+    todo = f"make one sub-folder for each class, as in {where}/cat/1.jpg and {where}/dog/1.jpg"
+    if not paths:
+        return DataError(f"{name} holds no files; {todo}")
+    first = _listed(sorted(paths, key=path_bytes), most=3)
+    return DataError(
+        f"{name} holds {counted(len(paths), 'file')} ({first}) and no class folders; {todo}"
+    )
+
+
+def _reading(
+    name: str,
+    top: str,
+    num_classes: int,
+    num_files: Counter[tuple[str, str]],
+    split_folders: list[str],
+) -> str:
+    where = name
+    if top:
+        folders = "one folder" if top.count("/") == 1 else f"{top.count('/')} folders"
+        where += f" ({folders} `{shown(top)}` on top)"
+    total = sum(num for (class_name, _), num in num_files.items() if class_name)
+    if not split_folders:
+        how = f"{num_classes:,} classes, one sub-folder each, in {where}: {total:,} files"
+        return f"I read this as {how}"
+    by_split: Counter[str] = Counter()
+    for (class_name, split), num in num_files.items():
+        by_split[split] += num if class_name else 0
+    counts = ", ".join(f"{by_split[split]:,} {split}" for split in SPLITS if by_split[split])
+    under = ", ".join(f"{folder}/" for folder in split_folders)
+    return (
+        f"I read this as {num_classes:,} classes in each of the splits {under} in {where}:"
+        f" {total:,} files ({counts})"
+    )
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(shown, names[:most])) + more
+
+
+def _coded(name: str) -> str:
+    """Return a name in quotes; one that is not ASCII with its code points, which eyes confuse."""
+    points = "" if name.isascii() else f" ({' '.join(f'U+{ord(c):04X}' for c in name)})"
+    return f"'{shown(name)}'{points}"

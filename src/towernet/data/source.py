@@ -1,0 +1,343 @@
+"""Where labelled images come from: a folder, an archive, a CSV, the embedded digits.
+
+Nothing is decoded here and nothing of the user's is written: every file found is either listed
+with its class, or unreadable, or ignored, each with its reason.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import stat
+import tarfile
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from towernet.data import archive, digits
+from towernet.data.layout import (
+    SPLIT_NAMES,
+    Ignored,
+    Layout,
+    hidden,
+    hidden_part,
+    is_note,
+    read_layout,
+    require_classes,
+    scan,
+)
+from towernet.data.table import counted, path_bytes, shown
+from towernet.errors import DataError, EnvironmentFault
+
+DIGITS = "digits"
+_CSV_SPLITS = {"": "", **SPLIT_NAMES}
+_MAGIC = (
+    (b"PK\x03\x04", "zip"),
+    (b"PK\x05\x06", "zip"),
+    (b"\x1f\x8b", "tar"),
+    (b"BZh", "tar"),
+    (b"\xfd7zXZ\0", "tar"),
+    (b"Rar!", "a RAR archive"),
+    (b"7z\xbc\xaf'\x1c", "a 7-Zip archive"),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard file"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"\x89PNG", "a PNG image"),
+    (b"GIF8", "a GIF image"),
+    (b"%PDF", "a PDF document"),
+    (b"version https://git-lfs", "a Git LFS pointer and not the file itself"),
+    (b"<", "an HTML or XML page, perhaps of a failed download"),
+)
+
+
+class SourceFile(NamedTuple):
+    """One file that may hold an image: where it lies and what is said of it."""
+
+    path: str  # relative to the data, with '/'; the key everywhere
+    class_name: str  # '' when it has none
+    given_split: str  # '' or train, validation, test, as the folder or the CSV says
+    group: str  # '' or the CSV's: what must stay on one side of a split
+    file: Path  # where its bytes lie
+
+
+class Unreadable(NamedTuple):
+    """A file that is named and cannot be had: quarantined before anybody could decode it."""
+
+    path: str
+    class_name: str
+    given_split: str
+    reason: str
+    detail: str
+
+
+class Source(NamedTuple):
+    """What `open_source` found; `files`, `unreadable` and `ignored` together are all there is.
+
+    Args:
+        name: What the data are called.
+        root: The folder in which the bytes lie.
+        reading: What was read, as one sentence beginning with "I read this as".
+        class_names: All classes, sorted by their bytes.
+        files: Sorted by the bytes of their paths; those in no class folder have no class name.
+        ignored: What is no image of the data set.
+        unreadable: What the archive cannot give, or the CSV names in vain.
+        no_flip: Mirroring changes the meaning, as it does of digits.
+    """
+
+    name: str
+    root: Path
+    reading: str
+    class_names: tuple[str, ...]
+    files: tuple[SourceFile, ...]
+    ignored: tuple[Ignored, ...]
+    unreadable: tuple[Unreadable, ...] = ()
+    no_flip: bool = False
+
+
+def open_source(
+    data: str,
+    *,
+    layout: str = "auto",
+    skip_empty: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Source:
+    """Find the labelled images that `data` stands for.
+
+    Args:
+        data: A folder, a zip or tar, a CSV, or `digits`.
+        layout: "classes" or "splits" where the top folders' names mislead.
+        skip_empty: Leave class folders without files out instead of refusing.
+        progress: Called as progress(what, done, total) while an archive is unpacked.
+
+    Raises:
+        DataError: there is no such data, or it cannot be read as two or more classes.
+        EnvironmentFault: the disk is too small for the archive, or fails.
+        UnknownNameError: no layout is called so.
+    """
+    path = Path(data)
+    if data == DIGITS:
+        return _open_digits(path)
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            return _open_folder(path, layout, skip_empty)
+        if not stat.S_ISREG(mode):
+            raise DataError(f"{shown(data)} is neither a folder nor a file; give one of them")
+        if path.suffix.lower() == ".csv":
+            return _open_csv(path)
+        kind = kind_of(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DataError(
+            f"{shown(data)} does not exist; give a folder, a zip, a tar, a CSV, or the word digits"
+        ) from error
+    except PermissionError as error:
+        raise DataError(
+            f"{shown(data)} may not be read by you; ask for permission to read it"
+        ) from error
+    except OSError as error:
+        if isinstance(error, EnvironmentFault):
+            raise
+        raise DataError(
+            f"{shown(data)} cannot be read: {error.strerror}; check the path"
+        ) from error
+    if kind not in ("zip", "tar"):
+        raise DataError(
+            f"{shown(data)} is {kind}; give a folder, a zip, a tar (plain, gz, bz2, xz) or a CSV"
+        )
+    return _open_archive(path, kind, layout, skip_empty, progress)
+
+
+def kind_of(path: Path) -> str:
+    """Return "zip", "tar", or what else the file is, in words, by its content."""
+    with path.open("rb") as stream:
+        head = stream.read(64)
+    if not head:
+        return "an empty file"
+    for magic, kind in _MAGIC:
+        if head.startswith(magic):
+            return kind
+    if zipfile.is_zipfile(path):  # something stands before it, such as a self-extractor
+        return "zip"
+    return "tar" if tarfile.is_tarfile(path) else "no archive that is known here"
+
+
+def _open_digits(path: Path) -> Source:
+    if path.exists():
+        raise DataError(
+            "digits is the embedded data set and also something in this folder; write ./digits for"
+            " that, or start from another folder for the embedded one"
+        )
+    source = _open_folder(digits.digits_folder(), "classes", skip_empty=False)
+    reading = (
+        f"I read this as {len(source.class_names)} classes, the handwritten digits that come with"
+        f" scikit-learn, enlarged to {digits.SIZE_PX} pixels: {len(source.files):,} files"
+    )
+    return source._replace(name=DIGITS, reading=reading, no_flip=True)
+
+
+def _open_folder(path: Path, layout: str, skip_empty: bool) -> Source:
+    tree = scan(path)
+    name = path.name or path.resolve().name or str(path)
+    found = {relative: path / relative for relative in tree.paths}
+    read = read_layout(
+        tree.paths, tree.folders, name=shown(name), layout=layout, skip_empty=skip_empty
+    )
+    return _placed(name, path, read, found, (), tree.ignored)
+
+
+def _open_archive(path: Path, kind: str, layout: str, skip_empty: bool, progress: Any) -> Source:
+    unpacked = archive.unpack(path, kind, progress=progress)
+    ignored: dict[str, Ignored] = {}
+
+    def counts(name: str) -> bool:
+        """Whether a member counts; a hidden folder is noted once, as in a folder on disk."""
+        if part := hidden_part(name):
+            ignored[part] = hidden(part)
+        return not part
+
+    found = {member.name: member.file for member in unpacked.members if counts(member.name)}
+    bad_members = [bad for bad in unpacked.bad_members if counts(bad.name)]
+    read = read_layout(
+        [*found, *(bad.name for bad in bad_members)],
+        [folder for folder in unpacked.folders if counts(folder)],
+        name=shown(path.name),
+        layout=layout,
+        skip_empty=skip_empty,
+    )
+    name = path.name.removesuffix(path.suffix).removesuffix(".tar") or path.name
+    return _placed(name, unpacked.root, read, found, bad_members, list(ignored.values()))
+
+
+def _placed(
+    name: str,
+    root: Path,
+    read: Layout,
+    found: Mapping[str, Path],
+    bad_members: Sequence[archive.BadMember],
+    ignored: list[Ignored],
+) -> Source:
+    """Give each file its class; what lies beside the class folders and is a note is ignored."""
+    files = []
+    for path, file in found.items():
+        class_name, split = read.place(path)
+        if not class_name and is_note(path):
+            said = "lies in no class folder and is no image by its name"
+            ignored.append(Ignored(path, "NOT_AN_IMAGE", said))
+        else:
+            files.append(SourceFile(path, class_name, split, "", file))
+    unreadable = [
+        Unreadable(bad.name, *read.place(bad.name), bad.reason, bad.detail) for bad in bad_members
+    ]
+    class_names = tuple(sorted(read.classes, key=path_bytes))
+    return Source(
+        name, root, read.reading, class_names, _sorted(files), _sorted(ignored), _sorted(unreadable)
+    )
+
+
+def _sorted(rows: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(sorted(rows, key=lambda row: path_bytes(row.path)))
+
+
+def _open_csv(path: Path) -> Source:
+    """Read `path,label[,split,group]`; paths begin at the CSV's folder.
+
+    A file that the CSV names is read wherever it lies, through a link or outside the folder:
+    unlike what a walk through a folder comes upon, somebody chose it.
+    """
+    files: list[SourceFile] = []
+    missing: list[Unreadable] = []
+    line_of: dict[str, int] = {}
+    columns, rows = _csv_rows(path)
+    for line, row in rows:
+        where = f"line {line:,} of {path}"
+        split = row.get("split", "").strip().lower()
+        if split not in _CSV_SPLITS:
+            raise DataError(
+                f"{where} has the split '{shown(split)}'; write train, validation or test"
+            )
+        given = row["path"]
+        if not given:
+            raise DataError(f"{where} has no path; fill it in or take the line out")
+        if (file := _regular_file(path.parent, given)) is None and "\\" in given:
+            given = given.replace("\\", "/")  # as Windows writes paths
+            file = _regular_file(path.parent, given)
+        key = _key(path.parent, given)
+        if key in line_of:
+            raise DataError(
+                f"{where} names {shown(key)}, which line {line_of[key]:,} names too; leave one"
+            )
+        line_of[key] = line
+        label, split = row["label"].strip(), _CSV_SPLITS[split]
+        if file is None:
+            said = f"{where} names it and there is no such file"
+            missing.append(Unreadable(key, label, split, "MISSING", said))
+        else:
+            files.append(SourceFile(key, label, split, row.get("group", "").strip(), file))
+    if not files:
+        first = f" (the first is {shown(missing[0].path)})" if missing else ""
+        raise DataError(
+            f"{path} names {counted(len(missing), 'file')}{first} and none is there; paths in it"
+            " begin at the folder it lies in"
+        )
+    labels = [file.class_name for file in files] + [row.class_name for row in missing]
+    num_files = Counter(label for label in labels if label)
+    require_classes(num_files, num_files, name=path.name)
+    unused = [column for column in columns if column not in ("path", "label", "split", "group")]
+    note = f"; not used: the columns {', '.join(map(shown, unused))}" if unused else ""
+    return Source(
+        path.stem,
+        path.parent,
+        f"I read this as {len(num_files):,} classes in the column `label` of {shown(path.name)}:"
+        f" {len(files) + len(missing):,} files{note}",
+        tuple(sorted(num_files, key=path_bytes)),
+        _sorted(files),
+        (),
+        _sorted(missing),
+    )
+
+
+def _csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Return the columns' names and each row with its line."""
+    try:
+        # Bytes that are not UTF-8 are kept as they are: they may be part of a file's name.
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+            lines = csv.reader(stream, strict=True)
+            columns = [column.strip().lower() for column in next(lines, [])]
+            if absent := [column for column in ("path", "label") if column not in columns]:
+                raise DataError(
+                    f"{path} has no column {' and no column '.join(absent)} (its first line is"
+                    f" '{shown(','.join(columns))[:80]}'); begin it with the line path,label"
+                )
+            rows = []
+            for cells in lines:
+                if not cells:
+                    continue
+                if len(cells) != len(columns):
+                    raise DataError(
+                        f"line {lines.line_num:,} of {path} has {counted(len(cells), 'cell')}"
+                        f" and the first line has {len(columns)}; put a cell that holds a comma"
+                        " in quotes"
+                    )
+                rows.append((lines.line_num, dict(zip(columns, cells, strict=True))))
+    except csv.Error as error:
+        raise DataError(
+            f"line {lines.line_num:,} of {path} cannot be read ({error}); mend that line"
+        ) from error
+    return columns, rows
+
+
+def _key(folder: Path, given: str) -> str:
+    """Return a path as the table names it: relative, unless it is absolute and lies elsewhere."""
+    if os.path.isabs(given):  # noqa: PTH117 - these may be a million
+        relative = os.path.relpath(given, folder.resolve())
+        return given if relative.startswith("..") else relative
+    return os.path.normpath(given)
+
+
+def _regular_file(folder: Path, given: str) -> Path | None:
+    file = folder / given
+    try:
+        return file if stat.S_ISREG(file.stat().st_mode) else None
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return None

@@ -1,0 +1,216 @@
+"""A pool of decoding processes in which a file can crash or hang without taking others along.
+
+Each process is a fresh interpreter that imports numpy and Pillow, neither torch nor pandas nor
+the caller's main program (so no `if __name__ == "__main__"` is needed), and nothing is forked
+from a process with threads. Files go out in short chunks and every answer comes back by itself,
+so when a process dies the file at fault is the first one without an answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+import traceback
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, Pipe, wait
+from typing import Any, TypeVar
+
+from towernet.errors import EnvironmentFault
+
+TIME_LIMIT_S = 20.0
+MEMORY_LIMIT = 4 << 30
+CHUNK = 16
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Died:
+    """What comes back for an item that its process died on, twice, the second time by itself.
+
+    Args:
+        reason: CRASH, or RESOURCE for one that was slower than allowed.
+        detail: What happened, in words.
+    """
+
+    reason: str
+    detail: str
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen[bytes]
+    connection: Connection[Any, Any]
+    ready: bool = False
+    todo: deque[int] = field(default_factory=deque)  # the first one is at hand
+    began: float = 0.0  # when the one at hand was begun, monotonic seconds
+
+
+def run(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    workers: int,
+    time_limit_s: float = TIME_LIMIT_S,
+) -> Iterator[tuple[int, Result | Died]]:
+    """Apply a function to every item in `workers` processes; yield (position, answer) as they end.
+
+    Args:
+        function: Importable by name from a module that is quick to import.
+        items: What it is applied to; they and the answers are sent between processes.
+        workers: How many processes; the answers do not depend on it, their order does.
+        time_limit_s: An item that takes longer is stopped.
+
+    Raises:
+        EnvironmentFault: a process cannot be started.
+        RuntimeError: the function raised, with its item and its traceback: a bug of ours.
+    """
+    assert workers >= 1
+    size = max(1, min(CHUNK, len(items) // (4 * workers)))
+    waiting: deque[list[int]] = deque(
+        list(range(start, min(start + size, len(items)))) for start in range(0, len(items), size)
+    )
+    failed: dict[int, int] = {}
+    pool: list[_Worker] = []
+    try:
+        while waiting or any(worker.todo for worker in pool):
+            for worker in pool:
+                if worker.ready and not worker.todo and waiting:
+                    _give(worker, waiting.popleft(), items)
+            while len(pool) < min(workers, len(waiting) + sum(bool(w.todo) for w in pool)):
+                pool.append(_start(function))
+            for worker in _first_with_news(pool, time_limit_s):
+                told = _hear(worker, time_limit_s)
+                if told is None:  # it died, or was too slow and was killed
+                    pool.remove(worker)
+                    yield from _bury(worker, waiting, failed, time_limit_s)
+                elif told == "ready":
+                    worker.ready = True
+                else:
+                    position, fine, answer = told
+                    if not fine:
+                        raise RuntimeError(f"{function.__name__} of {items[position]!r}:\n{answer}")
+                    assert worker.todo.popleft() == position
+                    worker.began = time.monotonic()
+                    yield position, answer
+    finally:
+        for worker in pool:
+            worker.process.kill()
+            worker.process.wait()
+            worker.connection.close()
+
+
+def _start(function: Callable[..., Any]) -> _Worker:
+    ours, theirs = Pipe()
+    # The same modules as here, and nothing from the current folder by accident (-P).
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; from towernet.data import workers;"
+        f" workers.serve({theirs.fileno()})"
+    )
+    # One picture is decoded by one thread: more would only cost memory.
+    threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", code],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env=os.environ | threads,
+        )
+    except OSError as error:
+        raise EnvironmentFault(
+            f"a decoding process cannot be started: {error.strerror}; give fewer --workers"
+        ) from error
+    theirs.close()
+    with contextlib.suppress(OSError):  # if it is dead already, hearing from it says so
+        ours.send(function)
+    return _Worker(process, ours)
+
+
+def _give(worker: _Worker, chunk: list[int], items: Sequence[Any]) -> None:
+    worker.todo = deque(chunk)
+    worker.began = time.monotonic()
+    with contextlib.suppress(OSError):
+        worker.connection.send([(position, items[position]) for position in chunk])
+
+
+def _first_with_news(pool: list[_Worker], time_limit_s: float) -> list[_Worker]:
+    """Wait until a process answers, dies or is too slow; return those."""
+    now = time.monotonic()
+    deadlines = [worker.began + time_limit_s - now for worker in pool if worker.todo]
+    by_connection = {worker.connection: worker for worker in pool}
+    speaking = wait(list(by_connection), timeout=max(0.0, min(deadlines, default=time_limit_s)))
+    now = time.monotonic()
+    return [
+        worker
+        for worker in pool
+        if worker.connection in speaking or (worker.todo and now - worker.began > time_limit_s)
+    ]
+
+
+def _hear(worker: _Worker, time_limit_s: float) -> Any:
+    """Return what a process says, or None for one that is dead now."""
+    try:
+        if worker.connection.poll():
+            return worker.connection.recv()
+        worker.process.kill()
+    except (EOFError, OSError):
+        pass
+    worker.process.wait()
+    worker.connection.close()
+    return None
+
+
+def _bury(
+    worker: _Worker, waiting: deque[list[int]], failed: dict[int, int], time_limit_s: float
+) -> Iterator[tuple[int, Died]]:
+    """Put back what a dead process had to do; its first item alone, and only once."""
+    code = worker.process.returncode
+    if not worker.ready:
+        raise EnvironmentFault(
+            f"a decoding process could not start (exit code {code});"
+            " see what it printed above, or give fewer --workers"
+        )
+    if not worker.todo:
+        return
+    slow = code == -signal.SIGKILL and time.monotonic() - worker.began > time_limit_s
+    culprit = worker.todo.popleft()
+    if worker.todo:
+        waiting.appendleft(list(worker.todo))
+    failed[culprit] = failed.get(culprit, 0) + 1
+    if failed[culprit] < 2:
+        waiting.append([culprit])
+    elif slow:
+        yield culprit, Died("RESOURCE", f"decoding it takes over {time_limit_s:g} s; shrink it")
+    else:
+        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        likely = ", likely for want of memory" if code == -signal.SIGKILL else ""
+        yield culprit, Died("CRASH", f"the decoder crashed on it ({name}{likely}); save it anew")
+
+
+def serve(descriptor: int) -> None:
+    """Be a worker: answer items from the parent until it hangs up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
+    warnings.simplefilter("ignore")  # the decoder records the ones that matter
+    with contextlib.suppress(ValueError):  # some systems have no such limit
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
+    connection: Connection[Any, Any] = Connection(descriptor)
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        function = connection.recv()
+        connection.send("ready")
+        while True:
+            for position, item in connection.recv():
+                try:
+                    answer = (position, True, function(item))
+                except Exception:
+                    answer = (position, False, traceback.format_exc())
+                connection.send(answer)

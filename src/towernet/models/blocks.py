@@ -1,0 +1,98 @@
+"""The parts TowerNet is made of, and how Paddle starts weights.
+
+Source: the notebook "SA-Residual-Inception-Net"; the Inception block is that of Szegedy et al.,
+Going deeper with convolutions, CVPR 2015, arXiv:1409.4842; the shortcut that of He et al., Deep
+residual learning, CVPR 2016, arXiv:1512.03385.
+Shapes: B images, C channels, H × W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class ConvNormPool(nn.Module):
+    """3×3 convolution with bias, batch norm, 2×2 max pooling, ReLU; halves the map.
+
+    Args:
+        in_channels: C of the input.
+        out_channels: C of the output.
+        stride: The convolution's step; 2 halves the map once more.
+
+    Example:
+        >>> ConvNormPool(3, 8)(torch.rand(2, 3, 10, 10)).shape
+        torch.Size([2, 8, 5, 5])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1)
+        self.norm = nn.BatchNorm2d(out_channels, eps=1e-3)
+
+    def forward(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D I J"]:
+        """Return the pooled features, none negative."""
+        # ReLU commutes with max pooling, values and gradients both; after it, it costs a quarter.
+        return F.relu(F.max_pool2d(self.norm(self.conv(x_BCHW)), 2))
+
+
+class ResidualInception(nn.Module):
+    """Four branches side by side plus a 1×1 shortcut: 256 channels in and out, same map.
+
+    The branches are 1×1 → 64; 1×1 → 64, 3×3 → 128; 1×1 → 16, 5×5 → 32; 3×3 max pool, 1×1 → 32.
+    Every convolution has a bias, there is no norm; ReLU follows each but the shortcut, and the sum.
+
+    Example:
+        >>> ResidualInception()(torch.rand(2, 256, 5, 3)).shape
+        torch.Size([2, 256, 5, 3])
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branch_1 = nn.Conv2d(256, 64, 1)
+        self.branch_3_reduce = nn.Conv2d(256, 64, 1)
+        self.branch_3 = nn.Conv2d(64, 128, 3, padding=1)
+        self.branch_5_reduce = nn.Conv2d(256, 16, 1)
+        self.branch_5 = nn.Conv2d(16, 32, 5, padding=2)
+        self.branch_pool = nn.Conv2d(256, 32, 1)
+        self.shortcut = nn.Conv2d(256, 256, 1)
+
+    def forward(self, x_BCHW: Float[Tensor, "B 256 H W"]) -> Float[Tensor, "B 256 H W"]:
+        """Return relu(inception(x) + shortcut(x))."""
+        branches = [
+            self.branch_1(x_BCHW),
+            self.branch_3(F.relu(self.branch_3_reduce(x_BCHW))),
+            self.branch_5(F.relu(self.branch_5_reduce(x_BCHW))),
+            self.branch_pool(F.max_pool2d(x_BCHW, 3, stride=1, padding=1)),
+        ]
+        return F.relu(F.relu(torch.cat(branches, dim=1)) + self.shortcut(x_BCHW))
+
+
+@torch.no_grad()
+def start_as_paddle(model: nn.Module, generator: torch.Generator | None = None) -> None:
+    """Draw the weights as PaddlePaddle does by default; parameters of other kinds stay.
+
+    Convolution: N(0, √(2 / (k·k·in_channels))), where Paddle counts all input channels even when
+    the convolution is grouped. Linear: Glorot uniform. Norms: 1. Every bias: 0.
+
+    Args:
+        model: The network, changed in place.
+        generator: Where the numbers come from; torch's own when not given.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            fan_in = math.prod(module.kernel_size) * module.in_channels
+            module.weight.normal_(0, math.sqrt(2 / fan_in), generator=generator)
+        elif isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight, generator=generator)
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm | nn.LayerNorm | nn.GroupNorm):
+            if module.weight is not None:
+                module.weight.fill_(1)
+        else:
+            continue
+        if module.bias is not None:
+            module.bias.zero_()

@@ -1,0 +1,71 @@
+"""Other people's networks: torchvision's classifiers, and timm's with the extra.
+
+They start as their authors start them. No trained weights are ever downloaded.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from torch import nn
+
+from towernet.errors import MissingExtraError
+from towernet.registry import unknown_name
+
+TIMM_PREFIX = "timm:"
+
+
+@functools.cache
+def torchvision_names() -> tuple[str, ...]:
+    """Return the names of torchvision's image classifiers, sorted."""
+    from torchvision import models
+
+    # Of the subpackages (detection, quantization, …) nothing is listed when the module is named.
+    return tuple(sorted(models.list_models(module=models)))
+
+
+def build_torchvision(name: str, num_classes: int, size_px: int) -> nn.Module:
+    """Return a torchvision classifier; those made for one size are made for this one."""
+    from torchvision import models
+
+    options: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):
+        options = {"aux_logits": False, "init_weights": True}
+    elif name.startswith("vit_"):
+        options = {"image_size": size_px}
+    elif name.startswith("maxvit_"):
+        options = {"input_size": (size_px, size_px)}
+    network: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **options)
+    return network
+
+
+def require_timm(name: str) -> Any:
+    """Return the package timm if it is there and knows the name, which is without the prefix.
+
+    Raises:
+        MissingExtraError: timm is not installed.
+        UnknownNameError: timm has no such network.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{TIMM_PREFIX}{name} needs the package timm; install it with:"
+            " pip install 'towernet[timm]'"
+        ) from error
+    known = timm.list_models()
+    if name not in known:
+        raise unknown_name("network of timm", name, known)
+    return timm
+
+
+def build_timm(name: str, num_classes: int, size_px: int) -> nn.Module:
+    """Return one of timm's networks; those made for one size are made for this one."""
+    timm = require_timm(name)
+    fixed = timm.get_pretrained_cfg(name)
+    options = {"img_size": size_px} if fixed is not None and fixed.fixed_input_size else {}
+    network: nn.Module = timm.create_model(
+        name, pretrained=False, num_classes=num_classes, **options
+    )
+    return network

@@ -1,0 +1,120 @@
+"""What a network costs and what it is made of, found without computing anything.
+
+The network runs on the meta device: shapes flow through it, no numbers do. So vgg19 takes as long
+as TowerNet, and the network itself is left as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row of a summary.
+
+    Args:
+        name: Where it is in the network, as in its state.
+        kind: Its class.
+        output_shape: For one image, without the batch; () when it gives no tensor.
+        num_parameters: Its trainable numbers.
+    """
+
+    name: str
+    kind: str
+    output_shape: tuple[int, ...]
+    num_parameters: int
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return how many numbers of a network are trained."""
+    return _count(model.parameters())
+
+
+def multiply_adds(model: nn.Module, size_px: int) -> int:
+    """Return the multiply-adds of one image through convolutions and matrix products.
+
+    Half of what torch's flop counter says, which leaves norms, biases and activations out: for
+    TowerNet at 256 px 0.800 G, and 0.806 G with them.
+    """
+    with FlopCounterMode(display=False) as counter:
+        run_on_meta(model, size_px)
+    return int(counter.get_total_flops()) // 2
+
+
+def layers(model: nn.Module, size_px: int) -> list[Layer]:
+    """Return a row for each layer in the order they run; the parameters add up to the network's.
+
+    A layer is a module that calls no other. Parameters that lie between layers, such as a class
+    token, have rows of their own at the end, without an output.
+    """
+    rows: dict[str, Layer] = {}
+    calls: list[bool] = []  # for each module that is running: has it called another?
+    names = {module: name for name, module in model.named_modules()}
+    # Counted before the run, which puts other tensors in the parameters' places.
+    num_own = {module: _count(module.parameters(recurse=False)) for module in names}
+    num_all = {module: _count(module.parameters()) for module in names}
+
+    def enter(module: nn.Module, _inputs: Any) -> None:
+        if calls:
+            calls[-1] = True
+        calls.append(False)
+
+    def leave(module: nn.Module, _inputs: Any, output: Any) -> None:
+        called_others = calls.pop()
+        first = output[0] if isinstance(output, tuple) else output
+        shape = tuple(first.shape[1:]) if isinstance(first, Tensor) else ()
+        name, kind = names[module], type(module).__name__
+        if not called_others:
+            rows.setdefault(name, Layer(name, kind, shape, num_all[module]))
+
+    hooks = [module.register_forward_pre_hook(enter) for module in names]
+    hooks += [module.register_forward_hook(leave) for module in names]
+    try:
+        run_on_meta(model, size_px)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    between = [
+        Layer(name, type(module).__name__, (), num_own[module])
+        for module, name in names.items()
+        if num_own[module] and not any(f"{name}.".startswith(f"{row}.") for row in rows)
+    ]
+    return [*rows.values(), *between]
+
+
+def run_on_meta(model: nn.Module, size_px: int) -> Tensor:
+    """Send the shape of one image through a network as it evaluates; return the logits' shape."""
+    state = dict([*model.named_parameters(), *model.named_buffers()])
+    meta = {name: torch.empty_like(value, device="meta") for name, value in state.items()}
+    image_1CHW = torch.empty(1, 3, size_px, size_px, device="meta")
+    with _evaluating(model), torch.no_grad():
+        logits_1K: Tensor = torch.func.functional_call(model, meta, (image_1CHW,))
+    return logits_1K
+
+
+def _count(parameters: Iterator[nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a network in evaluation mode for a while, and each module back into its own."""
+    was_training = {module: module.training for module in model.modules()}
+    # The fused path of nn.MultiheadAttention hides its matrix products from the counter.
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    model.eval()
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+        for module, mode in was_training.items():
+            module.training = mode

@@ -1,0 +1,420 @@
+"""Archives: judged whole before a byte is written, unpacked once, never under their own names."""
+
+import io
+import os
+import shutil
+import stat
+import struct
+import subprocess
+import sys
+import tarfile
+import zipfile
+
+import pytest
+
+from towernet import files
+from towernet.data import archive
+from towernet.errors import DataError, EnvironmentFault
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """A cache of this test's own, so that it can see what was written."""
+    monkeypatch.setenv("TOWERNET_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def make_zip(path, members, *, method=zipfile.ZIP_DEFLATED):
+    """Write a zip of (name or ZipInfo, content) pairs."""
+    with zipfile.ZipFile(path, "w", method) as target:
+        for name, content in members:
+            target.writestr(name, content)
+    return path
+
+
+def make_tar(path, members, mode="w"):
+    """Write a tar of (name or TarInfo, content) pairs."""
+    with tarfile.open(path, mode) as target:
+        for member, content in members:
+            info = member if isinstance(member, tarfile.TarInfo) else tarfile.TarInfo(member)
+            info.size = len(content)
+            target.addfile(info, io.BytesIO(content))
+    return path
+
+
+def contents(unpacked):
+    return {member.name: member.file.read_bytes() for member in unpacked.members}
+
+
+def written(cache):
+    """All files below the cache, but for the locks."""
+    return [path for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"]
+
+
+PLAIN = [("Images/cat/1.jpg", b"one"), ("Images/dog/2.jpg", b"two"), ("Images/dog/3.jpg", b"one")]
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("a.zip", ""), ("a.tar", "w"), ("a.tgz", "w:gz"), ("a.bz", "w:bz2"), ("a.xz", "w:xz")],
+)
+def test_members_are_stored_under_the_hash_of_their_content(tmp_path, name, mode):
+    path = tmp_path / name
+    kind = "tar" if mode else "zip"
+    make_tar(path, PLAIN, mode) if mode else make_zip(path, PLAIN)
+    unpacked = archive.unpack(path, kind)
+    assert contents(unpacked) == dict(PLAIN)
+    assert unpacked.bad_members == ()
+    names = {member.file.name for member in unpacked.members}
+    assert names == {files.sha256(member.file) for member in unpacked.members}
+    assert len(names) == 2, "the same content is stored once"
+
+
+def test_an_archive_is_unpacked_once(tmp_path):
+    path = make_zip(tmp_path / "a.zip", PLAIN)
+    first = archive.unpack(path, "zip")
+    times = {member.file: member.file.stat().st_mtime_ns for member in first.members}
+    moved = shutil.copy(path, tmp_path / "other name.zip")
+    again = archive.unpack(moved, "zip")
+    assert again == first
+    assert {member.file: member.file.stat().st_mtime_ns for member in again.members} == times
+
+
+@pytest.mark.parametrize("harm", ["empty", "gone", "no index"])
+def test_what_was_lost_from_the_cache_is_unpacked_again(tmp_path, harm):
+    path = make_zip(tmp_path / "a.zip", PLAIN)
+    first = archive.unpack(path, "zip")
+    if harm == "empty":
+        first.members[0].file.write_bytes(b"")
+    elif harm == "gone":
+        first.members[0].file.unlink()
+    else:
+        (first.root / "index.json").unlink()
+    assert contents(archive.unpack(path, "zip")) == dict(PLAIN)
+
+
+def test_two_processes_unpack_one_archive_together(tmp_path, cache):
+    members = [(f"c/{i}.jpg", os.urandom(2000)) for i in range(300)]
+    path = make_zip(tmp_path / "a.zip", members)
+    program = (
+        "import sys; from pathlib import Path; from towernet.data import archive;"
+        "found = archive.unpack(Path(sys.argv[1]), 'zip');"
+        "print(len(found.members), sum(len(m.file.read_bytes()) for m in found.members))"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    assert [process.communicate()[0] for process in processes] == [b"300 600000\n"] * 2
+    assert not list(cache.rglob("*.part"))
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path, cache):
+    path = make_zip(tmp_path / "a.zip", PLAIN)
+    root = archive.unpack(path, "zip").root
+    root.rename(root.with_name(root.name + ".part"))
+    assert contents(archive.unpack(path, "zip")) == dict(PLAIN)
+    assert not list(cache.rglob("*.part"))
+
+
+# --- hostile archives: refused whole, nothing written
+
+
+@pytest.mark.parametrize(
+    ("name", "danger"),
+    [
+        ("../../x", "a path that leaves the archive"),
+        ("a/../../x", "a path that leaves the archive"),
+        ("..\\..\\x", "a path that leaves the archive"),
+        ("/tmp/x", "an absolute path"),
+        ("//tmp/x", "an absolute path"),
+        ("C:\\x", "an absolute path"),
+        ("c:x", "an absolute path"),
+        ("\\\\host\\x", "an absolute path"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_name_that_leads_outside_refuses_the_archive(tmp_path, cache, kind, name, danger):
+    make = make_zip if kind == "zip" else make_tar
+    path = make(tmp_path / "a", [*PLAIN, (name, b"evil")])
+    with pytest.raises(DataError) as error:
+        archive.unpack(path, kind)
+    assert f"is refused, nothing was unpacked: {name} ({danger}); an archive of" in str(error.value)
+    assert written(cache) == []
+
+
+def test_a_backslash_within_is_a_separator(tmp_path):
+    path = make_zip(tmp_path / "a.zip", [("cat\\1.jpg", b"one")])
+    assert contents(archive.unpack(path, "zip")) == {"cat/1.jpg": b"one"}
+
+
+def test_the_first_ten_dangerous_names_are_listed(tmp_path):
+    path = make_zip(tmp_path / "a.zip", [(f"../{i:02d}", b"") for i in range(13)])
+    with pytest.raises(DataError, match=r"\.\./00 .*\.\./09 \(a path .*\) and 3 more; an archive"):
+        archive.unpack(path, "zip")
+
+
+def unix_entry(name, mode):
+    info = zipfile.ZipInfo(name)
+    info.create_system, info.external_attr = 3, mode << 16
+    return info
+
+
+@pytest.mark.parametrize(
+    ("mode", "danger"),
+    [
+        (stat.S_IFLNK | 0o777, "a symbolic link"),
+        (stat.S_IFIFO, "a device"),
+        (stat.S_IFCHR, "a device"),
+    ],
+)
+def test_a_zip_with_a_link_or_device_is_refused(tmp_path, cache, mode, danger):
+    path = make_zip(tmp_path / "a.zip", [*PLAIN, (unix_entry("link", mode), b"/etc/passwd")])
+    with pytest.raises(DataError, match=rf"nothing was unpacked: link \({danger}\)"):
+        archive.unpack(path, "zip")
+    assert written(cache) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "danger"),
+    [
+        (tarfile.SYMTYPE, "a symbolic link"),
+        (tarfile.LNKTYPE, "a hard link"),
+        (tarfile.FIFOTYPE, "a device"),
+        (tarfile.CHRTYPE, "a device"),
+        (tarfile.REGTYPE, "set to run as its owner"),
+    ],
+)
+def test_a_tar_with_a_link_a_device_or_setuid_is_refused(tmp_path, cache, kind, danger):
+    info = tarfile.TarInfo("odd")
+    info.type, info.linkname, info.mode = kind, "Images/cat/1.jpg", 0o4755
+    path = make_tar(tmp_path / "a.tar", [*PLAIN, (info, b"")])
+    with pytest.raises(DataError, match=rf"nothing was unpacked: odd \({danger}\)"):
+        archive.unpack(path, "tar")
+    assert written(cache) == []
+
+
+def test_the_refusals_reject_a_check_that_sees_no_danger(tmp_path, monkeypatch):
+    """The sabotaged twin: without the check the archive is read, though never written outside."""
+    monkeypatch.setattr(archive, "_name_danger", lambda name: "")
+    path = make_zip(tmp_path / "a.zip", [("../../x", b"evil")])
+    (member,) = archive.unpack(path, "zip").members
+    assert files.cache_folder() in member.file.parents
+    assert not (tmp_path.parent / "x").exists()
+
+
+def test_nested_archives_are_refused(tmp_path, cache):
+    path = make_zip(tmp_path / "a.zip", [*PLAIN, ("Images/more.tar.gz", b"")])
+    with pytest.raises(DataError, match=r"holds another archive, Images/more.tar.gz, and nested"):
+        archive.unpack(path, "zip")
+    assert written(cache) == []
+
+
+# --- bombs and limits
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_bomb_is_refused_with_its_figure(tmp_path, cache, monkeypatch, kind):
+    monkeypatch.setattr(archive, "RATIO_FREE_BYTES", 2**20)
+    zeros = [("zeros", bytes(4 * 2**20))]
+    path = tmp_path / "a"
+    make_zip(path, zeros) if kind == "zip" else make_tar(path, zeros, "w:gz")
+    with pytest.raises(DataError, match=r"would unpack to 4,194,304 bytes, [\d,]+ times its own"):
+        archive.unpack(path, kind)
+    assert written(cache) == []
+
+
+def test_too_many_bytes_in_all_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "MAX_TOTAL_BYTES", 8)
+    with pytest.raises(DataError, match="would unpack to 9 bytes"):
+        archive.unpack(make_zip(tmp_path / "a.zip", PLAIN), "zip")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_too_many_entries_are_refused(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(archive, "MAX_ENTRIES", 2)
+    path = (make_zip if kind == "zip" else make_tar)(tmp_path / "a", PLAIN)
+    with pytest.raises(DataError, match="holds 3 entries or more and 2 is the most; unpack it"):
+        archive.unpack(path, kind)
+
+
+def test_a_directory_that_would_fill_the_memory_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "MAX_DIRECTORY_BYTES", 100)
+    with pytest.raises(DataError, match=r"has a directory of \d+ bytes and 100 is the most"):
+        archive.unpack(make_zip(tmp_path / "a.zip", PLAIN), "zip")
+
+
+def test_overlapping_members_are_refused(tmp_path):
+    path = make_zip(tmp_path / "a.zip", PLAIN)
+    content = bytearray(path.read_bytes())
+    second = content.find(b"PK\x01\x02", content.find(b"PK\x01\x02") + 1)
+    content[second + 42 : second + 46] = struct.pack("<I", 1)  # its data begin within the first's
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="has members that overlap, as in a zip bomb"):
+        archive.unpack(path, "zip")
+
+
+def test_a_disk_too_small_is_said_before_anything_is_written(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(archive, "SPARE_DISK_BYTES", 2**70)
+    path = make_zip(tmp_path / "a.zip", PLAIN)
+    with pytest.raises(
+        EnvironmentFault, match=r"needs [\d,]+ bytes in .*cache and [\d,]+ are free; free some"
+    ):
+        archive.unpack(path, "zip")
+    assert written(cache) == []
+
+
+def test_a_cache_that_cannot_be_written_is_an_environment_fault(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TOWERNET_CACHE", str(tmp_path / "file"))
+    with pytest.raises(EnvironmentFault, match="cannot be written"):
+        archive.unpack(make_zip(tmp_path / "a.zip", PLAIN), "zip")
+
+
+def test_a_folder_that_cannot_be_filled_leaves_nothing(tmp_path):
+    def fill(part):
+        (part / "half").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(
+        EnvironmentFault, match="x cannot be written: No space left on device; free"
+    ):
+        archive.make_folder(tmp_path / "x", fill)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- members that cannot be read: told of, and the others kept
+
+
+def harmed_zip(path, at, new, *, method=zipfile.ZIP_STORED):
+    """Write PLAIN and change the first member's header fields at (local, central) offsets."""
+    make_zip(path, PLAIN, method=method)
+    content = bytearray(path.read_bytes())
+    local, central = at
+    if local is not None:
+        content[local : local + len(new)] = new
+    if central is not None:
+        start = content.find(b"PK\x01\x02") + central
+        content[start : start + len(new)] = new
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("at", "new", "reason", "detail"),
+    [
+        ((6, 8), struct.pack("<H", 1), "PASSWORD", "protected by a password; unpack the archive"),
+        ((8, 10), struct.pack("<H", 9), "CORRUPT", "packed by method 9, which cannot be read here"),
+        ((8, 10), struct.pack("<H", 99), "CORRUPT", "packed by method 99"),
+        ((14, 16), b"\0\0\0\0", "CORRUPT", "its archive cannot give it (Bad CRC-32 for file"),
+        ((22, 24), struct.pack("<I", 2), "CORRUPT", "its archive cannot give it (Bad CRC-32"),
+        ((22, 24), struct.pack("<I", 9), "CORRUPT", "its archive says 9 bytes and gives 3"),
+        ((0, None), b"XXXX", "CORRUPT", "its archive cannot give it (Bad magic number"),
+    ],
+    ids=["password", "deflate64", "aes", "crc", "more than said", "less than said", "header"],
+)
+def test_a_member_that_cannot_be_read_is_told_of(tmp_path, at, new, reason, detail):
+    unpacked = archive.unpack(harmed_zip(tmp_path / "a.zip", at, new), "zip")
+    ((name, found_reason, found_detail),) = unpacked.bad_members
+    assert (name, found_reason) == ("Images/cat/1.jpg", reason)
+    assert found_detail.startswith(detail)
+    assert contents(unpacked) == dict(PLAIN[1:])
+
+
+def test_a_damaged_stream_is_told_of(tmp_path):
+    path = make_zip(tmp_path / "a.zip", [("a", os.urandom(500) * 9), ("b", b"good")])
+    content = bytearray(path.read_bytes())
+    content[60:90] = b"\xff" * 30
+    path.write_bytes(content)
+    unpacked = archive.unpack(path, "zip")
+    assert [bad.name for bad in unpacked.bad_members] == ["a"]
+    assert contents(unpacked) == {"b": b"good"}
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")  # the writer's, which is what we want
+def test_of_one_name_the_first_is_kept_and_the_others_told_of(tmp_path, kind):
+    members = [("a/1", b"one"), ("a/1", b"two"), ("a/./1", b"three"), ("a/1 (again, 1)", b"four")]
+    path = (make_zip if kind == "zip" else make_tar)(tmp_path / "a", members)
+    unpacked = archive.unpack(path, kind)
+    names = [row.name for row in (*unpacked.members, *unpacked.bad_members)]
+    assert contents(unpacked) == {"a/1": b"one"}
+    assert {bad.reason for bad in unpacked.bad_members} == {"DUPLICATE_NAME"}
+    assert unpacked.bad_members[0].detail == "the archive holds a/1 more than once"
+    assert len(set(names)) == 4
+
+
+def test_names_that_are_not_utf8_and_long_ones_are_kept(tmp_path):
+    names = ["caf\udce9/" + "x" * 300, "猫/😀.png"]
+    path = make_tar(tmp_path / "a.tar", [(name, b"x") for name in names])
+    assert list(contents(archive.unpack(path, "tar"))) == names
+    assert list(contents(archive.unpack(path, "tar"))) == names, "and again from the cache"
+
+
+# --- archives that cannot be read at all
+
+
+@pytest.mark.parametrize(
+    ("kind", "keep"), [("zip", 0.7), ("tar", 0.7), ("tar", 0.5), ("tgz", 0.6), ("tar", 0.05)]
+)
+def test_an_archive_cut_short_is_refused(tmp_path, cache, kind, keep):
+    members = [(f"c/{i}", os.urandom(3000)) for i in range(5)]
+    path = tmp_path / "a"
+    make_zip(path, members) if kind == "zip" else make_tar(
+        path, members, "w:gz" if kind == "tgz" else "w"
+    )
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+    with pytest.raises(DataError, match="incomplete download"):
+        archive.unpack(path, "zip" if kind == "zip" else "tar")
+    assert written(cache) == []
+
+
+def test_a_tar_whose_header_is_damaged_does_not_just_end_there(tmp_path):
+    """tarfile takes a damaged header in the middle for the end, without a word."""
+    path = make_tar(tmp_path / "a.tar", PLAIN)
+    content = bytearray(path.read_bytes())
+    content[1024:1100] = b"\xff" * 76
+    path.write_bytes(content)
+    with tarfile.open(path) as tar:
+        assert len(tar.getmembers()) == 1
+    with pytest.raises(DataError, match="is damaged or cut short"):
+        archive.unpack(path, "tar")
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_random_damage_never_crashes(tmp_path, seed):
+    import random
+
+    draw = random.Random(seed)
+    path = tmp_path / "a"
+    kind = draw.choice(["zip", "tar"])
+    make_zip(path, PLAIN) if kind == "zip" else make_tar(path, PLAIN, draw.choice(["w", "w:gz"]))
+    content = bytearray(path.read_bytes())
+    for _ in range(draw.randrange(1, 8)):
+        content[draw.randrange(len(content))] = draw.randrange(256)
+    path.write_bytes(content)
+    try:
+        unpacked = archive.unpack(path, kind)
+    except DataError as error:
+        assert "\n" not in str(error)
+    else:
+        assert all(member.file.exists() for member in unpacked.members)
+
+
+def test_an_archive_that_changes_while_it_is_read_is_refused(tmp_path, cache):
+    path = make_zip(tmp_path / "a.zip", PLAIN)
+
+    def append(what, done, total):
+        with path.open("ab") as stream:
+            stream.write(b"more")
+
+    with pytest.raises(DataError, match=r"a.zip changed while it was read; start again when"):
+        archive.unpack(path, "zip", progress=append)
+    assert written(cache) == []
+
+
+def test_progress_is_told(tmp_path):
+    calls = []
+    path = make_zip(tmp_path / "a.zip", PLAIN)
+    archive.unpack(path, "zip", progress=lambda *call: calls.append(call))
+    assert calls == [("unpacking", 0, 3), ("unpacking", 3, 3)]

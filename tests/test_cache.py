@@ -1,0 +1,213 @@
+"""The decoded pictures on disk: right, whole, built once, bounded."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from towernet.data.cache import open_pixels
+from towernet.data.check import check
+from towernet.data.decode import decode, fit
+from towernet.data.source import open_source
+from towernet.errors import ConfigError, DataError, EnvironmentFault
+
+SIZE_PX = 16
+NUM_USED = 42
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOWERNET_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "pixels"
+
+
+@pytest.fixture
+def source(own_photos):
+    (own_photos / "lying" / "empty.png").write_bytes(b"")
+    return open_source(str(own_photos))
+
+
+@pytest.fixture
+def table(source):
+    return check(source, workers=1)
+
+
+def opened(table, source, **options):
+    defaults = {"size_px": SIZE_PX, "resize": "crop", "workers": 1}
+    return open_pixels(table, source, **(defaults | options))
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad", "squash", "squash_linear"])
+def test_row_i_is_the_ith_used_file_decoded_and_fitted(table, source, resize):
+    background = (9, 90, 200)
+    pixels = opened(table, source, resize=resize, background=background)
+    assert (pixels.shape, pixels.dtype) == ((NUM_USED, SIZE_PX, SIZE_PX, 3), np.uint8)
+    where = {file.path: file.file for file in source.files}
+    for row, path in zip(pixels, table.path[table.status == "used"], strict=True):
+        whole = decode(where[path].read_bytes(), background=background).pixels
+        assert (row == fit(whole, SIZE_PX, resize, background)).all()
+
+
+def test_the_pixels_are_mapped_and_read_only(table, source):
+    pixels = opened(table, source)
+    assert isinstance(pixels, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        pixels[0] = 0
+
+
+def test_the_file_does_not_depend_on_the_number_of_processes(table, source, cache):
+    opened(table, source, workers=1)
+    (file,) = cache.glob("*.npy")
+    one = file.read_bytes()
+    file.unlink()
+    opened(table, source, workers=3)
+    assert file.read_bytes() == one
+
+
+def test_it_is_decoded_once_and_told_of(table, source):
+    told = []
+
+    def note(*words):
+        told.append(words)
+
+    first = opened(table, source, progress=note)
+    assert told == [("preparing images", i, NUM_USED) for i in range(1, NUM_USED + 1)]
+    again = opened(table, source, progress=note)
+    assert len(told) == NUM_USED
+    assert (first == again).all()
+
+
+def test_another_size_rule_background_or_set_of_files_is_another_array(table, source, cache):
+    opened(table, source)
+    opened(table, source, size_px=17)
+    opened(table, source, resize="pad")
+    opened(table, source, background=(0, 0, 0))
+    fewer = table.copy()
+    fewer.loc[fewer.path == "lying/03.png", "status"] = "ignored"
+    assert len(opened(fewer, source)) == NUM_USED - 1
+    assert len(list(cache.glob("*.npy"))) == 5
+
+
+def damage_cut(file):
+    os.truncate(file, file.stat().st_size - 1)
+
+
+def damage_grown(file):
+    with file.open("ab") as stream:
+        stream.write(b"\0")
+
+
+def damage_header(file):
+    file.write_bytes(file.read_bytes().replace(b"|u1", b"|O1", 1))
+
+
+def damage_all(file):
+    file.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [damage_cut, damage_grown, damage_header, damage_all])
+def test_a_damaged_array_is_built_anew(table, source, cache, damage):
+    whole = np.array(opened(table, source))
+    (file,) = cache.glob("*.npy")
+    damage(file)
+    assert (opened(table, source) == whole).all()
+
+
+def test_a_file_changed_since_the_check_is_named(table, source, own_photos):
+    Image.new("RGB", (40, 36)).save(own_photos / "lying" / "05.png")
+    message = r"lying/05\.png changed since it was checked; run the command again"
+    with pytest.raises(DataError, match=message):
+        opened(table, source)
+
+
+def test_a_file_gone_since_the_check_is_named(table, source, own_photos, cache):
+    (own_photos / "standing" / "02.png").unlink()
+    with pytest.raises(DataError, match=r"standing/02\.png changed since it was checked"):
+        opened(table, source)
+    without = source._replace(files=source.files[1:])
+    with pytest.raises(DataError, match="changed since it was checked"):
+        opened(table, without)
+    assert [file.name for file in cache.iterdir()] == ["lock"]  # nothing half done is left
+
+
+def test_what_a_killed_build_left_is_swept_away(table, source, cache):
+    cache.mkdir(parents=True)
+    (cache / ".half.tmp").write_bytes(b"half")
+    opened(table, source)
+    assert not list(cache.glob(".*.tmp"))
+
+
+def test_the_arrays_used_longest_ago_are_dropped_above_the_limit(table, source, cache, monkeypatch):
+    first = opened(table, source, size_px=20)
+    opened(table, source, size_px=21)
+    (old, kept) = sorted(cache.glob("*.npy"), key=lambda file: file.stat().st_size)
+    os.utime(old, ns=(1, 1))
+    os.utime(kept, ns=(2, 2))
+    opened(table, source, size_px=20)  # used again: the other one is now the oldest
+    old, kept = kept, old
+    monkeypatch.setenv("TOWERNET_CACHE_GB", str(2.2 * kept.stat().st_size / 1e9))
+    opened(table, source, size_px=20)
+    copy = np.array(first)
+    opened(table, source, size_px=19)
+    assert kept.exists()
+    assert not old.exists()
+    monkeypatch.setenv("TOWERNET_CACHE_GB", "0")
+    opened(table, source, size_px=18)
+    assert len(list(cache.glob("*.npy"))) == 1
+    assert (first == copy).all()  # what is mapped outlives its file's name
+
+
+def test_a_limit_that_is_no_number_is_refused(table, source, monkeypatch):
+    monkeypatch.setenv("TOWERNET_CACHE_GB", "much")
+    with pytest.raises(ConfigError, match="TOWERNET_CACHE_GB is 'much'; give a number of gigab"):
+        opened(table, source)
+
+
+def test_too_small_a_disk_is_told_before_anything_is_decoded(table, source):
+    free = shutil.disk_usage("/").free
+    size_px = int((free / NUM_USED) ** 0.5)  # three times what is free
+    with pytest.raises(
+        EnvironmentFault, match=r"need [\d.]+ GB in .* and [\d.]+ GB are free; free"
+    ):
+        opened(table, source, size_px=size_px, progress=pytest.fail)
+
+
+BUILD = """
+import sys
+from towernet.data.cache import open_pixels
+from towernet.data.check import check
+from towernet.data.source import open_source
+
+source = open_source(sys.argv[1])
+table = check(source, workers=1)
+print("ready", flush=True)
+sys.stdin.readline()
+built = []
+note = lambda *_: built.append(1)
+open_pixels(table, source, size_px=64, resize="crop", workers=1, progress=note)
+print(len(built))
+"""
+
+
+def test_two_processes_at_once_build_once(own_photos, cache):
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", BUILD, own_photos],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for process in both:
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    built = sorted(int(process.communicate()[0]) for process in both)
+    assert built == [0, NUM_USED]
+    assert len(list(cache.glob("*.npy"))) == 1

@@ -1,0 +1,185 @@
+"""The command as a user meets it: what is wrong is one sentence with the right exit code."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+from PIL import Image
+
+from conftest import TINY_NETWORK, run_towernet
+
+USAGE, DATA, ENVIRONMENT = 2, 3, 4
+
+
+@pytest.fixture
+def refused(capfd):
+    """Run the command in this process, which has torch already, and look at its error."""
+    from towernet.cli.main import main
+
+    def check(words, exit_code, message):
+        capfd.readouterr()
+        found = main([str(word) for word in words])
+        printed = capfd.readouterr().err
+        assert found == exit_code, printed
+        assert "Traceback" not in printed
+        lines = printed.strip().splitlines()
+        errors = [line for line in lines if line.startswith("error: ")]
+        assert len(errors) == 1, printed
+        assert message in errors[0]
+        assert lines[-1] == errors[0]
+
+    return check
+
+
+@pytest.mark.parametrize("verb", ["check", "compare", "train"])
+def test_a_missing_folder(refused, verb, tmp_path):
+    refused([verb, tmp_path / "no"], DATA, "no does not exist")
+
+
+@pytest.mark.parametrize("verb", ["compare", "train"])
+@pytest.mark.parametrize(
+    ("options", "exit_code", "message"),
+    [
+        (["--epochs", 0], USAGE, "train.epochs is 0; give at least 1"),
+        (["--epochs", 1, "--minutes", 1], USAGE, "give one budget, not both"),
+        (["--minutes", -1], USAGE, "train.minutes is -1.0; give more than 0"),
+        (["--recipe", "defalt"], USAGE, "no recipe is called 'defalt'. Did you mean 'default'?"),
+        (["--size", 64], USAGE, "127"),
+        (["--device", "gpu"], USAGE, "no device is called 'gpu'"),
+        (["--seed", -3], USAGE, "seed is -3; give at least 0"),
+        (["--workers", 0], USAGE, "--workers is 0; give at least 1"),
+        (["--images-per-class", 0], USAGE, "images_per_class is 0; give at least 1"),
+        (["--colour", "red"], USAGE, "No such option"),
+    ],
+)
+def test_a_wrong_option(refused, verb, options, exit_code, message, photos, tmp_path):
+    model = ["--models" if verb == "compare" else "--model", "towernet"]
+    refused([verb, photos, *model, *options, "--out", tmp_path / "out"], exit_code, message)
+
+
+def test_an_unknown_network_is_refused_with_a_suggestion(refused, photos, tmp_path):
+    refused(
+        ["compare", photos, "--models", "towernet,resnet5O", "--out", tmp_path / "out"],
+        USAGE, "'resnet5O'. Did you mean 'resnet50'?",
+    )  # fmt: skip
+
+
+def test_an_unknown_recipe_key_is_refused_with_a_suggestion(refused, photos, tmp_path):
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text("[train]\nepoch = 3\n")
+    refused(["train", photos, "--recipe", recipe], USAGE, "'epoch'. Did you mean 'epochs'?")
+
+
+def test_one_class(refused, own_photos):
+    for name in ("lying", "standing"):
+        shutil.rmtree(own_photos / name)
+    refused(["check", own_photos], DATA, "leaning")
+
+
+def test_an_empty_class(refused, own_photos):
+    (own_photos / "empty").mkdir()
+    refused(["check", own_photos], DATA, "--skip-empty")
+    done = run_towernet("check", own_photos, "--skip-empty", "--out", own_photos.parent / "out")
+    assert done.returncode == 0, done.stderr
+
+
+def test_too_few_images(refused, own_photos):
+    for path in sorted((own_photos / "lying").iterdir())[2:]:
+        path.unlink()
+    refused(["train", own_photos, "--out", own_photos.parent / "out"], DATA, "lying")
+
+
+def test_a_class_left_empty_by_quarantine(refused, own_photos):
+    for path in (own_photos / "lying").iterdir():
+        path.write_bytes(path.read_bytes()[:50])
+    refused(["train", own_photos, "--out", own_photos.parent / "out"], DATA, "14 quarantined")
+
+
+def test_a_corrupt_image_is_quarantined_and_the_rest_goes_on(own_photos, tmp_path):
+    bad = own_photos / "lying" / "03.png"
+    bad.write_bytes(bad.read_bytes()[:200])
+    before = {path: path.read_bytes() for path in own_photos.rglob("*.png")}
+    done = run_towernet(
+        "train", own_photos, "--model", TINY_NETWORK, "--epochs", 1, "--size", 64,
+        "--batch-size", 8, "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "lying/03.png" in (tmp_path / "run" / "report.html").read_text()
+    assert {path: path.read_bytes() for path in own_photos.rglob("*.png")} == before
+
+
+def test_an_unwritable_output(refused, photos, tmp_path):
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    refused(["train", photos, "--out", blocker / "run"], ENVIRONMENT, "cannot be written")
+
+
+def test_an_output_in_use(refused, photos, tmp_path):
+    from towernet import files
+
+    out = tmp_path / "out"
+    with files.lock(out / "lock", holder="the test"):
+        refused(
+            ["compare", photos, "--models", TINY_NETWORK, "--epochs", 1, "--size", 64,
+             "--out", out],
+            USAGE, f"is in use by process {os.getpid()}",
+        )  # fmt: skip
+
+
+def test_an_output_that_holds_something_else(refused, photos, tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    refused(["train", photos, "--out", tmp_path], USAGE, "is not empty; choose another --out")
+
+
+def test_resuming_what_is_no_run(refused, tmp_path):
+    refused(["train", "--resume", tmp_path], DATA, "run.json does not exist")
+    refused(["train"], USAGE, "no images are named")
+
+
+def test_predicting_without_a_run(refused, photos, tmp_path):
+    image = photos / "lying" / "00.png"
+    refused(["predict", tmp_path / "no", image], DATA, "is not a folder")
+    refused(["predict", tmp_path, image], DATA, "run.json does not exist")
+
+
+def test_an_unexpected_error_is_one_line_and_a_log(photos, tmp_path):
+    """A real bug of ours: a module of the package that is broken."""
+    package = tmp_path / "broken"
+    shutil.copytree(os.path.dirname(__import__("towernet").__file__), package / "towernet")
+    (package / "towernet" / "data" / "source.py").write_text("1 / 0\n")
+    done = run_towernet("check", photos, env=os.environ | {"PYTHONPATH": str(package)})
+    assert done.returncode == 70
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ZeroDivisionError")
+    log = line.rsplit(" ", 1)[1]
+    with open(log) as stream:
+        assert "Traceback" in stream.read()
+    os.unlink(log)
+
+
+def test_help_shows_an_example():
+    done = run_towernet("compare", "--help")
+    assert done.returncode == 0
+    assert "towernet compare photos/" in done.stdout
+
+
+def test_a_name_with_control_characters_is_shown_escaped(photos, finished_run, tmp_path):
+    image = tmp_path / "evil\x1b[31m\nname.png"
+    Image.open(photos / "lying" / "00.png").save(image)
+    done = run_towernet("predict", finished_run, image)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert r"evil\x1b[31m\nname.png" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def finished_run(photos, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "run"
+    done = run_towernet(
+        "train", photos, "--model", TINY_NETWORK, "--epochs", 1, "--size", 64,
+        "--batch-size", 8, "--out", folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder

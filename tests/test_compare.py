@@ -1,0 +1,239 @@
+"""A comparison through the command: plan, trials, runs, test split, results, report, resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import TINY_NETWORK, run_towernet
+
+OTHER_NETWORK = "mobilenet_v3_small"
+WORDS = (
+    "--models", f"{TINY_NETWORK},{OTHER_NETWORK}", "--epochs", 2, "--size", 64,
+    "--batch-size", 8, "--workers", 1,
+)  # fmt: skip
+ALWAYS_EXACT = ("samples.parquet",)
+
+
+@pytest.fixture(scope="module")
+def finished(photos, tmp_path_factory):
+    """A finished comparison, and what it printed."""
+    folder = tmp_path_factory.mktemp("finished") / "comparison"
+    done = run_towernet("compare", photos, *WORDS, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def results_of(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())["results"]
+
+
+def exact_files(folder: Path) -> dict[str, bytes]:
+    """All that must be the same to the byte, by relative path."""
+    names = ("best.safetensors", "metrics.jsonl", "samples.parquet", "predictions.parquet")
+    found = {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.name in names and "trials" not in path.parts
+    }
+    return found | {"results": json.dumps(results_of(folder), sort_keys=True).encode()}
+
+
+def test_it_ends_with_a_ranking_a_winner_and_a_report(finished):
+    folder, done = finished
+    results = results_of(folder)
+    assert {network["name"] for network in results["networks"]} == {TINY_NETWORK, OTHER_NETWORK}
+    assert results["num_images"] == {"train": 27, "validation": 7, "test": 8} or (
+        sum(results["num_images"].values()) == 42
+    )
+    for network in results["networks"]:
+        assert len(network["trials"]) == 3
+        assert network["accuracy"] == pytest.approx(
+            np.trace(network["confusion"]) / np.sum(network["confusion"])
+        )
+        low, high = network["interval"]
+        assert low <= network["accuracy"] <= high
+    assert results["sentence"] in " ".join(done.stdout.split())
+    assert (folder / "report.html").exists()
+    assert (folder / "results.csv").read_text().count("\n") == 3
+    assert "on this machine" in done.stderr
+    assert "I read this as 3 classes" in done.stderr
+
+
+def test_the_test_split_is_opened_once_and_after_all_runs(finished):
+    folder, _ = finished
+    events = [json.loads(line)["event"] for line in (folder / "ledger.jsonl").open()]
+    assert events.count("final split opened") == 1
+    assert events[-1] == "final split opened"
+
+
+def test_saying_the_same_again_changes_nothing(finished, photos):
+    folder, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+    again = run_towernet("compare", photos, *WORDS, "--out", folder)
+    assert again.returncode == 0, again.stderr
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
+    assert "is finished" in again.stderr
+
+
+def test_other_options_are_refused_with_the_difference(finished, photos):
+    folder, _ = finished
+    other = run_towernet("compare", photos, *WORDS, "--out", folder, "--seed", 3)
+    assert other.returncode == 2
+    assert "was begun with other choices (seed: 0 → 3)" in other.stderr
+    assert other.stderr.strip().splitlines()[-1].startswith("error: ")
+
+
+def test_other_images_are_refused(finished, own_photos):
+    folder, _ = finished
+    (own_photos / "lying" / "00.png").unlink()
+    other = run_towernet("compare", own_photos, *WORDS, "--out", folder)
+    assert other.returncode == 3
+    assert "the images are not those" in other.stderr
+
+
+def test_stopped_by_ctrl_c_and_said_again_it_ends_in_the_same_bytes(finished, photos, tmp_path):
+    """Real interrupts at several moments; timings decide nothing, so the plan is the same."""
+    folder, _ = finished
+    stopped = tmp_path / "stopped"
+    codes = []
+    for _ in range(40):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "towernet", "compare", str(photos), *map(str, WORDS),
+             "--out", str(stopped)],
+            stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if len(codes) < 4 and line.startswith((TINY_NETWORK, OTHER_NETWORK)):
+                time.sleep(0.05 * len(codes))
+                process.send_signal(signal.SIGINT)
+                break
+        lines.append(process.stderr.read())
+        codes.append(process.wait())
+        assert codes[-1] in (0, 130), lines
+        if codes[-1] == 0:
+            break
+        assert "Traceback" not in "".join(lines)
+    assert codes[-1] == 0
+    assert codes.count(130) >= 2
+    assert exact_files(stopped) == exact_files(folder)
+
+
+def test_a_comparison_may_be_moved_and_predicts_from_anywhere(finished, photos, tmp_path):
+    folder, _ = finished
+    moved = Path(shutil.copytree(folder, tmp_path / "elsewhere" / "moved"))
+    images = [photos / "lying" / "03.png", photos / "standing" / "05.png"]
+    done = run_towernet("predict", moved, *images, "--json", "--top", 2)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert [row["path"] for row in rows] == [str(path) for path in images]
+    for row in rows:
+        first, second = row["predictions"]
+        assert first["probability"] >= second["probability"]
+        assert {first["class_name"], second["class_name"]} <= {"lying", "standing", "leaning"}
+
+
+def test_prediction_gives_what_the_comparison_recorded(finished, photos):
+    from towernet.data.table import read_frame
+
+    folder, _ = finished
+    run_folder = folder / results_of(folder)["winner"]["folder"]
+    recorded = read_frame(run_folder / "predictions.parquet")
+    images = [photos / path for path in recorded.path]
+    rows = json.loads(run_towernet("predict", folder, *images, "--json").stdout)
+    for row, predicted, confidence in zip(
+        rows, recorded.predicted, recorded.confidence, strict=True
+    ):
+        assert row["predictions"][0]["class_name"] == predicted
+        assert row["predictions"][0]["probability"] == pytest.approx(confidence, abs=1e-5)
+
+
+def test_an_image_that_cannot_be_used_is_named_and_the_others_answered(finished, photos, tmp_path):
+    folder, _ = finished
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"<html>404</html>")
+    good = photos / "lying" / "00.png"
+    done = run_towernet("predict", folder, broken, good, tmp_path / "missing.png")
+    assert done.returncode == 3
+    assert str(good) in " ".join(done.stdout.split())
+    errors = done.stderr.splitlines()
+    assert len([line for line in errors if line.startswith("error: ")]) == 2
+    assert "broken.jpg cannot be used" in done.stderr
+    assert "missing.png cannot be read" in done.stderr
+
+
+def test_a_network_that_fails_is_reported_and_the_others_go_on(photos, tmp_path):
+    recipe = tmp_path / "explosive.toml"
+    recipe.write_text(
+        "[train]\nlearning_rate = 1e14\ntrial_factors = [1.0]\nwarmup_fraction = 0.0\n"
+        "momentum = 0.0\nnesterov = false\n"
+    )
+    folder = tmp_path / "comparison"
+    done = run_towernet("compare", photos, *WORDS, "--recipe", recipe, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    results = results_of(folder)
+    assert {network["status"] for network in results["networks"]} == {"failed"}
+    assert results["winner"] is None
+    assert results["sentence"].startswith("No network learned enough to be ranked")
+    assert all("the loss became" in n["reason"] or "validation loss" in n["reason"]
+               for n in results["networks"])  # fmt: skip
+    refused = run_towernet("predict", folder, photos / "lying" / "00.png")
+    assert refused.returncode == 3
+    assert "has no winner" in refused.stderr
+
+
+def test_repeated_runs_share_the_test_split_and_redraw_the_rest(photos, tmp_path):
+    folder = tmp_path / "comparison"
+    words = ("--models", TINY_NETWORK, *WORDS[2:], "--runs", 2)
+    done = run_towernet("compare", photos, *words, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    from towernet.data.table import read_table
+
+    first, second = (
+        read_table(folder / "runs" / f"{TINY_NETWORK}-{k}" / "samples.parquet") for k in (0, 1)
+    )
+    assert set(first.path[first.split == "test"]) == set(second.path[second.split == "test"])
+    assert set(first.path[first.split == "train"]) != set(second.path[second.split == "train"])
+    assert len(results_of(folder)["networks"][0]["runs"]) == 2
+
+
+def test_train_resumes_to_the_bit_through_the_command(photos, tmp_path):
+    words = ("--model", TINY_NETWORK, "--epochs", 6, "--size", 64, "--batch-size", 8)
+    whole = tmp_path / "whole"
+    assert run_towernet("train", photos, *words, "--out", whole).returncode == 0
+    stopped = tmp_path / "stopped"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "towernet", "train", str(photos), *map(str, words),
+         "--out", str(stopped)],
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    while not (stopped / "metrics.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 143
+    # Bit-exactness holds for one plan: the self-test may have chosen another dtype.
+    plans = [json.loads((f / "run.json").read_text())["plan"] for f in (whole, stopped)]
+    done = run_towernet("train", "--resume", stopped)
+    assert done.returncode == 0, done.stderr
+    if plans[0]["policy"]["dtype"] == plans[1]["policy"]["dtype"]:
+        names = ("best.safetensors", "metrics.jsonl", "predictions.parquet")
+        for name in names:
+            assert (stopped / name).read_bytes() == (whole / name).read_bytes(), name
+    assert os.path.exists(stopped / "report.html")
+    refused = run_towernet("train", photos, *words, "--out", whole)
+    assert refused.returncode == 2
+    assert "already holds a run; go on with it by --resume" in refused.stderr

@@ -1,0 +1,205 @@
+"""Near duplicates: found as by comparing all with all, tied, and never chained into a lump."""
+
+import hashlib
+import io
+import time
+
+import imagehash
+import numpy as np
+import pytest
+from PIL import Image
+
+from towernet.data import duplicates
+from towernet.data.decode import decode
+from towernet.data.duplicates import find
+
+
+def thumbnail(image):
+    grey = image.convert("L").resize((32, 32), Image.Resampling.LANCZOS)
+    return np.asarray(grey).reshape(-1)
+
+
+def blocks(num, seed=0):
+    """(num, 1024) thumbnails of chance, none like another."""
+    small = np.random.default_rng(seed).integers(0, 256, (num, 8, 8), dtype=np.uint8)
+    return np.kron(small, np.ones((1, 4, 4), np.uint8)).reshape(num, 1024)
+
+
+def ids(num, salt="file"):
+    return [hashlib.sha256(f"{salt}{i}".encode()).hexdigest() for i in range(num)]
+
+
+def found(thumbnails, class_names=None, pixel_ids=None):
+    num = len(thumbnails)
+    return find(
+        ids(num),
+        pixel_ids or ids(num, "pixels"),
+        [one.tobytes() for one in thumbnails],
+        class_names or ["a"] * num,
+    )
+
+
+def test_the_hash_is_that_of_imagehash():
+    thumbnails = blocks(20)
+    for grey, value in zip(thumbnails, duplicates.perceptual_hashes(thumbnails), strict=True):
+        bits = imagehash.phash(Image.fromarray(grey.reshape(32, 32))).hash
+        assert (np.unpackbits(np.array([value]).view(np.uint8)) == bits.reshape(-1)).all()
+
+
+def check_candidates(candidates):
+    """All pairs at most two bits apart are proposed, and no others, each once."""
+    rng = np.random.default_rng(1)
+    hashes = rng.integers(0, 2**63, 120, dtype=np.uint64)
+    for at in range(60):  # neighbours at 0 … 4 bits, the wrong ones anywhere
+        wrong = rng.choice(64, at % 5, replace=False)
+        hashes[60 + at] = hashes[at] ^ np.bitwise_or.reduce(
+            np.uint64(1) << wrong.astype(np.uint64), initial=np.uint64(0)
+        )
+    expected = [
+        (i, j)
+        for i in range(120)
+        for j in range(i + 1, 120)
+        if int(hashes[i] ^ hashes[j]).bit_count() <= 2
+    ]
+    assert len(expected) >= 36
+    assert sorted(map(tuple, candidates(hashes).tolist())) == expected
+
+
+def test_candidates_are_those_of_comparing_all_with_all():
+    check_candidates(duplicates._candidates)
+
+
+def test_the_check_of_candidates_rejects_a_search_in_one_band(monkeypatch):
+    monkeypatch.setattr(duplicates, "_BANDS", duplicates._BANDS[:1])
+    with pytest.raises(AssertionError):
+        check_candidates(duplicates._candidates)
+
+
+def photograph(seed=0):
+    """A smooth picture with edges, as a photograph has."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:120, :160] / 40
+    waves = sum(np.sin(x * rng.uniform(-3, 3) + y * rng.uniform(-3, 3) + i) for i in range(6))
+    pixels = np.clip(128 + 30 * waves[..., None] + rng.uniform(-30, 30, 3), 0, 255)
+    pixels[30:70, 40:90] = rng.integers(0, 256, 3)
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("change", "at_least"),
+    [
+        (lambda image: image.resize((80, 60), Image.Resampling.BICUBIC), 30),
+        (lambda image: image.resize((320, 240), Image.Resampling.BILINEAR), 30),
+        (lambda image: image.convert("L"), 30),
+        (lambda image: image.crop((1, 1, 159, 119)), 27),
+        (lambda image: saved_again(image, 40), 30),
+    ],
+    ids=["smaller", "larger", "grey", "one pixel cropped", "JPEG of quality 40"],
+)
+def test_a_photograph_in_other_bytes_is_found(change, at_least):
+    pictures = [photograph(seed) for seed in range(30)]
+    changed = [change(picture) for picture in pictures]
+    clusters = found([thumbnail(one) for one in [*pictures, *changed]]).clusters
+    assert clusters[:30] == clusters[30:]
+    assert len(set(clusters) - {""}) >= at_least
+
+
+def saved_again(image, quality):
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=quality)
+    return Image.fromarray(decode(stream.getvalue()).pixels)
+
+
+def test_like_hashes_of_unlike_pictures_are_not_tied():
+    dark = blocks(1)[0] // 4
+    bright = dark + 150  # the same frequencies but for the mean: the hash sees no difference
+    hashes = duplicates.perceptual_hashes(np.stack([dark, bright]))
+    assert int(hashes[0] ^ hashes[1]).bit_count() <= 2
+    assert found(np.stack([dark, bright])).clusters == ["", ""]
+
+
+def test_clusters_are_named_by_their_smallest_content_whatever_the_order():
+    thumbnails = blocks(40)
+    thumbnails[[7, 21, 33]] = thumbnails[3]
+    names = np.array(found(thumbnails).clusters)
+    assert set(np.flatnonzero(names)) == {3, 7, 21, 33}
+    assert set(names[[3, 7, 21, 33]]) == {min(ids(40)[i] for i in (3, 7, 21, 33))}
+    order = np.random.default_rng(0).permutation(40)
+    shuffled = find(
+        [ids(40)[i] for i in order],
+        [ids(40, "pixels")[i] for i in order],
+        [thumbnails[i].tobytes() for i in order],
+        ["a"] * 40,
+    )
+    assert list(names[order]) == shuffled.clusters
+
+
+def test_identical_pixels_are_tied_whatever_their_thumbnails():
+    pixel_ids = ids(10, "pixels")
+    pixel_ids[8] = pixel_ids[2]
+    clusters = found(blocks(10), pixel_ids=pixel_ids).clusters
+    assert [bool(name) for name in clusters] == [i in (2, 8) for i in range(10)]
+
+
+def test_a_near_duplicate_in_another_class_is_told():
+    thumbnails = blocks(10)
+    thumbnails[9] = thumbnails[0]
+    thumbnails[8] = thumbnails[7]
+    near = found(thumbnails, ["a"] * 9 + ["b"])
+    assert list(np.flatnonzero(near.across_classes)) == [0, 9]
+    assert near.clusters[0] == near.clusters[9] != ""
+
+
+def test_look_alikes_do_not_chain_into_a_lump():
+    rng = np.random.default_rng(2)
+    walk = blocks(100)
+    for i in range(1, 20):  # frames of one film: each like the last, the first unlike the twentieth
+        walk[i] = np.clip(walk[i - 1].astype(int) + rng.integers(-4, 5, 1024), 0, 255)
+    pixel_ids = ids(100, "pixels")
+    pixel_ids[5] = pixel_ids[4]
+    near = found(walk, pixel_ids=pixel_ids)
+    assert list(np.flatnonzero(near.in_lump)) == list(range(20))
+    # Of the lump only the two that are identical stay together.
+    assert list(np.flatnonzero(near.clusters)) == [4, 5]
+
+
+def test_few_images_are_tied_however_small_the_class():
+    thumbnails = blocks(8)
+    thumbnails[1:5] = thumbnails[0]
+    near = found(thumbnails)
+    assert not near.in_lump.any()
+    assert len(set(near.clusters[:5])) == 1
+
+
+def test_a_lump_is_measured_against_each_of_its_classes():
+    thumbnails = blocks(220)
+    thumbnails[:7] = thumbnails[0]  # 7 of 20 in a, and 7 of 200 in b
+    thumbnails[100:107] = thumbnails[100]
+    near = found(thumbnails, ["a"] * 20 + ["b"] * 200)
+    assert list(np.flatnonzero(near.in_lump)) == list(range(7))
+    assert len(set(near.clusters[100:107])) == 1
+
+
+@pytest.mark.parametrize("num", [0, 1])
+def test_none_and_one_picture_have_no_duplicates(num):
+    assert found(blocks(num)).clusters == [""] * num
+
+
+@pytest.mark.parametrize("noise", [0, 2])
+def test_a_data_set_of_one_picture_repeated_is_searched_in_bounded_work(noise):
+    repeated = np.repeat(blocks(1) // 2 + 20, 3000, axis=0)
+    repeated += np.random.default_rng(0).integers(0, noise + 1, repeated.shape, dtype=np.uint8)
+    began = time.monotonic()
+    near = found(repeated)
+    assert time.monotonic() - began < 20  # measured: 1 s
+    assert near.in_lump.all()
+    assert set(near.clusters) == {""}
+
+
+def test_ten_thousand_pictures_take_seconds():
+    thumbnails = blocks(10_000)
+    thumbnails[9_000:] = thumbnails[:1_000]
+    began = time.monotonic()
+    clusters = found(thumbnails, [str(i % 10) for i in range(10_000)]).clusters
+    assert time.monotonic() - began < 20  # measured: 1 s
+    assert sum(map(bool, clusters)) == 2_000

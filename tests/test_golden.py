@@ -1,0 +1,149 @@
+"""The original network, held to what PaddlePaddle computed: `golden/` beside the image sets."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from towernet.cli.import_paddle import import_paddle
+from towernet.engine.evaluate import predict_logits
+from towernet.models.paddle import read_pdparams, towernet_state_dict
+from towernet.models.towernet import TowerNet
+from towernet.predict import load_run
+
+MEAN = (0.50950350, 0.54632660, 0.57409690)
+STD = (0.26059777, 0.26041326, 0.29220656)
+
+
+@pytest.fixture(scope="module")
+def golden() -> Path:
+    data = os.environ.get("TOWERNET_DATA")
+    if not data:
+        pytest.skip("TOWERNET_DATA is not set: the golden files lie beside that folder")
+    folder = Path(data).resolve().parent / "golden"
+    if not (folder / "expected.npz").exists():
+        pytest.skip(f"{folder} holds no expected.npz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(golden: Path) -> dict[str, np.ndarray]:
+    with np.load(golden / "expected.npz", allow_pickle=False) as stored:
+        return dict(stored)
+
+
+def images(expected: dict[str, np.ndarray]) -> Tensor:
+    """The notebook's evaluation path for pixels that are 256² already."""
+    x_BHWC = torch.from_numpy(expected["images"]).float() / 255
+    normalised_BHWC = (x_BHWC - torch.tensor(MEAN)) / torch.tensor(STD)
+    # Contiguous, as the port was measured. In channels_last batch norm adds in another order, and
+    # these weights have a max-pooling window whose two largest values agree to eight digits
+    # (3.55800197 and 3.55800204): the gradient then takes the other one.
+    return normalised_BHWC.permute(0, 3, 1, 2).contiguous()
+
+
+def imported(path: Path) -> TowerNet:
+    network = TowerNet(16)
+    network.load_state_dict(towernet_state_dict(read_pdparams(path)))
+    return network
+
+
+def relative(found: Tensor, wanted: np.ndarray) -> float:
+    """The largest difference over the largest value."""
+    difference = np.abs(found.detach().double().numpy() - wanted).max()
+    return float(difference / np.abs(wanted).max())
+
+
+def check_parity(network: TowerNet, expected: dict[str, np.ndarray]) -> dict[str, float]:
+    """Logits at the start, of three training steps, and after them."""
+    x, labels = images(expected), torch.from_numpy(expected["labels"])
+    figures = {}
+    with torch.no_grad():
+        figures["start"] = relative(network.eval()(x), expected["eval_logits_start"])
+    assert figures["start"] <= 1e-5
+
+    network.train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0, momentum=0.9, weight_decay=2e-4)
+    for step in range(3):
+        optimizer.param_groups[0]["lr"] = float(expected["learning_rates"][step])
+        logits = network(x)
+        loss = F.cross_entropy(logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        figures[f"logits {step}"] = relative(logits, expected["train_logits"][step])
+        figures[f"loss {step}"] = abs(loss.item() / expected["train_losses"][step] - 1)
+        assert figures[f"logits {step}"] <= 1e-5
+        assert figures[f"loss {step}"] <= 1e-5
+
+    with torch.no_grad():
+        # torch's running variance is unbiased and Paddle's is not: 2e-4 after three steps.
+        figures["after"] = relative(network.eval()(x), expected["eval_logits_after"])
+    assert figures["after"] <= 1e-3
+    return figures
+
+
+def test_the_exact_network_gives_paddles_numbers(golden, expected, record_property):
+    for name, value in check_parity(imported(golden / "start.pdparams"), expected).items():
+        record_property(name, f"{value:.1e}")
+
+
+def test_an_imported_run_predicts_paddles_logits(golden, expected, tmp_path):
+    classes = tmp_path / "classes.txt"
+    classes.write_text("".join(f"class {number}\n" for number in range(16)))
+    import_paddle(golden / "start.pdparams", classes, tmp_path / "run")
+    predictor = load_run(tmp_path / "run")
+    found = predict_logits(
+        predictor.model, expected["images"], predictor.contract, predictor.policy
+    )
+    assert relative(torch.as_tensor(found), expected["eval_logits_start"]) <= 1e-5
+
+
+def test_the_trained_weights_are_paddles(golden, expected):
+    network = imported(golden / "start.pdparams")
+    check_parity(network, expected)
+    wanted = imported(golden / "after_3_steps.pdparams").state_dict()
+    for name, value in network.state_dict().items():
+        # A bias before batch norm has a gradient of rounding errors only. Of the others the
+        # biases of stage 1, which began at 0 and are three steps long, differ most.
+        if not name.endswith(("num_batches_tracked", "conv.bias")):
+            scale = wanted[name].abs().max()
+            assert (value - wanted[name]).abs().max() <= 1e-2 * scale, name
+
+
+@torch.no_grad()
+def test_evaluation_is_the_same_in_channels_last(golden, expected):
+    network = imported(golden / "start.pdparams").eval().to(memory_format=torch.channels_last)
+    x = images(expected).contiguous(memory_format=torch.channels_last)
+    assert relative(network(x), expected["eval_logits_start"]) <= 1e-5
+
+
+def _forgets_the_shortcut(network: TowerNet) -> None:
+    torch.nn.init.zeros_(network.inception_6.shortcut.weight)
+
+
+def _uses_torchs_epsilon(network: TowerNet) -> None:
+    network.stage_2.norm.eps = 1e-5
+
+
+def _freezes_a_bias(network: TowerNet) -> None:
+    network.head.bias.requires_grad_(False)
+
+
+def _keeps_other_statistics(network: TowerNet) -> None:
+    network.stage_1.norm.momentum = 0.2
+
+
+@pytest.mark.parametrize(
+    "sabotage",
+    [_forgets_the_shortcut, _uses_torchs_epsilon, _freezes_a_bias, _keeps_other_statistics],
+)
+def test_parity_rejects_its_sabotaged_twins(golden, expected, sabotage):
+    network = imported(golden / "start.pdparams")
+    sabotage(network)
+    with pytest.raises(AssertionError):
+        check_parity(network, expected)

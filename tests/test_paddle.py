@@ -1,0 +1,394 @@
+"""Paddle's parameter files: read without running anything, and turned into a run that predicts."""
+
+import builtins
+import collections
+import io
+import os
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from towernet import files
+from towernet.cli.import_paddle import import_paddle, read_class_names
+from towernet.data.contract import Contract
+from towernet.engine.checkpoint import read_weights
+from towernet.errors import ConfigError, DataError
+from towernet.models import paddle
+from towernet.models.catalogue import build
+from towernet.models.paddle import paddle_initial_weights, read_pdparams, towernet_state_dict
+from towernet.models.towernet import TowerNet
+
+SPLIT = "UnpackBigParamInfor@@"
+
+
+def notebook_arrays(num_classes: int = 3) -> dict[str, np.ndarray]:
+    """What the notebook would save: its names and shapes, with numbers of our own."""
+    state = TowerNet(num_classes).state_dict()
+    arrays = {}
+    for theirs, ours in paddle._names():
+        array = state[ours].numpy()
+        arrays[theirs] = array.T if theirs == "b6.weight" else array
+        arrays[theirs] = arrays[theirs].reshape(paddle._paddle_shape(theirs, array.shape))
+    return arrays
+
+
+def save(path: Path, value: object, protocol: int = 4) -> Path:
+    path.write_bytes(pickle.dumps(value, protocol))
+    return path
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_arrays_come_back_to_the_bit(tmp_path, protocol):
+    arrays = {
+        "a.weight": np.random.default_rng(1).normal(size=(3, 5, 2)).astype(np.float32),
+        "fortran": np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)),
+        "half": np.arange(5, dtype=np.float16),
+        "double": np.array([0.5]),
+        "big_endian": np.arange(3, dtype=">f4"),
+        "scalar": np.array(2.5, dtype=np.float32),
+        "empty": np.zeros((0, 4), dtype=np.float32),
+    }
+    saved = arrays | {"StructuredToParameterName@@": {"a.weight": "linear_0.w_0"}}
+    found = read_pdparams(save(tmp_path / "x.pdparams", saved, protocol))
+    assert found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert found[name].dtype == np.float32
+        np.testing.assert_array_equal(found[name], array.astype(np.float32), strict=True)
+
+
+def test_large_arrays_that_were_split_are_joined(tmp_path):
+    whole = np.arange(24, dtype=np.float32)
+    saved = {f"w@@.{part}": whole[7 * part : 7 * part + 7] for part in range(4)}
+    saved["b"] = np.ones(2, dtype=np.float32)
+    saved[SPLIT] = {"w": {"OriginShape": (2, 3, 4), "slices": [f"w@@.{part}" for part in range(4)]}}
+    found = read_pdparams(save(tmp_path / "x.pdparams", saved, protocol=2))
+    assert found.keys() == {"w", "b"}
+    np.testing.assert_array_equal(found["w"], whole.reshape(2, 3, 4))
+
+
+class Calls:
+    """Unpickled by calling `function(*arguments)`: what a hostile file is made of."""
+
+    def __init__(self, function, *arguments):
+        self.reduced = (function, arguments)
+
+    def __reduce__(self):
+        return self.reduced
+
+
+HOSTILE = {
+    "os.system": lambda mark: Calls(os.system, f"touch {mark}"),
+    "eval": lambda mark: Calls(eval, f"open({str(mark)!r}, 'w')"),
+    "exec": lambda mark: Calls(exec, f"open({str(mark)!r}, 'w')"),
+    "open": lambda mark: Calls(open, str(mark), "w"),
+    "getattr": lambda mark: Calls(getattr, "text", "upper"),
+    "numpy.load": lambda mark: Calls(np.load, str(mark)),
+    "numpy.save": lambda mark: Calls(np.save, str(mark), np.zeros(1)),
+    "numpy.fromfile": lambda mark: Calls(np.fromfile, "/etc/hostname"),
+    "numpy.ctypeslib": lambda mark: Calls(np.ctypeslib.load_library, "libc", "/"),
+    "numpy.testing": lambda mark: Calls(np.testing.measure, f"open({str(mark)!r}, 'w')"),
+    "torch.load": lambda mark: Calls(torch.load, str(mark)),
+    "pathlib": lambda mark: Calls(Path.touch, mark),
+    "import": lambda mark: Calls(builtins.__import__, "this"),
+    "an object": lambda mark: collections.Counter("abc"),
+    "bytearray": lambda mark: Calls(bytearray, 10**9),
+}
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 4, 5])
+@pytest.mark.parametrize("kind", sorted(HOSTILE))
+def test_a_file_that_wants_to_run_code_is_not_opened(tmp_path, kind, protocol):
+    mark = tmp_path / "mark"
+    saved = {"b6.bias": np.zeros(3, dtype=np.float32), "gadget": HOSTILE[kind](mark)}
+    path = save(tmp_path / "x.pdparams", saved, protocol)
+    with pytest.raises(
+        DataError, match=r"wants to run more than reading numbers \(.+\) and was not"
+    ):
+        read_pdparams(path)
+    assert not mark.exists()
+
+
+def test_the_hostile_files_do_harm_where_they_are_let(tmp_path):
+    """The sabotaged twin: Python's own reader runs what ours refuses."""
+    mark = tmp_path / "mark"
+    pickle.loads(pickle.dumps(HOSTILE["os.system"](mark)))
+    assert mark.exists()
+
+
+def _assemble(*parts: bytes) -> bytes:
+    return b"\x80\x04" + b"".join(parts) + b"."
+
+
+NDARRAY = b"cnumpy\nndarray\n"
+ENCODE = b"c_codecs\nencode\n"
+RECONSTRUCT = b"cnumpy.core.multiarray\n_reconstruct\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "does not hold a network's parameters"),
+        (b"not a pickle", "does not hold a network's parameters"),
+        (b"PK\x03\x04 a zip of torch's", "(does not hold|wants to run more)"),
+        (_assemble(b"]"), r"does not hold a network's parameters \(it holds a list\)"),
+        (_assemble(b"}", b"X\x01\0\0\0a", b"K\x01", b"s"), r"'a' is a int"),
+        (_assemble(b"}", b"K\x01", b"K\x01", b"s"), "a name in it is a int"),
+        (_assemble(b"}", b"r\xff\xff\xff\xff"), "LONG_BINPUT 4294967295 as instruction"),
+        (_assemble(b"\x8e" + struct.pack("<Q", 2**62)), "does not hold a network's parameters"),
+        (_assemble(ENCODE, b"X\x01\0\0\0aX\x03\0\0\0zip", b"\x86R"), "encoded as 'zip'"),
+        (_assemble(NDARRAY, b")R"), "numpy.ndarray is called"),
+        (_assemble(RECONSTRUCT, b"}", b"X\x05\0\0\0_make", b"K\x01sb"), "a name is given a state"),
+        (_assemble(NDARRAY, b")\x81"), "the instruction NEWOBJ"),
+        (_assemble(b"\x82\x01"), "the instruction EXT1"),
+        (_assemble(b"Pname\n"), "the instruction PERSID"),
+        (_assemble(b"(ios\nsystem\n"), "the instruction INST"),
+        (_assemble(b"cos\nsystem\n"), "os.system"),
+        (_assemble(b"cnumpy.core.multiarray\n_reconstruct.__globals__\n"), "__globals__"),
+    ],
+)
+def test_a_damaged_or_crafted_file_is_named(tmp_path, content, message):
+    path = tmp_path / "x.pdparams"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_pdparams(path)
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.99])
+def test_a_file_cut_short_is_named(tmp_path, keep):
+    path = save(tmp_path / "x.pdparams", {"a": np.ones(1000, dtype=np.float32)})
+    path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
+    with pytest.raises(DataError, match=r"x.pdparams does not hold a network's parameters"):
+        read_pdparams(path)
+
+
+def test_a_bit_flip_anywhere_is_read_or_named(tmp_path):
+    path = save(tmp_path / "x.pdparams", {"a.weight": np.ones((2, 3), dtype=np.float32)})
+    content = path.read_bytes()
+    for place in range(len(content)):
+        for bit in (0x01, 0x20, 0x80):
+            path.write_bytes(content[:place] + bytes([content[place] ^ bit]) + content[place + 1 :])
+            try:
+                read_pdparams(path)
+            except DataError as error:
+                assert "x.pdparams" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.arange(3), "x.pdparams: a holds numbers of type '<i8'; save the network as float32"),
+        (np.array([1 + 2j]), "a holds numbers of type '<c16'"),
+        (np.array(["text"]), "a holds numbers of type '<U4'"),
+        (0.5, "'a' is a float"),
+        (np.array([None]), "does not hold a network's parameters"),
+        (np.zeros(2, dtype=[("x", "f4")]), "(a holds numbers of type|does not hold)"),
+    ],
+)
+def test_other_than_floating_point_numbers_are_refused(tmp_path, array, message):
+    path = save(tmp_path / "x.pdparams", {"a": array})
+    with pytest.raises(DataError, match=message):
+        read_pdparams(path)
+
+
+class _ShapeLie:
+    """An array whose shape promises more numbers than there are bytes."""
+
+    def __reduce__(self):
+        make, arguments, state = np.zeros(4, dtype=np.float32).__reduce__()
+        return make, arguments, (state[0], (10**12,), *state[2:])
+
+
+def test_a_shape_that_lies_allocates_nothing(tmp_path):
+    path = save(tmp_path / "x.pdparams", {"a": _ShapeLie()})
+    with pytest.raises(DataError, match=r"a has 16 bytes for the shape \(1000000000000,\)"):
+        read_pdparams(path)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"w": {"OriginShape": (2,), "slices": ["missing"]}},
+        {"w": {"OriginShape": (2,), "slices": []}},
+        {"w": {"OriginShape": 5, "slices": ["b"]}},
+        {"w": {"OriginShape": (-2,), "slices": ["b"]}},
+        {"w": {"slices": ["b"]}},
+        ["w"],
+    ],
+)
+def test_a_damaged_table_of_parts_is_named(tmp_path, table):
+    saved = {"b": np.ones(2, dtype=np.float32), SPLIT: table}
+    with pytest.raises(DataError, match="its table of parts is damaged"):
+        read_pdparams(save(tmp_path / "x.pdparams", saved))
+
+
+def test_a_file_too_large_is_refused_unread(tmp_path):
+    path = tmp_path / "x.pdparams"
+    with path.open("wb") as stream:
+        stream.truncate(2**31)  # a hole: it takes no disk
+    with pytest.raises(DataError, match=r"holds 2.1 GB, and at most 1.1 GB of parameters are read"):
+        read_pdparams(path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"x.pdparams cannot be read: No such file or directory;"):
+        read_pdparams(tmp_path / "x.pdparams")
+
+
+# From arrays to TowerNet.
+
+
+def test_the_notebooks_arrays_become_towernets_state():
+    arrays = notebook_arrays()
+    state = towernet_state_dict(arrays)
+    TowerNet(3).load_state_dict(state)
+    np.testing.assert_array_equal(state["head.weight"].numpy(), arrays["b6.weight"].T)
+    np.testing.assert_array_equal(
+        state["attention_5.channel_bias"].numpy(), arrays["b5.2.cbias"].ravel()
+    )
+    np.testing.assert_array_equal(state["stage_2.norm.running_var"], arrays["b2.0.1._variance"])
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("b5.3.b5.0.route5x5_3.bias", None, "^the parameters lack b5.3.b5.0.route5x5_3.bias; give"),
+        ("b6.bias", None, "^the parameters are not TowerNet's: b6.bias, .* is missing; give"),
+        (
+            "b7.weight",
+            np.zeros(1),
+            r"^the parameters hold 'b7.weight', which .* not \(1 such\); give",
+        ),
+        (
+            "b4.0.0.weight",
+            np.zeros((256, 7, 3, 3)),
+            r"^b4.0.0.weight has the shape \(256, 7, 3, 3\) and TowerNet's is \(256, 256, 3, 3\);",
+        ),
+        (  # as torch has it
+            "b6.weight",
+            np.zeros((3, 256)),
+            r"^b6.weight has the shape \(3, 256\) and TowerNet's is \(256, 3\); give",
+        ),
+        ("b1.0.1._mean", np.full(64, np.nan), "^b1.0.1._mean holds NaN or infinity; give a file"),
+    ],
+)
+def test_parameters_that_are_not_towernets_are_named(name, array, message):
+    arrays = notebook_arrays()
+    arrays.pop(name, None)
+    with pytest.raises(DataError, match=message):
+        towernet_state_dict(arrays if array is None else arrays | {name: array})
+
+
+def test_paddles_start_for_any_network_is_a_function_of_the_seed():
+    first, again, other = (build("resnet18", 3, 64) for _ in range(3))
+    for network, seed in ((first, 1), (again, 1), (other, 2)):
+        paddle_initial_weights(network, seed)
+    assert torch.equal(first.conv1.weight, again.conv1.weight)
+    assert not torch.equal(first.conv1.weight, other.conv1.weight)
+    std = (2 / (9 * 512)) ** 0.5
+    assert first.layer4[1].conv2.weight.std().item() == pytest.approx(std, rel=0.01)
+    assert not first.fc.bias.any()
+    assert (first.bn1.weight == 1).all()
+
+
+# The command.
+
+
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    return save(tmp_path / "best_model.pdparams", notebook_arrays())
+
+
+@pytest.fixture
+def classes(tmp_path) -> Path:
+    path = tmp_path / "classes.txt"
+    path.write_text("cat\nbig dog\nünïcode\n", encoding="utf-8")
+    return path
+
+
+def test_an_imported_run_has_the_contract_and_the_weights(tmp_path, saved, classes):
+    import_paddle(saved, classes, tmp_path / "run")
+    record = files.read_json(tmp_path / "run" / "run.json")
+    contract = Contract.from_json(record["contract"])
+    assert contract.class_names == ("cat", "big dog", "ünïcode")
+    assert (contract.size_px, contract.resize) == (256, "squash_linear")
+    assert contract.mean == (0.50950350, 0.54632660, 0.57409690)
+    assert contract.std == (0.26059777, 0.26041326, 0.29220656)
+    assert record["config"]["model"] == "towernet"
+    assert record["config"]["recipe_name"] == "notebook"
+    assert (record["origin"], record["status"]) == ("imported from Paddle", "finished")
+    tensors, _ = read_weights(tmp_path / "run" / "best.safetensors")
+    wanted = towernet_state_dict(read_pdparams(saved))
+    assert tensors.keys() == wanted.keys()
+    assert all(torch.equal(tensors[name], value) for name, value in wanted.items())
+
+
+def test_an_imported_run_predicts(tmp_path, saved, classes):
+    from PIL import Image
+
+    from towernet.predict import load_run, predict_files
+
+    import_paddle(saved, classes, tmp_path / "run")
+    content = io.BytesIO()
+    Image.new("RGB", (300, 200), (200, 30, 90)).save(content, "PNG")
+    (tmp_path / "x.png").write_bytes(content.getvalue())
+    (probabilities,) = predict_files(load_run(tmp_path / "run"), [tmp_path / "x.png"])
+
+    network = TowerNet(3).eval()
+    network.load_state_dict(towernet_state_dict(read_pdparams(saved)))
+    pixels = torch.tensor([200, 30, 90]) / 255
+    mean, std = (
+        torch.tensor([0.50950350, 0.54632660, 0.57409690]),
+        torch.tensor([0.26059777, 0.26041326, 0.29220656]),
+    )
+    x = ((pixels - mean) / std)[None, :, None, None].expand(1, 3, 256, 256)
+    with torch.no_grad():
+        wanted = network(x).softmax(dim=1)[0].numpy()
+    np.testing.assert_allclose(probabilities, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "cat\ndog\n",
+            "names 2 classes and the network in .* has 3 outputs; give one line for each",
+        ),
+        ("a\nb\nc\nd\n", "names 4 classes and the network in .* has 3 outputs"),
+        ("cat\n\ndog\n", "classes.txt: line 2 is empty; give one class name a line"),
+        ("cat\n  \ndog", "classes.txt: line 2 is empty"),
+        (
+            "cat\ndog\ncat\n",
+            "classes.txt names the class 'cat' twice; give each class its own name",
+        ),
+        ("", "names 0 classes and the network"),
+    ],
+)
+def test_class_names_that_do_not_fit_are_refused(tmp_path, saved, classes, text, message):
+    classes.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        import_paddle(saved, classes, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_class_names_that_cannot_be_read_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"classes.txt cannot be read: No such file or directory;"):
+        read_class_names(tmp_path / "classes.txt")
+    (tmp_path / "classes.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(DataError, match=r"classes.txt is not UTF-8 text \(.*\); save it as UTF-8"):
+        read_class_names(tmp_path / "classes.txt")
+
+
+def test_an_out_that_holds_something_is_left_alone(tmp_path, saved, classes):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("keep me")
+    with pytest.raises(ConfigError, match=r"run is not an empty folder; choose another --out$"):
+        import_paddle(saved, classes, tmp_path / "run")
+    with pytest.raises(
+        ConfigError, match=r"mine.txt is not an empty folder; choose another --out$"
+    ):
+        import_paddle(saved, classes, tmp_path / "run" / "mine.txt")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine.txt"]

@@ -1,0 +1,121 @@
+"""The sample table: what is written is read, byte for byte and name for name."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from towernet.data.table import (
+    COLUMNS,
+    make_table,
+    path_bytes,
+    read_frame,
+    read_table,
+    shown,
+    write_frame,
+    write_table,
+)
+from towernet.errors import DataError, EnvironmentFault
+
+# Every code point, lone surrogates among them, and what escaping could trip over.
+NAMES = st.text(max_size=12) | st.text(st.characters(categories=["Cs"]) | st.sampled_from("\\ud7a"))
+
+
+def table_of(paths):
+    return make_table({"path": paths, "class_name": paths, "num_bytes": range(len(paths))})
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(NAMES, max_size=8))
+def test_any_name_survives_the_round_trip(tmp_path_factory, names):
+    path = tmp_path_factory.getbasetemp() / "any.parquet"
+    write_table(path, table_of(names))
+    table = read_table(path)
+    assert table["path"].tolist() == names
+    pd.testing.assert_frame_equal(table, table_of(names))
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "a\\b", "a\\udce9", "a\\\\udce9", "\ud800", ""])
+def test_names_that_escaping_could_confuse_survive(tmp_path, name):
+    write_table(tmp_path / "t.parquet", table_of([name, "a"]))
+    assert read_table(tmp_path / "t.parquet")["path"].tolist() == [name, "a"]
+
+
+def test_the_round_trip_test_rejects_an_escape_that_cannot_be_undone(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "towernet.data.table._escape", lambda text: text.encode(errors="replace").decode()
+    )
+    write_table(tmp_path / "t.parquet", table_of(["caf\udce9"]))
+    assert read_table(tmp_path / "t.parquet")["path"].tolist() != ["caf\udce9"]
+
+
+def test_the_same_table_gives_the_same_bytes(tmp_path):
+    table = table_of(["a/1.jpg", "b/caf\udce9.jpg"])
+    write_table(tmp_path / "one.parquet", table)
+    write_table(tmp_path / "two.parquet", read_table(tmp_path / "one.parquet"))
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+
+
+def test_a_table_has_all_columns_and_text_stays_text():
+    table = make_table({"path": ["None/NaN"], "class_name": ["None"]})
+    assert list(table.columns) == list(COLUMNS)
+    assert table.loc[0, "class_name"] == "None"
+    assert table.loc[0, "reason"] == "" and table.loc[0, "width"] == 0
+    assert all(
+        table[name].dtype == (object if kind is str else int) for name, kind in COLUMNS.items()
+    )
+
+
+def test_other_tables_keep_their_numbers(tmp_path):
+    frame = pd.DataFrame({"path": ["a", "b"], "confidence": np.float32([0.25, 1]), "n": [3, 4]})
+    write_frame(tmp_path / "f.parquet", frame)
+    read = read_frame(tmp_path / "f.parquet")
+    assert read.dtypes.astype(str).tolist() == ["object", "float32", "int64"]
+    assert read.to_numpy().tolist() == frame.to_numpy().tolist()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"gone.parquet does not exist; is .* the folder of a run\?"),
+        (b"PAR1 no", r"gone.parquet cannot be read \(.*\); restore it or start again"),
+        (b"", r"gone.parquet cannot be read \(.*\); restore it or start again"),
+    ],
+)
+def test_a_missing_or_damaged_table_is_named(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "gone.parquet").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_table(tmp_path / "gone.parquet")
+
+
+def test_another_parquet_file_is_no_sample_table(tmp_path):
+    write_frame(tmp_path / "f.parquet", pd.DataFrame({"x": [1]}))
+    with pytest.raises(DataError, match=r"is not a sample table \(its columns are x\); give the"):
+        read_table(tmp_path / "f.parquet")
+
+
+def test_a_table_that_cannot_be_written_is_an_environment_fault(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EnvironmentFault, match="cannot be written"):
+        write_table(tmp_path / "file" / "t.parquet", table_of(["a"]))
+
+
+@given(NAMES)
+def test_a_shown_name_is_one_line_that_a_terminal_can_print(name):
+    line = shown(name)
+    assert line.isprintable()
+    line.encode("utf-8")
+
+
+def test_a_shown_name_says_its_bytes():
+    assert shown("caf\udce9\x1b[31m\n") == "caf\\xe9\\x1b[31m\\n"
+    assert shown("猫 é 😀") == "猫 é 😀"
+
+
+def test_paths_are_ordered_as_their_bytes_on_disk_are():
+    raw = [b"a\xff", "a猫".encode(), b"a\xe9", b"Z", b"a/b"]
+    names = [name.decode("utf-8", "surrogateescape") for name in raw]
+    assert [path_bytes(name) for name in sorted(names, key=path_bytes)] == sorted(raw)
+    assert path_bytes("\ud800")  # not a byte of any name, and no reason to fail

@@ -1,0 +1,141 @@
+"""The pool of decoding processes: order, crashes, hangs, and what it imports."""
+
+import importlib
+import os
+import sys
+import time
+
+import pytest
+
+from towernet.data.workers import Died, run
+
+FUNCTIONS = """
+import os, signal, sys, time
+from towernet.data.examine import examine
+
+def square(number):
+    return number * number
+
+def pid_of(number):
+    time.sleep(0.01)
+    return os.getpid()
+
+def crash_on_seven(number):
+    if number == 7:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return number
+
+def killed_on_seven(number):
+    if number == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+def crash_once(mark):
+    if not os.path.exists(mark):
+        open(mark, "w").close()
+        os._exit(9)
+    return "fine"
+
+def hang_on_three(number):
+    if number == 3:
+        time.sleep(60)
+    return number
+
+def fail(path):
+    raise ZeroDivisionError("a bug")
+
+def all_modules(file):
+    examine(file)
+    print("a decoder that prints does not spoil what the parent prints")
+    return sorted(sys.modules)
+"""
+
+
+@pytest.fixture
+def functions(tmp_path, monkeypatch):
+    """A module that the processes import by name, as they do ours."""
+    (tmp_path / "in_workers.py").write_text(FUNCTIONS)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("in_workers")
+    del sys.modules["in_workers"]
+
+
+def answers(function, items, **options):
+    return dict(run(function, items, **options))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_every_item_is_answered_once_however_many_processes(functions, workers):
+    told = list(run(functions.square, range(53), workers=workers))
+    assert sorted(told) == [(number, number * number) for number in range(53)]
+
+
+def test_several_processes_work_and_none_is_this_one(functions):
+    pids = set(answers(functions.pid_of, range(60), workers=2).values())
+    assert len(pids) == 2
+    assert os.getpid() not in pids
+
+
+def test_nothing_to_do_needs_no_process(functions):
+    assert list(run(functions.square, [], workers=4)) == []
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_crash_costs_one_item(functions, workers):
+    told = answers(functions.crash_on_seven, range(40), workers=workers)
+    assert told.pop(7) == Died("CRASH", "the decoder crashed on it (SIGSEGV); save it anew")
+    assert told == {number: number for number in range(40) if number != 7}
+
+
+def test_a_process_that_the_system_kills_is_said_to_want_memory(functions):
+    told = answers(functions.killed_on_seven, range(9), workers=1)
+    assert "SIGKILL, likely for want of memory" in told[7].detail
+
+
+def test_an_item_whose_process_dies_once_gets_a_second_chance(functions, tmp_path):
+    mark = str(tmp_path / "mark")
+    assert answers(functions.crash_once, [mark], workers=1) == {0: "fine"}
+
+
+def test_an_item_that_hangs_is_stopped_and_costs_one_item(functions):
+    began = time.monotonic()
+    told = answers(functions.hang_on_three, range(20), workers=2, time_limit_s=0.5)
+    assert time.monotonic() - began < 10
+    assert told.pop(3) == Died("RESOURCE", "decoding it takes over 0.5 s; shrink it")
+    assert told == {number: number for number in range(20) if number != 3}
+
+
+def test_a_bug_of_ours_names_the_item(functions):
+    with pytest.raises(RuntimeError, match=r"fail of 'cat/1.jpg':(.|\n)*ZeroDivisionError: a bug"):
+        list(run(functions.fail, ["cat/1.jpg"], workers=1))
+
+
+def test_a_process_that_cannot_start_is_an_error_of_the_environment(functions, tmp_path, capfd):
+    from towernet.errors import EnvironmentFault
+
+    (tmp_path / "in_workers.py").write_text("raise ImportError('gone')")
+    with pytest.raises(EnvironmentFault, match="a decoding process could not start"):
+        list(run(functions.square, [1], workers=1))
+    assert "gone" in capfd.readouterr().err
+
+
+def test_the_processes_end_with_the_caller(functions):
+    import psutil
+
+    iterator = run(functions.pid_of, range(100), workers=2)
+    next(iterator)
+    children = psutil.Process().children()
+    assert children
+    iterator.close()
+    assert not [child for child in children if child.is_running()]
+
+
+def test_a_decoding_process_imports_no_torch_and_no_pandas(functions, tmp_path, capfd):
+    from PIL import Image
+
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg")
+    (modules,) = answers(functions.all_modules, [tmp_path / "a.jpg"], workers=1).values()
+    roots = {name.partition(".")[0] for name in modules}
+    assert {"numpy", "PIL", "towernet"} <= roots
+    assert not roots & {"torch", "torchvision", "pandas", "scipy", "pyarrow", "pytest", "pydantic"}
+    assert capfd.readouterr().out == ""
