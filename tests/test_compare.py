@@ -37,6 +37,10 @@ def results_of(folder: Path) -> dict:
     return json.loads((folder / "results.json").read_text())["results"]
 
 
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()
+
+
 def exact_files(folder: Path) -> dict[str, bytes]:
     """All that must be the same to the byte, by relative path."""
     names = ("best.safetensors", "metrics.jsonl", "samples.parquet", "predictions.parquet")
@@ -71,7 +75,7 @@ def test_it_ends_with_a_ranking_a_winner_and_a_report(finished):
 
 def test_the_test_split_is_opened_once_and_after_all_runs(finished):
     folder, _ = finished
-    events = [json.loads(line)["event"] for line in (folder / "ledger.jsonl").open()]
+    events = [json.loads(line)["event"] for line in _lines(folder / "ledger.jsonl")]
     assert events.count("final split opened") == 1
     assert events[-1] == "final split opened"
 

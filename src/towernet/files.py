@@ -45,7 +45,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
             raise
         raise EnvironmentFault(
             f"{path} cannot be written: {error.strerror or error};"
-            " free some space or choose another place with --out"
+            " make room, or write elsewhere (--out; for the cache, TOWERNET_CACHE)"
         ) from error
     finally:
         if temporary is not None:
@@ -138,7 +138,8 @@ def lock(path: Path, *, holder: str, wait: bool = False) -> Iterator[None]:
         stream = path.open("a+", encoding="utf-8")
     except OSError as error:
         raise EnvironmentFault(
-            f"{path.parent} cannot be written: {error.strerror}; choose another place with --out"
+            f"{path.parent} cannot be written: {error.strerror};"
+            " write elsewhere (--out; for the cache, TOWERNET_CACHE)"
         ) from error
     with stream:
         try:

@@ -1,0 +1,195 @@
+"""Pictures for the report: learning curves and heat maps as SVG, photographs as small JPEGs.
+
+An SVG here carries no style of its own, only CSS variables of the page, so that it follows the
+reader's light or dark setting and the page's policy can forbid inline styles.
+Axes: K classes.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Int, UInt8
+from markupsafe import Markup
+from PIL import Image
+
+NUM_COLOURS = 8
+DASHES = ("", "6 3", "1.5 2.5")  # 8 colours × 3 dashes tell 24 networks apart
+THUMBNAIL_PX = 128
+_MAX_POINTS = 60  # of one line; more could not be seen
+_LOG_FROM = 6.0  # from this ratio of epochs on, a linear axis squeezes the short runs to nothing
+_LEAST_SPAN = 0.1  # of an axis of accuracies: what is flat shall look flat
+# Colours that matplotlib writes and `_inline` replaces by the page's variables.
+_INK, _GRID = "#010101", "#020202"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One network's values over epochs, one line for each of its runs."""
+
+    name: str
+    runs: tuple[tuple[tuple[float, float], ...], ...]
+    index: int
+
+    @property
+    def colour(self) -> int:
+        """Which of the page's series colours it has."""
+        return self.index % NUM_COLOURS
+
+    @property
+    def dash(self) -> str:
+        """Its dashes, as SVG writes them."""
+        return DASHES[self.index // NUM_COLOURS % len(DASHES)]
+
+    def mean(self) -> tuple[tuple[float, float], ...]:
+        """Return the mean over the runs, as far as all of them go."""
+        runs = [run for run in self.runs if run]
+        return tuple(
+            (sum(e for e, _ in points) / len(points), sum(v for _, v in points) / len(points))
+            for points in zip(*runs, strict=False)
+        )
+
+
+def curve(name: str, index: int, runs: Sequence[Sequence[dict[str, Any]]], value: str) -> Curve:
+    """Take one quantity out of the rows of `metrics.jsonl`; an epoch without it is left out."""
+    return Curve(
+        name,
+        tuple(
+            tuple(
+                (float(row["epoch"]), float(row[value])) for row in rows if row[value] is not None
+            )
+            for rows in runs
+        ),
+        index,
+    )
+
+
+def learning_curves(
+    curves: Sequence[Curve], *, key: str, label: str, is_fraction: bool, title: str
+) -> Markup:
+    """Draw all networks in one picture: a line each, thin ones for single runs under their mean.
+
+    Args:
+        curves: What is drawn.
+        key: Makes the picture's ids unlike those of the page's other pictures.
+        label: What the vertical axis shows.
+        is_fraction: The values are in [0, 1] and shown in percent.
+        title: The picture in words, for those who do not see it.
+    """
+    # matplotlib takes half a second to import, and only whoever writes a report needs it.
+    import matplotlib
+    from matplotlib import ticker
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": key, "font.size": 10.5}):
+        figure = Figure(figsize=(5.6, 3.8), layout="constrained")
+        axes = figure.add_subplot()
+        for line in curves:
+            colour, dash = f"#0300{line.colour:02x}", _matplotlib_dash(line.dash)
+            if len(line.runs) > 1:
+                for run in line.runs:
+                    _draw(axes, run, color=colour, linestyle=dash, linewidth=0.7, alpha=0.35)
+            _draw(axes, line.mean(), color=colour, linestyle=dash, linewidth=2.0)
+        epochs = [epoch for line in curves for run in line.runs for epoch, _ in run]
+        lasts = [run[-1][0] for line in curves for run in line.runs if run]
+        if lasts and max(lasts) > _LOG_FROM * min(lasts) and min(epochs) > 0:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=12))
+            axes.xaxis.set_minor_locator(ticker.NullLocator())
+            axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda epoch, _: f"{epoch:g}"))
+            axes.set_xlabel("epoch (logarithmic)", color=_INK)
+        else:
+            axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
+            axes.set_xlabel("epoch", color=_INK)
+        axes.set_ylabel(label, color=_INK)
+        if is_fraction:
+            low, high = axes.get_ylim()
+            middle, half = (low + high) / 2, max(high - low, _LEAST_SPAN) / 2
+            axes.set_ylim(max(0.0, middle - half), min(1.0, middle + half))
+            axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0, symbol=" %"))
+        axes.grid(color=_GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.tick_params(colors=_INK, length=0)
+        axes.spines[:].set_visible(False)
+        stream = io.StringIO()
+        figure.savefig(
+            stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
+        )
+    return _inline(stream.getvalue(), title)
+
+
+def _matplotlib_dash(dash: str) -> Any:
+    return (0, tuple(float(length) for length in dash.split())) if dash else "solid"
+
+
+def _draw(axes: Any, points: Sequence[tuple[float, float]], **style: Any) -> None:
+    if len(points) > _MAX_POINTS:
+        kept = np.unique(np.linspace(0, len(points) - 1, _MAX_POINTS).round().astype(int))
+        points = [points[i] for i in kept]
+    if points:
+        marker = "o" if len(points) < 3 else ""  # a line through one point is invisible
+        axes.plot(*zip(*points, strict=True), marker=marker, markersize=5, **style)
+
+
+def _inline(svg: str, title: str) -> Markup:
+    """Make matplotlib's SVG part of the page: no styles, no ids but those in use, our colours."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"(?s)<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg)
+    svg = re.sub(r' id="[a-zA-Z0-9.]+_\d+"', "", svg)
+    svg = re.sub(r' style="([^"]*)"', _attributes, svg)
+    svg = re.sub(r"\d+\.\d{2,}", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), svg)
+    svg = re.sub(r"#0300(0\d)", lambda colour: f"var(--series-{int(colour[1])})", svg)
+    svg = svg.replace(_INK, "var(--soft)").replace(_GRID, "var(--line)")
+    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1">', svg, count=1)
+    svg = re.sub(r"\s*\n\s*", "\n", svg)
+    head = Markup('<svg role="img" class="curves" aria-label="{}" ').format(title)
+    return head + Markup(svg.removeprefix("<svg "))
+
+
+def _attributes(style: re.Match[str]) -> str:
+    """Turn `style="stroke: #000; font: 10px 'X'"` into attributes; the page chooses the font."""
+    attributes = []
+    for part in style[1].split(";"):
+        name, _, value = (piece.strip() for piece in part.partition(":"))
+        if name == "font":
+            size = re.search(r"([\d.]+)px", value)
+            assert size, f"matplotlib wrote a font without a size: {value}"
+            attributes.append(f' font-size="{size[1]}"')
+        elif name:
+            attributes.append(f' {name}="{value}"')
+    return "".join(attributes)
+
+
+def confusion_paths(confusion_KK: Int[np.ndarray, "K K"]) -> list[tuple[str, str]]:
+    """Return a large heat map as one path for each shade: (CSS classes, the path's data).
+
+    A cell is a stroke of length and width 1: seven bytes, where a table's cell takes thirty.
+    """
+    paths: dict[str, list[str]] = {}
+    for true, said in zip(*np.nonzero(confusion_KK), strict=True):
+        share = confusion_KK[true, said] / confusion_KK[true].sum()
+        paths.setdefault(shade(share, right=true == said), []).append(f"M{said} {true}h1")
+    return [(classes, "".join(strokes)) for classes, strokes in sorted(paths.items())]
+
+
+def shade(share: float | np.floating[Any], *, right: bool | np.bool_) -> str:
+    """Return the CSS classes of a cell: right and wrong are two colours of ten levels each."""
+    if not share:
+        return "none"
+    return f"{'right' if right else 'wrong'} h{max(1, round(10 * share))}"
+
+
+def thumbnail(pixels: UInt8[npt.NDArray[np.uint8], "H W 3"]) -> str:
+    """Return a photograph as a small JPEG data URI, its aspect ratio kept."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=70, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

@@ -1,0 +1,250 @@
+"""The report: a comparison's or a run's folder read, and written as one self-contained page.
+
+The page holds no script and asks for nothing: its policy allows its own style sheet, by hash, and
+pictures that are part of it. Every text that comes from outside passes `shown` and autoescaping.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import UInt8
+from jinja2 import BaseLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from towernet.data.table import read_table, shown
+from towernet.errors import DataError
+from towernet.files import read_json, read_jsonl, write_text
+from towernet.report import figures, tables
+
+Picture = Callable[[str], UInt8[npt.NDArray[np.uint8], "H W 3"] | None]
+
+MAX_TABLE_CLASSES = 20  # a larger confusion matrix is drawn, not written
+MAX_DRAWN_CLASSES = 120  # a larger one cannot be read; its most frequent mistakes are listed
+_MISTAKES_IN_ALL = 120  # pictures of mistakes, shared among the networks: about half a megabyte
+_RESULTS_KEYS = {
+    "title", "kind", "sentence", "remarks", "final_split", "class_names", "num_images",
+    "majority_accuracy", "size_px", "recipe", "seed", "num_runs", "networks", "winner",
+}  # fmt: skip
+_NETWORK_KEYS = {
+    "name", "status", "reason", "rank", "accuracy", "interval", "macro_f1", "validation_accuracy",
+    "parameters", "multiply_adds", "learning_rate", "trials", "epochs", "steps", "confusion",
+    "per_class", "runs",
+}  # fmt: skip
+
+
+def write_report(folder: Path, *, picture: Picture) -> Path:
+    """Write `report.html` into a comparison's or a single run's folder.
+
+    Args:
+        folder: Holds `results.json`, `samples.parquet` and the runs.
+        picture: Gives the decoded image of a path of the sample table, or None when it is not at
+            hand; the report then says so in its place.
+
+    Returns:
+        Where the report is.
+
+    Raises:
+        DataError: a file of the folder is missing, damaged or incomplete.
+        EnvironmentFault: the report cannot be written.
+    """
+    values = read_json(folder / "results.json")
+    _require_complete(values, folder / "results.json")
+    page = render(_contents(folder, values, picture))
+    write_text(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def render(contents: dict[str, Any], loader: BaseLoader | None = None) -> str:
+    """Fill the templates; the style sheet's hash goes into the page's policy."""
+    environment = Environment(
+        autoescape=True,
+        loader=loader or PackageLoader("towernet.report"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
+    )
+    environment.filters |= {
+        function.__name__: function
+        for function in (
+            tables.short, tables.percent, tables.interval, tables.whole, tables.compact,
+            tables.significant, tables.decimals, tables.duration, figures.shade, name, prose,
+        )
+    }  # fmt: skip
+    style = environment.get_template("report.css").render()
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
+    return environment.get_template("report.html").render(
+        contents, style=Markup(style), style_hash=digest
+    )
+
+
+def name(text: str, limit: int = 40) -> Markup:
+    """Return the name of a class, a file or a network: short, visible, its direction its own."""
+    return Markup("<bdi>{}</bdi>").format(tables.short(text, limit))
+
+
+def prose(text: str) -> Markup:
+    """Return a sentence of ours; what stands between backticks in it is a command."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(_finalize(text)))))
+
+
+def _finalize(value: object) -> object:
+    """Make every printed text visible, whichever template prints it."""
+    if type(value) is not str:  # a number, or Markup that is made here
+        return value
+    return "\u00a0".join(map(shown, value.split("\u00a0")))  # unseen but harmless: it binds a unit
+
+
+def _require_complete(values: Any, path: Path) -> None:
+    try:
+        missing = {"results", "measured", "made"} - values.keys()
+        missing |= _RESULTS_KEYS - values.get("results", {}).keys()
+        for network in values.get("results", {}).get("networks", []):
+            missing |= {f"networks.{key}" for key in _NETWORK_KEYS - network.keys()}
+    except AttributeError as error:
+        raise DataError(
+            f"{path} does not hold results ({error}); restore it or start again"
+        ) from error
+    if missing:
+        raise DataError(
+            f"{path} lacks {', '.join(sorted(missing))}; say the same command again to finish it"
+        )
+
+
+def _contents(folder: Path, values: dict[str, Any], picture: Picture) -> dict[str, Any]:
+    results = values["results"]
+    table = read_table(folder / "samples.parquet")
+    networks = results["networks"]
+    ranked = [network for network in networks if network["status"] == "ranked"]
+    metrics = [[read_jsonl(folder / run["folder"] / "metrics.jsonl") for run in network["runs"]]
+               for network in networks]  # fmt: skip
+    num_mistakes = max(4, min(12, _MISTAKES_IN_ALL // max(1, len(networks))))
+    return {
+        "results": results,
+        "measured": values["measured"],
+        "made": values["made"],
+        "ranked": ranked,
+        "unranked": [network for network in networks if network["status"] != "ranked"],
+        "scale": tables.accuracy_scale(ranked, results["majority_accuracy"]),
+        "curves": _curves(networks, metrics),
+        "rates": sorted({t["learning_rate"] for n in networks for t in n["trials"]}),
+        "data": tables.data_card(table),
+        "gallery": [
+            entry | {"uri": _thumbnail(picture, entry["path"])}
+            for entry in tables.gallery(table, seed=results["seed"])
+        ],
+        "details": [
+            _network(folder, network, results["class_names"], picture, num_mistakes)
+            for network in networks
+        ],
+        "limits": {
+            "class_rows": tables.MAX_CLASS_ROWS,
+            "file_rows": tables.MAX_FILE_ROWS,
+            "table_classes": MAX_TABLE_CLASSES,
+            "drawn_classes": MAX_DRAWN_CLASSES,
+        },
+    }
+
+
+def _curves(
+    networks: Sequence[dict[str, Any]], metrics: Sequence[Sequence[list[dict[str, Any]]]]
+) -> dict[str, Any] | None:
+    """Return the two panels and, as their text alternative, the numbers behind them."""
+    accuracy, loss = (
+        [
+            figures.curve(network["name"], index, rows, value)
+            for index, (network, rows) in enumerate(zip(networks, metrics, strict=True))
+        ]
+        for value in ("validation_accuracy", "train_loss")
+    )
+    drawn = [pair for pair in zip(accuracy, loss, strict=True) if pair[0].mean() or pair[1].mean()]
+    if not drawn:
+        return None
+    return {
+        "accuracy": figures.learning_curves(
+            accuracy,
+            key="accuracy",
+            label="validation accuracy",
+            is_fraction=True,
+            title="Validation accuracy of every network against the epoch; the table"
+            " “The curves in numbers” says the same.",
+        ),
+        "loss": figures.learning_curves(
+            loss,
+            key="loss",
+            label="training loss",
+            is_fraction=False,
+            title="Training loss of every network against the epoch; the table"
+            " “The curves in numbers” says the same.",
+        ),
+        "rows": [_curve_row(*pair) for pair in drawn],
+    }
+
+
+def _curve_row(accuracy: figures.Curve, loss: figures.Curve) -> dict[str, Any]:
+    best_epoch, best = max(accuracy.mean(), key=lambda point: point[1], default=(None, None))
+    last_epoch, last_loss = loss.mean()[-1] if loss.mean() else (None, None)
+    return {
+        "name": accuracy.name,
+        "colour": accuracy.colour,
+        "dash": accuracy.dash,
+        "best": best,
+        "best_epoch": best_epoch,
+        "last_epoch": last_epoch,
+        "last_loss": last_loss,
+    }
+
+
+def _network(
+    folder: Path,
+    network: dict[str, Any],
+    class_names: Sequence[str],
+    picture: Picture,
+    num_mistakes: int,
+) -> dict[str, Any]:
+    """Return what the network's own section shows besides its entry in the results."""
+    mistakes = tables.worst_mistakes(folder, network, limit=num_mistakes)
+    detail: dict[str, Any] = network | {
+        "mistakes": [row | {"uri": _thumbnail(picture, row["path"])} for row in mistakes],
+        "matrix": None,
+    }
+    if network["confusion"]:
+        confusion_KK = np.array(network["confusion"])
+        num_classes = len(class_names)
+        detail["matrix"] = {
+            "rows": [
+                [(count, count / max(1, sum(counts))) for count in counts]
+                for counts in network["confusion"]
+            ]
+            if num_classes <= MAX_TABLE_CLASSES
+            else [],
+            "paths": figures.confusion_paths(confusion_KK)
+            if MAX_TABLE_CLASSES < num_classes <= MAX_DRAWN_CLASSES
+            else [],
+            "cell_px": 16 if num_classes <= 40 else 11 if num_classes <= 80 else 9,
+            "margin_px": 12 + 6 * max(len(tables.short(name, 17)) for name in class_names),
+            "has_short_names": max(map(len, class_names)) <= 3,
+            "num_right": int(np.trace(confusion_KK)),
+            "num_all": int(confusion_KK.sum()),
+            "confusions": [
+                (class_names[true], class_names[said], count)
+                for true, said, count in tables.confusions(network["confusion"])
+            ],
+        }
+    if network["per_class"] and len(network["per_class"]) > tables.MAX_CLASS_ROWS:
+        worst_first = sorted(network["per_class"], key=lambda row: row["f1"])
+        detail["per_class"] = worst_first[: tables.MAX_CLASS_ROWS]
+    return detail
+
+
+def _thumbnail(picture: Picture, path: str) -> str | None:
+    pixels = picture(path)
+    return None if pixels is None else figures.thumbnail(pixels)

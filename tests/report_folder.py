@@ -1,0 +1,225 @@
+"""Folders as a comparison or a run writes them, with real figures of small real classifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.datasets import load_digits
+from sklearn.linear_model import SGDClassifier
+from sklearn.metrics import confusion_matrix, f1_score, log_loss, precision_recall_fscore_support
+from sklearn.neural_network import MLPClassifier
+
+from towernet import files
+from towernet.data.table import make_table, write_frame, write_table
+
+PLAIN_NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+HOSTILE_NAMES = [
+    "<script>alert(1)</script>",
+    '"onerror="alert(1)" x="',
+    "</title><img src=//evil.example/x>",
+    "{{7*7}}{% raw %}",
+    "a\u202egnp.exe",
+    "line\nbreak\x1b[31m\x00",
+    "caf\udce9",
+    "é" * 127,
+    "</style><base href=//evil.example>",
+    "javascript:alert(1)",
+]
+NETWORKS: dict[str, tuple[int, Callable[[int], Any]]] = {
+    "mlp-64": (40, lambda seed: MLPClassifier((64,), batch_size=32, random_state=seed)),
+    "mlp-8": (18, lambda seed: MLPClassifier((8,), batch_size=32, random_state=seed)),
+    "linear": (3, lambda seed: SGDClassifier(loss="log_loss", alpha=0.1, random_state=seed)),
+}
+
+
+class Digits:
+    """600 real digits as a sample table, and as what a decoder would give."""
+
+    def __init__(self, class_names: list[str]) -> None:
+        digits = load_digits()
+        self.x, self.y = digits.data[:600] / 16, digits.target[:600]
+        self.class_names = class_names
+        self.names = [class_names[label] for label in self.y]
+        self.paths = [f"{name}/{i:04d}.png" for i, name in enumerate(self.names)]
+        self.splits = np.array([("test", "validation", "train")[min(i % 5, 2)] for i in range(600)])
+        gray = (255 - 255 * self.x.reshape(-1, 8, 8)).astype(np.uint8)
+        self.pictures = {
+            path: np.repeat(np.kron(image, np.ones((8, 8), np.uint8))[..., None], 3, axis=2)
+            for path, image in zip(self.paths, gray, strict=True)
+        }
+
+    def table(self) -> pd.DataFrame:
+        """The table: the digits, and one file of each kind that is left out."""
+        left_out = [
+            ("zero/broken.jpg", "quarantined", "TRUNCATED", "the file ends after 4,096 bytes"),
+            (
+                "<i>&amp;/\u202e.png",
+                "quarantined",
+                "LABEL_CONFLICT",
+                "the same bytes as one/0001.png",
+            ),
+            ("zero/copy.png", "ignored", "DUPLICATE", "the same bytes as zero/0000.png"),
+            ("zero/.DS_Store", "ignored", "HIDDEN", "a hidden file"),
+        ]
+        used, more = len(self.paths), len(left_out)
+        return make_table(
+            {
+                "path": self.paths + [row[0] for row in left_out],
+                "class_name": self.names + [self.class_names[0]] * more,
+                "content_id": [f"{i:064x}" for i in range(used + more)],
+                "width": [8] * (used + more),
+                "height": [8] * (used + more),
+                "mode": ["L"] * (used + more),
+                "format": ["PNG"] * (used + more),
+                "cluster": ["a", "a"] + [""] * (used + more - 2),
+                "split": list(self.splits) + [""] * more,
+                "status": ["used"] * used + [row[1] for row in left_out],
+                "reason": [""] * used + [row[2] for row in left_out],
+                "detail": [""] * used + [row[3] for row in left_out],
+                "notes": ["ALPHA"] * 7 + [""] * (used + more - 7),
+            }
+        )
+
+
+def train(digits: Digits, folder: Path, name: str, repetition: int) -> tuple[Any, dict[str, Any]]:
+    """Train one real classifier, write its run's files; return its answers and its results' row."""
+    num_epochs, make = NETWORKS[name]
+    model, rng = make(repetition), np.random.default_rng(repetition)
+    part = {split: digits.splits == split for split in ("train", "validation", "test")}
+    rows = []
+    for epoch in range(1, num_epochs + 1):
+        order = rng.permutation(np.flatnonzero(part["train"]))
+        model.partial_fit(digits.x[order], digits.y[order], classes=np.arange(10))
+        row: dict[str, Any] = {"epoch": epoch, "step": 12 * epoch, "learning_rate": 0.001}
+        for split in ("train", "validation"):
+            probabilities = model.predict_proba(digits.x[part[split]])
+            truth = digits.y[part[split]]
+            row[f"{split}_loss"] = float(log_loss(truth, probabilities, labels=np.arange(10)))
+            row[f"{split}_accuracy"] = float((probabilities.argmax(1) == truth).mean())
+        rows.append(row)
+    files.write_jsonl(folder / "metrics.jsonl", rows)
+    probabilities = model.predict_proba(digits.x[part["test"]])
+    said, truth = probabilities.argmax(1), digits.y[part["test"]]
+    frame = {
+        "path": np.array(digits.paths, dtype=object)[part["test"]],
+        "class_name": np.array([digits.class_names[i] for i in truth], dtype=object),
+        "predicted": np.array([digits.class_names[i] for i in said], dtype=object),
+        "confidence": probabilities.max(1),
+        "probability_of_true": probabilities[np.arange(len(truth)), truth],
+    }
+    write_frame(
+        folder / "predictions.parquet",
+        pd.DataFrame({key: pd.Series(v, dtype=v.dtype) for key, v in frame.items()}),
+    )
+    best = max(rows, key=lambda row: row["validation_accuracy"])
+    return (truth, said), {
+        "accuracy": float((said == truth).mean()),
+        "macro_f1": float(f1_score(truth, said, average="macro", zero_division=0)),
+        "validation_accuracy": best["validation_accuracy"],
+        "best_epoch": best["epoch"],
+    }
+
+
+def network(digits: Digits, folder: Path, name: str, num_runs: int, kind: str) -> dict[str, Any]:
+    """Train a network's runs; return its entry in the results."""
+    answers, runs = [], []
+    for k in range(num_runs):
+        run_folder = "." if kind == "run" else f"runs/{name}-{k}"
+        answer, row = train(digits, folder / run_folder, name, k)
+        answers.append(answer)
+        runs.append({"folder": run_folder} | row)
+    truth, said = (np.concatenate(values) for values in zip(*answers, strict=True))
+    scores = precision_recall_fscore_support(truth, said, labels=np.arange(10), zero_division=0)
+    accuracy = float(np.mean([run["accuracy"] for run in runs]))
+    spread = 1.96 * (accuracy * (1 - accuracy) / 120) ** 0.5
+    return {
+        "name": name, "status": "ranked", "reason": "", "rank": 0, "accuracy": accuracy,
+        "interval": [accuracy - spread, min(1.0, accuracy + spread)],
+        "macro_f1": float(np.mean([run["macro_f1"] for run in runs])),
+        "validation_accuracy": float(np.mean([run["validation_accuracy"] for run in runs])),
+        "parameters": 4810, "multiply_adds": 4736, "learning_rate": 0.001,
+        "trials": [
+            {"learning_rate": 0.0003, "validation_loss": 0.91, "validation_accuracy": 0.7},
+            {"learning_rate": 0.001, "validation_loss": 0.52, "validation_accuracy": 0.81},
+            {"learning_rate": 0.003, "validation_loss": None, "validation_accuracy": 0.1},
+        ],
+        "epochs": NETWORKS[name][0], "steps": 12 * NETWORKS[name][0],
+        "confusion": confusion_matrix(truth, said, labels=np.arange(10)).tolist(),
+        "per_class": [
+            {"class_name": digits.class_names[i], "precision": float(scores[0][i]),
+             "recall": float(scores[1][i]), "f1": float(scores[2][i]),
+             "num_images": int(scores[3][i])}
+            for i in range(10)
+        ],
+        "runs": runs,
+    }  # fmt: skip
+
+
+def build(
+    folder: Path,
+    digits: Digits,
+    *,
+    num_runs: int = 1,
+    kind: str = "comparison",
+    split: str = "test",
+) -> Path:
+    """Write a comparison's folder, or a single run's, as the program writes it."""
+    write_table(folder / "samples.parquet", digits.table())
+    names = list(NETWORKS) if kind == "comparison" else ["mlp-64"]
+    networks = [network(digits, folder, name, num_runs, kind) for name in names]
+    networks.sort(key=lambda entry: -entry["accuracy"])
+    for rank, entry in enumerate(networks):
+        entry["rank"] = rank + 1
+    if kind == "comparison":
+        nothing = dict.fromkeys(
+            [
+                "rank",
+                "accuracy",
+                "interval",
+                "macro_f1",
+                "validation_accuracy",
+                "confusion",
+                "per_class",
+            ]
+        )
+        networks.append(
+            networks[0] | nothing
+            | {"name": "huge", "status": "failed", "reason": "step 3: the loss is not finite",
+               "trials": [], "runs": [], "epochs": 0.1, "steps": 3}
+        )  # fmt: skip
+    best = networks[0]
+    files.write_json(
+        folder / "results.json",
+        {
+            "results": {
+                "title": "digits", "kind": kind, "final_split": split,
+                "sentence": f"{best['name']} is best: {best['accuracy']:.1%} of the images.",
+                "remarks": ["These runs show no difference between the first two."],
+                "class_names": digits.class_names,
+                "num_images": {"train": 360, "validation": 120, "test": 120 * (split == "test")},
+                "majority_accuracy": 0.108, "size_px": 8, "recipe": "default", "seed": 0,
+                "num_runs": num_runs, "networks": networks,
+                "winner": {"name": best["name"], "folder": best["runs"][0]["folder"]},
+            },
+            "measured": {
+                "networks": {
+                    name: {"training_seconds": 95.2, "trial_seconds": 11.9, "latency_ms": 0.21,
+                           "images_per_second": 1234.5, "peak_memory_mib": 180}
+                    for name in names
+                },
+                "total_seconds": 321.0,
+            },
+            "made": {
+                "command": "towernet compare digits --models mlp-64,mlp-8,linear --epochs 40",
+                "versions": {"towernet": "0.1.0", "torch": "2.15.0"},
+                "hardware": {"processor": "a processor", "cores": 2, "memory_gib": 15.62,
+                             "device": "cpu", "dtype": "bfloat16", "threads": 2},
+                "date": "2026-01-02T03:04:05+00:00",
+            },
+        },
+    )  # fmt: skip
+    return folder

@@ -1,0 +1,377 @@
+"""The report, over folders that hold real figures: small classifiers on scikit-learn's digits."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from jinja2 import DictLoader
+
+from browser import open_page
+from report_folder import HOSTILE_NAMES, PLAIN_NAMES, Digits, build
+from towernet import files
+from towernet.errors import DataError
+from towernet.report import figures, page, tables, write_report
+
+
+@pytest.fixture(scope="module")
+def digits() -> Digits:
+    return Digits(PLAIN_NAMES)
+
+
+@pytest.fixture(scope="module")
+def comparison(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = build(tmp_path_factory.mktemp("comparison"), digits)
+    write_report(folder, picture=digits.pictures.get)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Digits]:
+    digits = Digits(HOSTILE_NAMES)
+    return build(tmp_path_factory.mktemp("hostile"), digits), digits
+
+
+class Elements(HTMLParser):
+    """What a browser would make of a page: its elements, its text, its headings."""
+
+    VOID = frozenset({"meta", "link", "img", "br"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> closes another element"
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def check_inert(html: str) -> None:
+    """Nothing on the page runs, loads, or restyles anything, whatever the names are."""
+    found = Elements(html)
+    tags = Counter(tag for tag, _ in found.elements)
+    assert not tags.keys() & {"script", "base", "iframe", "object", "embed", "form", "i", "image"}
+    assert tags["title"] == tags["style"] == tags["link"] == 1
+    for tag, attributes in found.elements:
+        assert not [key for key in attributes if key.startswith("on") or key == "style"]
+        address = attributes.get("href") or attributes.get("src") or attributes.get("xlink:href")
+        assert not address or address.startswith(("#", "data:")), f"{tag} loads {address}"
+    assert not re.search(r"url\((?!#)|@import", html)
+    assert not re.search(
+        "[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]", html
+    )
+
+
+def check_readable(html: str) -> None:
+    """Headings do not skip a level, pictures and tables say what they are, ids are unique."""
+    found = Elements(html)
+    levels = [int(tag[1]) for tag, _ in found.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(b <= a + 1 for a, b in pairwise(levels)), "a level is skipped"
+    assert all(attributes.get("alt") for attributes in found.all("img"))
+    for attributes in found.all("svg"):
+        assert attributes.get("aria-label") or attributes.get("aria-hidden") == "true"
+    assert len(found.all("caption")) == len(found.all("table"))
+    ids = [attributes["id"] for _, attributes in found.elements if "id" in attributes]
+    assert len(ids) == len(set(ids)), "an id is given twice"
+    targets = {a["href"] for a in found.all("a")} | {
+        f"#{label}" for _, a in found.elements for label in (a.get("aria-labelledby") or "").split()
+    }
+    assert targets <= {f"#{name}" for name in ids}
+
+
+def test_the_report_answers_first_and_then_says_everything(comparison: Path) -> None:
+    html = (comparison / "report.html").read_text(encoding="utf-8")
+    check_inert(html)
+    check_readable(html)
+    text = Elements(html).text
+    parts = [
+        "mlp-64 is best:", "These runs show no difference", "Ranking", "Not ranked",
+        "step 3: the loss is not finite", "Learning curves", "How the learning rate was chosen",
+        "diverged", "The images", "One image of each class", "Quarantined files", "broken.jpg",
+        "What it said", "Precision, recall and F1", "Its worst mistakes", "How it was run",
+        "towernet compare digits --models mlp-64,mlp-8,linear --epochs 40", "15.6 GiB",
+    ]  # fmt: skip
+    at = 0
+    for part in parts:  # in this order
+        assert part in text[at:], f"{part!r} is missing, or stands too early"
+        at = text.index(part, at)
+    assert "test accuracy" in text
+    assert "not a test result" not in text
+
+
+def test_the_figures_are_those_of_the_folder(comparison: Path) -> None:
+    results = files.read_json(comparison / "results.json")["results"]
+    text = Elements((comparison / "report.html").read_text(encoding="utf-8")).text
+    for entry in results["networks"][:3]:
+        assert tables.percent(entry["accuracy"]) in text
+        assert tables.interval(entry["interval"]) in text
+    card = tables.data_card(Digits(PLAIN_NAMES).table())
+    assert (card["num_found"], card["num_used"]) == (604, 600)
+    assert (card["num_quarantined"], card["num_ignored"], card["num_duplicates"]) == (2, 2, 1)
+    assert (card["num_conflicts"], card["num_clusters"], card["num_clustered"]) == (1, 1, 2)
+    assert sum(row["total"] for row in card["classes"]) == 600
+    assert card["notes"] == [("ALPHA", 7)]
+
+
+def test_worst_mistakes_are_the_surest_wrong_answers_each_picture_once(
+    digits: Digits, tmp_path: Path
+) -> None:
+    build(tmp_path, digits, num_runs=2)
+    entry = files.read_json(tmp_path / "results.json")["results"]["networks"][2]
+    wrong = tables.worst_mistakes(tmp_path, entry, limit=1000)
+    assert len({row["path"] for row in wrong}) == len(wrong)
+    assert [row["confidence"] for row in wrong] == sorted(
+        (row["confidence"] for row in wrong), reverse=True
+    )
+    confusion = np.array(entry["confusion"])
+    assert sum(row["num_wrong"] for row in wrong) == confusion.sum() - confusion.trace()
+    html = write_report(tmp_path, picture=digits.pictures.get).read_text(encoding="utf-8")
+    check_readable(html)
+    assert "of 2 runs" in html
+    assert "Thin lines are single runs" in html
+
+
+def test_a_picture_that_is_not_at_hand_is_said(comparison: Path, tmp_path: Path) -> None:
+    shutil.copytree(comparison, tmp_path, dirs_exist_ok=True)
+    html = write_report(tmp_path, picture=lambda path: None).read_text(encoding="utf-8")
+    assert not Elements(html).all("img")
+    assert html.count("picture not at hand") > 10
+
+
+def test_a_single_run_on_a_selection_set_is_not_called_a_test(
+    digits: Digits, tmp_path: Path
+) -> None:
+    build(tmp_path, digits, kind="run", split="validation")
+    html = write_report(tmp_path, picture=digits.pictures.get).read_text(encoding="utf-8")
+    check_readable(html)
+    text = Elements(html).text
+    assert "Selection set, not a test result" in text
+    assert "accuracy on the selection set" in text
+    assert "test accuracy" not in text.lower()
+    assert "Ranking" not in text
+
+
+def test_hostile_names_are_inert_short_and_visible(hostile: tuple[Path, Digits]) -> None:
+    folder, digits = hostile
+    html = write_report(folder, picture=digits.pictures.get).read_text(encoding="utf-8")
+    check_inert(html)
+    check_readable(html)
+    text = Elements(html).text
+    for seen in ("<script>alert(1)</script>", "{{7*7}}", r"a\u202egnp.exe", r"caf\xe9"):
+        assert seen in text
+    assert r"line\nbreak\x1b[31m\x00" in text
+    assert "é" * 41 not in text
+
+
+@pytest.mark.parametrize(
+    ("template", "sound", "sabotaged"),
+    [
+        ("report.html", "{{ results.sentence|prose }}", "{{ results.sentence|safe }}"),
+        ("network.html", "{{ names[true_index]|name(24) }}", "{{ names[true_index]|safe }}"),
+        ("data.html", "{{ entry.class_name|short }}", "{{ entry.class_name|safe }}"),
+        ("macros.html", "{{ row.path|name(80) }}", "{{ row.path|safe }}"),
+    ],
+)
+def test_a_template_that_trusts_a_name_is_caught(
+    hostile: tuple[Path, Digits], template: str, sound: str, sabotaged: str
+) -> None:
+    folder, digits = hostile
+    values = files.read_json(folder / "results.json")
+    values["results"]["sentence"] = HOSTILE_NAMES[2]
+    contents = page._contents(folder, values, digits.pictures.get)
+    sources = {path.name: path.read_text() for path in TEMPLATES.iterdir()}
+    check_inert(page.render(contents, DictLoader(sources)))
+    assert sound in sources[template]
+    sources[template] = sources[template].replace(sound, sabotaged)
+    with pytest.raises(AssertionError):
+        check_inert(page.render(contents, DictLoader(sources)))
+
+
+TEMPLATES = Path(page.__file__).parent / "templates"
+
+
+def test_no_template_trusts_anything() -> None:
+    for path in TEMPLATES.iterdir():
+        assert not re.search(r"\|\s*safe|autoescape|style=", path.read_text()), path.name
+
+
+def test_the_policy_allows_only_the_page_itself(comparison: Path) -> None:
+    html = (comparison / "report.html").read_text(encoding="utf-8")
+    policy = next(
+        meta["content"]
+        for meta in Elements(html).all("meta")
+        if meta.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy is not None
+    assert re.fullmatch(
+        r"default-src 'none'; style-src 'sha256-[\w+/=]{44}'; img-src data:;"
+        r" base-uri 'none'; form-action 'none'",
+        policy,
+    )
+
+
+def test_the_same_folder_gives_the_same_bytes(comparison: Path, digits: Digits) -> None:
+    before = (comparison / "report.html").read_bytes()
+    write_report(comparison, picture=digits.pictures.get)
+    assert (comparison / "report.html").read_bytes() == before
+
+
+def test_twenty_networks_with_ten_runs_stay_below_five_megabytes(
+    comparison: Path, tmp_path: Path
+) -> None:
+    values = files.read_json(comparison / "results.json")
+    shutil.copy(comparison / "samples.parquet", tmp_path)
+    entry = values["results"]["networks"][2]
+    rows = files.read_jsonl(comparison / entry["runs"][0]["folder"] / "metrics.jsonl")
+    rows = [row | {"epoch": epoch} for epoch in range(1, 301) for row in rows[epoch % 3 :][:1]]
+    networks = []
+    for i in range(20):
+        runs = [entry["runs"][0] | {"folder": f"runs/network-{i}-{k}"} for k in range(10)]
+        networks.append(entry | {"name": f"network-{i}", "rank": i + 1, "runs": runs})
+        for run in runs:
+            shutil.copytree(comparison / entry["runs"][0]["folder"], tmp_path / run["folder"])
+            files.write_jsonl(tmp_path / run["folder"] / "metrics.jsonl", rows)
+    values["results"] |= {"networks": networks, "num_runs": 10}
+    files.write_json(tmp_path / "results.json", values)
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    report = write_report(tmp_path, picture=lambda path: noise)  # nothing compresses worse
+    assert report.stat().st_size < 5_000_000
+    check_readable(report.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("num_classes", [2, 20, 21, 100, 150])
+def test_a_confusion_matrix_is_shown_at_any_number_of_classes(
+    comparison: Path, digits: Digits, num_classes: int
+) -> None:
+    values = files.read_json(comparison / "results.json")
+    counts = np.random.default_rng(0).integers(0, 9, (num_classes, num_classes))
+    values["results"]["class_names"] = [f"class {i}" for i in range(num_classes)]
+    values["results"]["networks"][0]["confusion"] = counts.tolist()
+    for entry in values["results"]["networks"][1:]:
+        entry["confusion"] = None
+    html = page.render(page._contents(comparison, values, digits.pictures.get))
+    check_inert(html)
+    check_readable(html)
+    assert len(html) < 1_000_000
+    assert (html.count('class="confusion"'), html.count('class="heat"')) == {
+        2: (1, 0), 20: (1, 0), 21: (0, 1), 100: (0, 1), 150: (0, 0),
+    }[num_classes]  # fmt: skip
+    assert ("too large to be read" in html) == (num_classes == 150)
+
+
+def test_the_heat_map_draws_every_count_once_in_its_place() -> None:
+    paths = figures.confusion_paths(np.array([[9, 1, 0], [0, 5, 5], [0, 0, 0]]))
+    assert paths == [("right h5", "M1 1h1"), ("right h9", "M0 0h1"), ("wrong h1", "M1 0h1"),
+                     ("wrong h5", "M2 1h1")]  # fmt: skip
+
+
+def test_frequent_confusions_leave_out_the_diagonal() -> None:
+    assert tables.confusions([[9, 1, 0], [0, 5, 4], [0, 0, 7]]) == [(1, 2, 4), (0, 1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (tables.percent(0.91234), "91.2 %"), (tables.percent(None), "–"),
+        (tables.percent(0), "0.0 %"),
+        (tables.whole(1559600), "1,559,600"), (tables.compact(999_999), "1 M"),
+        (tables.compact(1559600), "1.56 M"), (tables.compact(5.37e9), "5.37 G"),
+        (tables.significant(1234.5, "ms"), "1,234 ms"), (tables.significant(1 / 60), "0.0167"),
+        (tables.duration(51.54), "51.5 s"), (tables.duration(200), "3 min 20 s"),
+        (tables.duration(3600), "1 h 00 min"), (tables.duration(None), "–"),
+        (tables.short("x" * 50, 10), "xxxxxx…xxx"), (tables.short("a\nb"), r"a\nb"),
+        (page.prose("say `towernet check <i>`"), "say <code>towernet check &lt;i&gt;</code>"),
+    ],
+)  # fmt: skip
+def test_numbers_and_words_are_printed_for_people(said: str, expected: str) -> None:
+    assert said == expected
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda values: values.pop("made"), "lacks made; say the same command again to finish it"),
+        (lambda values: values["results"].pop("winner"), "lacks winner; say the same command"),
+        (
+            lambda values: values["results"]["networks"][1].pop("trials"),
+            "lacks networks.trials; say the same command",
+        ),
+        (lambda values: values.update(results=[1]), "does not hold results .* restore it"),
+    ],
+)
+def test_incomplete_results_are_named(
+    comparison: Path, tmp_path: Path, spoil: Callable[[Any], Any], message: str
+) -> None:
+    values = files.read_json(comparison / "results.json")
+    spoil(values)
+    files.write_json(tmp_path / "results.json", values)
+    with pytest.raises(DataError, match=message):
+        write_report(tmp_path, picture=lambda path: None)
+
+
+def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"results\.json does not exist; is .* the folder of a run"):
+        write_report(tmp_path, picture=lambda path: None)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("width", "dark"), [(1280, False), (1280, True), (390, False)], ids=["light", "dark", "phone"]
+)
+def test_a_browser_shows_it_and_has_nothing_to_complain_about(
+    comparison: Path, width: int, dark: bool
+) -> None:
+    report = comparison / "report.html"
+    with open_page(report, width=width, dark=dark) as visit:
+        page_ = visit.page
+        assert visit.errors == []
+        assert [url for url in visit.requests if not url.startswith("data:")] == [report.as_uri()]
+        assert "is best" in page_.locator("h1").inner_text()
+        assert page_.evaluate("document.documentElement.scrollWidth") <= width
+        background = page_.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", background)[:3])) < 380) == dark
+        # The style sheet was let in, and the figures take its colours.
+        colours = page_.evaluate(
+            "[...document.querySelectorAll('svg.curves path')].map(p => getComputedStyle(p).stroke)"
+        )
+        assert len(set(colours)) > 3
+        assert page_.locator("img").count() > 10
+        assert page_.evaluate("[...document.images].every(i => i.naturalWidth > 0)")
+
+
+@pytest.mark.browser
+def test_the_browser_check_hears_a_complaint(tmp_path: Path) -> None:
+    sabotaged = tmp_path / "page.html"
+    sabotaged.write_text(
+        "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'\">"
+        "<style>p{color:red}</style><img src='picture.png' alt=''>"
+    )
+    with open_page(sabotaged) as visit:
+        assert any("style" in error for error in visit.errors)
