@@ -71,5 +71,14 @@ def run_towernet(*words: object, **options: object) -> subprocess.CompletedProce
 
 
 @pytest.fixture
-def towernet():
-    return run_towernet
+def towernet(capfd):
+    """Run the command in this process, which has torch already; return what a user gets."""
+    from towernet.cli.main import main
+
+    def run(*words: object) -> subprocess.CompletedProcess[str]:
+        capfd.readouterr()
+        exit_code = main([str(word) for word in words])
+        printed = capfd.readouterr()
+        return subprocess.CompletedProcess(words, exit_code, printed.out, printed.err)
+
+    return run

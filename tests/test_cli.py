@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -14,19 +15,16 @@ USAGE, DATA, ENVIRONMENT = 2, 3, 4
 
 
 @pytest.fixture
-def refused(capfd):
-    """Run the command in this process, which has torch already, and look at its error."""
-    from towernet.cli.main import main
+def refused(towernet):
+    """Run the command and look at the one line it ends with."""
 
     def check(words, exit_code, message):
-        capfd.readouterr()
-        found = main([str(word) for word in words])
-        printed = capfd.readouterr().err
-        assert found == exit_code, printed
-        assert "Traceback" not in printed
-        lines = printed.strip().splitlines()
+        done = towernet(*words)
+        assert done.returncode == exit_code, done.stderr
+        assert "Traceback" not in done.stderr
+        lines = done.stderr.strip().splitlines()
         errors = [line for line in lines if line.startswith("error: ")]
-        assert len(errors) == 1, printed
+        assert len(errors) == 1, done.stderr
         assert message in errors[0]
         assert lines[-1] == errors[0]
 
@@ -147,16 +145,15 @@ def test_predicting_without_a_run(refused, photos, tmp_path):
 def test_an_unexpected_error_is_one_line_and_a_log(photos, tmp_path):
     """A real bug of ours: a module of the package that is broken."""
     package = tmp_path / "broken"
-    shutil.copytree(os.path.dirname(__import__("towernet").__file__), package / "towernet")
+    shutil.copytree(Path(__import__("towernet").__file__).parent, package / "towernet")
     (package / "towernet" / "data" / "source.py").write_text("1 / 0\n")
     done = run_towernet("check", photos, env=os.environ | {"PYTHONPATH": str(package)})
     assert done.returncode == 70
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: ZeroDivisionError")
-    log = line.rsplit(" ", 1)[1]
-    with open(log) as stream:
-        assert "Traceback" in stream.read()
-    os.unlink(log)
+    log = Path(line.rsplit(" ", 1)[1])
+    assert "Traceback" in log.read_text()
+    log.unlink()
 
 
 def test_help_shows_an_example():

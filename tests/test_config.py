@@ -58,7 +58,7 @@ def test_a_wrong_value_is_one_sentence(train, message):
 def test_an_unknown_key_is_refused_with_the_nearest_known_one(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[train]\nlearning_rat = 0.1\n")
-    with pytest.raises(UnknownNameError, match="'learning_rat'. Did you mean 'learning_rate'?"):
+    with pytest.raises(UnknownNameError, match=r"'learning_rat'\. Did you mean 'learning_rate'\?"):
         load_recipe(str(path))
 
 
@@ -72,7 +72,9 @@ def test_a_recipe_that_is_not_toml_or_not_there_is_refused(tmp_path):
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest_known_one():
-    with pytest.raises(UnknownNameError, match="no recipe is called 'quik'. Did you mean 'quick'?"):
+    with pytest.raises(
+        UnknownNameError, match=r"no recipe is called 'quik'\. Did you mean 'quick'\?"
+    ):
         load_recipe("quik")
 
 

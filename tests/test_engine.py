@@ -292,7 +292,7 @@ def test_norms_biases_and_gates_are_not_decayed_unless_the_notebook_says_so():
     default = decayed("default")
     assert set(default) == set(names.values())
     for name, parameter in model.named_parameters():
-        is_kernel = parameter.ndim == 4 and parameter.shape[0] > 1 or parameter.ndim == 2
+        is_kernel = (parameter.ndim == 4 and parameter.shape[0] > 1) or parameter.ndim == 2
         assert (default[name] > 0) == is_kernel, name
     assert set(decayed("notebook").values()) == {2e-4}
 

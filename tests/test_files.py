@@ -16,7 +16,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         stream.write(b"new")
         raise RuntimeError("half way")
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["kept.txt"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["kept.txt"]
 
 
 def test_a_write_in_place_would_be_noticed(tmp_path):

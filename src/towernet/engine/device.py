@@ -154,7 +154,8 @@ def _self_test(policy: Policy) -> tuple[Tensor, float]:
             x = F.conv2d(x, layers[3])
             loss = F.group_norm(x, 1).float().square().mul(x.float().sigmoid()).mean()
         gradients: tuple[Tensor, ...] = torch.autograd.grad(loss, layers)
-        return torch.cat([gradient.float().flatten() for gradient in gradients]).cpu()
+        flat: Tensor = torch.cat([gradient.float().flatten() for gradient in gradients])
+        return flat.cpu()
 
     answer = step()
     step()

@@ -1,0 +1,38 @@
+"""What the benchmarks share: where the image sets are, how a result is written, the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from towernet import files
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def data_set(name: str) -> Path:
+    """Return an image set's path; end with a sentence where there is none."""
+    folder = os.environ.get("TOWERNET_DATA")
+    if not folder:
+        sys.exit("error: TOWERNET_DATA names no folder of image sets; set it and run this again")
+    path = Path(folder) / name
+    if not path.exists():
+        sys.exit(f"error: {name} is not in the folder TOWERNET_DATA names; put it there")
+    return path
+
+
+def write_result(name: str, result: dict[str, Any]) -> None:
+    """Write a result beside the benchmarks, with the commit and the command."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=RESULTS, capture_output=True, text=True, check=False,
+    ).stdout.strip()  # fmt: skip
+    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    path = RESULTS / f"{name}.json"
+    files.write_json(path, result | {"commit": commit, "command": command, "date": files.now()})
+    print(json.dumps(result, indent=2, default=str)[:2000])
+    print(f"written to benchmarks/results/{path.name}")

@@ -1,0 +1,60 @@
+"""The four networks on an image set, end to end through the command; resumable.
+
+python benchmarks/compare_sets.py caltech16 sign-digits --minutes 4
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from _common import data_set, write_result
+
+
+def towernet(*words: object) -> str:
+    """Run the command, its progress on this terminal; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "towernet", *map(str, words)],
+        stdout=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        sys.exit(done.returncode)
+    return done.stdout
+
+
+def checked(name: str) -> dict[str, Any]:
+    start = time.perf_counter()
+    words = ("check", data_set(f"{name}.zip"), "--out", f"runs/check-{name}", "--json")
+    found: dict[str, Any] = json.loads(towernet(*words))
+    return found | {"seconds": time.perf_counter() - start}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="+", help="caltech16, sign-digits …: NAME.zip is compared.")
+    parser.add_argument("--minutes", type=float, default=4.0, help="Of one network.")
+    parser.add_argument("--check-only", action="store_true", help="Open no test split.")
+    args = parser.parse_args()
+    for name in args.names:
+        check = checked(name)
+        write_result(f"check-{name}", check)
+        if args.check_only:
+            continue
+        folder = Path("runs") / f"benchmark-{name}"
+        towernet(
+            "compare", data_set(f"{name}.zip"), "--minutes", args.minutes, "--out", folder
+        )  # fmt: skip
+        conclusion = json.loads((folder / "results.json").read_text())
+        conclusion["made"]["command"] = (
+            f"towernet compare {name}.zip --minutes {args.minutes:g} --out {folder}"
+        )
+        write_result(f"compare-{name}", conclusion)
+
+
+if __name__ == "__main__":
+    main()
