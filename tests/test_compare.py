@@ -223,6 +223,7 @@ def test_train_resumes_to_the_bit_through_the_command(towernet, photos, tmp_path
     record = json.loads((whole / "run.json").read_text())
     stopped.mkdir()
     (stopped / "run.json").write_text(json.dumps(record | {"status": "running"}))
+    shutil.copy(whole / "samples.parquet", stopped)
     process = start("train", "--resume", stopped)
     while not (stopped / "metrics.jsonl").exists():
         assert process.poll() is None

@@ -97,7 +97,7 @@ def test_a_run_stopped_after_any_step_and_resumed_ends_in_the_same_bytes(run, tm
         def __init__(self, stop, last):
             self.switch, self.last = stop, last
 
-        def step(self, step, loss, images_per_second):
+        def step(self, step, loss, accuracy, images_per_second):
             if step >= self.last:
                 self.switch.exit_code = INTERRUPTED
 

@@ -64,3 +64,8 @@ class Interrupted(TowernetError):
     def __init__(self, message: str, exit_code: int = INTERRUPTED) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def in_one_line(error: BaseException) -> str:
+    """Write an error that is not ours in one line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"

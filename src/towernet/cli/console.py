@@ -51,7 +51,7 @@ class Screen(Watcher):
         self.bars: Progress | None = None
         self.task: Any = None
         self.name = ""
-        self.num_steps = 0
+        self.num_steps = self.steps_per_epoch = 0
         self.began_step = 0
         self.began = self.last_line = time.monotonic()
         self.counting = ""
@@ -61,10 +61,10 @@ class Screen(Watcher):
         self._stop_counting()
         self.console.print(escape(text))
 
-    def begin(self, name: str, step: int, num_steps: int) -> None:
+    def begin(self, name: str, step: int, num_steps: int, steps_per_epoch: int) -> None:
         """Start a run's bar."""
         self._stop_counting()
-        self.name, self.num_steps = name, num_steps
+        self.name, self.num_steps, self.steps_per_epoch = name, num_steps, steps_per_epoch
         self.began = self.last_line = time.monotonic()
         self.began_step = step
         if self.live:
@@ -74,9 +74,13 @@ class Screen(Watcher):
                 escape(name), total=num_steps, completed=step, figures=""
             )
 
-    def step(self, step: int, loss: float, images_per_second: float) -> None:
+    def step(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
         """Move the run's bar."""
-        figures = f"loss {loss:.3f}  {images_per_second:.0f} images/s"
+        epoch, num_epochs = (num / self.steps_per_epoch for num in (step, self.num_steps))
+        figures = (
+            f"epoch {epoch:.1f}/{num_epochs:.3g}  loss {loss:.3f}  accuracy {100 * accuracy:.0f} %"
+            f"  {images_per_second:.0f} images/s"
+        )
         if self.bars is not None:
             self.bars.update(self.task, completed=step, figures=figures)
         elif time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:

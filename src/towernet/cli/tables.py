@@ -12,7 +12,7 @@ from rich.table import Table
 WIDTH_OF_A_FILE = 120
 
 
-def count_words(number: float) -> str:
+def count_words(number: int | float) -> str:
     """Write a large count in three digits.
 
     Example:

@@ -119,7 +119,7 @@ def in_time(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours"
 
 
-def in_bytes(num_bytes: float) -> str:
+def in_bytes(num_bytes: int | float) -> str:
     """Write a size for a person."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if num_bytes < 1000:

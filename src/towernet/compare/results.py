@@ -248,12 +248,14 @@ def _network(
     majority_accuracy = _majority_accuracy(dataset)
     if num_epochs < 1:
         row["status"] = "not_enough_time"
-        row["reason"] = f"had not enough time: it saw {num_epochs:.0%} of the training images, once"
+        row["reason"] = (
+            f"had not enough time: it saw {100 * num_epochs:.0f} % of the training images, once"
+        )
     elif accuracy <= majority_accuracy:
         row["status"] = "did_not_learn"
         row["reason"] = (
             "did not learn under this recipe: always naming the commonest class is right for"
-            f" {majority_accuracy:.1%}"
+            f" {100 * majority_accuracy:.1f} %"
         )
     return row
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -32,7 +33,7 @@ from towernet.engine.device import choose_policy
 from towernet.engine.runlog import Watcher
 from towernet.engine.stop import StopSwitch
 from towernet.engine.train import Plan, train
-from towernet.errors import Interrupted, TrainingError
+from towernet.errors import Interrupted, TowernetError, TrainingError, in_one_line
 from towernet.models.catalogue import check_size
 
 
@@ -243,8 +244,14 @@ class Comparison:
             raise Interrupted(f"{error}: say the same command again", error.exit_code) from None
         except TrainingError as error:
             return str(error)
-        except (RuntimeError, MemoryError) as error:
-            return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
+        except TowernetError:
+            raise
+        except Exception as error:
+            # Whatever a network raises costs that network alone; the log keeps the rest.
+            log = self.folder / "failures.log"
+            before = log.read_text(encoding="utf-8") if log.exists() else ""
+            files.write_text(log, before + traceback.format_exc())
+            return f"it raised {in_one_line(error)}; {log.name} has the details"
         return None
 
 

@@ -48,7 +48,8 @@ def wilson(accuracy: float, num_images: int) -> tuple[float, float]:
     from statsmodels.stats.proportion import proportion_confint
 
     low, high = proportion_confint(accuracy * num_images, num_images, method="wilson")
-    return float(low), float(high)
+    # Rounding must not leave a perfect score outside its own interval.
+    return min(float(low), accuracy), max(float(high), accuracy)
 
 
 def mcnemar_p(right_N: npt.NDArray[np.bool_], other_right_N: npt.NDArray[np.bool_]) -> float:

@@ -82,7 +82,7 @@ def remarks(results: dict[str, Any]) -> list[str]:
                 f" on the final split {ranked[0]['name']} came first. The two disagree, so take"
                 " neither as settled."
             )
-    if results["num_runs"] == 1 and results["kind"] == "comparison":
+    if ranked and results["num_runs"] == 1 and results["kind"] == "comparison":
         said.append(
             "With one run each this speaks of these trained models, not of the networks:"
             " another seed can change the order. Give --runs for more."

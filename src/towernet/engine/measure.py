@@ -16,6 +16,7 @@ from towernet.engine.batches import make_batch, steps_per_epoch
 from towernet.engine.device import Policy
 from towernet.engine.evaluate import BATCH_SIZE, predict_logits
 from towernet.engine.step import average_weights, make_optimizer, train_step
+from towernet.errors import TowernetError, TrainingError, in_one_line
 from towernet.models.catalogue import build
 from towernet.models.summary import count_parameters, multiply_adds
 
@@ -46,7 +47,23 @@ class Cost:
 
 
 def measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
-    """Take a few real steps with a throw-away network, and evaluate a batch with it."""
+    """Take a few real steps with a throw-away network, and evaluate a batch with it.
+
+    Raises:
+        TrainingError: the network cannot take a step: memory, or a size it does not bear.
+    """
+    try:
+        return _measure(config, dataset, policy)
+    except TowernetError:
+        raise
+    except Exception as error:
+        raise TrainingError(
+            f"{config.model} cannot take a step here ({in_one_line(error)});"
+            " give a smaller --batch-size or another --size, or leave it out"
+        ) from error
+
+
+def _measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
     contract, recipe = dataset.contract, config.recipe
     model = policy.place(build(config.model, len(contract.class_names), contract.size_px))
     optimizer = make_optimizer(model, recipe.train, config.model)

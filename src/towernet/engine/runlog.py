@@ -22,11 +22,11 @@ class Watcher:
     def count(self, what: str, done: int, total: int) -> None:
         """So many files are done: the `progress` of the data functions."""
 
-    def begin(self, name: str, step: int, num_steps: int) -> None:
+    def begin(self, name: str, step: int, num_steps: int, steps_per_epoch: int) -> None:
         """A run starts, or goes on, at a step."""
 
-    def step(self, step: int, loss: float, images_per_second: float) -> None:
-        """A step was taken."""
+    def step(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
+        """A step was taken; the accuracy is the epoch's so far, on augmented images."""
 
     def epoch(self, row: dict[str, Any]) -> None:
         """An epoch was evaluated."""

@@ -227,7 +227,7 @@ def _loop(
 
     num_steps_epoch = steps_per_epoch(len(dataset.train), recipe.train.batch_size)
     log = RunLog(folder, state.num_epochs_logged)
-    watcher.begin(config.model, state.step, plan.num_steps)
+    watcher.begin(config.model, state.step, plan.num_steps, num_steps_epoch)
     unread: list[tuple[int, float, Tensor, Tensor, int]] = []
 
     def read_losses() -> float:
@@ -287,8 +287,10 @@ def _loop(
                 state.step += 1
                 num_images_now += len(labels)
                 if len(unread) >= NUM_STEPS_UNREAD[policy.device]:
+                    latest_loss = read_losses()
                     seconds = time.perf_counter() - started
-                    watcher.step(state.step, read_losses(), num_images_now / seconds)
+                    accuracy = state.num_correct / state.num_seen
+                    watcher.step(state.step, latest_loss, accuracy, num_images_now / seconds)
                 # At an epoch's end it is evaluated first, and then stopped.
                 if stop.exit_code and state.step % num_steps_epoch and state.step < plan.num_steps:
                     read_losses()
