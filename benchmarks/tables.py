@@ -109,14 +109,15 @@ def table(name: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="Change nothing; exit 1 if it would.")
+    parser.add_argument("--readme", type=Path, default=README)
     args = parser.parse_args()
-    before = README.read_text(encoding="utf-8")
+    before = args.readme.read_text(encoding="utf-8")
     after = MARKED.sub(lambda found: f"{found[1]}{table(found[2])}\n{found[3]}", before)
     if after != before and args.check:
         print("error: README.md's tables are not those of benchmarks/results; run this script")
         return 1
     if not args.check:
-        files.write_text(README, after)
+        files.write_text(args.readme, after)
     return 0
 
 

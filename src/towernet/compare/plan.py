@@ -115,7 +115,7 @@ def in_time(seconds: float) -> str:
     if seconds < 100:
         return f"{max(seconds, 1):.0f} seconds"
     if seconds < 100 * 60:
-        return f"{seconds / 60:.0f} minutes"
+        return f"{seconds / 60:.2g} minutes"
     return f"{seconds / 3600:.1f} hours"
 
 

@@ -1,0 +1,84 @@
+"""The README's commands and code run, and its tables are those of the results."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import TINY_NETWORK
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+# What the README leaves to the defaults is made small here; an option given twice counts last.
+SMALL = {
+    "compare": ["--models", TINY_NETWORK, "--epochs", "8", "--size", "64", "--batch-size", "8"],
+    "train": ["--epochs", "2", "--size", "64", "--batch-size", "8"],
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture
+def like_the_readme(photos, tmp_path, monkeypatch):
+    """A working folder with photos/, one class of it called cat."""
+    shutil.copytree(photos, tmp_path / "photos")
+    (tmp_path / "photos" / "lying").rename(tmp_path / "photos" / "cat")
+    (tmp_path / "photos" / "cat" / "00.png").rename(tmp_path / "photos" / "cat" / "001.jpg")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_its_commands_and_its_python_run(like_the_readme, towernet):
+    commands = [
+        shlex.split(line, comments=True)
+        for block in blocks("sh")
+        for line in block.splitlines()
+        if line.strip()
+    ]
+    assert {words[1] for words in commands} >= {"check", "compare", "predict", "train"}
+    for _, verb, *words in commands:
+        small = [] if "--resume" in words else SMALL.get(verb, [])
+        done = towernet(verb, *words, *small)
+        assert done.returncode == 0, (verb, words, done.stderr)
+    (code,) = blocks("python")
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_every_make_target_it_names_exists():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"make (\w+)", README):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_file_it_names_exists():
+    for path in re.findall(r"(?:docs|benchmarks|src)/[\w/.]+\w", README):
+        assert (ROOT / path).exists(), path
+
+
+def check_tables(readme: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "tables.py", "--check"]
+        + ([] if readme is None else ["--readme", str(readme)]),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_its_tables_are_those_of_the_results():
+    done = check_tables()
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_table_that_was_edited_by_hand_is_noticed(tmp_path):
+    edited = tmp_path / "README.md"
+    edited.write_text(re.sub(r"(\| towernet \| )\d+", r"\g<1>99", README), encoding="utf-8")
+    assert edited.read_text(encoding="utf-8") != README
+    assert check_tables(edited).returncode == 1
