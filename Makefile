@@ -4,16 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test long lint types format clean
+.PHONY: demo test lint types format clean
 
 demo: $(READY)  ## the main job on the embedded default: four networks, 40 seconds each
 	$(BIN)/towernet compare digits --size 128 --images-per-class 40 --minutes 0.67 --out runs/demo
 
 test: $(READY)  ## the tests; those on the larger image sets need TOWERNET_DATA
-	$(BIN)/python -m pytest -m "not long"
-
-long: $(READY)  ## the proofs that take minutes
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -28,7 +28,7 @@ def data_set(name: str) -> Path:
 def write_result(name: str, result: dict[str, Any]) -> None:
     """Write a result beside the benchmarks, with the commit and the command."""
     commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
+        ["git", "describe", "--always", "--dirty"],
         cwd=RESULTS, capture_output=True, text=True, check=False,
     ).stdout.strip()  # fmt: skip
     command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])

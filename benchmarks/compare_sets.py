@@ -46,6 +46,8 @@ def main() -> None:
         if args.check_only:
             continue
         folder = Path("runs") / f"benchmark-{name}"
+        if (folder / "results.json").exists():
+            sys.exit(f"error: {folder} is finished, maybe by another commit; move it away")
         towernet(
             "compare", data_set(f"{name}.zip"), "--minutes", args.minutes, "--out", folder
         )  # fmt: skip

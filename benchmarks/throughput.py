@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,6 +38,7 @@ from towernet.engine.step import make_optimizer, train_step
 from towernet.engine.train import initial_model
 
 BATCH_SIZE = 32
+SECONDS_TO_FILL_THE_QUEUE = 3.0
 
 
 class PlainShuffleAttention(nn.Module):
@@ -119,6 +120,16 @@ class DecodingDataset(Dataset[tuple[Tensor, int]]):
         return x.permute(2, 0, 1).contiguous(), self.labels[i]
 
 
+def rounds(step: Callable[[], None], steps: int) -> Iterator[float]:
+    """Yield images per second of one round of steps after another, the first step not counted."""
+    step()
+    while True:
+        start = time.perf_counter()
+        for _ in range(steps):
+            step()
+        yield steps * BATCH_SIZE / (time.perf_counter() - start)
+
+
 def plain_rounds(paths: list[Path], labels: list[int], size_px: int, steps: int, workers: int
                  ) -> Iterator[float]:  # fmt: skip
     """Yield images per second of one round after another, epochs running on."""
@@ -141,12 +152,7 @@ def plain_rounds(paths: list[Path], labels: list[int], size_px: int, steps: int,
         F.cross_entropy(model(images), wanted).backward()
         optimizer.step()
 
-    step()
-    while True:
-        start = time.perf_counter()
-        for _ in range(steps):
-            step()
-        yield steps * BATCH_SIZE / (time.perf_counter() - start)
+    yield from rounds(step, steps)
 
 
 def our_rounds(dataset: Any, policy: Any, steps: int) -> Iterator[float]:
@@ -170,12 +176,7 @@ def our_rounds(dataset: Any, policy: Any, steps: int) -> Iterator[float]:
         images, labels = next(stream)
         train_step(model, optimizer, images, labels, label_smoothing=0.0, policy=policy)
 
-    step()
-    while True:
-        start = time.perf_counter()
-        for _ in range(steps):
-            step()
-        yield steps * BATCH_SIZE / (time.perf_counter() - start)
+    yield from rounds(step, steps)
 
 
 def peak_memory_mib(data: Path) -> float:
@@ -202,7 +203,7 @@ def peak_memory_mib(data: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=8, help="Steps in one round.")
+    parser.add_argument("--steps", type=int, default=16, help="Steps in one round.")
     parser.add_argument("--workers", type=int, default=2, help="Of the plain program's loader.")
     args = parser.parse_args()
 
@@ -221,6 +222,9 @@ def main() -> None:
     for _ in range(args.rounds):
         for name, stream in streams.items():
             speeds[name].append(next(stream))
+            # The loader's processes fill their queue, which the plain program's next round gets
+            # for nothing, and then rest: they must not decode during the other's round.
+            time.sleep(SECONDS_TO_FILL_THE_QUEUE)
             print(f"{name}: {speeds[name][-1]:.1f} images/s", flush=True)
     ratios = [ours / plain for ours, plain in zip(speeds["towernet"], speeds["plain"], strict=True)]
     write_result(

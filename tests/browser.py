@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ def open_page(
 ) -> Iterator[Visit]:
     """Open a file or an address headless; without a Chromium the test is skipped, with a word."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None and os.environ.get("TOWERNET_BROWSER") == "required":
+        pytest.fail("TOWERNET_BROWSER is 'required' and there is no Chromium")
     if found is None:
         pytest.skip("no Chromium here: install the distribution's package chromium")
     from playwright.sync_api import sync_playwright

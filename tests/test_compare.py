@@ -54,9 +54,7 @@ def test_it_ends_with_a_ranking_a_winner_and_a_report(finished):
     folder, done = finished
     results = results_of(folder)
     assert {network["name"] for network in results["networks"]} == {TINY_NETWORK, OTHER_NETWORK}
-    assert results["num_images"] == {"train": 27, "validation": 7, "test": 8} or (
-        sum(results["num_images"].values()) == 42
-    )
+    assert results["num_images"] == {"train": 27, "validation": 6, "test": 9}
     for network in results["networks"]:
         assert len(network["trials"]) == 3
         assert network["accuracy"] == pytest.approx(
@@ -93,6 +91,59 @@ def test_other_options_are_refused_with_the_difference(towernet, finished, photo
     assert other.returncode == 2
     assert "was begun with other choices (seed: 0 → 3)" in other.stderr
     assert other.stderr.strip().splitlines()[-1].startswith("error: ")
+
+
+def test_another_device_is_refused_with_the_difference(towernet, finished, photos):
+    folder, _ = finished
+    other = towernet("compare", photos, *WORDS, "--out", folder, "--device", "cuda")
+    assert other.returncode == 2
+    assert "(device: cpu → cuda)" in other.stderr
+
+
+def test_a_folder_that_holds_something_else_is_refused(towernet, finished, photos):
+    folder, _ = finished
+    run_folder = next((folder / "runs").iterdir())
+    before = (run_folder / "samples.parquet").read_bytes()
+    other = towernet("compare", photos, *WORDS, "--out", run_folder)
+    assert other.returncode == 2
+    assert "is not empty and holds no comparison" in other.stderr
+    assert (run_folder / "samples.parquet").read_bytes() == before
+    among = towernet("compare", photos, *WORDS, "--out", photos / "results")
+    assert among.returncode == 2
+    assert "would lie among the images" in among.stderr
+    assert not (photos / "results").exists()
+
+
+def test_results_said_again_after_a_kill_do_not_depend_on_the_threads(
+    towernet, finished, photos, tmp_path
+):
+    import torch
+
+    folder, _ = finished
+    again = Path(shutil.copytree(folder, tmp_path / "again"))
+    (again / "results.json").unlink()
+    for path in again.rglob("predictions.parquet"):
+        path.unlink()
+    torch.set_num_threads(1)
+    assert towernet("compare", photos, *WORDS, "--out", again).returncode == 0
+    assert exact_files(again) == exact_files(folder)
+
+
+def test_a_device_that_is_gone_fails_no_network(towernet, finished, photos, tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has the device")
+    folder, _ = finished
+    moved = Path(shutil.copytree(folder, tmp_path / "moved"))
+    (moved / "results.json").unlink()
+    protocol = moved / "protocol.toml"
+    protocol.write_text(protocol.read_text().replace('device = "cpu"', 'device = "cuda"'))
+    ledger = (moved / "ledger.jsonl").read_bytes()
+    done = towernet("compare", photos, *WORDS, "--out", moved)
+    assert done.returncode in (2, 4)
+    assert "cuda" in done.stderr
+    assert (moved / "ledger.jsonl").read_bytes() == ledger
 
 
 def test_other_images_are_refused(towernet, finished, own_photos):
@@ -239,6 +290,24 @@ def test_train_resumes_to_the_bit_through_the_command(towernet, photos, tmp_path
     assert results_of(stopped) == results_of(whole)
     assert (stopped / "report.html").exists()
     assert not (stopped / "last").exists()
+    idle = towernet("train", "--resume", whole, "--epochs", 50)
+    assert idle.returncode == 2
+    assert "--epochs has no effect with --resume; leave it out" in idle.stderr
     refused = towernet("train", photos, *words, "--out", whole)
     assert refused.returncode == 2
     assert "already holds a run; go on with it by --resume" in refused.stderr
+
+
+def test_a_signal_before_training_ends_the_command_at_once(photos, tmp_path):
+    process = start("compare", photos, *WORDS, "--out", tmp_path / "out")
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "self-test" in line:  # the dry run comes next
+            process.send_signal(signal.SIGTERM)
+            break
+    lines += process.stderr.read().splitlines()
+    process.stderr.close()
+    assert process.wait() == 143
+    assert lines[-1] == "error: stopped as asked; what was finished is kept"

@@ -42,6 +42,9 @@ def test_naming_one_budget_takes_the_other_away():
         ({"label_smoothing": 1.0}, "train.label_smoothing is 1.0; give less than 1"),
         ({"momentum": -0.5}, "train.momentum is -0.5; give at least 0"),
         ({"learning_rate": 0.0}, "train.learning_rate is 0.0; give more than 0"),
+        ({"learning_rate": 0}, "train.learning_rate is 0; give more than 0"),
+        ({"minutes": float("inf")}, "train.minutes is inf; give a finite number"),
+        ({"trial_factors": []}, "train.trial_factors is []; give at least 1"),
         ({"schedule": "step"}, "train.schedule is 'step'; give 'cosine' or 'notebook'"),
         (
             {"epochs": 3, "minutes": 2.0},

@@ -18,9 +18,10 @@ from towernet.registry import unknown_name
 
 Model = TypeVar("Model", bound=BaseModel)
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-class _Frozen(BaseModel, frozen=True, extra="forbid"):
+class _Frozen(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """A choice is made once, and an unknown key is an error."""
 
 
@@ -44,10 +45,8 @@ class DataConfig(_Frozen):
         description="every_fifth: the notebook's, file i of a class is held out when i % 5 == 0;"
         " there is no test split then.",
     )
-    validation_fraction: Fraction = Field(
-        0.16, description="Share of images that choose the epoch."
-    )
-    test_fraction: Fraction = Field(0.20, description="Share of images locked away until the end.")
+    validation_fraction: Share = Field(0.16, description="Share of images that choose the epoch.")
+    test_fraction: Share = Field(0.20, description="Share of images locked away until the end.")
     normalise: Literal["measured", "notebook"] = Field(
         "measured",
         description="measured: mean and std of the training split. notebook: its constants,"
@@ -118,6 +117,7 @@ class TrainConfig(_Frozen):
     )
     trial_factors: tuple[PositiveFloat, ...] = Field(
         (1 / 3, 1.0, 3.0),
+        min_length=1,
         description="A comparison tries learning_rate times each of these for every network.",
     )
     trial_share: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -224,7 +224,7 @@ def _wanted(error: Any) -> str:
     """Say what pydantic would have taken."""
     limits = error.get("ctx", {})
     match error["type"]:
-        case "greater_than" if isinstance(error["input"], int) and limits["gt"] == 0:
+        case "greater_than" if isinstance(limits["gt"], int) and limits["gt"] == 0:
             return "give at least 1"
         case "greater_than":
             return f"give more than {limits['gt']:g}"
@@ -256,3 +256,23 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
     if isinstance(before, list | tuple) and isinstance(now, list | tuple):
         before, now = list(before), list(now)  # JSON and TOML know no tuples
     return [] if before == now else [f"{name}: {before} → {now}"]
+
+
+def refuse_changes(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to go on with what was begun with other choices, or by other versions.
+
+    Raises:
+        ConfigError: with each key that differs; `versions` are told apart from choices.
+    """
+    before, now = dict(before), dict(now)
+    versions = differences(before.pop("versions", {}), now.pop("versions", {}))
+    if changed := differences(before, now):
+        raise ConfigError(
+            f"{folder} was begun with other choices ({'; '.join(changed)});"
+            " say the same again to go on, or choose another --out"
+        )
+    if versions:
+        raise ConfigError(
+            f"{folder} was begun by other versions ({'; '.join(versions)}), which give other bits;"
+            " install those again to go on, or choose another --out"
+        )

@@ -69,3 +69,22 @@ class Interrupted(TowernetError):
 def in_one_line(error: BaseException) -> str:
     """Write an error that is not ours in one line."""
     return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
+
+
+def shown(name: str) -> str:
+    r"""Return a name fit for one line of a terminal or a message.
+
+    Example:
+        >>> print(shown("two\nlines"), shown("caf\udce9"))
+        two\nlines caf\xe9
+    """
+    if name.isprintable():
+        return name
+    return "".join(
+        character
+        if character.isprintable()
+        else f"\\x{ord(character) - 0xDC00:02x}"
+        if "\udc80" <= character <= "\udcff"
+        else character.encode("unicode_escape").decode()
+        for character in name
+    )

@@ -35,7 +35,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         with os.fdopen(descriptor, "wb") as stream:
             yield stream
             stream.flush()
-            os.fchmod(stream.fileno(), 0o644)
+            os.fchmod(stream.fileno(), 0o666 & ~_umask())
             os.fsync(stream.fileno())
         temporary.replace(path)
         temporary = None
@@ -50,6 +50,13 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """Return the process's mask of permissions; there is no way to read it but to set it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _fsync_folder(folder: Path) -> None:
@@ -150,6 +157,11 @@ def lock(path: Path, *, holder: str, wait: bool = False) -> Iterator[None]:
                 f"{holder} is in use by {stream.read().strip() or 'another process'};"
                 " wait for it to end or choose another --out"
             ) from None
+        except OSError as error:
+            raise EnvironmentFault(
+                f"{path} cannot be locked: {error.strerror};"
+                " write to a local disk (--out; for the cache, TOWERNET_CACHE)"
+            ) from error
         stream.truncate(0)
         stream.write(f"process {os.getpid()} on {socket.gethostname()} since {now()}")
         stream.flush()

@@ -74,7 +74,7 @@ def load_run(folder: Path, policy: Policy | None = None) -> Predictor:
         contract = Contract.from_json(record["contract"])
         name = record["config"]["model"]
         channels_last = record.get("plan", {}).get("policy", {}).get("channels_last", False)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder / 'run.json'} is damaged ({error}); train again") from error
     tensors, _ = read_weights(folder / "best.safetensors")
     policy = policy or Policy("cpu", "float32", channels_last, torch.get_num_threads(), "predict")

@@ -66,7 +66,7 @@ def check(
     num_workers = options.num_workers(workers)
     source = open_source(data, layout=layout, skip_empty=skip_empty, progress=screen.count)
     table = data_check.check(source, workers=num_workers, progress=screen.count)
-    folder = out or options.default_out("check", source.name)
+    folder = options.out_folder(out, data, "check", source.name)
     written = [folder / "samples.parquet"]
     write_table(written[0], table)
     if (table.status == USED).any():

@@ -49,7 +49,7 @@ def compare(
     from towernet.report.pictures import pictures
 
     screen = Screen()
-    source = open_source(data, layout=layout, skip_empty=skip_empty)
+    source = open_source(data, layout=layout, skip_empty=skip_empty, progress=screen.count)
     screen.say(source.reading)
     names = tuple(dict.fromkeys(name.strip() for name in models.split(",") if name.strip()))
     resolved = options.resolve_recipe(
@@ -73,7 +73,7 @@ def compare(
         },
         where="the command line",
     )
-    folder = out or options.default_out("compare", source.name)
+    folder = options.out_folder(out, data, "compare", source.name)
     with StopSwitch() as stop:
         conclusion = run_comparison(
             request,

@@ -98,6 +98,8 @@ class Screen(Watcher):
     def epoch(self, row: dict[str, Any]) -> None:
         """Print an epoch's line. Short epochs share the line of the last one shown."""
         last = row["step"] == self.num_steps
+        if self.bars is not None:
+            self.bars.update(self.task, completed=row["step"])
         if last or time.monotonic() - self.last_line > (
             2.0 if self.live else SECONDS_BETWEEN_LINES
         ):

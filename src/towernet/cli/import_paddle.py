@@ -22,7 +22,7 @@ def import_paddle(
     Example: towernet import-paddle best_model.pdparams --classes classes.txt --out runs/original
     """
     from towernet import files
-    from towernet.config import RunConfig, load_recipe, override
+    from towernet.config import RunConfig, load_recipe
     from towernet.data.contract import Contract
     from towernet.data.prepare import NOTEBOOK_MEAN, NOTEBOOK_STD
     from towernet.engine.checkpoint import write_weights
@@ -34,7 +34,7 @@ def import_paddle(
     state = towernet_state_dict(read_pdparams(parameters))
     _require_as_many(class_names, len(state["head.bias"]), classes, parameters)
 
-    recipe = override(load_recipe("notebook"), data={"size_px": 256, "resize": "squash_linear"})
+    recipe = load_recipe("notebook")
     config = RunConfig(model="towernet", recipe_name="notebook", recipe=recipe)
     contract = Contract(
         class_names, recipe.data.size_px, recipe.data.resize, NOTEBOOK_MEAN, NOTEBOOK_STD

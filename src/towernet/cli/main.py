@@ -20,7 +20,7 @@ from towernet.cli.import_paddle import import_paddle
 from towernet.cli.models import models, summary
 from towernet.cli.predict import predict
 from towernet.cli.train import train
-from towernet.errors import INTERRUPTED, UNEXPECTED, USAGE, TowernetError
+from towernet.errors import ENVIRONMENT, INTERRUPTED, UNEXPECTED, USAGE, TowernetError, shown
 
 app = typer.Typer(
     add_completion=False,
@@ -64,7 +64,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except TowernetError as error:
         return _fail(str(error), error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        return _fail("stopped at once; saying the same command again goes on", INTERRUPTED)
+        return _fail("stopped at once; what was finished is kept", INTERRUPTED)
+    except MemoryError:
+        return _fail("memory ran out; give a smaller --batch-size or --size", ENVIRONMENT)
     except TyperException as error:
         if not (said := error.format_message().rstrip(".")):
             return USAGE  # no verb: the help has been shown
@@ -78,7 +80,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, exit_code: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {shown(' '.join(message.split()))}", file=sys.stderr)
     return exit_code
 
 

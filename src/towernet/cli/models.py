@@ -52,7 +52,7 @@ def models(
     console.print(table)
     for row in rows:
         if row["problem"] is not None:
-            console.print(row["problem"], soft_wrap=True)
+            console.print(escape(row["problem"]), soft_wrap=True)
     console.print(
         "Multiply-adds are those of convolutions and matrix products, for one image."
         " timm:<name> names any network of the package timm, where it is installed.",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,6 +58,8 @@ def num_workers(workers: int | None) -> int:
 
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers is {workers}; give at least 1")
+    if workers is None and hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
     return workers or os.cpu_count() or 1
 
 
@@ -81,8 +85,38 @@ def resolve_recipe(
     )
 
 
-def default_out(kind: str, *parts: str) -> Path:
-    """Return the folder a result goes to when none is named, the same for the same words."""
-    return Path("runs") / "-".join(
-        [kind, *(part.replace(":", "_").replace("/", "_") for part in parts)]
-    )
+def out_folder(out: Path | None, data: str, *parts: str) -> Path:
+    """Return the folder a result goes to: the one named, or the same for the same words.
+
+    Raises:
+        ConfigError: it lies among the images, and would be read as one of them next time.
+    """
+    from towernet.errors import ConfigError
+
+    names = [part.replace(":", "_").replace("/", "_") for part in parts]
+    folder = out or Path("runs") / "-".join(names)
+    images = Path(data)
+    if images.is_dir() and folder.resolve().is_relative_to(images.resolve()):
+        raise ConfigError(f"the output {folder} would lie among the images; give --out elsewhere")
+    return folder
+
+
+def require_defaults(
+    verb: Callable[..., Any], given: dict[str, Any], *, but: tuple[str, ...]
+) -> None:
+    """Refuse options that would change nothing, since the run knows its own.
+
+    Args:
+        verb: The verb, whose signature holds the defaults.
+        given: What it was called with.
+        but: The options that have an effect.
+
+    Raises:
+        ConfigError: naming the first one.
+    """
+    from towernet.errors import ConfigError
+
+    for name, parameter in inspect.signature(verb).parameters.items():
+        if name not in but and given[name] != parameter.default:
+            option = name.replace("_", "-")
+            raise ConfigError(f"--{option} has no effect with --resume; leave it out")

@@ -40,6 +40,7 @@ def train(
 
     Example: towernet train photos/ --model resnet50 --minutes 10
     """
+    given = dict(locals())
     from towernet.cli.console import Screen, the_command
     from towernet.cli.tables import ranking
     from towernet.compare.single import begin_run, resume_run
@@ -55,13 +56,14 @@ def train(
     with StopSwitch() as stop:
         processes = options.num_workers(workers)
         if resume is not None:
+            options.require_defaults(train, given, but=("data", "resume", "workers"))
             folder = resume
             conclusion, source = resume_run(
                 folder, data, workers=processes, watcher=screen, stop=stop
             )
         else:
             assert data is not None
-            source = open_source(data, layout=layout, skip_empty=skip_empty)
+            source = open_source(data, layout=layout, skip_empty=skip_empty, progress=screen.count)
             screen.say(source.reading)
             resolved = options.resolve_recipe(
                 recipe,
@@ -83,7 +85,7 @@ def train(
                 },
                 where="the command line",
             )
-            folder = out or options.default_out(source.name, model)
+            folder = options.out_folder(out, data, source.name, model)
             origin = {
                 "command": the_command(),
                 "source": source.reading,

@@ -15,8 +15,8 @@ from towernet.engine.measure import Cost, measure
 from towernet.errors import ConfigError, EnvironmentFault
 
 BYTES_PER_NUMBER = 4
-# Weights, their average and the momentum, in the two newest states.
-NUM_COPIES_WHILE_TRAINING = 6
+# Weights, their average and the momentum, in two states and the one being written; and a best.
+NUM_COPIES_WHILE_TRAINING = 10
 SPARE_BYTES = 200 * 2**20
 
 

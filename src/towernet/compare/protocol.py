@@ -11,9 +11,9 @@ import tomli_w
 from pydantic import BaseModel, Field, PositiveInt
 
 from towernet import files
-from towernet.config import Recipe, differences
+from towernet.config import Recipe, refuse_changes
 from towernet.engine.device import Policy, versions
-from towernet.errors import ConfigError, DataError
+from towernet.errors import DataError
 
 
 class Request(BaseModel, frozen=True, extra="forbid"):
@@ -61,7 +61,7 @@ class Protocol:
         files.write_text(path, tomli_w.dumps(values))
 
 
-def read_protocol(path: Path, request: Request, fingerprint: str) -> Protocol | None:
+def read_protocol(path: Path, request: Request, fingerprint: str, device: str) -> Protocol | None:
     """Read a protocol written earlier, None when there is none; refuse another request.
 
     Raises:
@@ -83,16 +83,16 @@ def read_protocol(path: Path, request: Request, fingerprint: str) -> Protocol | 
         before_versions = values["versions"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error}); choose another --out") from error
-    changed = differences(
-        {"request": protocol.request.model_dump(mode="json"), "versions": before_versions},
-        {"request": request.model_dump(mode="json"), "versions": versions()},
+    refuse_changes(
+        path.parent,
+        protocol.request.model_dump(mode="json")
+        | {"device": protocol.policy.device, "versions": before_versions},
+        request.model_dump(mode="json")
+        | {
+            "device": protocol.policy.device if device == "auto" else device,
+            "versions": versions(),
+        },
     )
-    if changed:
-        shown = "; ".join(line.removeprefix("request.") for line in changed)
-        raise ConfigError(
-            f"{path.parent} was begun with other choices ({shown});"
-            " say the same again to go on, or choose another --out"
-        )
     if protocol.fingerprint != fingerprint:
         raise DataError(
             f"the images are not those {path.parent} was begun with; put them back,"

@@ -23,7 +23,7 @@ from towernet import files
 from towernet.compare.protocol import Ledger, Protocol
 from towernet.compare.scores import confusion_matrix, macro_f1, per_class, wilson
 from towernet.compare.verdict import remarks, verdict
-from towernet.data.prepare import Dataset
+from towernet.data.prepare import Dataset, Part
 from towernet.data.table import write_frame
 from towernet.engine.batches import steps_per_epoch
 from towernet.engine.device import fp32, hardware, versions
@@ -114,6 +114,8 @@ def _conclude(
     watcher: Watcher,
 ) -> dict[str, Any]:
     """Evaluate every run's kept weights on the final split, in full precision, and rank."""
+    # The thread count changes bits, so it must be the runs' also when nothing is left to train.
+    protocol.policy.apply()
     request, dataset = protocol.request, dataset_of(0)
     networks, measured, correct = [], {}, {}
     for outcome in outcomes:
@@ -143,7 +145,7 @@ def _conclude(
             "validation": len(dataset.validation),
             "test": len(dataset.test),
         },
-        "majority_accuracy": _majority_accuracy(dataset),
+        "majority_accuracy": _majority_accuracy(dataset, dataset.final),
         "size_px": dataset.contract.size_px,
         "recipe": request.recipe_name,
         "seed": request.seed,
@@ -245,25 +247,26 @@ def _network(
         "confusion": total_confusion.tolist(),
         "per_class": per_class(total_confusion, class_names),
     }
-    majority_accuracy = _majority_accuracy(dataset)
+    majority_accuracy = _majority_accuracy(dataset, dataset.validation)
     if num_epochs < 1:
         row["status"] = "not_enough_time"
         row["reason"] = (
             f"had not enough time: it saw {100 * num_epochs:.0f} % of the training images, once"
         )
-    elif accuracy <= majority_accuracy:
+    elif row["validation_accuracy"] <= majority_accuracy:
+        # Judged on validation, as the winner is: the final split decides nothing.
         row["status"] = "did_not_learn"
         row["reason"] = (
             "did not learn under this recipe: always naming the commonest class is right for"
-            f" {100 * majority_accuracy:.1f} %"
+            f" {100 * majority_accuracy:.1f} % of the validation images"
         )
     return row
 
 
-def _majority_accuracy(dataset: Dataset) -> float:
-    """Return how often the commonest training class is right on the final split."""
+def _majority_accuracy(dataset: Dataset, part: Part) -> float:
+    """Return how often the commonest training class is right."""
     majority = int(np.bincount(dataset.train.labels).argmax())
-    return float((dataset.final.labels == majority).mean())
+    return float((part.labels == majority).mean())
 
 
 def _winner(ranked: list[dict[str, Any]]) -> dict[str, str] | None:

@@ -29,11 +29,19 @@ from towernet.config import RunConfig
 from towernet.data.prepare import Dataset, fingerprint, prepare, sample_table
 from towernet.data.source import Source
 from towernet.data.table import write_table
+from towernet.engine.checkpoint import drop_state
 from towernet.engine.device import choose_policy
 from towernet.engine.runlog import Watcher
 from towernet.engine.stop import StopSwitch
 from towernet.engine.train import Plan, train
-from towernet.errors import Interrupted, TowernetError, TrainingError, in_one_line
+from towernet.errors import (
+    ConfigError,
+    EnvironmentFault,
+    Interrupted,
+    TowernetError,
+    TrainingError,
+    in_one_line,
+)
 from towernet.models.catalogue import check_size
 
 
@@ -57,6 +65,11 @@ def compare(
     for name in request.models:
         check_size(name, request.recipe.data.size_px)
     with files.lock(folder / "lock", holder=str(folder)):
+        found = {path.name for path in folder.iterdir()} - {"lock"}
+        if found and "protocol.toml" not in found:
+            raise ConfigError(
+                f"{folder} is not empty and holds no comparison; choose another --out"
+            )
         table = sample_table(
             source,
             seed=request.seed,
@@ -78,8 +91,10 @@ def compare(
             )
 
         protocol = read_protocol(
-            folder / "protocol.toml", request, fingerprint(dataset_of(0).table)
+            folder / "protocol.toml", request, fingerprint(dataset_of(0).table), device
         ) or _decide(request, dataset_of(0), folder, device, watcher)
+        if not (folder / "samples.parquet").exists():
+            write_table(folder / "samples.parquet", dataset_of(0).table)
         origin = {"command": command, "source": source.reading}
         ledger = Ledger(folder / "ledger.jsonl")
         comparison = Comparison(protocol, folder, ledger, dataset_of, watcher, stop, origin)
@@ -111,7 +126,6 @@ def _decide(
         num_steps,
         {name: asdict(cost) for name, cost in costs.items()},
     )
-    write_table(folder / "samples.parquet", dataset.table)
     protocol.write(folder / "protocol.toml")
     return protocol
 
@@ -200,6 +214,7 @@ class Comparison:
             if reason is None:
                 outcome.folders.append(folder)
                 return
+            drop_state(folder / "last")
             failed = self.ledger.add(
                 "run failed", network=name, repetition=repetition, reason=reason
             )
@@ -246,6 +261,11 @@ class Comparison:
             return str(error)
         except TowernetError:
             raise
+        except (OSError, MemoryError) as error:
+            # The machine's fault, not the network's: nothing is written down against it.
+            raise EnvironmentFault(
+                f"{in_one_line(error)}; make room, then say the same command again"
+            ) from error
         except Exception as error:
             # Whatever a network raises costs that network alone; the log keeps the rest.
             log = self.folder / "failures.log"

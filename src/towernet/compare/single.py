@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from towernet import files
 from towernet.compare.plan import in_time, num_steps
 from towernet.compare.protocol import Protocol, Request
@@ -18,7 +20,7 @@ from towernet.engine.measure import measure
 from towernet.engine.runlog import Watcher
 from towernet.engine.stop import StopSwitch
 from towernet.engine.train import Plan, train
-from towernet.errors import ConfigError, DataError, Interrupted
+from towernet.errors import ConfigError, DataError, Interrupted, in_one_line
 from towernet.models.catalogue import check_size
 
 
@@ -90,12 +92,15 @@ def resume_run(
         plan = Plan.from_json(record["plan"])
         origin = record["origin"]
         source = open_source(
-            data or origin["data"], layout=origin["layout"], skip_empty=origin["skip_empty"]
+            data or origin["data"],
+            layout=origin["layout"],
+            skip_empty=origin["skip_empty"],
+            progress=watcher.count,
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValidationError) as error:
         raise DataError(
-            f"{folder / 'run.json'} is not that of a run begun by `towernet train` ({error});"
-            " a comparison goes on by its own command"
+            f"{folder / 'run.json'} is not of a run begun by `towernet train`"
+            f" ({in_one_line(error)}); a comparison goes on by its own command"
         ) from error
     watcher.say(source.reading)
     dataset = _dataset(config, source, workers, watcher)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from towernet.compare.scores import mcnemar_p
+from towernet.compare.scores import mcnemar_p, sign_flip_p
 
 OWN_NETWORK = "towernet"
 SIGNIFICANT = 0.05
+# 2 / 2^K must be below it, or the test could not say yes to anything.
+MIN_RUNS_TO_DECIDE = 6
 
 
 def percent(fraction: float) -> str:
@@ -50,22 +51,27 @@ def verdict(results: dict[str, Any], correct: dict[str, npt.NDArray[np.bool_]]) 
         return f"{lead}{first['name']} is the only network that could be ranked, with {scored}."
     second = ranked[1]
     points = 100 * (first["accuracy"] - second["accuracy"])
+    if points == 0:
+        return f"{lead}{first['name']} and {second['name']} are level with {scored}."
     told = (
         f"{lead}{first['name']} is ahead with {scored}, {points:.1f} points before {second['name']}"
     )
-    if results["num_runs"] > 1:
-        return f"{told}, on average over {results['num_runs']} runs each."
-    p = mcnemar_p(correct[first["name"]], correct[second["name"]])
-    p_words = f"exact McNemar p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
+    if results["num_runs"] == 1:
+        p = mcnemar_p(correct[first["name"]], correct[second["name"]])
+        what, words = "these two models", "exact McNemar"
+    else:
+        pairs = zip(first["runs"], second["runs"], strict=True)
+        p = sign_flip_p(np.array([one["accuracy"] - two["accuracy"] for one, two in pairs]))
+        what, words = "these two networks", f"sign-flip over {results['num_runs']} runs"
+    p_words = f"{words} p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
     if p < SIGNIFICANT:
-        return f"{told}, more than chance would make of these two models ({p_words})."
+        return f"{told}, more than chance would make of {what} ({p_words})."
     return f"{told}; these runs do not show a difference between the two ({p_words})."
 
 
 def remarks(results: dict[str, Any]) -> list[str]:
     """Return what a careful reader should know beside the verdict."""
     said = []
-    num_images = results["num_images"][results["final_split"]]
     if results["final_split"] == "validation":
         said.append(
             "The figures are the best epoch on the selection set, not a test result: this protocol"
@@ -87,12 +93,10 @@ def remarks(results: dict[str, Any]) -> list[str]:
             "With one run each this speaks of these trained models, not of the networks:"
             " another seed can change the order. Give --runs for more."
         )
-    if ranked:
-        accuracy = ranked[0]["accuracy"]
-        spread = max(accuracy * (1 - accuracy), 1 / num_images)
-        points = 100 * 1.96 * math.sqrt(2 * spread / num_images)
+    elif ranked and 1 < results["num_runs"] < MIN_RUNS_TO_DECIDE:
         said.append(
-            f"With {num_images} images, differences below about {points:.0f} points can be chance."
+            f"With {results['num_runs']} runs no difference, however large, can be told from"
+            f" chance; give --runs {MIN_RUNS_TO_DECIDE} or more."
         )
     return said
 

@@ -94,7 +94,7 @@ def _map(file: Path, shape: Shape) -> npt.NDArray[np.uint8] | None:
     try:
         pixels: npt.NDArray[np.uint8] = np.load(file, mmap_mode="r", allow_pickle=False)
         header_bytes = file.stat().st_size - int(np.prod(shape))
-        with contextlib.suppress(PermissionError):  # a cache shared for reading only
+        with contextlib.suppress(OSError):  # a cache shared for reading only
             os.utime(file)  # used last: dropped last
     except (FileNotFoundError, ValueError, EOFError):
         return None

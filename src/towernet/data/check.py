@@ -81,7 +81,7 @@ def check(
     remembered = files.cache_folder() / "tables" / f"{_key(source, found, identities)}.parquet"
     try:
         table = read_table(remembered)
-        with contextlib.suppress(PermissionError):  # a cache shared for reading only
+        with contextlib.suppress(OSError):  # a cache shared for reading only
             os.utime(remembered)
         return table
     except DataError:  # not seen before, or damaged: look again

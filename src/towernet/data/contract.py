@@ -1,7 +1,6 @@
 """What a network was promised about its input and its answers, the same at every entry.
 
-Made once from the training split; stored in every run; compared by name. Standard library only,
-since the small runtime ships this module unchanged.
+Made once from the training split and stored in every run. Standard library only.
 """
 
 from __future__ import annotations
@@ -54,23 +53,3 @@ class Contract:
             )
         except (KeyError, TypeError) as error:
             raise DataError(f"the class contract is damaged ({error}); train again") from error
-
-    def require_same_classes(self, class_names: tuple[str, ...], *, theirs: str) -> None:
-        """Refuse other classes, or the same in another order, by name.
-
-        Raises:
-            DataError: with the names that are new, missing, or in another order.
-        """
-        if class_names == self.class_names:
-            return
-        new = sorted(set(class_names) - set(self.class_names))
-        missing = sorted(set(self.class_names) - set(class_names))
-        found = "; ".join(
-            f"{word}: {', '.join(map(repr, names[:5]))}" + (" …" if len(names) > 5 else "")
-            for word, names in (("new", new), ("missing", missing))
-            if names
-        )
-        raise DataError(
-            f"the run knows {len(self.class_names)} classes and {theirs} has {len(class_names)}"
-            f" ({found or 'the same names in another order'}); train again on {theirs}"
-        )

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from towernet import files
 from towernet.errors import DataError
+from towernet.errors import shown as shown
 
 USED, QUARANTINED, IGNORED = STATUSES = ("used", "quarantined", "ignored")
 TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
@@ -52,25 +53,6 @@ def path_bytes(path: str) -> bytes:
         return path.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return path.encode("utf-8", "surrogatepass")
-
-
-def shown(name: str) -> str:
-    r"""Return a name fit for one line of a terminal or a message.
-
-    Example:
-        >>> print(shown("two\nlines"), shown("caf\udce9"))
-        two\nlines caf\xe9
-    """
-    if name.isprintable():
-        return name
-    return "".join(
-        character
-        if character.isprintable()
-        else f"\\x{ord(character) - 0xDC00:02x}"
-        if "\udc80" <= character <= "\udcff"
-        else character.encode("unicode_escape").decode()
-        for character in name
-    )
 
 
 def counted(num: int, noun: str) -> str:

@@ -125,6 +125,7 @@ def _start(function: Callable[..., Any]) -> _Worker:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             env=os.environ | threads,
+            process_group=0,  # Ctrl-C in a terminal is for the command, which then ends these
         )
     except OSError as error:
         raise EnvironmentFault(

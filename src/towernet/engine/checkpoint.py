@@ -52,7 +52,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def write_state(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Write all that resuming needs after `step`, and drop all but the pair before it."""
     weights = folder / f"{step:09d}.safetensors"
-    write_weights(weights, tensors, {"step": step})
+    write_weights(weights, tensors, {})
     manifest = {"sha256": files.sha256(weights), "state": state}
     files.write_json(weights.with_suffix(".json"), manifest)
     for old in sorted(folder.glob("*.json"))[:-2]:
@@ -61,11 +61,13 @@ def write_state(folder: Path, step: int, tensors: dict[str, Tensor], state: dict
         old.with_suffix(".safetensors").unlink(missing_ok=True)
 
 
-def read_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:
-    """Read the newest whole state, None when there is none.
+def read_state(
+    folder: Path,
+) -> tuple[tuple[dict[str, Tensor], dict[str, Any]] | None, list[str]]:
+    """Read the newest whole state.
 
     Returns:
-        The tensors, the state, and a sentence for each damaged pair that was passed over.
+        Tensors and state, or None when there is none; and a sentence for each damaged pair.
     """
     damaged: list[str] = []
     for manifest_path in sorted(folder.glob("*.json"), reverse=True):
@@ -73,11 +75,11 @@ def read_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[st
         try:
             manifest = files.read_json(manifest_path)
             if files.sha256(weights) == manifest["sha256"]:
-                return read_weights(weights)[0], manifest["state"], damaged
+                return (read_weights(weights)[0], manifest["state"]), damaged
         except (DataError, OSError, KeyError, TypeError):
             pass
-        damaged.append(f"{weights} is damaged; the state before it is taken")
-    return None
+        damaged.append(f"{weights} is damaged and passed over")
+    return None, damaged
 
 
 def drop_state(folder: Path) -> None:

@@ -20,6 +20,8 @@ from towernet.errors import ConfigError, EnvironmentFault
 # bf16 keeps 8 bits of a number; sums of some hundred products stay within this of fp32.
 LARGEST_RELATIVE_ERROR = 0.05
 NUM_TIMED_STEPS = 5
+# One for each core this process may use, as torch counts them, before anybody sets another number.
+DEFAULT_THREADS = torch.get_num_threads()
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,21 @@ class Policy:
         return model.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload,no-any-return]
 
     def apply(self) -> None:
-        """Set the process to this policy: threads, deterministic kernels."""
+        """Set the process to this policy: threads, deterministic kernels.
+
+        Raises:
+            EnvironmentFault: the machine does not offer the device.
+        """
+        if not _present(self.device):
+            raise EnvironmentFault(
+                f"this machine offers torch no {self.device} device; leave out --device, or go on"
+                " where the run was begun"
+            )
         torch.set_num_threads(self.threads)
         if self.device == "cuda":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.backends.cudnn.benchmark = False
+            torch.backends.cudnn.allow_tf32 = False  # float32 is to mean float32
             # A layer without a deterministic kernel (vgg's adaptive pooling) warns, not fails.
             torch.use_deterministic_algorithms(True, warn_only=True)
 
@@ -86,22 +98,11 @@ def choose_policy(device: str = "auto", threads: int | None = None) -> Policy:
         ConfigError: the device is not one of auto, cpu, cuda, mps.
         EnvironmentFault: the device asked for is not there.
     """
-    present = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
     if device == "auto":
-        device = "cuda" if present["cuda"] else "cpu"
-    if device not in present:
+        device = "cuda" if _present("cuda") else "cpu"
+    if device not in ("cpu", "cuda", "mps"):
         raise ConfigError(f"no device is called '{device}'; give auto, cpu, cuda or mps")
-    if not present[device]:
-        raise EnvironmentFault(f"this machine offers torch no {device} device; leave out --device")
-    threads = (
-        threads
-        or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
-        or 1
-    )
+    threads = threads or DEFAULT_THREADS
     plain = Policy(device, "float32", False, threads, "")
     plain.apply()
     candidates = [
@@ -128,8 +129,17 @@ def choose_policy(device: str = "auto", threads: int | None = None) -> Policy:
     return Policy(device, best.dtype, best.channels_last, threads, "; ".join(found))
 
 
+def _present(device: str) -> bool:
+    if device == "cuda":
+        return torch.cuda.is_available()
+    return device == "cpu" or torch.backends.mps.is_available()
+
+
 def _self_test(policy: Policy) -> tuple[Tensor, float]:
-    """Return the gradients of a small network's first layer, and the seconds a step takes."""
+    """Return the gradients of a small network, and the seconds a step takes.
+
+    Its layers are of the usual kinds, and large enough that arithmetic outweighs calling them.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def weights(*shape: int) -> Tensor:
@@ -140,19 +150,21 @@ def _self_test(policy: Policy) -> tuple[Tensor, float]:
 
     layers = [
         weights(32, 3, 3, 3),
-        weights(64, 32, 3, 3),
-        weights(64, 1, 3, 3),
-        weights(128, 64, 1, 1),
+        weights(96, 32, 3, 3),
+        weights(96, 1, 3, 3),
+        weights(192, 96, 1, 1),
+        weights(64, 192, 3, 3),
     ]
-    images = torch.randn(16, 3, 64, 64, generator=generator)
+    images = torch.randn(8, 3, 96, 96, generator=generator)
     images = images.to(policy.device, memory_format=policy.memory_format)
 
     def step() -> Tensor:
         with policy.autocast():
             x = F.max_pool2d(F.relu(F.conv2d(images, layers[0], padding=1)), 2)
             x = F.relu(F.conv2d(x, layers[1], padding=1))
-            x = F.relu(F.conv2d(x, layers[2], padding=1, groups=64))
-            x = F.conv2d(x, layers[3])
+            x = F.relu(F.conv2d(x, layers[2], padding=1, groups=96))
+            x = F.relu(F.conv2d(x, layers[3]))
+            x = F.conv2d(x, layers[4], padding=1)
             loss = F.group_norm(x, 1).float().square().mul(x.float().sigmoid()).mean()
         gradients: tuple[Tensor, ...] = torch.autograd.grad(loss, layers)
         flat: Tensor = torch.cat([gradient.float().flatten() for gradient in gradients])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -16,7 +18,7 @@ def train_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     images_BCHW: Float[Tensor, "B C H W"],
-    labels_B: Int[Tensor, B],
+    labels_B: Int[Tensor, " B"],
     *,
     label_smoothing: float,
     policy: Policy,
@@ -66,10 +68,15 @@ def average_weights(model: nn.Module, ema_fraction: float, num_steps: int) -> Av
     """
     longest = max(1 - 1 / max(ema_fraction * num_steps, 1.0), 0.0)
 
-    def update(averaged: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
-        if not averaged.is_floating_point():
-            return current
+    def update(
+        averaged: Sequence[Tensor], current: Sequence[Tensor], num_averaged: Tensor | int
+    ) -> None:
+        if not averaged[0].is_floating_point():
+            for old, new in zip(averaged, current, strict=True):
+                old.copy_(new)
+            return
         num_updates = int(num_averaged)
-        return averaged.lerp(current, 1 - min(longest, (1 + num_updates) / (10 + num_updates)))
+        keep = min(longest, (1 + num_updates) / (10 + num_updates))
+        torch._foreach_lerp_(list(averaged), list(current), 1 - keep)
 
-    return AveragedModel(model, avg_fn=update, use_buffers=True)
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)

@@ -1,29 +1,47 @@
-"""Stopping when asked: the first signal asks, the second one insists."""
+"""Stopping when asked: at once, except that a training step and its files end whole."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 
 from towernet.errors import INTERRUPTED, TERMINATED, Interrupted
 
 
 class StopSwitch:
-    """Notes SIGINT and SIGTERM while its block runs, so that a step and its files end whole."""
+    """Hears SIGINT and SIGTERM while its block runs.
+
+    Inside `patiently` the first signal is only noted, and the loop ends its step; a second one,
+    or any outside of it, ends the command at once. Files are written whole or not at all, so
+    nothing finished is lost either way.
+    """
 
     def __init__(self) -> None:
         self.exit_code = 0
+        self.patient = False
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.exit_code:
+        first, self.exit_code = not self.exit_code, self.exit_code or _EXIT_CODES[number]
+        if not (first and self.patient):
+            # Not an Exception, so that nothing on the way mistakes it for a failure.
             raise KeyboardInterrupt
-        self.exit_code = INTERRUPTED if number == signal.SIGINT else TERMINATED
+
+    @contextlib.contextmanager
+    def patiently(self) -> Iterator[None]:
+        """Let what runs in the block end by itself: it looks at `exit_code`."""
+        self.patient = True
+        try:
+            yield
+        finally:
+            self.patient = False
 
     def __enter__(self) -> StopSwitch:
         self._before = {}
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in _EXIT_CODES:
                 self._before[number] = signal.signal(number, self._ask)
         return self
 
@@ -35,6 +53,8 @@ class StopSwitch:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if kind is KeyboardInterrupt:
+            self.raise_if_asked("what was finished is kept")
 
     def raise_if_asked(self, resumable: str) -> None:
         """Raise Interrupted when a signal came.
@@ -44,3 +64,6 @@ class StopSwitch:
         """
         if self.exit_code:
             raise Interrupted(f"stopped as asked; {resumable}", self.exit_code)
+
+
+_EXIT_CODES: dict[int, int] = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}

@@ -15,10 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from towernet import files, rng
-from towernet.config import RunConfig, differences
+from towernet.config import RunConfig, refuse_changes
 from towernet.data.prepare import Dataset, fingerprint
 from towernet.data.table import write_table
 from towernet.engine import checkpoint
@@ -28,9 +27,10 @@ from towernet.engine.evaluate import evaluate
 from towernet.engine.memory import peak_memory_mib, reset_peak_memory
 from towernet.engine.runlog import RunLog, Watcher
 from towernet.engine.schedule import learning_rate
+from towernet.engine.state import State, restore_tensors, state_tensors
 from towernet.engine.step import average_weights, make_optimizer, train_step
 from towernet.engine.stop import StopSwitch
-from towernet.errors import ConfigError, DataError, TrainingError
+from towernet.errors import DataError, TrainingError
 from towernet.models.catalogue import build
 from towernet.models.paddle import paddle_initial_weights
 
@@ -58,31 +58,6 @@ class Plan:
     def from_json(values: dict[str, Any]) -> Plan:
         """Rebuild what `dataclasses.asdict` gave."""
         return Plan(**values | {"policy": Policy(**values["policy"])})
-
-
-@dataclass
-class State:
-    """Where a run is; with the tensors, all that resuming needs."""
-
-    step: int = 0
-    num_epochs_logged: int = 0
-    loss_sum: float = 0.0
-    num_correct: int = 0
-    num_seen: int = 0
-    best_epoch: float | None = None
-    best_accuracy: float = -1.0
-    best_loss: float = math.inf
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values; JSON has no infinity, so no best loss is null."""
-        values = asdict(self)
-        return values | {"best_loss": self.best_loss if self.best_epoch is not None else None}
-
-    @staticmethod
-    def from_json(values: dict[str, Any]) -> State:
-        """Rebuild what `to_json` gave."""
-        best_loss = math.inf if values["best_loss"] is None else values["best_loss"]
-        return State(**values | {"best_loss": best_loss})
 
 
 def run_seed(config: RunConfig) -> int:
@@ -122,7 +97,7 @@ def train(
         watcher: Who is told how it goes.
         stop: Says when the user wants to stop.
         origin: For the record: the command and the data argument.
-        resumable: False for short trials: nothing is kept but what `run.json` says.
+        resumable: False for short trials: no weights and no state are kept.
         prefetch_depth: How many batches are made ahead; None: as the device needs. No bit changes.
 
     Returns:
@@ -137,19 +112,17 @@ def train(
         record = open_run(config, dataset, folder, plan, origin)
         if record["status"] == "finished":
             return record
+        if not (folder / "samples.parquet").exists():
+            write_table(folder / "samples.parquet", dataset.table)
         plan.policy.apply()
         reset_peak_memory()
         try:
-            summary = _loop(
-                config,
-                dataset,
-                folder,
-                plan,
-                watcher,
-                stop,
-                resumable,
-                PREFETCH_DEPTH[plan.policy.device] if prefetch_depth is None else prefetch_depth,
-            )
+            if prefetch_depth is None:
+                prefetch_depth = PREFETCH_DEPTH[plan.policy.device]
+            with stop.patiently():
+                summary = _loop(
+                    config, dataset, folder, plan, watcher, stop, resumable, prefetch_depth
+                )
         finally:
             watcher.end()
         record = record | {"status": "finished", "summary": summary}
@@ -182,15 +155,9 @@ def open_run(
                 f"the images are not those {folder} was trained on; put them back,"
                 " or choose another --out"
             )
-        changed = differences({key: record.get(key) for key in wanted}, wanted)
-        if changed:
-            raise ConfigError(
-                f"{folder} was begun with other choices ({'; '.join(changed)});"
-                " say the same again, or choose another --out"
-            )
+        refuse_changes(folder, {key: record.get(key) for key in wanted}, wanted)
         return record
     record = wanted | {"status": "running", "origin": origin, "hardware": hardware(plan.policy)}
-    write_table(folder / "samples.parquet", dataset.table)
     files.write_json(path, record)
     return record
 
@@ -217,13 +184,15 @@ def _loop(
     evaluated = averaged.module if averaged is not None else model
 
     state = State()
-    if resumable and (found := checkpoint.read_state(folder / "last")):
-        tensors, values, damaged = found
-        state = State.from_json(values)
-        _restore(tensors, model, optimizer, averaged)
+    if resumable:
+        found, damaged = checkpoint.read_state(folder / "last")
         for sentence in damaged:
             watcher.say(sentence)
-        watcher.say(f"{folder.name} goes on after step {state.step}")
+        if found:
+            state = State.from_json(found[1])
+            restore_tensors(found[0], model, optimizer, averaged)
+        if found or damaged:
+            watcher.say(f"{folder.name} goes on after step {state.step}")
 
     num_steps_epoch = steps_per_epoch(len(dataset.train), recipe.train.batch_size)
     log = RunLog(folder, state.num_epochs_logged)
@@ -247,7 +216,7 @@ def _loop(
         return loss
 
     def save() -> None:
-        tensors = _tensors(model, optimizer, averaged)
+        tensors = state_tensors(model, optimizer, averaged)
         checkpoint.write_state(folder / "last", state.step, tensors, state.to_json())
 
     def save_and_stop() -> None:
@@ -258,7 +227,7 @@ def _loop(
     try:
         while state.step < plan.num_steps:
             epoch, first = divmod(state.step, num_steps_epoch)
-            started, step_before = time.perf_counter(), state.step
+            started = time.perf_counter()
             batches = prefetch(
                 lambda epoch=epoch, first=first: epoch_batches(  # type: ignore[misc]
                     dataset, recipe, policy, seed=seed, epoch=epoch, first=first
@@ -294,6 +263,7 @@ def _loop(
                 # At an epoch's end it is evaluated first, and then stopped.
                 if stop.exit_code and state.step % num_steps_epoch and state.step < plan.num_steps:
                     read_losses()
+                    state.seconds += time.perf_counter() - started
                     save_and_stop()
                 if state.step == plan.num_steps:
                     break
@@ -329,15 +299,15 @@ def _loop(
                     )
             timing = {
                 "step": state.step,
-                "num_steps": state.step - step_before,
-                "train_seconds": train_seconds,
+                "train_seconds": train_seconds + state.seconds,
                 "images_per_second": num_images_now / train_seconds,
-                "seconds": time.perf_counter() - started,
+                "seconds": time.perf_counter() - started + state.seconds,
                 "peak_memory_mib": peak_memory_mib(policy.device),
             }
             log.add(row, timing)
             state.num_epochs_logged = len(log.metrics)
             state.loss_sum, state.num_correct, state.num_seen = 0.0, 0, 0
+            state.seconds = 0.0
             watcher.epoch(row | timing)
             if state.step < plan.num_steps:
                 if stop.exit_code:
@@ -355,44 +325,3 @@ def _loop(
         "final_validation_loss": log.metrics[-1]["validation_loss"],
         "final_validation_accuracy": log.metrics[-1]["validation_accuracy"],
     }
-
-
-def _tensors(
-    model: nn.Module, optimizer: torch.optim.SGD, averaged: AveragedModel | None
-) -> dict[str, Tensor]:
-    """Name every tensor that resuming needs."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    if averaged is not None:
-        tensors |= {f"averaged.{name}": tensor for name, tensor in averaged.state_dict().items()}
-    for i, parameter in enumerate(_parameters(optimizer)):
-        if (momentum := optimizer.state[parameter].get("momentum_buffer")) is not None:
-            tensors[f"momentum.{i}"] = momentum
-    return tensors
-
-
-def _restore(
-    tensors: dict[str, Tensor],
-    model: nn.Module,
-    optimizer: torch.optim.SGD,
-    averaged: AveragedModel | None,
-) -> None:
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {
-            name.removeprefix(prefix): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(prefix)
-        }
-
-    model.load_state_dict(part("model."))
-    if averaged is not None:
-        averaged.load_state_dict(part("averaged."))
-    momenta = part("momentum.")
-    for i, parameter in enumerate(_parameters(optimizer)):
-        if (momentum := momenta.get(str(i))) is not None:
-            # Same memory layout as the parameter: the fused step walks both together.
-            buffer = torch.empty_like(parameter).copy_(momentum)
-            optimizer.state[parameter]["momentum_buffer"] = buffer
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
