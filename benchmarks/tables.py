@@ -56,6 +56,7 @@ def comparison(result: dict[str, Any]) -> str:
         *lines,
         "",
         *notes,
+        *([""] if notes else []),
         f"n = {counts['test']} test images ({counts['train']} training, {counts['validation']}"
         f" validation), {results['size_px']} px, {results['num_runs']} run each;"
         f" `{made['command']}`. {machine(result, made['hardware'], made['versions'])}",
