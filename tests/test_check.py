@@ -13,6 +13,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from conftest import run_towernet
 from towernet.data.check import check
 from towernet.data.source import open_source
 from towernet.data.table import read_table
@@ -241,9 +242,9 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(data):
 
 
 @pytest.fixture
-def command(towernet, tmp_path):
+def command(tmp_path):
     def run(*words):
-        return towernet("check", *words, "--workers", 1, cwd=tmp_path)
+        return run_towernet("check", *words, "--workers", 1, cwd=tmp_path)
 
     return run
 

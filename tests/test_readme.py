@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import TINY_NETWORK
+from conftest import TINY_NETWORK, run_towernet
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,7 +35,7 @@ def like_the_readme(photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_its_commands_and_its_python_run(like_the_readme, towernet):
+def test_its_commands_and_its_python_run(like_the_readme):
     commands = [
         shlex.split(line, comments=True)
         for block in blocks("sh")
@@ -45,7 +45,7 @@ def test_its_commands_and_its_python_run(like_the_readme, towernet):
     assert {words[1] for words in commands} >= {"check", "compare", "predict", "train"}
     for _, verb, *words in commands:
         small = [] if "--resume" in words else SMALL.get(verb, [])
-        done = towernet(verb, *words, *small)
+        done = run_towernet(verb, *words, *small)
         assert done.returncode == 0, (verb, words, done.stderr)
     (code,) = blocks("python")
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
@@ -53,7 +53,7 @@ def test_its_commands_and_its_python_run(like_the_readme, towernet):
 
 def test_every_make_target_it_names_exists():
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"make (\w+)", README):
+    for target in re.findall(r"(?:^|`)make (\w+)", README, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 

@@ -46,7 +46,9 @@ class DataConfig(_Frozen):
         " there is no test split then.",
     )
     validation_fraction: Share = Field(0.16, description="Share of images that choose the epoch.")
-    test_fraction: Share = Field(0.20, description="Share of images locked away until the end.")
+    test_fraction: Fraction = Field(
+        0.20, description="Share of images locked away until the end; 0 locks none away."
+    )
     normalise: Literal["measured", "notebook"] = Field(
         "measured",
         description="measured: mean and std of the training split. notebook: its constants,"

@@ -25,6 +25,7 @@ def models(
     Example: towernet models --size 224
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from towernet.cli.console import Screen
