@@ -259,7 +259,7 @@ def test_the_command_tells_everything_and_writes_gallery_and_table(data, command
         "23 files found: 16 used, 5 quarantined, 2 ignored",
         "40 … 40 pixels, median 40",
         "PNG 16",
-        "imbalance        1.0 × between",
+        "imbalance        none",
         "duplicates       1 (copies of another file: ignored)",
         "near duplicates  none",
         "label conflicts  none",

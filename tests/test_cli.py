@@ -171,6 +171,49 @@ def test_a_name_with_control_characters_is_shown_escaped(photos, finished_run, t
     assert r"evil\x1b[31m\nname.png" in done.stdout
 
 
+def test_a_class_whose_name_is_not_utf8_is_used_to_the_end(towernet, own_photos, tmp_path):
+    (own_photos / "lying").rename(os.fsdecode(os.fsencode(own_photos) + b"/caf\xe9"))
+    run = tmp_path / "run"
+    done = towernet(
+        "train", own_photos, "--model", TINY_NETWORK, "--epochs", 1, "--size", 64,
+        "--batch-size", 8, "--out", run,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert r"caf\xe9" in (run / "report.html").read_text()
+    image = own_photos / "standing" / "00.png"
+    assert towernet("predict", run, image, "--top", 3).stdout.count(r"caf\xe9") == 1
+
+
+def test_what_is_no_plain_file_is_not_waited_for(towernet, finished_run, photos, tmp_path):
+    pipe = tmp_path / "pipe.jpg"
+    os.mkfifo(pipe)
+    done = towernet("predict", finished_run, pipe, tmp_path, photos / "lying" / "00.png")
+    assert done.returncode == DATA
+    assert "pipe.jpg is not a plain file; give an image file" in done.stderr
+    assert f"{tmp_path} is a folder; give the images in it" in done.stderr
+    assert "00.png" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "best.safetensors", "run.json"])
+def test_a_damaged_run_is_refused_by_the_file(refused, finished_run, photos, tmp_path, name):
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    content = bytearray((run / name).read_bytes())
+    content[-20] ^= 255
+    (run / name).write_bytes(content)
+    (run / "results.json").unlink()
+    refused(["train", "--resume", run], DATA, name)
+
+
+def test_networks_named_twice_or_not_at_all(refused, photos):
+    refused(["compare", photos, "--models", "resnet18,resnet18"], USAGE, "names resnet18 twice")
+    refused(["compare", photos, "--models", ""], USAGE, "--models is ''; give names")
+    refused(["check", ""], DATA, "named by an empty word")
+
+
+def test_a_name_too_long_for_the_disk(refused, photos, tmp_path):
+    refused(["train", photos, "--out", tmp_path / ("a" * 300)], ENVIRONMENT, "File name too long")
+
+
 @pytest.fixture(scope="module")
 def finished_run(photos, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "run"

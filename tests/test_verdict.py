@@ -25,6 +25,7 @@ def results():
             "kind": "comparison",
             "final_split": "test",
             "num_images": {"test": 200},
+            "majority_accuracy": 0.3,
             "num_runs": len(first),
             "networks": [network(names[0], first), network(names[1], second)],
             "winner": {"name": names[0], "folder": "runs/x-0"},
@@ -59,6 +60,13 @@ def test_equal_accuracies_are_level(results):
 
     said = verdict(results([0.9], [0.9]), {"towernet": right(180), "resnet50": right(180)})
     assert said.startswith("towernet and resnet50 are level")
+
+
+def test_a_network_at_chance_level_is_called_that(results):
+    from towernet.compare.verdict import remarks
+
+    assert any("resnet50 cannot be told from" in r for r in remarks(results([0.9], [0.32])))
+    assert not any("cannot be told from" in r for r in remarks(results([0.9], [0.8])))
 
 
 def test_few_runs_cannot_decide_and_many_can(results):

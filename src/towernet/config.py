@@ -183,6 +183,8 @@ def load_recipe(name: str) -> Recipe:
             text = Path(name).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"recipe {name} cannot be read: {error}; check the path") from error
+    elif "." in name or "/" in name:
+        raise ConfigError(f"recipe {name} is not a .toml file; give one, or {', '.join(known)}")
     else:
         raise unknown_name("recipe", name, known)
     try:

@@ -105,10 +105,19 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read what `write_jsonl` wrote; a file that is not there holds no rows."""
+    """Read what `write_jsonl` wrote; a file that is not there holds no rows.
+
+    Raises:
+        DataError: the file is damaged.
+    """
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise DataError(
+            f"{path} is damaged ({error}); restore it, or begin anew with another --out"
+        ) from error
 
 
 def sha256(path: Path) -> str:

@@ -15,7 +15,7 @@ from torch import nn
 from towernet import files
 from towernet.data.contract import Contract
 from towernet.data.decode import decode, fit
-from towernet.engine.checkpoint import read_weights
+from towernet.engine.checkpoint import read_weights, require_weights
 from towernet.engine.device import Policy
 from towernet.engine.evaluate import predict_logits
 from towernet.errors import DataError
@@ -69,6 +69,8 @@ def load_run(folder: Path, policy: Policy | None = None) -> Predictor:
                 f"the comparison in {folder} has no winner; compare with more --minutes"
             )
         folder = folder / winner["folder"]
+    elif (folder / "protocol.toml").exists():
+        raise DataError(f"the comparison in {folder} is not finished; say its command again")
     record: dict[str, Any] = files.read_json(folder / "run.json")
     try:
         contract = Contract.from_json(record["contract"])
@@ -76,6 +78,7 @@ def load_run(folder: Path, policy: Policy | None = None) -> Predictor:
         channels_last = record.get("plan", {}).get("policy", {}).get("channels_last", False)
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder / 'run.json'} is damaged ({error}); train again") from error
+    require_weights(folder, record)
     tensors, _ = read_weights(folder / "best.safetensors")
     policy = policy or Policy("cpu", "float32", channels_last, torch.get_num_threads(), "predict")
     model = build(name, len(contract.class_names), contract.size_px)
@@ -96,6 +99,12 @@ def predict_files(
     """Return the class probabilities of each picture, or why there are none."""
     answers: list[npt.NDArray[np.float64] | DataError] = []
     for path in paths:
+        if path.is_dir():
+            answers.append(DataError(f"{path} is a folder; give the images in it: {path}/*"))
+            continue
+        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+            answers.append(DataError(f"{path} is not a plain file; give an image file"))
+            continue
         try:
             content = path.read_bytes()
         except OSError as error:

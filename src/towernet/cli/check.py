@@ -208,7 +208,9 @@ def _show(found: dict[str, Any]) -> None:
             "imbalance",
             f"{sizes[largest] / sizes[smallest]:.1f} × between the largest class,"
             f" {shown(largest)} ({sizes[largest]:,}), and the smallest,"
-            f" {shown(smallest)} ({sizes[smallest]:,})",
+            f" {shown(smallest)} ({sizes[smallest]:,})"
+            if sizes[largest] > sizes[smallest]
+            else "none",
         )
     near, copies, conflicts = (
         found[key] for key in ("near_duplicates", "duplicates", "label_conflicts")

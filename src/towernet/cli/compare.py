@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from towernet.cli import options
+from towernet.errors import ConfigError
 
 
 def compare(
@@ -44,14 +45,20 @@ def compare(
     from towernet.compare.run import compare as run_comparison
     from towernet.config import make
     from towernet.data.source import open_source
+    from towernet.engine.device import require_device
     from towernet.engine.stop import StopSwitch
     from towernet.report.page import write_report
     from towernet.report.pictures import pictures
 
+    names = tuple(name.strip() for name in models.split(","))
+    if not all(names):
+        raise ConfigError(f"--models is '{models}'; give names, comma-separated")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"--models names {twice[0]} twice; use --runs to repeat networks")
+    require_device(device)
     screen = Screen()
     source = open_source(data, layout=layout, skip_empty=skip_empty, progress=screen.count)
     screen.say(source.reading)
-    names = tuple(dict.fromkeys(name.strip() for name in models.split(",") if name.strip()))
     resolved = options.resolve_recipe(
         recipe,
         source,

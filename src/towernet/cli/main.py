@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import tempfile
@@ -21,6 +22,12 @@ from towernet.cli.models import models, summary
 from towernet.cli.predict import predict
 from towernet.cli.train import train
 from towernet.errors import ENVIRONMENT, INTERRUPTED, UNEXPECTED, USAGE, TowernetError, shown
+
+# What a disk or the system may answer anywhere; any other OSError is a bug of ours.
+MACHINE_FAULTS = {
+    errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
+    errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE,
+}  # fmt: skip
 
 app = typer.Typer(
     add_completion=False,
@@ -76,6 +83,9 @@ def main(words: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNEXPECTED
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in MACHINE_FAULTS:
+            what = f"{str(error.filename or 'a file')[:200]}: {error.strerror}"
+            return _fail(f"{what}; make room, or choose another place with --out", ENVIRONMENT)
         return _fail(f"{type(error).__name__}: {error}; {_write_log()}", UNEXPECTED)
 
 

@@ -167,11 +167,12 @@ def _answer(run_folder: Path, protocol: Protocol, dataset: Dataset) -> Answers:
     probabilities = scipy.special.softmax(logits.astype(np.float64), axis=1)
     names = np.array(dataset.contract.class_names, dtype=object)
     labels = dataset.final.labels
+    # Names need not be UTF-8, which pandas' own string type would demand of them.
     frame = pd.DataFrame(
         {
-            "path": dataset.final.paths,
-            "class_name": names[labels],
-            "predicted": names[logits.argmax(axis=1)],
+            "path": pd.Series(dataset.final.paths, dtype=object),
+            "class_name": pd.Series(names[labels], dtype=object),
+            "predicted": pd.Series(names[logits.argmax(axis=1)], dtype=object),
             "confidence": probabilities.max(axis=1),
             "probability_of_true": probabilities[np.arange(len(labels)), labels],
         }

@@ -78,6 +78,12 @@ def remarks(results: dict[str, Any]) -> list[str]:
             " holds no test images out."
         )
     ranked = [network for network in results["networks"] if network["status"] == "ranked"]
+    said += [
+        f"{network['name']} cannot be told from always naming the commonest class, which is right"
+        f" for {percent(results['majority_accuracy'])}."
+        for network in ranked
+        if network["interval"][0] <= results["majority_accuracy"]
+    ]
     winner = results["winner"]
     if winner and ranked and results["kind"] == "comparison":
         if winner["name"] == ranked[0]["name"]:

@@ -115,6 +115,8 @@ def open_source(
         EnvironmentFault: the disk is too small for the archive, or fails.
         UnknownNameError: no layout is called so.
     """
+    if not data:
+        raise DataError("the data is named by an empty word; give a folder, or . for this one")
     path = Path(data)
     if data == DIGITS:
         return _open_digits(path)

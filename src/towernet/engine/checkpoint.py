@@ -49,6 +49,25 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
 
 
+def require_weights(folder: Path, record: dict[str, Any]) -> None:
+    """Refuse a run whose kept weights are gone or are not those it wrote.
+
+    Args:
+        folder: The run.
+        record: Its `run.json`; one that was imported or is still running names no hash.
+
+    Raises:
+        DataError: the weights are missing or were changed.
+    """
+    path = folder / "best.safetensors"
+    if not path.exists():
+        raise DataError(f"{path} does not exist; give a run that kept its weights, not a trial")
+    if (wanted := record.get("weights_sha256")) is not None and files.sha256(path) != wanted:
+        raise DataError(
+            f"{path} is not what the run wrote; restore it, or train again in another folder"
+        )
+
+
 def write_state(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Write all that resuming needs after `step`, and drop all but the pair before it."""
     weights = folder / f"{step:09d}.safetensors"

@@ -91,6 +91,16 @@ def fp32(policy: Policy) -> Policy:
     return Policy(policy.device, "float32", policy.channels_last, policy.threads, "test results")
 
 
+def require_device(device: str) -> None:
+    """Refuse a name that stands for no kind of device.
+
+    Raises:
+        ConfigError: naming those there are.
+    """
+    if device not in ("auto", "cpu", "cuda", "mps"):
+        raise ConfigError(f"no device is called '{device}'; give auto, cpu, cuda or mps")
+
+
 def choose_policy(device: str = "auto", threads: int | None = None) -> Policy:
     """Pick the device, and try bf16 and channels_last against plain fp32 on a small network.
 
@@ -98,10 +108,9 @@ def choose_policy(device: str = "auto", threads: int | None = None) -> Policy:
         ConfigError: the device is not one of auto, cpu, cuda, mps.
         EnvironmentFault: the device asked for is not there.
     """
+    require_device(device)
     if device == "auto":
         device = "cuda" if _present("cuda") else "cpu"
-    if device not in ("cpu", "cuda", "mps"):
-        raise ConfigError(f"no device is called '{device}'; give auto, cpu, cuda or mps")
     threads = threads or DEFAULT_THREADS
     plain = Policy(device, "float32", False, threads, "")
     plain.apply()

@@ -111,6 +111,8 @@ def train(
     with files.lock(folder / "lock", holder=str(folder)):
         record = open_run(config, dataset, folder, plan, origin)
         if record["status"] == "finished":
+            if resumable:
+                checkpoint.require_weights(folder, record)
             return record
         if not (folder / "samples.parquet").exists():
             write_table(folder / "samples.parquet", dataset.table)
@@ -126,6 +128,8 @@ def train(
         finally:
             watcher.end()
         record = record | {"status": "finished", "summary": summary}
+        if resumable:
+            record["weights_sha256"] = files.sha256(folder / "best.safetensors")
         files.write_json(folder / "run.json", record)
         checkpoint.drop_state(folder / "last")
         return record

@@ -114,6 +114,8 @@ def learning_curves(
             middle, half = (low + high) / 2, max(high - low, _LEAST_SPAN) / 2
             axes.set_ylim(max(0.0, middle - half), min(1.0, middle + half))
             axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0, symbol=" %"))
+        else:
+            axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:.3g}"))
         axes.grid(color=_GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.tick_params(colors=_INK, length=0)
