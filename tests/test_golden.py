@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from towernet.cli.import_paddle import import_paddle
+from towernet.config import load_recipe
+from towernet.engine.device import Policy
 from towernet.engine.evaluate import predict_logits
+from towernet.engine.schedule import learning_rate
+from towernet.engine.step import make_optimizer, train_step
 from towernet.models.paddle import read_pdparams, towernet_state_dict
 from towernet.models.towernet import TowerNet
 from towernet.predict import load_run
@@ -66,15 +69,16 @@ def check_parity(network: TowerNet, expected: dict[str, np.ndarray]) -> dict[str
         figures["start"] = relative(network.eval()(x), expected["eval_logits_start"])
     assert figures["start"] <= 1e-5
 
-    network.train()
-    optimizer = torch.optim.SGD(network.parameters(), lr=1.0, momentum=0.9, weight_decay=2e-4)
+    # The engine's own optimiser, schedule and step, as `--recipe notebook` uses them.
+    recipe = load_recipe("notebook").train
+    policy = Policy("cpu", "float32", False, torch.get_num_threads(), "parity")
+    optimizer = make_optimizer(network, recipe, "towernet")
     for step in range(3):
-        optimizer.param_groups[0]["lr"] = float(expected["learning_rates"][step])
-        logits = network(x)
-        loss = F.cross_entropy(logits, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, 4500, recipe, recipe.learning_rate)
+        loss, logits = train_step(
+            network, optimizer, x, labels, label_smoothing=recipe.label_smoothing, policy=policy
+        )
         figures[f"logits {step}"] = relative(logits, expected["train_logits"][step])
         figures[f"loss {step}"] = abs(loss.item() / expected["train_losses"][step] - 1)
         assert figures[f"logits {step}"] <= 1e-5
