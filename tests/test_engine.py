@@ -164,7 +164,7 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(run, tmp_path):
     stop = StopSwitch()
     with pytest.raises(Interrupted):
         run(tmp_path / "damaged", watcher=Stops(), stop=stop)
-    newest = sorted((tmp_path / "damaged" / "last").glob("*.safetensors"))[-1]
+    newest = sorted((tmp_path / "damaged" / "last").glob("0*.safetensors"))[-1]
     content = bytearray(newest.read_bytes())
     content[-1] ^= 1
     newest.write_bytes(content)

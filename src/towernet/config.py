@@ -7,6 +7,7 @@ resolved, beside the weights. Descriptions are the reference; no number is repea
 from __future__ import annotations
 
 import tomllib
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -262,21 +263,56 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
     return [] if before == now else [f"{name}: {before} → {now}"]
 
 
-def refuse_changes(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to go on with what was begun with other choices, or by other versions.
+@dataclass(frozen=True)
+class Accept:
+    """In what something resumed may differ from what was begun; what decides it never may.
+
+    Args:
+        data: Images were taken away, changed or added (--accept-data-change).
+        changes: Versions, threads or the device (--accept-changes): the bits will differ.
+    """
+
+    data: bool = False
+    changes: bool = False
+
+
+AS_BEGUN = Accept()
+
+# What is not chosen with the experiment but met on the machine.
+_CIRCUMSTANCES = {
+    "versions": "by other versions",
+    "threads": "with another number of threads",
+    "device": "on another device",
+}
+
+
+def refuse_changes(
+    folder: Path, before: dict[str, Any], now: dict[str, Any], accept: Accept
+) -> list[str]:
+    """Refuse to go on with what was begun otherwise; return what differs and is accepted.
 
     Raises:
-        ConfigError: with each key that differs; `versions` are told apart from choices.
+        ConfigError: with each key that differs. Versions, threads and the device are told apart
+            from choices, since they may be accepted.
     """
-    before, now = dict(before), dict(now)
-    versions = differences(before.pop("versions", {}), now.pop("versions", {}))
-    if changed := differences(before, now):
+    choices = [
+        line
+        for key in sorted(before)
+        if key not in _CIRCUMSTANCES
+        for line in differences(before[key], now[key], key)
+    ]
+    if choices:
         raise ConfigError(
-            f"{folder} was begun with other choices ({'; '.join(changed)});"
+            f"{folder} was begun with other choices ({'; '.join(choices)});"
             " say the same again to go on, or choose another --out"
         )
-    if versions:
-        raise ConfigError(
-            f"{folder} was begun by other versions ({'; '.join(versions)}), which give other bits;"
-            " install those again to go on, or choose another --out"
-        )
+    accepted = []
+    for key in _CIRCUMSTANCES:
+        changed = differences(before.get(key), now.get(key), "" if key == "versions" else key)
+        if changed and not accept.changes:
+            raise ConfigError(
+                f"{folder} was begun {_CIRCUMSTANCES[key]} ({'; '.join(changed)}), and the bits"
+                " would differ; go on as it was begun, or accept that with --accept-changes"
+            )
+        accepted += changed
+    return accepted

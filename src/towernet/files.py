@@ -10,8 +10,11 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import socket
 import tempfile
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,37 +22,95 @@ from typing import IO, Any
 
 from towernet.errors import ConfigError, DataError, EnvironmentFault
 
+FORMAT = 1  # of run.json, of protocol.toml and of what lies beside them
+HEARTBEAT_S = 5.0
+WRITE_BYTES = 1 << 20  # a checkpoint is hundreds of small tensors
+
+# What a killed writer leaves behind is known by its name.
+_LEFTOVER_PREFIX, _LEFTOVER_SUFFIX = ".towernet-", ".tmp"
+
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary sibling of `path` for writing; it takes `path`'s place when all is written.
 
     Raises:
-        EnvironmentFault: the system refuses (disk full, permission, a name too long).
+        EnvironmentFault: the system refuses (disk full, permission, a name too long); the
+            message names the path, the bytes written and those free. The old file is as it was.
     """
     temporary: Path | None = None
+    num_bytes = 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+        descriptor, name = tempfile.mkstemp(
+            dir=path.parent, prefix=_LEFTOVER_PREFIX, suffix=_LEFTOVER_SUFFIX
+        )
         temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fchmod(stream.fileno(), 0o666 & ~_umask())
-            os.fsync(stream.fileno())
+        with os.fdopen(descriptor, "wb", buffering=WRITE_BYTES) as stream:
+            try:
+                yield stream
+                stream.flush()
+            finally:
+                num_bytes = os.fstat(descriptor).st_size
+            os.fchmod(descriptor, 0o666 & ~_umask())
+            os.fsync(descriptor)
         temporary.replace(path)
         temporary = None
         _fsync_folder(path.parent)
     except OSError as error:
         if isinstance(error, EnvironmentFault):
             raise
-        raise EnvironmentFault(
-            f"{path} cannot be written: {error.strerror or error};"
-            " make room, or write elsewhere (--out; for the cache, TOWERNET_CACHE)"
-        ) from error
+        raise refused(path, error, num_bytes) from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the disk may be gone: `sweep` meets it later
+                temporary.unlink(missing_ok=True)
+
+
+def refused(path: Path, error: OSError, num_bytes: int = 0) -> EnvironmentFault:
+    """Say that the system refuses to write a file, how much was written and how much is free."""
+    try:
+        free = f"{shutil.disk_usage(path.parent).free:,} are free on its disk"
+    except OSError:
+        free = "its disk does not answer"
+    return EnvironmentFault(
+        f"{path} cannot be written: {error.strerror or error} ({num_bytes:,} bytes of it were"
+        f" written, {free}); make room, or write elsewhere"
+        " (--out; for the cache, TOWERNET_CACHE)"
+    )
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it; nothing, if it is not there.
+
+    Raises:
+        EnvironmentFault: the system refuses.
+    """
+    try:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"{path} cannot be removed: {error.strerror}; say the same command again when the disk"
+            " is well"
+        ) from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left in a folder and below; the caller holds its lock."""
+    for leftover in folder.rglob(f"{_LEFTOVER_PREFIX}*{_LEFTOVER_SUFFIX}"):
+        remove(leftover)
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder is not there, or holds only what a killed command left before its start."""
+    if not folder.exists():
+        return True
+    return all(
+        path.name == "lock" or path.name.startswith(_LEFTOVER_PREFIX) for path in folder.iterdir()
+    )
 
 
 def _umask() -> int:
@@ -73,6 +134,21 @@ def write_bytes(path: Path, content: bytes) -> None:
         stream.write(content)
 
 
+def copy(source: Path, target: Path, wanted_sha256: str) -> None:
+    """Copy a file atomically.
+
+    Raises:
+        DataError: what is read does not have this hash.
+    """
+    digest = hashlib.sha256()
+    with source.open("rb") as reader, atomic(target) as stream:
+        while chunk := reader.read(1 << 20):
+            digest.update(chunk)
+            stream.write(chunk)
+        if digest.hexdigest() != wanted_sha256:
+            raise DataError(f"{source} was damaged after it was written; say the command again")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file atomically, as UTF-8; a lone surrogate is written as \\udcNN."""
     write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
@@ -81,6 +157,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write sorted, indented JSON; NaN and infinity are refused, since JSON has neither."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def digest(value: object) -> str:
+    """Return the hex sha-256 of a value that JSON can hold; the order of its keys plays no part."""
+    text = json.dumps(value, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_json(path: Path) -> Any:
@@ -95,6 +177,20 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} does not exist; is {path.parent} the folder of a run?") from error
     except (ValueError, OSError) as error:
         raise DataError(f"{path} cannot be read ({error}); restore it or start again") from error
+
+
+def require_format(path: Path, record: dict[str, Any]) -> None:
+    """Refuse what a newer towernet wrote.
+
+    Raises:
+        DataError: naming its version.
+    """
+    if (found := record.get("format", FORMAT)) != FORMAT:
+        made_by = record.get("versions", {}).get("towernet", "another version")
+        raise DataError(
+            f"{path} was made by towernet {made_by} in format {found} and this one reads"
+            f" {FORMAT}; install that version to go on, or choose another --out"
+        )
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -140,8 +236,11 @@ def cache_folder() -> Path:
 def lock(path: Path, *, holder: str, wait: bool = False) -> Iterator[None]:
     """Hold an exclusive lock on `path` while the block runs; a dead process holds nothing.
 
+    The system's lock (flock) ends with its process. Where two machines share a disk and not its
+    locks, the file's time tells whether the other one lives: its holder touches it.
+
     Args:
-        path: The lock's file, made when missing; it names the process that holds it.
+        path: The lock's file, made when missing and removed at the end; it names its holder.
         holder: What is locked, in the user's words, for the message.
         wait: Wait for the lock instead of refusing.
 
@@ -149,32 +248,77 @@ def lock(path: Path, *, holder: str, wait: bool = False) -> Iterator[None]:
         ConfigError: another process holds it and `wait` is false.
         EnvironmentFault: the folder cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stream = path.open("a+", encoding="utf-8")
-    except OSError as error:
-        raise EnvironmentFault(
-            f"{path.parent} cannot be written: {error.strerror};"
-            " write elsewhere (--out; for the cache, TOWERNET_CACHE)"
-        ) from error
-    with stream:
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(HEARTBEAT_S):
+            with contextlib.suppress(OSError):
+                os.utime(path)
+
+    with _locked(path, holder, wait) as stream:
+        try:
+            stream.truncate(0)
+            stream.write(f"process {os.getpid()} on {socket.gethostname()} since {now()}")
+            stream.flush()
+        except OSError as error:
+            raise refused(path, error) from error
+        threading.Thread(target=beat, daemon=True, name="heartbeat").start()
+        try:
+            yield
+        finally:
+            ended.set()
+            # While it is still held: who waits sees that its file is gone, and opens a new one.
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _locked(path: Path, holder: str, wait: bool) -> IO[str]:
+    """Open the lock's file and lock it, again if its holder removed it meanwhile."""
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stream = path.open("a+", encoding="utf-8")
+        except OSError as error:
+            raise EnvironmentFault(
+                f"{path.parent} cannot be written: {error.strerror};"
+                " write elsewhere (--out; for the cache, TOWERNET_CACHE)"
+            ) from error
         try:
             fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(stream.fileno())):
+                stream.seek(0)
+                if _lives_elsewhere(path, stream.read()):
+                    raise BlockingIOError
+                return stream
         except BlockingIOError:
-            stream.seek(0)
-            raise ConfigError(
-                f"{holder} is in use by {stream.read().strip() or 'another process'};"
-                " wait for it to end or choose another --out"
-            ) from None
+            with stream:
+                stream.seek(0)
+                raise ConfigError(
+                    f"{holder} is in use by {stream.read().strip() or 'another process'};"
+                    " wait for it to end or choose another --out"
+                ) from None
+        except FileNotFoundError:
+            pass
         except OSError as error:
+            stream.close()
             raise EnvironmentFault(
                 f"{path} cannot be locked: {error.strerror};"
                 " write to a local disk (--out; for the cache, TOWERNET_CACHE)"
             ) from error
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {socket.gethostname()} since {now()}")
-        stream.flush()
-        yield
+        stream.close()
+
+
+def _lives_elsewhere(path: Path, holder: str) -> bool:
+    """Whether the lock's file is of another machine and is still touched by it."""
+    if not holder or f" on {socket.gethostname()} since " in holder:
+        return False
+    seen = path.stat().st_mtime_ns
+    deadline = time.monotonic() + 3 * HEARTBEAT_S
+    while time.monotonic() < deadline:
+        time.sleep(0.2)
+        if path.stat().st_mtime_ns != seen:  # no two clocks are compared
+            return True
+    return False
 
 
 def now() -> str:

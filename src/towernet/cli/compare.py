@@ -24,6 +24,7 @@ def compare(
     batch_size: options.BatchSize = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
+    threads: options.Threads = None,
     out: Annotated[
         Path | None, typer.Option(help="Where it is written; else runs/compare-DATA.")
     ] = None,
@@ -32,6 +33,8 @@ def compare(
     layout: options.Layout = "auto",
     skip_empty: options.SkipEmpty = False,
     workers: options.Workers = None,
+    accept_data_change: options.AcceptDataChange = False,
+    accept_changes: options.AcceptChanges = False,
 ) -> None:
     """Train several networks under one protocol and say which is best.
 
@@ -43,7 +46,7 @@ def compare(
     from towernet.cli.tables import ranking
     from towernet.compare.protocol import Request
     from towernet.compare.run import compare as run_comparison
-    from towernet.config import make
+    from towernet.config import Accept, make
     from towernet.data.source import open_source
     from towernet.engine.device import require_device
     from towernet.engine.stop import StopSwitch
@@ -87,6 +90,8 @@ def compare(
             source,
             folder,
             device=device,
+            threads=threads,
+            accept=Accept(accept_data_change, accept_changes),
             workers=options.num_workers(workers),
             command=the_command(),
             watcher=screen,
@@ -94,3 +99,4 @@ def compare(
         )
     report = write_report(folder, picture=pictures(source))
     ranking(conclusion, folder, report)
+    options.require_success(conclusion)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -42,11 +43,32 @@ def time_words(seconds: float) -> str:
     )
 
 
+class _Forgiving:
+    """A stream whose reader may go away: a closed terminal must not end a night of training."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+
 class Screen(Watcher):
     """Watches runs and counts files; writes to standard error, so results can be piped."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = Console(
+            file=cast(TextIO, _Forgiving(sys.stderr)), highlight=False, soft_wrap=True
+        )
         self.live = self.console.is_terminal
         self.bars: Progress | None = None
         self.task: Any = None

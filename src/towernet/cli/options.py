@@ -34,6 +34,24 @@ Size = Annotated[int | None, typer.Option(help="Side of the images in pixels; el
 BatchSize = Annotated[int | None, typer.Option(help="Images in one step; else the recipe's.")]
 Seed = Annotated[int, typer.Option(help="All chance is a function of it.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Threads that compute, else one per core; another number, other bits."
+    ),
+]
+AcceptDataChange = Annotated[
+    bool,
+    typer.Option(
+        "--accept-data-change", help="Go on though images went or came; what is new stays out."
+    ),
+]
+AcceptChanges = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changes", help="Go on with other versions, threads or device: other bits."
+    ),
+]
 ImagesPerClass = Annotated[
     int | None, typer.Option(help="Use only so many images of each class, for a quick look.")
 ]
@@ -46,6 +64,11 @@ Layout = Annotated[
     typer.Option(help="auto, classes or splits: what the top folders are, should auto err."),
 ]
 SkipEmpty = Annotated[bool, typer.Option("--skip-empty", help="Leave out classes without files.")]
+
+# What may be said together with --resume.
+OF_RESUMING = (
+    "data", "resume", "workers", "device", "threads", "accept_data_change", "accept_changes",
+)  # fmt: skip
 
 
 def num_workers(workers: int | None) -> int:
@@ -120,3 +143,17 @@ def require_defaults(
         if name not in but and given[name] != parameter.default:
             option = name.replace("_", "-")
             raise ConfigError(f"--{option} has no effect with --resume; leave it out")
+
+
+def require_success(conclusion: dict[str, Any]) -> None:
+    """End with the exit code of failed training when no network could be trained.
+
+    Raises:
+        TrainingError: with the reasons.
+    """
+    from towernet.errors import TrainingError
+
+    networks = conclusion["results"]["networks"]
+    if all(network["status"] == "failed" for network in networks):
+        reasons = "; ".join(f"{network['name']}: {network['reason']}" for network in networks)
+        raise TrainingError(f"no network could be trained: {reasons}")

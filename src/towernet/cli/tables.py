@@ -69,7 +69,8 @@ def ranking(conclusion: dict[str, Any], folder: Path, report: Path) -> None:
         console.print()
     for network in results["networks"]:
         if network["status"] != "ranked":
-            console.print(escape(f"not ranked: {network['name']} {network['reason']}"))
+            failed = "failed: " if network["status"] == "failed" else ""
+            console.print(escape(f"not ranked: {network['name']} {failed}{network['reason']}"))
     console.print(escape(results["sentence"]), style="bold")
     for remark in results["remarks"]:
         console.print(escape(remark))

@@ -24,6 +24,7 @@ def train(
     batch_size: options.BatchSize = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
+    threads: options.Threads = None,
     out: Annotated[
         Path | None, typer.Option(help="Where the run is written; else runs/DATA-MODEL.")
     ] = None,
@@ -35,6 +36,8 @@ def train(
     layout: options.Layout = "auto",
     skip_empty: options.SkipEmpty = False,
     workers: options.Workers = None,
+    accept_data_change: options.AcceptDataChange = False,
+    accept_changes: options.AcceptChanges = False,
 ) -> None:
     """Train one network on a folder of images.
 
@@ -44,7 +47,7 @@ def train(
     from towernet.cli.console import Screen, the_command
     from towernet.cli.tables import ranking
     from towernet.compare.single import begin_run, resume_run
-    from towernet.config import RunConfig, make
+    from towernet.config import Accept, RunConfig, make
     from towernet.data.source import open_source
     from towernet.engine.stop import StopSwitch
     from towernet.report.page import write_report
@@ -56,13 +59,22 @@ def train(
     with StopSwitch() as stop:
         processes = options.num_workers(workers)
         if resume is not None:
-            options.require_defaults(train, given, but=("data", "resume", "workers"))
+            options.require_defaults(train, given, but=options.OF_RESUMING)
             folder = resume
             conclusion, source = resume_run(
-                folder, data, workers=processes, watcher=screen, stop=stop
+                folder,
+                data,
+                device=device,
+                threads=threads,
+                accept=Accept(accept_data_change, accept_changes),
+                workers=processes,
+                watcher=screen,
+                stop=stop,
             )
         else:
             assert data is not None
+            if accept_data_change or accept_changes:
+                raise ConfigError("nothing is gone on with; --accept-… belongs to --resume RUN")
             source = open_source(data, layout=layout, skip_empty=skip_empty, progress=screen.count)
             screen.say(source.reading)
             resolved = options.resolve_recipe(
@@ -98,6 +110,7 @@ def train(
                 source,
                 folder,
                 device=device,
+                threads=threads,
                 origin=origin,
                 workers=processes,
                 watcher=screen,
@@ -105,3 +118,4 @@ def train(
             )
     report = write_report(folder, picture=pictures(source))
     ranking(conclusion, folder, report)
+    options.require_success(conclusion)

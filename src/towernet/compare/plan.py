@@ -1,26 +1,78 @@
-"""What a comparison will take, measured before it begins, and minutes turned into steps."""
+"""What a comparison will take: disk, before anything is read; time, before anything is trained."""
 
 from __future__ import annotations
 
+import resource
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from towernet import files
 from towernet.compare.protocol import Request
 from towernet.config import Recipe, RunConfig
 from towernet.data.prepare import Dataset
+from towernet.data.source import Source
 from towernet.engine.batches import steps_per_epoch
 from towernet.engine.device import Policy
-from towernet.engine.measure import Cost, measure
-from towernet.errors import ConfigError, EnvironmentFault
+from towernet.engine.measure import Cost, measure, size_of
+from towernet.engine.runlog import Watcher
+from towernet.errors import ConfigError, EnvironmentFault, TrainingError
+from towernet.models.catalogue import outline
+from towernet.models.summary import count_parameters
 
 BYTES_PER_NUMBER = 4
-# Weights, their average and the momentum, in two states and the one being written; and a best.
-NUM_COPIES_WHILE_TRAINING = 10
+# Weights, their average and the momentum, in two states and the one being written; and three bests.
+NUM_COPIES_WHILE_TRAINING = 12
 SPARE_BYTES = 200 * 2**20
+FILES_AT_ONCE, FILES_PER_WORKER = 128, 8
 
 
-def num_steps(recipe: Recipe, cost: Cost, dataset: Dataset) -> int:
+def preflight(
+    folder: Path, request: Request, source: Source, workers: int, watcher: Watcher
+) -> None:
+    """Say in a moment what disk will be needed, and refuse what cannot end well.
+
+    Args:
+        folder: The output; it is there and can be written, since its lock is held.
+        request: What is to be trained.
+        source: On which images.
+        workers: How many decoding processes.
+        watcher: Who is told.
+
+    Raises:
+        EnvironmentFault: too little disk, or too few files may be open at once.
+    """
+    _allow_files(FILES_AT_ONCE + FILES_PER_WORKER * workers)
+    num_classes = max(2, len(source.class_names))
+    data = request.recipe.data
+    parameters = [
+        count_parameters(outline(name, num_classes, data.size_px)) for name in request.models
+    ]
+    for_runs = disk_bytes(parameters, request.runs)
+    sides_px = {data.size_px, round(data.size_px * data.train_margin)}
+    for_pixels = len(source.files) * 3 * sum(side**2 for side in sides_px)
+    cache = files.cache_folder()
+    watcher.say(
+        f"disk: at most {in_bytes(for_runs)} in {folder} and {in_bytes(for_pixels)} in {cache};"
+        f" {in_bytes(shutil.disk_usage(folder).free)} are free"
+    )
+    require_disk(folder, for_runs)
+
+
+def _allow_files(num_files: int) -> None:
+    """Raise the limit of open files to what is needed, as far as the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= num_files:
+        return
+    if hard != resource.RLIM_INFINITY and hard < num_files:
+        raise EnvironmentFault(
+            f"{hard} files may be open at once and up to {num_files} are needed;"
+            f" raise the limit (ulimit -n {num_files}) or give fewer --workers"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (num_files, hard))
+
+
+def budget(recipe: Recipe, cost: Cost, dataset: Dataset) -> int:
     """Turn the recipe's budget into optimiser steps of one run.
 
     Raises:
@@ -49,14 +101,17 @@ def trial_steps(recipe: Recipe, num_steps: int) -> int:
 
 def measure_networks(
     request: Request, dataset: Dataset, policy: Policy
-) -> tuple[dict[str, Cost], dict[str, int]]:
-    """Dry-run every network; return the costs and the steps of one run, by network."""
-    costs, steps = {}, {}
+) -> tuple[dict[str, Cost], dict[str, str]]:
+    """Dry-run every network; return the costs, and why some cannot take a step, by network."""
+    costs, failures = {}, {}
     for name in request.models:
         config = RunConfig(model=name, recipe=request.recipe, seed=request.seed)
-        costs[name] = measure(config, dataset, policy)
-        steps[name] = num_steps(request.recipe, costs[name], dataset)
-    return costs, steps
+        try:
+            costs[name] = measure(config, dataset, policy)
+        except TrainingError as error:
+            failures[name] = str(error).partition(": ")[2]  # after the network's name
+            costs[name] = size_of(config, dataset)
+    return costs, failures
 
 
 def expected_seconds(
@@ -70,10 +125,10 @@ def expected_seconds(
     return num_trial_steps * per_step, request.runs * num_steps * per_step
 
 
-def disk_bytes(request: Request, costs: Iterable[Cost]) -> int:
+def disk_bytes(parameters: Iterable[int], runs: int) -> int:
     """Return the disk a comparison needs at most, besides the decoded pixels."""
-    parameters = [cost.parameters for cost in costs]
-    kept = request.runs * sum(parameters)
+    parameters = list(parameters)
+    kept = runs * sum(parameters)
     return (kept + NUM_COPIES_WHILE_TRAINING * max(parameters)) * BYTES_PER_NUMBER + SPARE_BYTES
 
 
@@ -98,6 +153,8 @@ def plan_words(
     batch_size = request.recipe.train.batch_size
     total, parts = 0.0, []
     for name, cost in costs.items():
+        if not steps[name]:
+            continue
         trial, runs = expected_seconds(request, dataset, cost, steps[name])
         total += trial + runs
         epochs = steps[name] / steps_per_epoch(len(dataset.train), batch_size)
@@ -106,8 +163,7 @@ def plan_words(
             f" in {in_time(runs)}"
             + (f" after {in_time(trial)} of learning-rate trials" if trial else "")
         )
-    disk = in_bytes(disk_bytes(request, costs.values()))
-    return f"about {in_time(total)} on this machine, {disk} of disk: {', '.join(parts)}"
+    return f"about {in_time(total)} on this machine: {', '.join(parts)}"
 
 
 def in_time(seconds: float) -> str:

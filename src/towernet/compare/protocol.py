@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,11 @@ import tomli_w
 from pydantic import BaseModel, Field, PositiveInt
 
 from towernet import files
-from towernet.config import Recipe, refuse_changes
-from towernet.engine.device import Policy, versions
+from towernet.config import Accept, Recipe, refuse_changes
+from towernet.data.prepare import Dataset
+from towernet.data.table import write_table
+from towernet.engine.device import Policy, bits_depend_on, choose_policy
+from towernet.engine.runlog import Watcher
 from towernet.errors import DataError
 
 
@@ -38,6 +41,8 @@ class Protocol:
         num_steps: Optimiser steps of one run, by network.
         costs: What the dry run measured, by network: seconds of a step and of an image,
             parameters, multiply-adds.
+        failures: Why a network could not take its first step, by network.
+        versions: What the bits depend on besides.
     """
 
     request: Request
@@ -45,60 +50,92 @@ class Protocol:
     policy: Policy
     num_steps: dict[str, int]
     costs: dict[str, dict[str, float]]
+    failures: dict[str, str]
+    versions: dict[str, str]
 
     def write(self, path: Path) -> None:
         """Write `protocol.toml`. TOML has no null: what is not given is left out."""
         values = {
             "request": self.request.model_dump(mode="json", exclude_none=True),
             "images": {"fingerprint": self.fingerprint},
-            "versions": versions(),
+            "format": files.FORMAT,
+            "versions": self.versions,
             "decided": {
                 "policy": asdict(self.policy),
                 "num_steps": self.num_steps,
                 "costs": self.costs,
+                "failures": self.failures,
             },
         }
         files.write_text(path, tomli_w.dumps(values))
 
 
-def read_protocol(path: Path, request: Request, fingerprint: str, device: str) -> Protocol | None:
-    """Read a protocol written earlier, None when there is none; refuse another request.
+def read_protocol(path: Path) -> Protocol | None:
+    """Read a protocol written earlier, None when there is none.
 
     Raises:
-        ConfigError: it was made for other choices or by other versions; the message is the diff.
-        DataError: it was made for other images, or is damaged.
+        DataError: it is damaged, or a newer towernet wrote it.
     """
     if not path.exists():
         return None
     try:
         values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        files.require_format(path, values)
         decided = values["decided"]
-        protocol = Protocol(
+        return Protocol(
             Request.model_validate(values["request"]),
             values["images"]["fingerprint"],
             Policy(**decided["policy"]),
             decided["num_steps"],
             decided["costs"],
+            decided["failures"],
+            values["versions"],
         )
-        before_versions = values["versions"]
+    except DataError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error}); choose another --out") from error
-    refuse_changes(
-        path.parent,
-        protocol.request.model_dump(mode="json")
-        | {"device": protocol.policy.device, "versions": before_versions},
-        request.model_dump(mode="json")
-        | {
-            "device": protocol.policy.device if device == "auto" else device,
-            "versions": versions(),
+
+
+def go_on(
+    protocol: Protocol,
+    folder: Path,
+    request: Request,
+    *,
+    device: str,
+    threads: int | None,
+    accept: Accept,
+) -> tuple[Protocol, list[str]]:
+    """Return the protocol to go on by, and what was accepted to differ from the one written.
+
+    Raises:
+        ConfigError: another request, or other circumstances than were accepted; with the diff.
+        EnvironmentFault: the device asked for is not there.
+    """
+    policy = protocol.policy
+    threads = threads or policy.threads
+    device = policy.device if device == "auto" else device
+    if accept.changes and (threads, device) != (policy.threads, policy.device):
+        policy = choose_policy(device, threads)
+    policy.apply()  # a device that is gone is said first
+    now = replace(protocol, policy=policy, versions=bits_depend_on(policy))
+    accepted = refuse_changes(
+        folder,
+        {
+            "": protocol.request.model_dump(mode="json"),
+            "versions": protocol.versions,
+            "threads": protocol.policy.threads,
+            "device": protocol.policy.device,
         },
+        {
+            "": request.model_dump(mode="json"),
+            "versions": now.versions,
+            "threads": threads,
+            "device": device,
+        },
+        accept,
     )
-    if protocol.fingerprint != fingerprint:
-        raise DataError(
-            f"the images are not those {path.parent} was begun with; put them back,"
-            " or choose another --out"
-        )
-    return protocol
+    return now, accepted
 
 
 class Ledger:
@@ -119,3 +156,12 @@ class Ledger:
         self.events.append(line)
         files.write_jsonl(self.path, self.events)
         return line
+
+
+def note_accepted(folder: Path, what: list[str], dataset: Dataset, watcher: Watcher) -> None:
+    """Write down what was accepted to differ, for the report, and the images as they are now."""
+    ledger = Ledger(folder / "ledger.jsonl")
+    for words in filter(None, what):
+        watcher.say(f"accepted: {words}")
+        ledger.add("change accepted", words=words)
+    write_table(folder / "samples.parquet", dataset.table)

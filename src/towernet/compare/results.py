@@ -124,6 +124,9 @@ def _conclude(
             _answer(run_folder, protocol, dataset_of(repetition))
             for repetition, run_folder in enumerate(outcome.folders)
         ]
+        if not all(np.isfinite(answer.logits_NK).all() for answer in answers):
+            # The largest of them would be the first class: an accuracy of its own, and no answer.
+            outcome.failure, answers = "its answers are not numbers", []
         networks.append(_network(outcome, answers, folder, protocol, dataset))
         measured[outcome.name] = _measured(outcome, answers)
         if answers:
@@ -154,6 +157,11 @@ def _conclude(
         "winner": _winner(ranked),
     }
     results["sentence"] = verdict(results, correct)
+    results["accepted"] = [
+        event["words"]
+        for event in Ledger(folder / "ledger.jsonl").events
+        if event["event"] == "change accepted"
+    ]
     results["remarks"] = remarks(results)
     total = sum(t["training_seconds"] + t["trial_seconds"] for t in measured.values())
     return {"results": results, "measured": {"networks": measured, "total_seconds": total}}
@@ -162,7 +170,11 @@ def _conclude(
 def _answer(run_folder: Path, protocol: Protocol, dataset: Dataset) -> Answers:
     predictor = load_run(run_folder, fp32(protocol.policy))
     logits = predict_logits(
-        predictor.model, dataset.pixels, dataset.contract, predictor.policy, rows=dataset.final.rows
+        predictor.model,
+        dataset.pixels,
+        predictor.contract,
+        predictor.policy,
+        rows=dataset.final.rows,
     )
     probabilities = scipy.special.softmax(logits.astype(np.float64), axis=1)
     names = np.array(dataset.contract.class_names, dtype=object)

@@ -5,37 +5,39 @@ Every step leaves its outcome on disk, so saying the same command again goes on 
 
 from __future__ import annotations
 
-import shutil
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from towernet import files
 from towernet.compare.plan import (
-    disk_bytes,
+    budget,
     measure_networks,
     plan_words,
-    require_disk,
+    preflight,
     trial_rates,
     trial_steps,
 )
-from towernet.compare.protocol import Ledger, Protocol, Request, read_protocol
+from towernet.compare.protocol import Ledger, Protocol, Request, go_on, note_accepted, read_protocol
 from towernet.compare.results import Outcome, finish
-from towernet.config import RunConfig
+from towernet.config import AS_BEGUN, Accept, RunConfig
+from towernet.data.changes import reconcile
 from towernet.data.prepare import Dataset, fingerprint, prepare, sample_table
 from towernet.data.source import Source
 from towernet.data.table import write_table
 from towernet.engine.checkpoint import drop_state
-from towernet.engine.device import choose_policy
+from towernet.engine.device import bits_depend_on, choose_policy
+from towernet.engine.memory import is_out_of_memory, out_of_memory_words
 from towernet.engine.runlog import Watcher
 from towernet.engine.stop import StopSwitch
 from towernet.engine.train import Plan, train
 from towernet.errors import (
     ConfigError,
+    DataError,
     EnvironmentFault,
     Interrupted,
     TowernetError,
@@ -51,10 +53,12 @@ def compare(
     folder: Path,
     *,
     device: str,
+    threads: int | None = None,
     workers: int,
     command: str,
     watcher: Watcher,
     stop: StopSwitch,
+    accept: Accept = AS_BEGUN,
 ) -> dict[str, Any]:
     """Train every network under one protocol, or go on; return what `results.json` holds.
 
@@ -65,11 +69,18 @@ def compare(
     for name in request.models:
         check_size(name, request.recipe.data.size_px)
     with files.lock(folder / "lock", holder=str(folder)):
-        found = {path.name for path in folder.iterdir()} - {"lock"}
-        if found and "protocol.toml" not in found:
+        protocol = read_protocol(folder / "protocol.toml")
+        if protocol is None and not files.is_empty(folder):
             raise ConfigError(
                 f"{folder} is not empty and holds no comparison; choose another --out"
             )
+        files.sweep(folder)
+        accepted: list[str] = []
+        if protocol is not None:
+            protocol, accepted = go_on(
+                protocol, folder, request, device=device, threads=threads, accept=accept
+            )
+        preflight(folder, request, source, workers, watcher)
         table = sample_table(
             source,
             seed=request.seed,
@@ -77,6 +88,7 @@ def compare(
             workers=workers,
             progress=watcher.count,
         )
+        table, changed = reconcile(folder, source.name, table, accept=accept.data)
 
         @cache
         def dataset_of(repetition: int) -> Dataset:
@@ -90,14 +102,22 @@ def compare(
                 progress=watcher.count,
             )
 
-        protocol = read_protocol(
-            folder / "protocol.toml", request, fingerprint(dataset_of(0).table), device
-        ) or _decide(request, dataset_of(0), folder, device, watcher)
+        if protocol is None:
+            protocol = _decide(request, dataset_of(0), folder, device, threads, watcher)
+        elif changed or accepted:
+            protocol = replace(protocol, fingerprint=fingerprint(dataset_of(0).table))
+            note_accepted(folder, [changed, *accepted], dataset_of(0), watcher)
+            protocol.write(folder / "protocol.toml")
+        elif protocol.fingerprint != fingerprint(dataset_of(0).table):
+            raise DataError(
+                f"the images are not those {folder} was begun with; put them back, or choose"
+                " another --out"
+            )
         if not (folder / "samples.parquet").exists():
             write_table(folder / "samples.parquet", dataset_of(0).table)
         origin = {"command": command, "source": source.reading}
         ledger = Ledger(folder / "ledger.jsonl")
-        comparison = Comparison(protocol, folder, ledger, dataset_of, watcher, stop, origin)
+        comparison = Comparison(protocol, folder, ledger, dataset_of, watcher, stop, origin, accept)
         return finish(
             comparison.run_all(),
             folder,
@@ -111,13 +131,25 @@ def compare(
 
 
 def _decide(
-    request: Request, dataset: Dataset, folder: Path, device: str, watcher: Watcher
+    request: Request,
+    dataset: Dataset,
+    folder: Path,
+    device: str,
+    threads: int | None,
+    watcher: Watcher,
 ) -> Protocol:
     """Measure, turn minutes into steps, and write it all down before the first step."""
-    policy = choose_policy(device)
+    policy = choose_policy(device, threads)
     watcher.say(f"self-test: {policy.reason}; using {policy.words()}")
-    costs, num_steps = measure_networks(request, dataset, policy)
-    require_disk(folder, disk_bytes(request, costs.values()))
+    costs, failures = measure_networks(request, dataset, policy)
+    for name, reason in failures.items():
+        watcher.say(f"{name} is left out: {reason}")
+    if len(failures) == len(costs):
+        raise TrainingError(f"no network can be trained here: {'; '.join(failures.values())}")
+    num_steps = {
+        name: 0 if name in failures else budget(request.recipe, cost, dataset)
+        for name, cost in costs.items()
+    }
     watcher.say(plan_words(request, dataset, costs, num_steps))
     protocol = Protocol(
         request,
@@ -125,6 +157,8 @@ def _decide(
         policy,
         num_steps,
         {name: asdict(cost) for name, cost in costs.items()},
+        failures,
+        bits_depend_on(policy),
     )
     protocol.write(folder / "protocol.toml")
     return protocol
@@ -141,6 +175,7 @@ class Comparison:
     watcher: Watcher
     stop: StopSwitch
     origin: dict[str, Any]
+    accept: Accept = AS_BEGUN
 
     def run_all(self) -> list[Outcome]:
         """Do what is not done yet: the trials of every network, then run after run."""
@@ -156,6 +191,8 @@ class Comparison:
         """Try each learning rate on a short run of its own; the lowest validation loss wins."""
         recipe = self.protocol.request.recipe
         rates = trial_rates(recipe)
+        if (reason := self.protocol.failures.get(name)) is not None:
+            return Outcome(name, rates[0], failure=reason)
         num_steps = trial_steps(recipe, self.protocol.num_steps[name])
         if num_steps == 0:
             return Outcome(name, rates[0])
@@ -176,7 +213,7 @@ class Comparison:
 
     def _trial(self, name: str, folder: Path, num_steps: int, rate: float) -> dict[str, Any]:
         # A trial that was interrupted begins anew: it is short and keeps no state.
-        shutil.rmtree(folder, ignore_errors=True)
+        files.remove(folder)
         figures: dict[str, Any] = {}
         started = time.monotonic()
         reason = self._attempt(
@@ -248,6 +285,7 @@ class Comparison:
             watcher=self.watcher,
             stop=self.stop,
             origin=self.origin,
+            accept=self.accept,
             resumable=resumable,
         )
 
@@ -258,15 +296,17 @@ class Comparison:
         except Interrupted as error:
             raise Interrupted(f"{error}: say the same command again", error.exit_code) from None
         except TrainingError as error:
-            return str(error)
+            return str(error).partition(": ")[2]  # after the network's name
         except TowernetError:
             raise
-        except (OSError, MemoryError) as error:
+        except OSError as error:
             # The machine's fault, not the network's: nothing is written down against it.
             raise EnvironmentFault(
                 f"{in_one_line(error)}; make room, then say the same command again"
             ) from error
         except Exception as error:
+            if is_out_of_memory(error):
+                return out_of_memory_words(self.protocol.request.recipe.train.batch_size)
             # Whatever a network raises costs that network alone; the log keeps the rest.
             log = self.folder / "failures.log"
             before = log.read_text(encoding="utf-8") if log.exists() else ""

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from pydantic import ValidationError
 
 from towernet import files
-from towernet.compare.plan import in_time, num_steps
-from towernet.compare.protocol import Protocol, Request
+from towernet.compare.plan import budget, in_time, preflight
+from towernet.compare.protocol import Protocol, Request, go_on, note_accepted
 from towernet.compare.results import Outcome, finish
-from towernet.config import RunConfig
+from towernet.config import AS_BEGUN, Accept, RunConfig
+from towernet.data.changes import reconcile
 from towernet.data.prepare import Dataset, fingerprint, prepare, sample_table
 from towernet.data.source import Source, open_source
 from towernet.engine.device import choose_policy
 from towernet.engine.measure import measure
+from towernet.engine.memory import is_out_of_memory, out_of_memory_words
 from towernet.engine.runlog import Watcher
 from towernet.engine.stop import StopSwitch
 from towernet.engine.train import Plan, train
-from towernet.errors import ConfigError, DataError, Interrupted, in_one_line
+from towernet.errors import ConfigError, DataError, Interrupted, TrainingError, in_one_line
 from towernet.models.catalogue import check_size
 
 
@@ -30,6 +33,7 @@ def begin_run(
     folder: Path,
     *,
     device: str,
+    threads: int | None = None,
     origin: dict[str, Any],
     workers: int,
     watcher: Watcher,
@@ -49,13 +53,17 @@ def begin_run(
                 f"{folder} already holds a run; go on with it by --resume {folder},"
                 " or choose another --out"
             )
-    if folder.exists() and any(path.name != "lock" for path in folder.iterdir()):
-        raise ConfigError(f"{folder} is not empty; choose another --out")
-    dataset = _dataset(config, source, workers, watcher)
-    policy = choose_policy(device)
+    with files.lock(folder / "lock", holder=str(folder)):
+        if not files.is_empty(folder):
+            raise ConfigError(f"{folder} is not empty; choose another --out")
+        files.sweep(folder)
+        preflight(folder, _request(config), source, workers, watcher)
+    table = _sample_table(config, source, workers, watcher)
+    dataset = _dataset(config, table, source, workers, watcher)
+    policy = choose_policy(device, threads)
     watcher.say(f"self-test: {policy.reason}; using {policy.words()}")
     cost = measure(config, dataset, policy)
-    steps = num_steps(config.recipe, cost, dataset)
+    steps = budget(config.recipe, cost, dataset)
     watcher.say(
         f"{config.model}: {steps} steps, about"
         f" {in_time(steps * cost.seconds_per_step(dataset, config.recipe.train.batch_size))}"
@@ -70,6 +78,9 @@ def resume_run(
     folder: Path,
     data: str | None,
     *,
+    device: str = "auto",
+    threads: int | None = None,
+    accept: Accept = AS_BEGUN,
     workers: int,
     watcher: Watcher,
     stop: StopSwitch,
@@ -79,6 +90,9 @@ def resume_run(
     Args:
         folder: The run.
         data: Where its images are now, if not where they were.
+        device: "auto": as it was begun.
+        threads: None: as it was begun.
+        accept: In what it may differ from what was begun.
         workers: Decoding processes.
         watcher: Who is told how it goes.
         stop: Says when the user wants to stop.
@@ -87,6 +101,7 @@ def resume_run(
         DataError: the folder holds no run, or the images are others.
     """
     record = files.read_json(folder / "run.json")
+    files.require_format(folder / "run.json", record)
     try:
         config = RunConfig.model_validate(record["config"])
         plan = Plan.from_json(record["plan"])
@@ -103,18 +118,40 @@ def resume_run(
             f" ({in_one_line(error)}); a comparison goes on by its own command"
         ) from error
     watcher.say(source.reading)
-    dataset = _dataset(config, source, workers, watcher)
-    return _train_and_conclude(config, plan, dataset, source, folder, origin, watcher, stop), source
+    table = _sample_table(config, source, workers, watcher)
+    if (folder / "results.json").exists():
+        dataset = _dataset(config, table, source, workers, watcher)
+    else:
+        table, changed = reconcile(folder, source.name, table, accept=accept.data)
+        dataset = _dataset(config, table, source, workers, watcher)
+        before = _protocol(config, plan, dataset, origin, record["versions"])
+        protocol, accepted = go_on(
+            before, folder, before.request, device=device, threads=threads, accept=accept
+        )
+        plan = replace(plan, policy=protocol.policy)
+        if changed or accepted:
+            note_accepted(folder, [changed, *accepted], dataset, watcher)
+    conclusion = _train_and_conclude(
+        config, plan, dataset, source, folder, origin, watcher, stop, accept
+    )
+    return conclusion, source
 
 
-def _dataset(config: RunConfig, source: Source, workers: int, watcher: Watcher) -> Dataset:
-    table = sample_table(
+def _sample_table(
+    config: RunConfig, source: Source, workers: int, watcher: Watcher
+) -> pd.DataFrame:
+    return sample_table(
         source,
         seed=config.seed,
         images_per_class=config.images_per_class,
         workers=workers,
         progress=watcher.count,
     )
+
+
+def _dataset(
+    config: RunConfig, table: pd.DataFrame, source: Source, workers: int, watcher: Watcher
+) -> Dataset:
     return prepare(
         table,
         source,
@@ -135,32 +172,54 @@ def _train_and_conclude(
     origin: dict[str, Any],
     watcher: Watcher,
     stop: StopSwitch,
+    accept: Accept = AS_BEGUN,
 ) -> dict[str, Any]:
     try:
-        train(config, dataset, folder, plan, watcher=watcher, stop=stop, origin=origin)
+        record = train(
+            config, dataset, folder, plan, watcher=watcher, stop=stop, origin=origin, accept=accept
+        )
     except Interrupted as error:
         raise Interrupted(f"{error}: towernet train --resume {folder}", error.exit_code) from None
-    request = Request(
+    except Exception as error:
+        if is_out_of_memory(error):
+            words = out_of_memory_words(config.recipe.train.batch_size)
+            raise TrainingError(f"{config.model}: {words}") from error
+        raise
+    return finish(
+        [Outcome(config.model, plan.learning_rate, folders=[folder])],
+        folder,
+        _protocol(config, plan, dataset, origin, record["versions"]),
+        lambda repetition: dataset,
+        kind="run",
+        title=source.name,
+        origin=origin,
+        watcher=watcher,
+    )
+
+
+def _request(config: RunConfig) -> Request:
+    return Request(
         models=(config.model,),
         recipe_name=config.recipe_name,
         recipe=config.recipe,
         seed=config.seed,
         images_per_class=config.images_per_class,
     )
-    protocol = Protocol(
-        request,
+
+
+def _protocol(
+    config: RunConfig,
+    plan: Plan,
+    dataset: Dataset,
+    origin: dict[str, Any],
+    versions: dict[str, str],
+) -> Protocol:
+    return Protocol(
+        _request(config),
         fingerprint(dataset.table),
         plan.policy,
         {config.model: plan.num_steps},
         {config.model: origin["cost"]},
-    )
-    return finish(
-        [Outcome(config.model, plan.learning_rate, folders=[folder])],
-        folder,
-        protocol,
-        lambda repetition: dataset,
-        kind="run",
-        title=source.name,
-        origin=origin,
-        watcher=watcher,
+        {},
+        versions,
     )

@@ -77,6 +77,9 @@ def remarks(results: dict[str, Any]) -> list[str]:
             "The figures are the best epoch on the selection set, not a test result: this protocol"
             " holds no test images out."
         )
+    said += [
+        f"Something changed on the way and was accepted: {words}." for words in results["accepted"]
+    ]
     ranked = [network for network in results["networks"] if network["status"] == "ranked"]
     said += [
         f"{network['name']} cannot be told from always naming the commonest class, which is right"

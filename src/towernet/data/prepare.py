@@ -14,6 +14,7 @@ from towernet import rng
 from towernet.config import DataConfig
 from towernet.data import splits
 from towernet.data.cache import open_pixels
+from towernet.data.changes import bury, revive
 from towernet.data.check import check
 from towernet.data.contract import Contract
 from towernet.data.source import Source
@@ -107,7 +108,7 @@ def prepare(
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Dataset:
     """Draw the splits, decode what the table uses (or map the cache), fix the class contract."""
-    table = splits.assign(table, config, seed=seed, repetition=repetition)
+    table = bury(splits.assign(revive(table), config, seed=seed, repetition=repetition))
     used = table[table.status == "used"].reset_index(drop=True)
     class_names = tuple(sorted(set(used.class_name), key=path_bytes))
     background = (255, 255, 255)

@@ -3,34 +3,80 @@
 A weights file holds tensors and one metadata key with sorted JSON (several keys would be
 written in random order, and the same run would give different bytes).
 
-A run's `last/` folder holds pairs `<step>.safetensors` and `<step>.json`. The JSON is written
-after the tensors and names their hash, so a pair is whole or it is not there; the newest whole
-pair counts, and the one before it is kept until the next is written.
+A run's `last/` folder holds states: `<step>.safetensors`, the best weights so far in
+`best-<step>.safetensors`, and `<step>.json`, which is written after both and names their hashes
+and its own. So a state is whole or it is not there; the newest whole one counts, and the one
+before it is kept until the next is written.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
-import shutil
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import safetensors
-import safetensors.torch
+import torch
 from torch import Tensor
 
 from towernet import files
 from towernet.errors import DataError
 
 METADATA_KEY = "towernet"
+_DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
+    torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
 
 
-def write_weights(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-    """Write tensors and their JSON metadata as one safetensors file, atomically."""
-    # Strided views and channels_last memory have no place in the format: rows are written in order.
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps(meta, sort_keys=True, allow_nan=False)
-    files.write_bytes(path, safetensors.torch.save(plain, {METADATA_KEY: text}))
+def write_weights(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> str:
+    """Write tensors and their JSON metadata as one safetensors file, atomically.
+
+    One tensor at a time, so that the memory of a second copy is not needed (the library's own
+    writers need it, or write without fsync).
+
+    Returns:
+        The file's hex sha-256.
+    """
+    digest = hashlib.sha256()
+    with files.atomic(path) as stream:
+        for chunk in _safetensors(tensors, meta):
+            digest.update(chunk)
+            stream.write(chunk)
+    return digest.hexdigest()
+
+
+def _safetensors(tensors: dict[str, Tensor], meta: dict[str, Any]) -> Iterator[bytes | memoryview]:
+    """Yield the file: the header's length, the header, the tensors' bytes in rows.
+
+    Source: https://huggingface.co/docs/safetensors/index#format
+    """
+    header: dict[str, Any] = {
+        "__metadata__": {METADATA_KEY: json.dumps(meta, sort_keys=True, allow_nan=False)}
+    }
+    end = 0
+    # Widest numbers first, so that every tensor begins at a multiple of its numbers' width.
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    for name in names:
+        tensor = tensors[name]
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    yield struct.pack("<Q", len(text)) + text
+    for name in names:
+        # Strided views and channels_last memory have no place in the format.
+        plain = tensors[name].detach().cpu().contiguous()
+        yield plain.flatten().view(torch.uint8).numpy().data
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -54,30 +100,69 @@ def require_weights(folder: Path, record: dict[str, Any]) -> None:
 
     Args:
         folder: The run.
-        record: Its `run.json`; one that was imported or is still running names no hash.
+        record: Its `run.json`, which names their hash.
 
     Raises:
         DataError: the weights are missing or were changed.
     """
     path = folder / "best.safetensors"
     if not path.exists():
-        raise DataError(f"{path} does not exist; give a run that kept its weights, not a trial")
-    if (wanted := record.get("weights_sha256")) is not None and files.sha256(path) != wanted:
+        raise DataError(f"{path} does not exist; give a finished run that kept its weights")
+    if files.sha256(path) != record.get("weights_sha256"):
         raise DataError(
             f"{path} is not what the run wrote; restore it, or train again in another folder"
         )
 
 
-def write_state(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Write all that resuming needs after `step`, and drop all but the pair before it."""
-    weights = folder / f"{step:09d}.safetensors"
-    write_weights(weights, tensors, {})
-    manifest = {"sha256": files.sha256(weights), "state": state}
-    files.write_json(weights.with_suffix(".json"), manifest)
-    for old in sorted(folder.glob("*.json"))[:-2]:
+def write_state(
+    folder: Path,
+    step: int,
+    tensors: dict[str, Tensor],
+    state: dict[str, Any],
+    best: dict[str, str],
+) -> None:
+    """Write all that resuming needs after `step`; keep only this state and the one before it.
+
+    Args:
+        folder: The run's `last/`.
+        step: Steps taken.
+        tensors: From `state_tensors`.
+        state: Plain values.
+        best: The file of the best weights so far, in the same folder, and its hash; or nothing.
+    """
+    path = folder / f"{step:09d}.safetensors"
+    manifest = {"files": {path.name: write_weights(path, tensors, {})} | best, "state": state}
+    written = {"manifest": manifest, "sha256": files.digest(manifest)}
+    files.write_json(path.with_suffix(".json"), written)
+    manifests = sorted(folder.glob("*.json"))
+    earlier = [file for file in manifests if file.stem < path.stem]
+    # A later one was damaged, or the run would have gone on from it.
+    for old in [*earlier[:-1], *(file for file in manifests if file.stem > path.stem)]:
         # The manifest goes first: without it the tensors count for nothing.
-        old.unlink()
-        old.with_suffix(".safetensors").unlink(missing_ok=True)
+        files.remove(old)
+    kept = set(manifest["files"])
+    for before in earlier[-1:]:
+        with contextlib.suppress(DataError):  # a damaged one needs no files
+            kept |= set(_manifest(before)["files"])
+    for file in folder.glob("*.safetensors"):
+        if file.name not in kept:
+            files.remove(file)
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """Read a state's manifest.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    written = files.read_json(path)
+    try:
+        manifest: dict[str, Any] = written["manifest"]
+        if files.digest(manifest) == written["sha256"]:
+            return manifest
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise DataError(f"{path} is damaged; restore it or start again")
 
 
 def read_state(
@@ -86,16 +171,16 @@ def read_state(
     """Read the newest whole state.
 
     Returns:
-        Tensors and state, or None when there is none; and a sentence for each damaged pair.
+        Tensors and state, or None when there is none; and a sentence for each damaged one.
     """
     damaged: list[str] = []
-    for manifest_path in sorted(folder.glob("*.json"), reverse=True):
-        weights = manifest_path.with_suffix(".safetensors")
+    for path in sorted(folder.glob("*.json"), reverse=True):
+        weights = path.with_suffix(".safetensors")
         try:
-            manifest = files.read_json(manifest_path)
-            if files.sha256(weights) == manifest["sha256"]:
+            manifest = _manifest(path)
+            if all(files.sha256(folder / name) == sha for name, sha in manifest["files"].items()):
                 return (read_weights(weights)[0], manifest["state"]), damaged
-        except (DataError, OSError, KeyError, TypeError):
+        except (DataError, OSError):
             pass
         damaged.append(f"{weights} is damaged and passed over")
     return None, damaged
@@ -103,5 +188,4 @@ def read_state(
 
 def drop_state(folder: Path) -> None:
     """Remove the resuming state of a run that is finished."""
-    if folder.exists():
-        shutil.rmtree(folder)
+    files.remove(folder)

@@ -51,10 +51,14 @@ class Policy:
         """The layout of images and weights."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
+    def kind(self) -> str:
+        """Say it without the threads."""
+        layout = "channels_last" if self.channels_last else "contiguous"
+        return f"{self.device}, {self.dtype}, {layout}"
+
     def words(self) -> str:
         """Say it to a person."""
-        layout = "channels_last" if self.channels_last else "contiguous"
-        return f"{self.device}, {self.dtype}, {layout}, {self.threads} threads"
+        return f"{self.kind()}, {self.threads} threads"
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
@@ -206,12 +210,29 @@ def hardware(policy: Policy) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo(key: str) -> str:
+    """Return what Linux says of the first core, or ''."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith(key):
+                return line.partition(":")[2].strip()
+    return ""
+
+
+def bits_depend_on(policy: Policy) -> dict[str, str]:
+    """Return what must be the same for the same bits, besides the policy.
+
+    These are versions, and the processor's vector instructions or the kind of GPU: with others
+    the same sums are added in another order.
+    """
+    if policy.device == "cuda":
+        return versions() | {"gpu": torch.cuda.get_device_name()}
+    offered = _cpuinfo("flags").split()
+    wide = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in offered]
+    return versions() | {"instructions": " ".join([platform.machine(), *wide])}
 
 
 def versions() -> dict[str, str]:

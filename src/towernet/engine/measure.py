@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import numpy as np
@@ -15,9 +15,10 @@ from towernet.data.prepare import Dataset
 from towernet.engine.batches import make_batch, steps_per_epoch
 from towernet.engine.device import Policy
 from towernet.engine.evaluate import BATCH_SIZE, predict_logits
+from towernet.engine.memory import is_out_of_memory, out_of_memory_words
 from towernet.engine.step import average_weights, make_optimizer, train_step
 from towernet.errors import TowernetError, TrainingError, in_one_line
-from towernet.models.catalogue import build
+from towernet.models.catalogue import build, outline
 from towernet.models.summary import count_parameters, multiply_adds
 
 MEASURING_SECONDS = 2.0
@@ -57,8 +58,11 @@ def measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
     except TowernetError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            words = out_of_memory_words(config.recipe.train.batch_size)
+            raise TrainingError(f"{config.model}: {words}") from error
         raise TrainingError(
-            f"{config.model} cannot take a step here ({in_one_line(error)});"
+            f"{config.model}: it cannot take a step here ({in_one_line(error)});"
             " give a smaller --batch-size or another --size, or leave it out"
         ) from error
 
@@ -92,12 +96,18 @@ def _measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
 
     evaluate()
     evaluate_seconds = _median_seconds(evaluate, policy)
-    return Cost(
-        step_seconds,
-        evaluate_seconds / len(rows),
-        count_parameters(model),
-        multiply_adds(model, contract.size_px),
+    return replace(
+        size_of(config, dataset),
+        step_seconds=step_seconds,
+        image_seconds=evaluate_seconds / len(rows),
     )
+
+
+def size_of(config: RunConfig, dataset: Dataset) -> Cost:
+    """Return what is known of a network's cost without running it: no seconds."""
+    contract = dataset.contract
+    model = outline(config.model, len(contract.class_names), contract.size_px)
+    return Cost(0.0, 0.0, count_parameters(model), multiply_adds(model, contract.size_px))
 
 
 def _median_seconds(action: Callable[[], None], policy: Policy) -> float:

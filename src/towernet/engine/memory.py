@@ -1,4 +1,4 @@
-"""The largest memory a run took."""
+"""The largest memory a run took, and memory that runs out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,21 @@ import sys
 from pathlib import Path
 
 import torch
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether torch or Python asked for memory in vain; on a CPU torch says so in words only."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def out_of_memory_words(batch_size: int) -> str:
+    """Say what a network wanted and what to do."""
+    return (
+        f"it needs more memory than there is at {batch_size} images in one step;"
+        f" give --batch-size {max(2, batch_size // 2)} or a smaller --size"
+    )
 
 
 def reset_peak_memory() -> None:

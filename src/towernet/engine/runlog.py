@@ -7,6 +7,7 @@ both and rebuilt when a run is resumed.
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -40,34 +41,73 @@ class RunLog:
 
     Args:
         folder: The run's folder.
-        num_epochs: How many lines of an earlier session count; later ones are dropped.
+        metrics: The exact lines so far, which a kill may have kept from their file.
+        timings: The measured ones.
     """
 
-    def __init__(self, folder: Path, num_epochs: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
+    def __init__(
+        self, folder: Path, metrics: list[dict[str, Any]], timings: list[dict[str, Any]]
+    ) -> None:
         self.folder = folder
-        self.metrics = files.read_jsonl(folder / "metrics.jsonl")[:num_epochs]
-        self.timings = files.read_jsonl(folder / "timings.jsonl")[:num_epochs]
-        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-        self.board = SummaryWriter(str(folder / "tensorboard"))
-        for row in self.metrics:
-            self._draw(row)
+        self.board = Board(folder / "tensorboard")
+        for row in metrics:
+            self.board.add(row)
+        if metrics:
+            self._write(metrics, timings)
 
-    def add(self, metrics: dict[str, Any], timings: dict[str, Any]) -> None:
-        """Write one epoch's exact figures and its measured ones."""
-        self.metrics.append(metrics)
-        self.timings.append(timings)
-        files.write_jsonl(self.folder / "metrics.jsonl", self.metrics)
-        files.write_jsonl(self.folder / "timings.jsonl", self.timings)
-        self._draw(metrics)
+    def write(self, metrics: list[dict[str, Any]], timings: list[dict[str, Any]]) -> None:
+        """Write all epochs' lines; the last one is new."""
+        self._write(metrics, timings)
+        self.board.add(metrics[-1])
 
-    def _draw(self, row: dict[str, Any]) -> None:
-        for part in ("train", "validation"):
-            for figure in ("loss", "accuracy"):
-                self.board.add_scalar(f"{figure}/{part}", row[f"{part}_{figure}"], row["step"])
-        self.board.add_scalar("learning_rate", row["learning_rate"], row["step"])
+    def _write(self, metrics: list[dict[str, Any]], timings: list[dict[str, Any]]) -> None:
+        files.write_jsonl(self.folder / "metrics.jsonl", metrics)
+        files.write_jsonl(self.folder / "timings.jsonl", timings)
 
-    def close(self) -> None:
-        """Finish the TensorBoard file."""
-        self.board.close()
+
+class Board:
+    """The TensorBoard events of one run: the one file that is appended to, since it is read live.
+
+    It needs no care beyond that: it is made anew from the metrics at every start. (torch's own
+    writer works in a thread, which prints a traceback when the disk is full.)
+
+    Args:
+        folder: Made anew.
+
+    Raises:
+        EnvironmentFault: it cannot be written; so do its methods.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        self.path = folder / f"events.out.tfevents.{int(time.time())}"
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            self.path.touch()
+        except OSError as error:
+            raise files.refused(self.path, error) from error
+        self._append(Event(wall_time=time.time(), file_version="brain.Event:2"))
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append one line of the metrics."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        figures = {"learning_rate": row["learning_rate"]} | {
+            f"{figure}/{part}": row[f"{part}_{figure}"]
+            for part in ("train", "validation")
+            for figure in ("loss", "accuracy")
+        }
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in figures.items()]
+        self._append(Event(wall_time=time.time(), step=row["step"], summary=Summary(value=values)))
+
+    def _append(self, event: Any) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        try:
+            with self.path.open("ab") as stream:
+                RecordWriter(stream).write(event.SerializeToString())
+        except OSError as error:
+            raise files.refused(self.path, error) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -13,17 +13,30 @@ from torch.optim.swa_utils import AveragedModel
 
 @dataclass
 class State:
-    """Where a run is; with the tensors, all that resuming needs."""
+    """Where a run is; with the tensors, all that resuming needs.
 
+    Args:
+        run: Hash of the run's config and plan: a state counts for that run alone.
+        step: Steps taken.
+        loss_sum: Of the epoch so far, as the next two.
+        seconds: Of the epoch so far, before the run was stopped; measured.
+        best: The file of the best weights and its hash, once there are any.
+        metrics: The lines of `metrics.jsonl`.
+        timings: The lines of `timings.jsonl`.
+    """
+
+    run: str
     step: int = 0
-    num_epochs_logged: int = 0
     loss_sum: float = 0.0
     num_correct: int = 0
     num_seen: int = 0
-    seconds: float = 0.0  # of the epoch so far, before the run was stopped; measured
+    seconds: float = 0.0
     best_epoch: float | None = None
     best_accuracy: float = -1.0
     best_loss: float = math.inf
+    best: dict[str, str] = field(default_factory=dict)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    timings: list[dict[str, Any]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; JSON has no infinity, so no best loss is null."""

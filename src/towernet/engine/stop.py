@@ -1,8 +1,12 @@
-"""Stopping when asked: at once, except that a training step and its files end whole."""
+"""Stopping when asked: at once, except that a training step and its files end whole.
+
+A terminal that is closed asks for nothing: the command goes on without it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,7 +16,7 @@ from towernet.errors import INTERRUPTED, TERMINATED, Interrupted
 
 
 class StopSwitch:
-    """Hears SIGINT and SIGTERM while its block runs.
+    """Hears SIGINT, SIGTERM and SIGUSR1 (a cluster's warning) while its block runs.
 
     Inside `patiently` the first signal is only noted, and the loop ends its step; a second one,
     or any outside of it, ends the command at once. Files are written whole or not at all, so
@@ -29,6 +33,13 @@ class StopSwitch:
             # Not an Exception, so that nothing on the way mistakes it for a failure.
             raise KeyboardInterrupt
 
+    def _leave_terminal(self, number: int, frame: FrameType | None) -> None:
+        """Write to nowhere what was for a terminal that is gone: writing to it is an error."""
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for descriptor in self._terminal:
+            os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+
     @contextlib.contextmanager
     def patiently(self) -> Iterator[None]:
         """Let what runs in the block end by itself: it looks at `exit_code`."""
@@ -40,9 +51,11 @@ class StopSwitch:
 
     def __enter__(self) -> StopSwitch:
         self._before = {}
+        self._terminal = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
         if threading.current_thread() is threading.main_thread():
             for number in _EXIT_CODES:
                 self._before[number] = signal.signal(number, self._ask)
+            self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._leave_terminal)
         return self
 
     def __exit__(
@@ -66,4 +79,8 @@ class StopSwitch:
             raise Interrupted(f"stopped as asked; {resumable}", self.exit_code)
 
 
-_EXIT_CODES: dict[int, int] = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
+_EXIT_CODES: dict[int, int] = {
+    signal.SIGINT: INTERRUPTED,
+    signal.SIGTERM: TERMINATED,
+    signal.SIGUSR1: TERMINATED,
+}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from towernet import files, rng
-from towernet.config import RunConfig, refuse_changes
+from towernet.config import AS_BEGUN, Accept, RunConfig, refuse_changes
+from towernet.data.contract import Contract
 from towernet.data.prepare import Dataset, fingerprint
 from towernet.data.table import write_table
 from towernet.engine import checkpoint
 from towernet.engine.batches import epoch_batches, prefetch, steps_per_epoch
-from towernet.engine.device import Policy, hardware, versions
+from towernet.engine.device import Policy, bits_depend_on, hardware
 from towernet.engine.evaluate import evaluate
 from towernet.engine.memory import peak_memory_mib, reset_peak_memory
 from towernet.engine.runlog import RunLog, Watcher
@@ -30,12 +31,14 @@ from towernet.engine.schedule import learning_rate
 from towernet.engine.state import State, restore_tensors, state_tensors
 from towernet.engine.step import average_weights, make_optimizer, train_step
 from towernet.engine.stop import StopSwitch
-from towernet.errors import DataError, TrainingError
+from towernet.errors import DataError, TrainingError, in_one_line
 from towernet.models.catalogue import build
 from towernet.models.paddle import paddle_initial_weights
 
 # Waiting for a GPU at every step would leave it idle; a bad loss is noticed this many steps late.
 NUM_STEPS_UNREAD = {"cpu": 1, "mps": 20, "cuda": 50}
+# In an epoch longer than this its state is saved half way: a power cut costs minutes, not hours.
+SECONDS_BETWEEN_SAVES = 300.0
 # On a CPU the prefetching thread would take its time from the step itself.
 PREFETCH_DEPTH = {"cpu": 0, "mps": 2, "cuda": 2}
 
@@ -84,6 +87,7 @@ def train(
     watcher: Watcher,
     stop: StopSwitch,
     origin: dict[str, Any],
+    accept: Accept = AS_BEGUN,
     resumable: bool = True,
     prefetch_depth: int | None = None,
 ) -> dict[str, Any]:
@@ -97,6 +101,7 @@ def train(
         watcher: Who is told how it goes.
         stop: Says when the user wants to stop.
         origin: For the record: the command and the data argument.
+        accept: In what a resumed run may differ from what was begun.
         resumable: False for short trials: no weights and no state are kept.
         prefetch_depth: How many batches are made ahead; None: as the device needs. No bit changes.
 
@@ -109,11 +114,15 @@ def train(
         ConfigError: another process writes into the folder.
     """
     with files.lock(folder / "lock", holder=str(folder)):
-        record = open_run(config, dataset, folder, plan, origin)
+        files.sweep(folder)
+        record = open_run(config, dataset, folder, plan, origin, accept)
         if record["status"] == "finished":
             if resumable:
                 checkpoint.require_weights(folder, record)
+            checkpoint.drop_state(folder / "last")  # a kill may have left it
             return record
+        # Accepted changes of the data do not change what a picture becomes for the network.
+        dataset = replace(dataset, contract=Contract.from_json(record["contract"]))
         if not (folder / "samples.parquet").exists():
             write_table(folder / "samples.parquet", dataset.table)
         plan.policy.apply()
@@ -122,48 +131,105 @@ def train(
             if prefetch_depth is None:
                 prefetch_depth = PREFETCH_DEPTH[plan.policy.device]
             with stop.patiently():
-                summary = _loop(
+                state = _loop(
                     config, dataset, folder, plan, watcher, stop, resumable, prefetch_depth
                 )
         finally:
             watcher.end()
-        record = record | {"status": "finished", "summary": summary}
-        if resumable:
-            record["weights_sha256"] = files.sha256(folder / "best.safetensors")
+        record = record | {"status": "finished", "summary": _summary(state, dataset, config)}
+        for name, sha256 in state.best.items():
+            files.copy(folder / "last" / name, folder / "best.safetensors", sha256)
+            record["weights_sha256"] = sha256
         files.write_json(folder / "run.json", record)
         checkpoint.drop_state(folder / "last")
         return record
 
 
+def _summary(state: State, dataset: Dataset, config: RunConfig) -> dict[str, Any]:
+    last = state.metrics[-1]
+    num_steps_epoch = steps_per_epoch(len(dataset.train), config.recipe.train.batch_size)
+    return {
+        "num_steps": state.step,
+        "num_epochs": round(state.step / num_steps_epoch, 4),
+        "best_epoch": state.best_epoch,
+        "validation_accuracy": state.best_accuracy,
+        "validation_loss": state.best_loss,
+        "final_validation_loss": last["validation_loss"],
+        "final_validation_accuracy": last["validation_accuracy"],
+    }
+
+
 def open_run(
-    config: RunConfig, dataset: Dataset, folder: Path, plan: Plan, origin: dict[str, Any]
+    config: RunConfig,
+    dataset: Dataset,
+    folder: Path,
+    plan: Plan,
+    origin: dict[str, Any],
+    accept: Accept,
 ) -> dict[str, Any]:
     """Write `run.json` for a new run, or read it and refuse whatever differs.
 
     Raises:
-        ConfigError: the folder holds another run, or one with other choices.
-        DataError: the folder's run was trained on other images.
+        ConfigError: the folder holds another run, or one with other choices or versions.
+        DataError: its run was trained on other images, or made by a newer towernet.
     """
-    wanted = {
+    wanted: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
         "plan": asdict(plan),
         "contract": dataset.contract.to_json(),
         "data": fingerprint(dataset.table),
-        "versions": versions(),
+        "versions": bits_depend_on(plan.policy),
     }
     path = folder / "run.json"
-    if path.exists():
-        record: dict[str, Any] = files.read_json(path)
-        if record.get("data") != wanted["data"]:
-            raise DataError(
-                f"the images are not those {folder} was trained on; put them back,"
-                " or choose another --out"
-            )
-        refuse_changes(folder, {key: record.get(key) for key in wanted}, wanted)
+    record: dict[str, Any]
+    if not path.exists():
+        record = wanted | {
+            "format": files.FORMAT,
+            "status": "running",
+            "origin": origin,
+            "hardware": hardware(plan.policy),
+        }
+        files.write_json(path, record)
         return record
-    record = wanted | {"status": "running", "origin": origin, "hardware": hardware(plan.policy)}
-    files.write_json(path, record)
+    record = files.read_json(path)
+    files.require_format(path, record)
+    if record.get("status") == "finished":
+        # Nothing is computed any more: what it was made from and by plays no part.
+        wanted |= {key: record.get(key) for key in ("data", "versions")}
+    accepted = []
+    if record.get("data") != wanted["data"]:
+        if not accept.data:
+            raise DataError(
+                f"the images are not those {folder} was trained on; put them back, choose another"
+                " --out, or go on with those that are left by --accept-data-change"
+            )
+        accepted.append("images")
+        # What a picture becomes for the network stays as it was; the classes must.
+        kept = {"class_names": wanted["contract"]["class_names"]}
+        wanted["contract"] = record.get("contract", {}) | kept
+    try:
+        accepted += refuse_changes(folder, _decisive(record), _decisive(wanted), accept)
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is damaged ({in_one_line(error)}); restore it, or choose another --out"
+        ) from error
+    if accepted:
+        record |= wanted | {"accepted": [*record.get("accepted", []), *accepted]}
+        files.write_json(path, record)
     return record
+
+
+def _decisive(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what decides a run's bits, as `refuse_changes` compares it."""
+    policy = Policy(**record["plan"]["policy"])
+    return {
+        "": record["config"],
+        "plan": {key: record["plan"][key] for key in ("num_steps", "learning_rate")},
+        "contract": record["contract"],
+        "versions": record["versions"],
+        "threads": policy.threads,
+        "device": policy.kind(),
+    }
 
 
 def _loop(
@@ -175,7 +241,7 @@ def _loop(
     stop: StopSwitch,
     resumable: bool,
     prefetch_depth: int,
-) -> dict[str, Any]:
+) -> State:
     recipe, policy, contract = config.recipe, plan.policy, dataset.contract
     seed = run_seed(config)
     model = policy.place(initial_model(config, len(contract.class_names), contract.size_px))
@@ -187,19 +253,25 @@ def _loop(
     )
     evaluated = averaged.module if averaged is not None else model
 
-    state = State()
+    state = State(run=_hash(config, plan))
     if resumable:
         found, damaged = checkpoint.read_state(folder / "last")
         for sentence in damaged:
             watcher.say(sentence)
         if found:
-            state = State.from_json(found[1])
+            run, state = state.run, State.from_json(found[1])
+            if state.run != run:
+                raise DataError(
+                    f"{folder / 'run.json'} is not what the states beside it were made by; restore"
+                    " it, or begin anew with another --out"
+                )
             restore_tensors(found[0], model, optimizer, averaged)
         if found or damaged:
             watcher.say(f"{folder.name} goes on after step {state.step}")
 
     num_steps_epoch = steps_per_epoch(len(dataset.train), recipe.train.batch_size)
-    log = RunLog(folder, state.num_epochs_logged)
+    log = RunLog(folder, state.metrics, state.timings)
+    saved = time.monotonic()
     watcher.begin(config.model, state.step, plan.num_steps, num_steps_epoch)
     unread: list[tuple[int, float, Tensor, Tensor, int]] = []
 
@@ -219,113 +291,113 @@ def _loop(
         unread.clear()
         return loss
 
-    def save() -> None:
-        tensors = state_tensors(model, optimizer, averaged)
-        checkpoint.write_state(folder / "last", state.step, tensors, state.to_json())
+    def complete() -> str:
+        return f"{folder} is complete up to step {state.step} of {plan.num_steps}"
 
-    def save_and_stop() -> None:
+    def save(seconds: float) -> None:
+        """Write the state; the seconds are those of an epoch that is not over."""
+        nonlocal saved
         if resumable:
-            save()
-        stop.raise_if_asked(f"{folder} is complete up to step {state.step} of {plan.num_steps}")
+            tensors = state_tensors(model, optimizer, averaged)
+            values = state.to_json() | {"seconds": seconds}
+            checkpoint.write_state(folder / "last", state.step, tensors, values, state.best)
+        saved = time.monotonic()
 
-    try:
-        while state.step < plan.num_steps:
-            epoch, first = divmod(state.step, num_steps_epoch)
-            started = time.perf_counter()
-            batches = prefetch(
-                lambda epoch=epoch, first=first: epoch_batches(  # type: ignore[misc]
-                    dataset, recipe, policy, seed=seed, epoch=epoch, first=first
-                ),
-                prefetch_depth,
+    while state.step < plan.num_steps:
+        epoch, first = divmod(state.step, num_steps_epoch)
+        started = time.perf_counter()
+        batches = prefetch(
+            lambda epoch=epoch, first=first: epoch_batches(  # type: ignore[misc]
+                dataset, recipe, policy, seed=seed, epoch=epoch, first=first
+            ),
+            prefetch_depth,
+        )
+        num_images_now = 0
+        for images, labels in batches:
+            rate = learning_rate(state.step, plan.num_steps, recipe.train, plan.learning_rate)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            # Dropout draws from torch's generator: seeded by the step, it needs no saving.
+            torch.manual_seed(rng.derive(seed, "step", state.step))
+            loss, logits = train_step(
+                model,
+                optimizer,
+                images,
+                labels,
+                label_smoothing=recipe.train.label_smoothing,
+                policy=policy,
             )
-            num_images_now = 0
-            for images, labels in batches:
-                rate = learning_rate(state.step, plan.num_steps, recipe.train, plan.learning_rate)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                # Dropout draws from torch's generator: seeded by the step, it needs no saving.
-                torch.manual_seed(rng.derive(seed, "step", state.step))
-                loss, logits = train_step(
-                    model,
-                    optimizer,
-                    images,
-                    labels,
-                    label_smoothing=recipe.train.label_smoothing,
-                    policy=policy,
-                )
-                if averaged is not None:
-                    averaged.update_parameters(model)
-                correct = (logits.argmax(dim=1) == labels).sum()
-                unread.append((state.step, rate, loss, correct, len(labels)))
-                state.step += 1
-                num_images_now += len(labels)
-                if len(unread) >= NUM_STEPS_UNREAD[policy.device]:
-                    latest_loss = read_losses()
-                    seconds = time.perf_counter() - started
-                    accuracy = state.num_correct / state.num_seen
-                    watcher.step(state.step, latest_loss, accuracy, num_images_now / seconds)
-                # At an epoch's end it is evaluated first, and then stopped.
-                if stop.exit_code and state.step % num_steps_epoch and state.step < plan.num_steps:
-                    read_losses()
-                    state.seconds += time.perf_counter() - started
-                    save_and_stop()
-                if state.step == plan.num_steps:
-                    break
-            batches.close()  # type: ignore[attr-defined]
-            read_losses()
-            train_seconds = time.perf_counter() - started
+            if averaged is not None:
+                averaged.update_parameters(model)
+            correct = (logits.argmax(dim=1) == labels).sum()
+            unread.append((state.step, rate, loss, correct, len(labels)))
+            state.step += 1
+            num_images_now += len(labels)
+            if len(unread) >= NUM_STEPS_UNREAD[policy.device]:
+                latest_loss = read_losses()
+                seconds = time.perf_counter() - started
+                accuracy = state.num_correct / state.num_seen
+                watcher.step(state.step, latest_loss, accuracy, num_images_now / seconds)
+            # At an epoch's end it is evaluated first, and then saved or stopped.
+            within = state.step % num_steps_epoch and state.step < plan.num_steps
+            overdue = time.monotonic() - saved > SECONDS_BETWEEN_SAVES
+            if within and (stop.exit_code or overdue):
+                read_losses()
+                save(state.seconds + time.perf_counter() - started)
+                stop.raise_if_asked(complete())
+            if state.step == plan.num_steps:
+                break
+        batches.close()  # type: ignore[attr-defined]
+        read_losses()
+        train_seconds = time.perf_counter() - started
 
-            validation_loss, validation_accuracy = evaluate(
-                evaluated, dataset.pixels, dataset.validation, contract, policy
+        validation_loss, validation_accuracy = evaluate(
+            evaluated, dataset.pixels, dataset.validation, contract, policy
+        )
+        if not math.isfinite(validation_loss):
+            raise TrainingError(
+                f"{config.model}: the validation loss became {validation_loss} after step"
+                f" {state.step} (learning rate {rate:.3g}); give a smaller"
+                " train.learning_rate in a recipe"
             )
-            if not math.isfinite(validation_loss):
-                raise TrainingError(
-                    f"{config.model}: the validation loss became {validation_loss} after step"
-                    f" {state.step} (learning rate {rate:.3g}); give a smaller"
-                    " train.learning_rate in a recipe"
+        row = {
+            "epoch": round(state.step / num_steps_epoch, 4),
+            "step": state.step,
+            "learning_rate": rate,
+            "train_loss": state.loss_sum / state.num_seen,
+            "train_accuracy": state.num_correct / state.num_seen,
+            "validation_loss": validation_loss,
+            "validation_accuracy": validation_accuracy,
+        }
+        if (validation_accuracy, -validation_loss) > (state.best_accuracy, -state.best_loss):
+            state.best_epoch = row["epoch"]
+            state.best_accuracy, state.best_loss = validation_accuracy, validation_loss
+            if resumable:
+                name = f"best-{state.step:09d}.safetensors"
+                meta = {"epoch": row["epoch"], "validation_accuracy": validation_accuracy}
+                sha256 = checkpoint.write_weights(
+                    folder / "last" / name, evaluated.state_dict(), meta
                 )
-            row = {
-                "epoch": round(state.step / num_steps_epoch, 4),
-                "step": state.step,
-                "learning_rate": rate,
-                "train_loss": state.loss_sum / state.num_seen,
-                "train_accuracy": state.num_correct / state.num_seen,
-                "validation_loss": validation_loss,
-                "validation_accuracy": validation_accuracy,
-            }
-            if (validation_accuracy, -validation_loss) > (state.best_accuracy, -state.best_loss):
-                state.best_epoch = row["epoch"]
-                state.best_accuracy, state.best_loss = validation_accuracy, validation_loss
-                if resumable:
-                    meta = {"epoch": row["epoch"], "validation_accuracy": validation_accuracy}
-                    checkpoint.write_weights(
-                        folder / "best.safetensors", evaluated.state_dict(), meta
-                    )
-            timing = {
-                "step": state.step,
-                "train_seconds": train_seconds + state.seconds,
-                "images_per_second": num_images_now / train_seconds,
-                "seconds": time.perf_counter() - started + state.seconds,
-                "peak_memory_mib": peak_memory_mib(policy.device),
-            }
-            log.add(row, timing)
-            state.num_epochs_logged = len(log.metrics)
-            state.loss_sum, state.num_correct, state.num_seen = 0.0, 0, 0
-            state.seconds = 0.0
-            watcher.epoch(row | timing)
-            if state.step < plan.num_steps:
-                if stop.exit_code:
-                    save_and_stop()
-                elif resumable:
-                    save()
-    finally:
-        log.close()
-    return {
-        "num_steps": state.step,
-        "num_epochs": round(state.step / num_steps_epoch, 4),
-        "best_epoch": state.best_epoch,
-        "validation_accuracy": state.best_accuracy,
-        "validation_loss": state.best_loss,
-        "final_validation_loss": log.metrics[-1]["validation_loss"],
-        "final_validation_accuracy": log.metrics[-1]["validation_accuracy"],
-    }
+                state.best = {name: sha256}
+        timing = {
+            "step": state.step,
+            "train_seconds": train_seconds + state.seconds,
+            "images_per_second": num_images_now / train_seconds,
+            "seconds": time.perf_counter() - started + state.seconds,
+            "peak_memory_mib": peak_memory_mib(policy.device),
+        }
+        state.metrics.append(row)
+        state.timings.append(timing)
+        state.loss_sum, state.num_correct, state.num_seen, state.seconds = 0.0, 0, 0, 0.0
+        # The state is first: it holds the lines too, and with it the epoch is never done again.
+        save(0.0)
+        log.write(state.metrics, state.timings)
+        watcher.epoch(row | timing)
+        if state.step < plan.num_steps:
+            stop.raise_if_asked(complete())
+    return state
+
+
+def _hash(config: RunConfig, plan: Plan) -> str:
+    decided = [config.model_dump(mode="json"), plan.num_steps, plan.learning_rate]
+    return files.digest(decided)

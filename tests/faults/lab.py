@@ -1,0 +1,158 @@
+"""Trials of the real command under real faults: killed at an instant, refused by the disk.
+
+`Lab` starts `server.py` with `interpose.c` preloaded; each trial is a fork of it that runs one
+command. What a trial leaves behind is then looked at from outside.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HERE = Path(__file__).parent
+EXACT_FILES = (
+    "best.safetensors",
+    "metrics.jsonl",
+    "predictions.parquet",
+    "samples.parquet",
+)
+
+
+class Ended(NamedTuple):
+    """How a command ended; a negative exit code is the signal that ended it."""
+
+    exit_code: int
+    seconds: float
+    stdout: str
+    stderr: str
+
+
+def compiler() -> str | None:
+    """Return a C compiler, if the machine has one."""
+    return shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+
+
+class Lab:
+    """A server for trials; `with Lab(folder) as lab: lab.run(words, out)`.
+
+    Args:
+        folder: Where the library is built; its `cache` is the commands' cache.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        library = folder / "libinterpose.so"
+        cc = compiler()
+        assert cc, "no C compiler; install gcc"
+        subprocess.run(
+            [cc, "-shared", "-fPIC", "-O2", "-o", library, HERE / "interpose.c"], check=True
+        )
+        # One thread each, so that trials beside each other do not fight over the cores.
+        environment = os.environ | {
+            "LD_PRELOAD": str(library),
+            "OMP_NUM_THREADS": "1",
+            "TOWERNET_CACHE": str(folder / "cache"),
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, HERE / "server.py"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def run(
+        self,
+        words: list[str],
+        watched: Path,
+        *,
+        action: str = "count",
+        nth: int = 0,
+        after_s: float | None = None,
+        log: Path | None = None,
+    ) -> Ended:
+        """Run a command to its end, or to the fault.
+
+        Args:
+            words: After `towernet`.
+            watched: The folder whose file operations count.
+            action: "count", "kill", "fail once", or "fail ever": a full disk from then on.
+            nth: Which operation is met by the action, from 1.
+            after_s: Kill it after so many seconds instead.
+            log: Where each operation is written down.
+        """
+        assert self.process.stdin and self.process.stdout
+        asked = {
+            "words": words,
+            "out": str(watched),
+            "action": action,
+            "nth": nth,
+            "after_s": after_s,
+            "log": log and str(log),
+        }
+        self.process.stdin.write(json.dumps(asked) + "\n")
+        self.process.stdin.flush()
+        return Ended(**json.loads(self.process.stdout.readline()))
+
+
+def operations(log: Path) -> list[tuple[int, str, str]]:
+    """Return the number, kind and path of every operation in a log, random names made one."""
+    found = []
+    for line in log.read_text().splitlines():
+        number, kind, path = line.split(" ", 2)
+        found.append((int(number), kind, re.sub(r"\.towernet-\w+\.tmp", ".tmp", path)))
+    return found
+
+
+def exact(folder: Path) -> dict[str, Any]:
+    """Return what has to be the same to the byte, of a run or a comparison and all its runs."""
+    found: dict[str, Any] = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for name in EXACT_FILES
+        for path in folder.rglob(name)
+    }
+    results = json.loads((folder / "results.json").read_text())
+    return found | {"results": results["results"]}
+
+
+def files_in(folder: Path) -> set[str]:
+    """Return the names of all files; of TensorBoard's, which hold the time, only the folder."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    return {re.sub(r"events\.out.*", "events", name) for name in names}
+
+
+def policy(folder: Path) -> str:
+    """Return the kind of numbers that the self-test chose: a matter of timing, made once."""
+    for path in (*folder.glob("run.json"), *folder.glob("runs/*/run.json")):
+        return str(json.loads(path.read_text())["plan"]["policy"]["dtype"])
+    return ""
+
+
+def epochs_done(folder: Path) -> dict[str, int]:
+    """Return the step of the last epoch that each run has told of, by the run's folder name."""
+    done = {}
+    for path in (*folder.glob("metrics.jsonl"), *folder.glob("runs/*/metrics.jsonl")):
+        done[path.parent.name] = json.loads(path.read_text().splitlines()[-1])["step"]
+    return done
+
+
+def went_on_from(ended: Ended) -> dict[str, int]:
+    """Return the step after which each run says that it goes on."""
+    return {
+        name: int(step)
+        for name, step in re.findall(r"^(\S+) goes on after step (\d+)$", ended.stderr, re.M)
+    }

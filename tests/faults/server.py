@@ -1,0 +1,95 @@
+"""A process that has imported everything and forks for every trial of the command.
+
+It is started with `interpose.c` preloaded and reads one JSON object a line from standard input:
+`words` (of the command), `out` (the folder that is watched), `action`, `nth`, `after_s`, `log`.
+It answers with `exit_code` (negative: the signal), `seconds`, `stdout` and `stderr`.
+Nothing of torch runs in the server itself, so that a fork finds no threads to lose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from typing import Any
+
+ACTIONS = {"count": 0, "kill": 1, "fail once": 2, "fail ever": 3}
+
+
+def serve() -> None:
+    """Answer trials until standard input ends."""
+    import matplotlib.pyplot  # noqa: F401 - imported once, for all trials
+    import torch  # noqa: F401
+
+    import towernet.cli.tables
+    import towernet.compare.run
+    import towernet.compare.single
+    import towernet.report.page
+    import towernet.report.pictures  # noqa: F401
+
+    for line in sys.stdin:
+        print(json.dumps(_trial(json.loads(line))), flush=True)
+
+
+def _trial(asked: dict[str, Any]) -> dict[str, Any]:
+    with tempfile.TemporaryFile("w+b") as out, tempfile.TemporaryFile("w+b") as err:
+        started = time.monotonic()
+        pid = os.fork()
+        if pid == 0:
+            _command(asked, out.fileno(), err.fileno())
+        timer = threading.Timer(asked.get("after_s") or 600, _kill, [pid])
+        timer.start()
+        _, status = os.waitpid(pid, 0)
+        timer.cancel()
+        seconds = time.monotonic() - started
+        printed = []
+        for stream in (out, err):
+            stream.seek(0)
+            printed.append(stream.read().decode("utf-8", "replace"))
+    return {
+        "exit_code": os.waitstatus_to_exitcode(status),
+        "seconds": seconds,
+        "stdout": printed[0],
+        "stderr": printed[1],
+    }
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _command(asked: dict[str, Any], out: int, err: int) -> None:
+    """Be the command, in the child."""
+    exit_code = 99
+    try:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        log = os.open(asked["log"], os.O_WRONLY | os.O_CREAT, 0o600) if asked.get("log") else -1
+        interpose = ctypes.CDLL(None)
+        interpose.faults_arm(
+            os.fsencode(asked["out"]),
+            ctypes.c_long(asked.get("nth", 0)),
+            ACTIONS[asked.get("action", "count")],
+            log,
+        )
+        from towernet.cli.main import main
+
+        exit_code = main(asked["words"])
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException as error:
+        os.write(2, f"the command raised {error!r}\n".encode())
+    finally:
+        os._exit(exit_code)
+
+
+if __name__ == "__main__":
+    serve()
