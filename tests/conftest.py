@@ -6,11 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from faults.lab import Lab, compiler
 
 TINY_NETWORK = "shufflenet_v2_x0_5"  # a step at 64 px lasts milliseconds
 
@@ -57,6 +60,15 @@ def data_sets() -> Path:
     if not folder:
         pytest.skip("TOWERNET_DATA names no folder of image sets")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Where the command is run under faults: see `faults.lab`."""
+    if compiler() is None:
+        pytest.skip("no C compiler to build the fault injection with")
+    with Lab(tmp_path_factory.mktemp("lab")) as made:
+        yield made
 
 
 def run_towernet(*words: object, **options: object) -> subprocess.CompletedProcess[str]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from conftest import TINY_NETWORK
+from towernet import files
 
 SIZE_PX, BATCH_SIZE, NUM_EPOCHS = 64, 8, 3
 EXACT_FILES = ("best.safetensors", "metrics.jsonl", "run.json", "samples.parquet")
@@ -359,3 +360,56 @@ def test_the_lock_keeps_a_second_run_out(run, tmp_path):
         pytest.raises(ConfigError, match=f"in use by process {os.getpid()}"),
     ):
         run(tmp_path / "run")
+
+
+def test_a_long_epoch_is_saved_half_way_and_ends_in_the_same_bytes(run, tmp_path, monkeypatch):
+    from towernet.engine import checkpoint
+    from towernet.engine import train as train_module
+
+    run(tmp_path / "whole")
+    monkeypatch.setattr(train_module, "SECONDS_BETWEEN_SAVES", 0.0)
+    saved = []
+    write = checkpoint.write_state
+
+    class Killed(BaseException):
+        pass
+
+    def write_and_die(folder, step, *rest):
+        write(folder, step, *rest)
+        saved.append(step)
+        if step == 6:
+            raise Killed
+
+    monkeypatch.setattr(checkpoint, "write_state", write_and_die)
+    with pytest.raises(Killed):
+        run(tmp_path / "run")
+    assert saved == [1, 2, 3, 4, 5, 6]
+    run(tmp_path / "run")
+    assert saved[6:] == [7, 8, 9, 10, 11, 12]
+    assert exact(tmp_path / "run") == exact(tmp_path / "whole")
+
+
+def test_tensorboard_reads_the_events_after_a_resume(run, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from towernet.engine.runlog import Watcher
+    from towernet.engine.stop import StopSwitch
+    from towernet.errors import Interrupted
+
+    stop = StopSwitch()
+
+    class Stops(Watcher):
+        def epoch(self, row):
+            stop.exit_code = 130
+
+    with pytest.raises(Interrupted):
+        run(tmp_path / "run", watcher=Stops(), stop=stop)
+    run(tmp_path / "run")
+    metrics = files.read_jsonl(tmp_path / "run" / "metrics.jsonl")
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    drawn = events.Scalars("accuracy/validation")
+    assert [(event.step, round(event.value, 5)) for event in drawn] == [
+        (row["step"], round(row["validation_accuracy"], 5)) for row in metrics
+    ]
+    assert len(metrics) == NUM_EPOCHS

@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import threading
+import time
 
 import pytest
 
@@ -77,3 +79,93 @@ def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(tmp_path):
     process.join()
     with files.lock(path, holder="runs/1"):
         assert str(os.getpid()) in path.read_text()
+
+
+def test_a_lock_of_another_machine_counts_while_it_is_touched(tmp_path, monkeypatch):
+    """Where two machines share a disk and not its locks."""
+    monkeypatch.setattr(files, "HEARTBEAT_S", 0.5)
+    path = tmp_path / "lock"
+    path.write_text("process 7 on elsewhere since 2026-01-01T00:00:00+00:00")
+    with files.lock(path, holder="runs/1"):  # nobody touches it: it is taken over
+        assert str(os.getpid()) in path.read_text()
+
+    path.write_text("process 7 on elsewhere since 2026-01-01T00:00:00+00:00")
+    ended = threading.Event()
+
+    def live() -> None:
+        while not ended.wait(0.1):
+            os.utime(path)
+
+    thread = threading.Thread(target=live)
+    thread.start()
+    try:
+        with (
+            pytest.raises(ConfigError, match="runs/1 is in use by process 7 on elsewhere since"),
+            files.lock(path, holder="runs/1"),
+        ):
+            pass
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_who_holds_a_lock_touches_it_and_takes_it_away(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "HEARTBEAT_S", 0.05)
+    path = tmp_path / "lock"
+    with files.lock(path, holder="runs/1"):
+        before = path.stat().st_mtime_ns
+        deadline = time.monotonic() + 10
+        while path.stat().st_mtime_ns == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    assert not path.exists()
+
+
+def _count(path, counter, times):
+    for _ in range(times):
+        with files.lock(path, holder="the counter", wait=True):
+            counter.write_text(str(int(counter.read_text()) + 1))
+
+
+def test_a_lock_that_is_taken_away_lets_no_two_in(tmp_path):
+    """Who waited for a lock file that is gone now must not hold it beside a new one."""
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(target=_count, args=(tmp_path / "lock", counter, 200)) for _ in range(3)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert counter.read_text() == "600"
+
+
+def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path):
+    (tmp_path / "last").mkdir()
+    for name in (".towernet-abc123.tmp", "last/.towernet-x_9.tmp", ".hidden.tmp", "kept.json"):
+        (tmp_path / name).write_text("half")
+    files.sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".hidden.tmp", "kept.json", "last"]
+
+
+def test_a_folder_with_only_leftovers_counts_as_empty(tmp_path):
+    assert files.is_empty(tmp_path / "absent") and files.is_empty(tmp_path)
+    (tmp_path / "lock").write_text("")
+    (tmp_path / ".towernet-abc123.tmp").write_text("half")
+    assert files.is_empty(tmp_path)
+    (tmp_path / "thesis.tex").write_text("")
+    assert not files.is_empty(tmp_path)
+
+
+def test_a_copy_is_whole_or_refused(tmp_path):
+    source = tmp_path / "source"
+    source.write_bytes(b"weights" * 1000)
+    files.copy(source, tmp_path / "copy", files.sha256(source))
+    assert (tmp_path / "copy").read_bytes() == source.read_bytes()
+    wanted = files.sha256(source)
+    source.write_bytes(b"Weights" + source.read_bytes()[7:])
+    with pytest.raises(DataError, match="source was damaged after it was written"):
+        files.copy(source, tmp_path / "other", wanted)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "source"]

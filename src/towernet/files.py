@@ -257,9 +257,9 @@ def lock(path: Path, *, holder: str, wait: bool = False) -> Iterator[None]:
 
     with _locked(path, holder, wait) as stream:
         try:
-            stream.truncate(0)
-            stream.write(f"process {os.getpid()} on {socket.gethostname()} since {now()}")
-            stream.flush()
+            words = f"process {os.getpid()} on {socket.gethostname()} since {now()}"
+            os.ftruncate(stream.fileno(), 0)
+            os.write(stream.fileno(), words.encode())
         except OSError as error:
             raise refused(path, error) from error
         threading.Thread(target=beat, daemon=True, name="heartbeat").start()

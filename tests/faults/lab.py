@@ -84,6 +84,7 @@ class Lab:
         nth: int = 0,
         after_s: float | None = None,
         log: Path | None = None,
+        memory_mb: int | None = None,
     ) -> Ended:
         """Run a command to its end, or to the fault.
 
@@ -94,6 +95,7 @@ class Lab:
             nth: Which operation is met by the action, from 1.
             after_s: Kill it after so many seconds instead.
             log: Where each operation is written down.
+            memory_mb: How much memory the command may take.
         """
         assert self.process.stdin and self.process.stdout
         asked = {
@@ -103,6 +105,7 @@ class Lab:
             "nth": nth,
             "after_s": after_s,
             "log": log and str(log),
+            "memory_mb": memory_mb,
         }
         self.process.stdin.write(json.dumps(asked) + "\n")
         self.process.stdin.flush()

@@ -1,7 +1,8 @@
 """A process that has imported everything and forks for every trial of the command.
 
 It is started with `interpose.c` preloaded and reads one JSON object a line from standard input:
-`words` (of the command), `out` (the folder that is watched), `action`, `nth`, `after_s`, `log`.
+`words` (of the command), `out` (the folder that is watched), `action`, `nth`, `after_s`, `log`,
+`memory_mb` (how much more the command may take than the server).
 It answers with `exit_code` (negative: the signal), `seconds`, `stdout` and `stderr`.
 Nothing of torch runs in the server itself, so that a fork finds no threads to lose.
 """
@@ -12,11 +13,13 @@ import contextlib
 import ctypes
 import json
 import os
+import resource
 import signal
 import sys
 import tempfile
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 ACTIONS = {"count": 0, "kill": 1, "fail once": 2, "fail ever": 3}
@@ -80,6 +83,10 @@ def _command(asked: dict[str, Any], out: int, err: int) -> None:
             ACTIONS[asked.get("action", "count")],
             log,
         )
+        if asked.get("memory_mb"):
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            limit = pages * resource.getpagesize() + asked["memory_mb"] * 2**20
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         from towernet.cli.main import main
 
         exit_code = main(asked["words"])

@@ -30,11 +30,20 @@ GONE, ADDED_LATER = "GONE", "ADDED_LATER"
 
 
 class Changes(NamedTuple):
-    """Paths, each in one list: `moved` are now in another class, `changed` are other bytes."""
+    """Paths, each in one list; the names are words of the message.
+
+    Args:
+        removed: Not there any more.
+        added: Not there before, or not usable then.
+        changed: Other bytes under the same name.
+        broken: The same, and no longer usable.
+        moved: Now in another class.
+    """
 
     removed: list[str]
     added: list[str]
     changed: list[str]
+    broken: list[str]
     moved: list[str]
 
     def words(self) -> str:
@@ -61,7 +70,7 @@ def changes(before: pd.DataFrame, now: pd.DataFrame) -> Changes:
         for content_id, class_name, status in found.values()
         if status != QUARANTINED
     }
-    removed, changed, moved = [], [], []
+    differs = Changes([], [], [], [], [])
     arrived = set()
     used = before[before.status == USED]
     for path, content_id, class_name in zip(
@@ -71,21 +80,24 @@ def changes(before: pd.DataFrame, now: pd.DataFrame) -> Changes:
         if content_now == content_id and class_now == class_name and status != QUARANTINED:
             continue
         if found_in.get(content_id, class_name) != class_name:
-            moved.append(path)
+            differs.moved.append(path)
             arrived.add(content_id)
+        elif status == QUARANTINED:
+            differs.broken.append(path)
         elif content_now:
-            changed.append(path)
+            differs.changed.append(path)
         else:
-            removed.append(path)
-    added = [
+            differs.removed.append(path)
+    changed = set(differs.changed)
+    differs.added.extend(
         path
         for path, (content_id, _, status) in found.items()
         if status == USED
         and (path, content_id) not in known
         and content_id not in arrived
         and path not in changed
-    ]
-    return Changes(removed, added, changed, moved)
+    )
+    return differs
 
 
 def reconcile(
@@ -128,7 +140,7 @@ def reconcile(
 
 def _left(before: pd.DataFrame, now: pd.DataFrame, found: Changes) -> pd.DataFrame:
     """Return the first day's table with what is gone quarantined and what is new ignored."""
-    gone = {*found.removed, *found.changed, *found.moved}
+    gone = {*found.removed, *found.changed, *found.broken, *found.moved}
     rows = before.to_dict("records")
     for row in rows:
         row["split"] = ""

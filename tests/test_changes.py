@@ -1,0 +1,201 @@
+"""Going on with other images, versions, threads: refused with what differs, or accepted openly."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from conftest import TINY_NETWORK
+from faults.lab import operations
+from towernet.data.changes import ADDED_LATER, GONE, changes, reconcile
+from towernet.data.prepare import prepare, sample_table
+from towernet.data.source import open_source
+from towernet.data.table import read_table, write_table
+from towernet.errors import DataError
+
+OPTIONS = ["--epochs", "3", "--size", "64", "--batch-size", "8"]
+
+
+def table_of(folder: Path):
+    return sample_table(open_source(str(folder)), seed=0, images_per_class=None, workers=1)
+
+
+def splits_of(folder: Path, table) -> dict[str, str]:
+    """Return the split of each used image, by its content."""
+    from towernet.config import DataConfig
+
+    source = open_source(str(folder))
+    made = prepare(table, source, DataConfig(size_px=32), seed=0, repetition=1, workers=1).table
+    used = made[made.status == "used"]
+    return dict(zip(used.content_id, used.split, strict=True))
+
+
+def test_each_kind_of_change_is_told_apart(own_photos):
+    before = table_of(own_photos)
+    assert not any(changes(before, before))
+    (own_photos / "lying" / "00.png").unlink()
+    (own_photos / "lying" / "01.png").rename(own_photos / "standing" / "moved.png")
+    (own_photos / "lying" / "02.png").rename(own_photos / "lying" / "renamed.png")
+    (own_photos / "lying" / "03.png").write_bytes(b"no picture")
+    shutil.copy(own_photos / "leaning" / "00.png", own_photos / "leaning" / "copy.png")
+    swapped = (own_photos / "standing" / "00.png").read_bytes()
+    (own_photos / "standing" / "00.png").unlink()
+    (own_photos / "lying" / "04.png").write_bytes(swapped)
+    found = changes(before, table_of(own_photos))
+    assert found.removed == ["lying/00.png", "lying/02.png"]
+    assert found.moved == ["lying/01.png", "standing/00.png"]
+    assert found.broken == ["lying/03.png"]
+    assert found.changed == ["lying/04.png"]
+    assert found.added == ["lying/renamed.png"]  # a copy of what is there is nothing new
+    assert found.words().startswith("2 images removed (lying/00.png, …), 1 image added (")
+
+
+def test_what_is_left_keeps_its_split_and_what_is_new_stays_out(own_photos, tmp_path):
+    begun = tmp_path / "run"
+    first = table_of(own_photos)
+    write_table(begun / "samples.parquet", first)
+    splits_before = splits_of(own_photos, first)
+    for name in ("lying/00.png", "standing/05.png", "leaning/07.png", "leaning/08.png"):
+        (own_photos / name).unlink()
+    for i in range(6):
+        content = (own_photos / "lying" / f"{i + 1:02d}.png").read_bytes()
+        (own_photos / "lying" / f"new{i}.png").write_bytes(content + bytes([i]))
+    now = table_of(own_photos)
+    with pytest.raises(DataError, match=r"4 images removed.*6 images added.*--accept-data-change"):
+        reconcile(begun, "photos", now, accept=False)
+    left, words = reconcile(begun, "photos", now, accept=True)
+    assert "4 images removed" in words
+    splits_now = splits_of(own_photos, left)
+    assert len(splits_now) == len(splits_before) - 4
+    assert all(splits_before[content] == split for content, split in splits_now.items())
+    assert (left.reason == GONE).sum() == 4 and (left.reason == ADDED_LATER).sum() == 6
+    # What was accepted once is what it goes on with: nothing differs any more.
+    write_table(begun / "samples.parquet", left)
+    again, words = reconcile(begun, "photos", now, accept=False)
+    assert words == ""
+    assert splits_of(own_photos, again) == splits_now
+
+
+def test_drawing_anew_from_what_is_left_would_test_on_training_images(own_photos):
+    """The sabotaged twin: why the first day's splits are kept."""
+    table = table_of(own_photos)
+    before = splits_of(own_photos, table)
+    for path, content in zip(table.path, table.content_id, strict=True):
+        if before[content] == "test":
+            (own_photos / path).unlink()
+    anew = splits_of(own_photos, table_of(own_photos))
+    assert any(split == "test" and before[content] == "train" for content, split in anew.items())
+
+
+def test_a_class_can_neither_go_nor_shrink_to_nothing(own_photos, tmp_path):
+    begun = tmp_path / "run"
+    write_table(begun / "samples.parquet", table_of(own_photos))
+    for path in sorted((own_photos / "lying").iterdir())[2:]:
+        path.write_bytes(path.read_bytes() + b"!")
+    with pytest.raises(DataError, match=r"class lying has 2 images left .* and needs 3"):
+        reconcile(begun, "photos", table_of(own_photos), accept=True)
+    shutil.rmtree(own_photos / "lying")
+    with pytest.raises(DataError, match="the class lying is gone, and a network's classes cannot"):
+        reconcile(begun, "photos", table_of(own_photos), accept=True)
+
+
+@pytest.fixture(scope="module")
+def cut_off(lab, photos, tmp_path_factory):
+    """A run that was killed in its second epoch, and the photos it knows."""
+    folder = tmp_path_factory.mktemp("cut-off")
+    out, own = folder / "run", Path(shutil.copytree(photos, folder / "photos"))
+    begin = ["train", str(own), "--model", TINY_NETWORK, *OPTIONS, "--out", str(out)]
+    assert lab.run(begin, out, log=folder / "log").exit_code == 0
+    shutil.rmtree(out)
+    nth = next(n for n, _, path in operations(folder / "log") if path.endswith("metrics.jsonl"))
+    assert lab.run(begin, out, action="kill", nth=nth + 5).exit_code == -9
+    assert list(out.glob("last/*.json"))
+    return folder
+
+
+@pytest.fixture
+def begun(cut_off, tmp_path):
+    """A copy of it that a test may spoil: moving it is allowed."""
+    shutil.copytree(cut_off / "photos", tmp_path / "photos")
+    shutil.copytree(cut_off / "run", tmp_path / "run")
+    return tmp_path
+
+
+def edit_record(begun: Path, old: str, new: str) -> None:
+    path = begun / "run" / "run.json"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_changed_images_are_refused_and_accepted_in_the_open(towernet, begun):
+    (begun / "photos" / "lying" / "03.png").unlink()
+    words = ["train", begun / "photos", "--resume", begun / "run"]
+    refused = towernet(*words)
+    assert refused.returncode == 3
+    assert "photos is not what" in refused.stderr
+    assert "1 image removed (lying/03.png)" in refused.stderr.splitlines()[-1]
+    accepted = towernet(*words, "--accept-data-change")
+    assert accepted.returncode == 0, accepted.stderr
+    results = json.loads((begun / "run" / "results.json").read_text())["results"]
+    assert "1 image removed" in results["accepted"][0]
+    assert "1 image removed" in accepted.stdout  # and in the report's remarks
+    table = read_table(begun / "run" / "samples.parquet")
+    assert table.loc[table.path == "lying/03.png", "reason"].item() == GONE
+
+
+def test_other_versions_are_refused_and_accepted_in_the_open(towernet, begun):
+    import torch
+
+    edit_record(begun, f'"torch": "{torch.__version__.split("+")[0]}', '"torch": "1.0')
+    words = ["train", begun / "photos", "--resume", begun / "run"]
+    refused = towernet(*words)
+    assert refused.returncode == 2
+    assert "was begun by other versions (torch: 1.0" in refused.stderr
+    accepted = towernet(*words, "--accept-changes")
+    assert accepted.returncode == 0, accepted.stderr
+    assert "accepted: torch: 1.0" in accepted.stderr
+
+
+def test_other_threads_are_refused_and_accepted_in_the_open(towernet, begun):
+    words = ["train", begun / "photos", "--resume", begun / "run", "--threads", "2"]
+    refused = towernet(*words)
+    assert refused.returncode == 2
+    assert "with another number of threads (threads: 1 → 2)" in refused.stderr
+    accepted = towernet(*words, "--accept-changes")
+    assert accepted.returncode == 0, accepted.stderr
+    record = json.loads((begun / "run" / "run.json").read_text())
+    assert record["plan"]["policy"]["threads"] == 2 and record["accepted"] == ["threads: 1 → 2"]
+
+
+def test_another_device_is_refused(towernet, begun):
+    refused = towernet("train", begun / "photos", "--resume", begun / "run", "--device", "cuda")
+    assert refused.returncode == 2
+    assert "was begun on another device (device: cpu → cuda)" in refused.stderr
+
+
+def test_what_decides_the_run_cannot_be_edited(towernet, begun):
+    edit_record(begun, '"learning_rate": 0.05', '"learning_rate": 0.07')
+    refused = towernet("train", begun / "photos", "--resume", begun / "run", "--accept-changes")
+    assert refused.returncode == 3
+    assert "is not what the states beside it were made by" in refused.stderr
+
+
+def test_what_a_newer_version_wrote_is_left_alone(towernet, begun):
+    edit_record(begun, '"format": 1', '"format": 2')
+    before = {path: path.read_bytes() for path in (begun / "run").rglob("*") if path.is_file()}
+    refused = towernet("train", begun / "photos", "--resume", begun / "run")
+    assert refused.returncode == 3
+    assert "in format 2 and this one reads 1" in refused.stderr
+    assert before == {
+        path: path.read_bytes() for path in (begun / "run").rglob("*") if path.is_file()
+    }
+
+
+def test_a_new_run_has_nothing_to_accept(towernet, photos, tmp_path):
+    refused = towernet("train", photos, "--accept-changes", "--out", tmp_path / "run")
+    assert refused.returncode == 2
+    assert "--accept-… belongs to --resume RUN" in refused.stderr

@@ -1,0 +1,191 @@
+"""The command killed at file operations, refused by the disk, hung up on; then gone on with.
+
+The full table is `benchmarks/faults.py`; this is a small share of it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from conftest import TINY_NETWORK, run_towernet
+from faults.lab import (
+    epochs_done,
+    exact,
+    files_in,
+    operations,
+    policy,
+    went_on_from,
+)
+
+WORDS = ["--model", TINY_NETWORK, "--epochs", "2", "--size", "64", "--batch-size", "8"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(lab, photos, tmp_path_factory):
+    """A whole run: what it made, and its file operations."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    out = folder / "run"
+    ended = lab.run(["train", str(photos), *WORDS, "--out", str(out)], out, log=folder / "log")
+    assert ended.exit_code == 0, ended.stderr
+    return exact(out), files_in(out), operations(folder / "log"), policy(out)
+
+
+def operation(undisturbed, kind: str, ending: str, which: int = 0) -> int:
+    """Return the number of an operation on a file."""
+    found = [number for number, k, path in undisturbed[2] if k == kind and path.endswith(ending)]
+    return found[which]
+
+
+@pytest.mark.parametrize(
+    ("kind", "ending", "which"),
+    [
+        ("rename", "run.json", 0),
+        ("write", "last/.tmp", -1),
+        ("rename", "last/000000004.json", 0),
+        ("rename", "metrics.jsonl", 0),
+        ("unlink", ".safetensors", -1),
+        ("rename", "results.json", 0),
+    ],
+)
+def test_killed_at_a_file_operation_it_goes_on_to_the_same_bytes(
+    lab, undisturbed, photos, tmp_path, kind, ending, which
+):
+    wanted, wanted_files, _, wanted_policy = undisturbed
+    out = tmp_path / "run"
+    begin = ["train", str(photos), *WORDS, "--out", str(out)]
+    nth = operation(undisturbed, kind, ending, which)
+    assert lab.run(begin, out, action="kill", nth=nth).exit_code == -signal.SIGKILL
+    done = epochs_done(out)
+    begun = (out / "run.json").exists()
+    ended = lab.run(["train", "--resume", str(out)] if begun else begin, out)
+    assert ended.exit_code == 0, ended.stderr
+    assert files_in(out) == wanted_files
+    if policy(out) == wanted_policy:  # chosen by the clock; nearly always the same
+        assert exact(out) == wanted
+    if done and "answers for" in ended.stderr and not (out / "last").exists():
+        assert all(went_on_from(ended).get(run, step) >= step for run, step in done.items())
+
+
+@pytest.mark.parametrize(
+    ("action", "kind", "ending", "which"),
+    [
+        ("fail once", "write", "last/.tmp", 1),
+        ("fail once", "fsync", "last/.tmp", 0),
+        ("fail once", "rename", "metrics.jsonl", 0),
+        ("fail once", "unlink", "last/000000004.safetensors", 0),
+        ("fail ever", "create", ".tmp", 3),
+        ("fail ever", "write", "lock", 0),
+    ],
+)
+def test_a_disk_that_refuses_is_one_sentence_and_nothing_is_lost(
+    lab, undisturbed, photos, tmp_path, action, kind, ending, which
+):
+    out = tmp_path / "run"
+    begin = ["train", str(photos), *WORDS, "--out", str(out)]
+    ended = lab.run(begin, out, action=action, nth=operation(undisturbed, kind, ending, which))
+    assert ended.exit_code == 4, ended.stderr
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith(f"error: {out}") and "Traceback" not in ended.stderr
+    if "cannot be written" in last:
+        assert "bytes of it were written" in last and "are free on its disk" in last
+    done = epochs_done(out)
+    begun = (out / "run.json").exists()
+    again = lab.run(["train", "--resume", str(out)] if begun else begin, out)
+    assert again.exit_code == 0, again.stderr
+    assert files_in(out) == undisturbed[1]
+    if policy(out) == undisturbed[3]:
+        assert exact(out) == undisturbed[0]
+    assert all(went_on_from(again).get(run, step) >= step for run, step in done.items())
+
+
+def test_a_closed_terminal_does_not_end_the_training(photos, tmp_path):
+    out = tmp_path / "run"
+    words = ["train", str(photos), *WORDS[:2], "--epochs", "6", *WORDS[4:], "--out", str(out)]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "towernet", *words])
+    seen = b""
+    while b"steps, about" not in seen:  # the plan; training begins
+        seen += os.read(terminal, 4096)
+    os.close(terminal)  # the system hangs up
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert (out / "report.html").exists()
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
+def test_a_cluster_that_wants_its_machine_back_gets_a_checkpoint(
+    photos, tmp_path, number, exit_code
+):
+    out = tmp_path / "run"
+    words = ["train", photos, *WORDS[:2], "--epochs", "500", *WORDS[4:], "--out", out]
+    with subprocess.Popen(
+        [sys.executable, "-m", "towernet", *map(str, words)], stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not list(out.glob("last/*.json")):
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == exit_code
+    assert f"towernet train --resume {out}" in said.splitlines()[-1]
+
+
+def test_too_few_open_files_are_noticed_before_anything_is_read(photos, tmp_path):
+    import resource
+
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+
+    ended = run_towernet("train", photos, *WORDS, "--out", tmp_path / "run", preexec_fn=few)
+    assert ended.returncode == 4
+    assert "60 files may be open at once" in ended.stderr.splitlines()[-1]
+    assert "ulimit -n" in ended.stderr
+    assert "reading files" not in ended.stderr
+
+
+def test_a_network_that_memory_is_too_small_for_is_named_and_the_others_go_on(
+    lab, photos, tmp_path
+):
+    out = tmp_path / "comparison"
+    words = ["compare", str(photos), "--models", f"vgg19,{TINY_NETWORK}", *WORDS[2:]]
+    ended = lab.run([*words, "--out", str(out)], out, memory_mb=900)
+    assert ended.exit_code == 0, ended.stderr
+    results = json.loads((out / "results.json").read_text())["results"]
+    failed, other = sorted(results["networks"], key=lambda n: n["name"] == TINY_NETWORK)
+    assert (failed["name"], failed["status"]) == ("vgg19", "failed")
+    assert "needs more memory than there is at 8 images in one step" in failed["reason"]
+    assert "give --batch-size 4" in failed["reason"]
+    assert other["status"] != "failed" and len(other["runs"]) == 1
+
+
+def test_answers_that_are_not_numbers_never_win(lab, photos, tmp_path):
+    import torch
+
+    from towernet.engine.checkpoint import read_weights, write_weights
+
+    out = tmp_path / "run"
+    assert lab.run(["train", str(photos), *WORDS, "--out", str(out)], out).exit_code == 0
+    tensors, meta = read_weights(out / "best.safetensors")
+    poisoned = {
+        name: torch.full_like(tensor, math.nan) if name == "fc.bias" else tensor
+        for name, tensor in tensors.items()
+    }
+    record = json.loads((out / "run.json").read_text())
+    record["weights_sha256"] = write_weights(out / "best.safetensors", poisoned, meta)
+    (out / "run.json").write_text(json.dumps(record))
+    (out / "results.json").unlink()
+    ended = lab.run(["train", "--resume", str(out)], out)
+    assert ended.exit_code == 5
+    assert "its answers are not numbers" in ended.stderr.splitlines()[-1]
+    results = json.loads((out / "results.json").read_text())["results"]
+    assert results["winner"] is None and results["networks"][0]["accuracy"] is None
