@@ -1,0 +1,33 @@
+"""All hostile archives, by name: zips, tars, and what only says that it is one."""
+
+from __future__ import annotations
+
+import hostile_tars
+import hostile_zips
+from hostile_parts import HOSTILE, Case, refused
+
+__all__ = ["HOSTILE", "Case"]
+assert hostile_tars and hostile_zips  # importing them fills the catalogue
+
+refused(
+    "RAR that says zip", "is a RAR archive; give", "a.zip", lambda: b"Rar!\x1a\x07\0" + bytes(99)
+)
+refused(
+    "7-Zip that says zip",
+    "is a 7-Zip archive; give",
+    "a.zip",
+    lambda: b"7z\xbc\xaf'\x1c" + bytes(99),
+)
+refused(
+    "Zstandard that says tar",
+    "is a Zstandard file; give",
+    "a.tar",
+    lambda: b"\x28\xb5\x2f\xfd" + bytes(99),
+)
+refused(
+    "page that says zip", "is an HTML or XML page", "a.zip", lambda: b"<!doctype html>" + bytes(99)
+)
+refused("nothing", "is an empty file", "a.zip", lambda: b"")
+refused("one byte", "is no archive that is known here", "a.zip", lambda: b"P")
+refused("one block of zeros", "is no archive that is known here", "a.tar", lambda: bytes(512))
+refused("ten megabytes of zeros", "is no archive that is known here", "a.tar", lambda: bytes(10**7))
