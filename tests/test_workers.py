@@ -7,44 +7,54 @@ import time
 
 import pytest
 
+from towernet.data import decode, workers
 from towernet.data.workers import Died, run
 
 FUNCTIONS = """
-import os, signal, sys, time
+import os, resource, signal, sys, time
 from towernet.data.examine import examine
 
-def square(number):
+def square(number, max_bytes):
     return number * number
 
-def pid_of(number):
+def pid_of(number, max_bytes):
     time.sleep(0.01)
     return os.getpid()
 
-def crash_on_seven(number):
+def crash_on_seven(number, max_bytes):
     if number == 7:
         os.kill(os.getpid(), signal.SIGSEGV)
     return number
 
-def killed_on_seven(number):
+def killed_on_seven(number, max_bytes):
     if number == 7:
         os.kill(os.getpid(), signal.SIGKILL)
     return number
 
-def crash_once(mark):
+def crash_once(mark, max_bytes):
     if not os.path.exists(mark):
         open(mark, "w").close()
         os._exit(9)
     return "fine"
 
-def hang_on_three(number):
+def hang_on_three(number, max_bytes):
     if number == 3:
         time.sleep(60)
     return number
 
-def fail(path):
+def bytes_given(wanted, max_bytes):
+    if wanted > max_bytes:
+        raise MemoryError("wants more; shrink it" if wanted < 1e12 else "")
+    time.sleep(0.01)
+    return max_bytes, os.getpid()
+
+def address_space(number, max_bytes):
+    return resource.getrlimit(resource.RLIMIT_AS)[0]
+
+def fail(path, max_bytes):
     raise ZeroDivisionError("a bug")
 
-def all_modules(file):
+def all_modules(file, max_bytes):
     examine(file)
     print("a decoder that prints does not spoil what the parent prints")
     return sorted(sys.modules)
@@ -64,9 +74,9 @@ def answers(function, items, **options):
     return dict(run(function, items, **options))
 
 
-@pytest.mark.parametrize("workers", [1, 2, 5])
-def test_every_item_is_answered_once_however_many_processes(functions, workers):
-    told = list(run(functions.square, range(53), workers=workers))
+@pytest.mark.parametrize("processes", [1, 2, 5])
+def test_every_item_is_answered_once_however_many_processes(functions, processes):
+    told = list(run(functions.square, range(53), workers=processes))
     assert sorted(told) == [(number, number * number) for number in range(53)]
 
 
@@ -80,9 +90,9 @@ def test_nothing_to_do_needs_no_process(functions):
     assert list(run(functions.square, [], workers=4)) == []
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_a_crash_costs_one_item(functions, workers):
-    told = answers(functions.crash_on_seven, range(40), workers=workers)
+@pytest.mark.parametrize("processes", [1, 3])
+def test_a_crash_costs_one_item(functions, processes):
+    told = answers(functions.crash_on_seven, range(40), workers=processes)
     assert told.pop(7) == Died("CRASH", "the decoder crashed on it (SIGSEGV); save it anew")
     assert told == {number: number for number in range(40) if number != 7}
 
@@ -103,6 +113,31 @@ def test_an_item_that_hangs_is_stopped_and_costs_one_item(functions):
     assert time.monotonic() - began < 10
     assert told.pop(3) == Died("RESOURCE", "decoding it takes over 0.5 s; shrink it")
     assert told == {number: number for number in range(20) if number != 3}
+
+
+def test_an_item_that_wants_much_memory_gets_it_by_itself_at_the_end(functions):
+    items = [1, workers.SHARED_BYTES + 1, 2, 3, workers.ALONE_BYTES, 5]
+    told = list(run(functions.bytes_given, items, workers=2))
+    assert {position for position, _ in told[:4]} == {0, 2, 3, 5}
+    assert {given for _, (given, _) in told[:4]} == {workers.SHARED_BYTES}
+    assert [(position, given) for position, (given, _) in told[4:]] == [
+        (1, workers.ALONE_BYTES),
+        (4, workers.ALONE_BYTES),
+    ]
+    assert len({pid for _, (_, pid) in told[4:]}) == 1
+
+
+def test_an_item_that_wants_more_than_there_is_is_refused_in_its_own_words(functions):
+    told = answers(functions.bytes_given, [workers.ALONE_BYTES + 1, 1e12, 7], workers=2)
+    assert told[0] == Died("RESOURCE", "wants more; shrink it")
+    assert told[1] == Died("RESOURCE", "decoding it needs more memory than allowed; shrink it")
+    assert told[2][0] == workers.SHARED_BYTES
+
+
+def test_a_process_has_a_limit_far_above_what_items_may_take(functions):
+    (limit,) = answers(functions.address_space, [1], workers=1).values()
+    assert limit == workers.MEMORY_LIMIT > 2 * workers.ALONE_BYTES
+    assert workers.ALONE_BYTES == decode.MAX_BYTES  # predicting takes what checking takes
 
 
 def test_a_bug_of_ours_names_the_item(functions):

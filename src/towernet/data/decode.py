@@ -1,18 +1,20 @@
 """The one decoder: the bytes of a picture become H × W × 3 uint8, the same at every entry.
 
-numpy and Pillow only, since the small runtime ships this module unchanged. Policies:
+numpy and Pillow only, since the small runtime ships this module and `formats` unchanged. Policies:
 EXIF orientation is applied; transparency is laid on the stated background; 16-bit, 32-bit and
 float values are rescaled, not clipped; of an animation the first frame counts; colour profiles
-(ICC) are not applied. libjpeg fills some damage with grey and tells nobody: such files pass.
+(ICC) are not applied; very large pictures are read reduced, in strips, so that none takes more
+memory than it is given. libjpeg fills some damage with grey and tells nobody: such files pass.
 Shapes: H × W pixels, S the side of the square a network sees.
 """
 
 from __future__ import annotations
 
 import io
-import struct
+import math
 import threading
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,12 +30,11 @@ from PIL import (
     PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
-    features,
 )
 
-from towernet.errors import DataError
+from towernet.data.formats import BadImage, explain, sniff
 
-VERSION = f"1 with Pillow {PIL.__version__}"
+VERSION = f"2 with Pillow {PIL.__version__}"
 """Part of every key under which decoded pixels are kept: other decoders, other pixels."""
 
 MAX_PIXELS = 89_478_485
@@ -41,6 +42,16 @@ MAX_PIXELS = 89_478_485
 MIN_SIDE_PX, MAX_ASPECT = 8, 20.0
 DRAFT_SIDE_PX = 2048
 """JPEGs at least twice as large on both sides are read at 1/2, 1/4 or 1/8, never below this."""
+WHOLE_PIXELS = 16_000_000
+"""Above, every k × k pixels become their mean, by the smallest k that brings a picture below."""
+MAX_BYTES = 320_000_000
+"""The most memory that decoding may take: 70 million pixels of PNG, 19 of WebP. (With its process
+and the command that started it this stays below 600 MB.)"""
+MAX_SCANS = 100
+"""Of a progressive JPEG, which has about 10; each one goes over the whole picture."""
+# What decoding takes at its peak, bytes per pixel, measured; the others take one or four.
+_PEAK_BYTES = {"WEBP": 16, "AVIF": 12}
+_STRIP_PIXELS = 250_000
 
 Pixels = npt.NDArray[np.uint8]
 RGB = tuple[int, int, int]
@@ -50,63 +61,20 @@ _PLUGINS = (
     AvifImagePlugin, BmpImagePlugin, GifImagePlugin, JpegImagePlugin,
     PngImagePlugin, TiffImagePlugin, WebPImagePlugin,
 )  # fmt: skip
-# (offset, bytes there, Pillow's format, what the end of a whole file holds)
-_MAGIC = (
-    (0, b"\xff\xd8\xff", "JPEG", b"\xff\xd9"),
-    (0, b"\x89PNG\r\n\x1a\n", "PNG", b"IEND"),
-    (8, b"WEBP", "WEBP", b""),
-    (0, b"GIF87a", "GIF", b";"),
-    (0, b"GIF89a", "GIF", b";"),
-    (0, b"BM", "BMP", b""),
-    (0, b"II*\0", "TIFF", b""),
-    (0, b"MM\0*", "TIFF", b""),
-    (0, b"II+\0", "TIFF", b""),
-    (0, b"MM\0+", "TIFF", b""),
-)
-_FOREIGN = (
-    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (0, b"8BPS", "Photoshop (PSD)"),
-    (0, b"%PDF", "PDF"),
-    (0, b"%!PS", "PostScript"),
-    (0, b"\xc5\xd0\xd3\xc6", "PostScript"),
-    (0, b"\xd7\xcd\xc6\x9a", "WMF"),
-    (0, b"\0\0\x01\0", "icon (ICO)"),
-    (128, b"DICM", "DICOM"),
-    (8, b"CR\x02", "camera raw (CR2)"),
-    (0, b"PK\x03\x04", "zip archive"),
-    (0, b"\x1f\x8b", "gzip archive"),
-)
-_TRUNCATED_WORDS = ("truncated", "end of file", "not enough image data", "unexpected end")
-# How EXIF's orientation is undone, by its number.
+# How EXIF's orientation is undone: rows and columns swapped or not, then read forth or back.
 _UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+    2: (False, 1, -1),
+    3: (False, -1, -1),
+    4: (False, -1, 1),
+    5: (True, 1, 1),
+    6: (True, 1, -1),
+    7: (True, -1, -1),
+    8: (True, -1, 1),
 }
 _ORIENTATION_TAG = 0x0112
+_SCAN = b"\xff\xda"
 # Python's warning filters belong to the whole process: two threads must not swap them at once.
 _warnings_lock = threading.Lock()
-
-
-class BadImage(DataError):
-    """A file that is no usable picture, with the code and the words the table keeps.
-
-    Args:
-        reason: EMPTY, TRUNCATED, CORRUPT, SHAPE, PIXELS, FORMAT or RESOURCE.
-        detail: What was found and what to do, in words.
-    """
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
 
 
 @dataclass(frozen=True)
@@ -114,7 +82,7 @@ class Decoded:
     """A picture, upright and opaque.
 
     Args:
-        pixels: (H, W, 3) uint8; fewer than width × height where a huge JPEG was read reduced.
+        pixels: (H, W, 3) uint8; fewer than width × height where a huge picture was read reduced.
         width: Of the picture as one looks at it, after orientation.
         height: The same.
         mode: Pillow's mode of the file, before conversion.
@@ -138,6 +106,7 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     min_side_px: int = MIN_SIDE_PX,
     max_aspect: float = MAX_ASPECT,
+    max_bytes: int = MAX_BYTES,
 ) -> Decoded:
     """Decode a whole file; the answer is a function of its bytes and these arguments.
 
@@ -147,16 +116,20 @@ def decode(
         max_pixels: Refused above, from the header alone.
         min_side_px: The shorter side must have this many pixels.
         max_aspect: The longer side may be at most this many times the shorter.
+        max_bytes: Of memory that decoding may take; refused above (RESOURCE), from the header.
 
     Raises:
         BadImage: whatever is wrong with the file; nothing else is raised for its content.
     """
-    file_format, end = _sniff(content)
+    file_format, end = sniff(content)
+    # One picture, one thread: dav1d would take one of each core, with its memory.
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     try:
         with _warnings_lock, warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             with Image.open(io.BytesIO(content), formats=[file_format]) as image:
                 _require_shape(*image.size, max_pixels, min_side_px, max_aspect)
+                _require_cheap(image, content, max_bytes)
                 decoded = _read(image, background)
     except BadImage:
         raise
@@ -167,48 +140,10 @@ def decode(
     except Image.DecompressionBombError as error:
         raise BadImage("PIXELS", _too_many(max_pixels)) from error
     except Exception as error:  # Pillow raises ValueError, IndexError, struct.error, SyntaxError …
-        raise _explain(error, content, file_format, end) from error
+        raise explain(error, content, file_format, end) from error
     if told and not all(issubclass(one.category, Image.DecompressionBombWarning) for one in told):
         return Decoded(**vars(decoded) | {"notes": (*decoded.notes, "DECODER_WARNED")})
     return decoded
-
-
-def _sniff(content: bytes) -> tuple[str, bytes]:
-    """Return Pillow's name for the format and what its files end with."""
-    if not content:
-        raise BadImage("EMPTY", "the file holds no bytes; copy it again or delete it")
-    for offset, magic, name in _FOREIGN:
-        if content.startswith(magic, offset):
-            raise BadImage("FORMAT", f"{name}: convert it to JPEG or PNG")
-    for offset, magic, name, end in _MAGIC:
-        if content.startswith(magic, offset) and (name != "WEBP" or content[:4] == b"RIFF"):
-            return name, end
-    if content[4:8] == b"ftyp":
-        brands = content[8 : min(64, int.from_bytes(content[:4], "big"))]
-        avif = b"avif" in brands or b"avis" in brands
-        if avif and features.check("avif"):
-            return "AVIF", b""
-        heic = any(brand in brands for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"))
-        name = "AVIF, which this Pillow cannot read" if avif else "HEIC" if heic else "film"
-        raise BadImage("FORMAT", f"{name}: convert it to JPEG or PNG")
-    if not content.strip(b"\0"):
-        raise BadImage("CORRUPT", "the file holds only zero bytes; copy it again")
-    raise BadImage("FORMAT", _what_text(content[:1024]))
-
-
-def _what_text(head: bytes) -> str:
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith(b"version https://git-lfs"):
-        return "git-LFS pointer, not the picture: run `git lfs pull`"
-    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
-        return "HTML page, probably an error page saved as a picture: download it again"
-    if b"<svg" in text:
-        return "SVG drawing: convert it to PNG"
-    if text.startswith(b"<?xml"):
-        return "XML text, not a picture: download it again"
-    if all(byte >= 32 or byte in b"\t\r\n" for byte in head):
-        return "text, not a picture: delete it or download it again"
-    return f"unknown format (it begins with {head[:8].hex(' ')}): convert it to JPEG or PNG"
 
 
 def _require_shape(
@@ -225,27 +160,50 @@ def _require_shape(
         )
 
 
+def _require_cheap(image: Image.Image, content: bytes, max_bytes: int) -> None:
+    """Refuse what takes long or much memory, before it does."""
+    file_format, num_pixels = str(image.format), image.width * image.height
+    pixel_bytes = 1 if image.mode in ("1", "L", "P") else 4
+    peak = _PEAK_BYTES.get(file_format, pixel_bytes)
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        assert image.fp is not None
+        scan = content.find(_SCAN, max(0, image.fp.tell() - 16))  # its header was just read
+        num_in_scan = int.from_bytes(content[scan + 4 : scan + 5], "big")
+        if image.info.get("progressive") or num_in_scan < len(image.getbands()):
+            # All coefficients are kept until the last scan, each scan goes over all of them. (A
+            # byte 0xFF within a coded picture is followed by 0, so that a mark is a mark.)
+            peak += 2 * len(image.getbands())
+            num_scans = content.count(_SCAN, max(0, scan))
+            if num_scans > MAX_SCANS:
+                words = f"JPEG of {num_scans} scans, taken for an attack; save it anew"
+                raise BadImage("RESOURCE", words)
+    if isinstance(image, BmpImagePlugin.BmpImageFile) and image.tile[0].codec_name == "bmp_rle":
+        peak += 2  # it is written in Python
+    needed = len(content) + peak * num_pixels + 3 * num_pixels // _factor(*image.size) ** 2
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        needed += _tiff_bytes(image, pixel_bytes)
+    if needed > max_bytes:
+        raise BadImage(
+            "RESOURCE",
+            f"{image.width} × {image.height} pixels of {file_format} take {needed / 1e6:,.0f} MB to"
+            f" decode and {max_bytes / 1e6:,.0f} MB are allowed; shrink it",
+        )
+
+
+def _tiff_bytes(image: TiffImagePlugin.TiffImageFile, pixel_bytes: int) -> int:
+    """Return what a TIFF takes besides its pixels: to be turned, or one strip or tile unpacked."""
+    tags = image.tag_v2
+    if 322 in tags:
+        at_once = tags[322] * tags[323]
+    else:
+        at_once = image.width * min(image.height, tags.get(278, image.height))
+    unpacked = int(at_once * max(8, sum(tags.get(258, (8,)))) // 8)
+    turned = tags.get(_ORIENTATION_TAG, 1) != 1
+    return max(unpacked, image.width * image.height * pixel_bytes if turned else 0)
+
+
 def _too_many(max_pixels: int) -> str:
     return f"more than {max_pixels:,} pixels are taken for an attack; shrink it"
-
-
-def _explain(error: Exception, content: bytes, file_format: str, end: bytes) -> BadImage:
-    """Tell a file that stops early from one that is damaged inside."""
-    words = " ".join(str(error).split())[:200] or type(error).__name__
-    cut_off = (
-        isinstance(error, EOFError)
-        or any(word in words.lower() for word in _TRUNCATED_WORDS)
-        or (isinstance(error, struct.error) and "requires a buffer" in words)
-        or (end not in content[-64:])
-        or (file_format == "WEBP" and len(content) < 8 + int.from_bytes(content[4:8], "little"))
-    )
-    # Pillow's own sentence for a header it cannot read names a Python object: of no use to anybody.
-    words = "the header cannot be read" if isinstance(error, PIL.UnidentifiedImageError) else words
-    if cut_off:
-        return BadImage(
-            "TRUNCATED", f"{file_format} file that stops early ({words}); copy it again"
-        )
-    return BadImage("CORRUPT", f"damaged {file_format} file ({words}); copy it again or delete it")
 
 
 def _read(image: Image.Image, background: RGB) -> Decoded:
@@ -256,19 +214,28 @@ def _read(image: Image.Image, background: RGB) -> Decoded:
         notes.append("FIRST_FRAME")
     if file_format in ("JPEG", "MPO"):
         image.draft(image.mode, (DRAFT_SIDE_PX, DRAFT_SIDE_PX))
-        if image.size != size:
-            notes.append("REDUCED")
-    stored = _orientation(image, notes)
+    factor = _factor(*image.size)
+    if image.size != size or factor > 1:
+        notes.append("REDUCED")
+    # A TIFF turns itself while it loads, its size is of the picture upright; the others do not,
+    # and a PNG loads when it is asked for its EXIF: that it is damaged would be taken for EXIF's.
+    is_tiff = file_format == "TIFF"
+    stored = _orientation(image, notes) if is_tiff else None
     image.load()
-    # A TIFF turns itself while it loads, its size is of the picture upright; the others do not.
-    turn = _orientation(image, [])
-    rgb = _to_rgb(image, background, notes)
+    turn = None if is_tiff else _orientation(image, notes)
+    pixels = _to_rgb(image, factor, background, notes)
     if turn in _UPRIGHT:
-        rgb = rgb.transpose(_UPRIGHT[turn])
-    if stored in _UPRIGHT:
+        swapped, down, right = _UPRIGHT[turn]
+        turned = pixels.swapaxes(0, 1) if swapped else pixels
+        pixels = np.ascontiguousarray(turned[::down, ::right])
+    if stored or turn:
         notes.append("EXIF_ORIENTED")
     width, height = size if (turn or 1) < 5 else size[::-1]
-    return Decoded(np.asarray(rgb), width, height, mode, file_format, tuple(notes))
+    return Decoded(pixels, width, height, mode, file_format, tuple(notes))
+
+
+def _factor(width: int, height: int) -> int:
+    return math.ceil(math.sqrt(width * height / WHOLE_PIXELS))
 
 
 def _orientation(image: Image.Image, notes: list[str]) -> int | None:
@@ -281,25 +248,45 @@ def _orientation(image: Image.Image, notes: list[str]) -> int | None:
         return None
 
 
-def _to_rgb(image: Image.Image, background: RGB, notes: list[str]) -> Image.Image:
+def _to_rgb(image: Image.Image, factor: int, background: RGB, notes: list[str]) -> Pixels:
+    """Bring a loaded picture to RGB, reduced, strip by strip: never twice at its full size."""
+    key = image.info.get("transparency")
+    span = None
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return _rescale(image, background, notes)
+        notes.append({"I": "THIRTY_TWO_BIT", "F": "FLOAT"}.get(image.mode, "SIXTEEN_BIT"))
+        span = _span(image, factor)
+    elif image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:
+        # A 16-bit PNG names the see-through colour in 16 bits; Pillow has kept the upper 8.
+        image.info["transparency"] = tuple(part >> 8 for part in key)
     if image.mode in ("P", "PA"):
         notes.append("PALETTE")
     if image.mode == "CMYK":
         notes.append("CMYK")
-    if image.has_transparency_data:
+    if image.has_transparency_data and (span is None or isinstance(key, int)):
         notes.append("ALPHA")
-        return _composite(image, background)
-    return image.convert("RGB")
+    pixels = np.empty((-(-image.height // factor), -(-image.width // factor), 3), np.uint8)
+    for top, strip in _strips(image, factor):
+        if span is not None:
+            rgb = _rescale(strip, span, background)
+        elif image.has_transparency_data:
+            rgb = _composite(strip, background)
+        else:
+            rgb = strip.convert("RGB")
+        reduced = np.asarray(rgb.reduce(factor) if factor > 1 else rgb)
+        pixels[top // factor : top // factor + len(reduced)] = reduced
+    return pixels
+
+
+def _strips(image: Image.Image, factor: int) -> Iterator[tuple[int, Image.Image]]:
+    """Cut a picture into strips of some rows, a multiple of the factor; with each one its top."""
+    rows = factor * max(1, _STRIP_PIXELS // (factor * image.width))
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        yield top, image.crop((0, top, image.width, bottom)) if rows < image.height else image
 
 
 def _composite(image: Image.Image, background: RGB) -> Image.Image:
     """Lay a picture with transparency on one colour."""
-    key = image.info.get("transparency")
-    if image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:
-        # A 16-bit PNG names the see-through colour in 16 bits; Pillow has kept the upper 8.
-        image.info["transparency"] = tuple(part >> 8 for part in key)
     if image.mode == "La":
         image = image.convert("LA")
     rgba = image.convert("RGBA")
@@ -308,35 +295,38 @@ def _composite(image: Image.Image, background: RGB) -> Image.Image:
     return canvas
 
 
-def _rescale(image: Image.Image, background: RGB, notes: list[str]) -> Image.Image:
-    """Bring 16-bit, 32-bit and float values to 0 … 255 by the narrowest usual range they fit in.
+def _span(image: Image.Image, factor: int) -> tuple[float, float]:
+    """Return the values of 16, 32 bits or decimals that become black and white.
 
-    Usual are 0 … 1 (floats), and 8, 10, 12, 14 and 16 bits: cameras and microscopes store 12
-    bits in files of 16. Values that fit none are stretched from their least to their largest.
-    `convert("RGB")` would clip: 99 % of a 16-bit picture turns white.
+    They are the narrowest usual range that all fit in: 0 … 1 (decimals), and 8, 10, 12, 14 and 16
+    bits: cameras and microscopes store 12 bits in files of 16. Values that fit none are stretched
+    from their least to their largest.
     """
-    notes.append({"I": "THIRTY_TWO_BIT", "F": "FLOAT"}.get(image.mode, "SIXTEEN_BIT"))
-    values: npt.NDArray[Any] = np.asarray(image).astype(np.float32)
-    finite = np.isfinite(values)
-    if not finite.any():
+    low, high = math.inf, -math.inf
+    for _, strip in _strips(image, factor):
+        values = np.asarray(strip).astype(np.float32)
+        values = values[np.isfinite(values)]
+        low, high = float(values.min(initial=low)), float(values.max(initial=high))
+    if low > high:
         raise BadImage("CORRUPT", "no pixel holds a number; export it again")
-    low, high = float(values[finite].min()), float(values[finite].max())
     ranges = [1.0] if image.mode == "F" else []
     ranges += [2.0**bits - 1 for bits in (8, 10, 12, 14, 16)]
     usual = next((top for top in ranges if low >= 0 and high <= top), None)
-    low, high = (low, high) if usual is None else (0.0, usual)
-    values = np.where(finite, values, low)
+    return (low, high) if usual is None else (0.0, usual)
+
+
+def _rescale(image: Image.Image, span: tuple[float, float], background: RGB) -> Image.Image:
+    """Bring values to 0 … 255; `convert("RGB")` would clip: a 16-bit picture turns white."""
+    low, high = span
+    values: npt.NDArray[Any] = np.asarray(image).astype(np.float32)
+    values = np.where(np.isfinite(values), values, low)
     scale = 255.0 / (high - low) if high > low else 0.0
     grey = np.floor((values - low) * scale + 0.5).clip(0, 255).astype(np.uint8)
+    rgb = Image.fromarray(grey).convert("RGB")
     key = image.info.get("transparency")
-    if not isinstance(key, int):
-        return Image.fromarray(grey).convert("RGB")
-    notes.append("ALPHA")
-    canvas = Image.new("RGB", image.size, background)
-    canvas.paste(
-        Image.fromarray(grey).convert("RGB"), mask=Image.fromarray(np.asarray(image) != key)
-    )
-    return canvas
+    if isinstance(key, int):
+        rgb.paste(background, mask=Image.fromarray(np.asarray(image) == key))
+    return rgb
 
 
 def fit(pixels: Pixels, size_px: int, resize: str, background: RGB = (255, 255, 255)) -> Pixels:

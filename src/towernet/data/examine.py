@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from towernet.data.decode import RGB, BadImage, decode, fit
+from towernet.data.decode import MAX_BYTES, RGB, Decoded, decode, fit
+from towernet.data.formats import BadImage
 
 THUMBNAIL_PX = 32
 
@@ -39,23 +40,28 @@ class Examined(NamedTuple):
     detail: str = ""
 
 
-def examine(file: Path) -> Examined:
-    """Read, hash and decode one file; whatever is wrong with it is in the answer."""
+def examine(file: Path, max_bytes: int = MAX_BYTES) -> Examined:
+    """Read, hash and decode one file; whatever is wrong with it is in the answer.
+
+    Raises:
+        MemoryError: it takes more than `max_bytes`.
+    """
     try:
-        content = file.read_bytes()
-    except (OSError, MemoryError) as error:
-        words = getattr(error, "strerror", None) or "larger than the memory allowed"
-        return Examined(reason="UNREADABLE", detail=f"cannot be read: {words}; check its disk")
+        content = _read(file, max_bytes)
+    except OSError as error:
+        words = f"cannot be read: {error.strerror}; check its disk"
+        return Examined(reason="UNREADABLE", detail=words)
     found = Examined(hashlib.sha256(content).hexdigest(), len(content))
     try:
-        decoded = decode(content)
+        decoded = _decode(content, max_bytes)
     except BadImage as bad:
         return found._replace(reason=bad.reason, detail=bad.detail)
+    del content
     image = Image.fromarray(decoded.pixels)
-    constant = all(channel.histogram().count(0) == 255 for channel in image.split())
+    constant = image.getcolors(maxcolors=1) is not None
     shape = "×".join(map(str, decoded.pixels.shape)).encode()
     pixel_id = hashlib.sha256(shape)
-    pixel_id.update(decoded.pixels.tobytes())
+    pixel_id.update(decoded.pixels.data)
     small = image.convert("L").resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
     return found._replace(
         width=decoded.width,
@@ -78,13 +84,37 @@ class Wanted(NamedTuple):
     background: RGB
 
 
-def fitted(wanted: Wanted) -> bytes | None:
-    """Return a row's size × size × 3 bytes, or None for a file that is not what was checked."""
+def fitted(wanted: Wanted, max_bytes: int = MAX_BYTES) -> bytes | None:
+    """Return a row's size × size × 3 bytes, or None for a file that is not what was checked.
+
+    Raises:
+        MemoryError: it takes more than `max_bytes`.
+    """
     try:
-        content = wanted.file.read_bytes()
+        content = _read(wanted.file, max_bytes)
     except OSError:
         return None
     if hashlib.sha256(content).hexdigest() != wanted.content_id:
         return None
-    pixels = decode(content, background=wanted.background).pixels
+    pixels = _decode(content, max_bytes, wanted.background).pixels
+    del content
     return fit(pixels, wanted.size_px, wanted.resize, wanted.background).tobytes()
+
+
+def _read(file: Path, max_bytes: int) -> bytes:
+    num_bytes = file.stat().st_size
+    if num_bytes > max_bytes:
+        words = (
+            f"the file holds {num_bytes / 1e6:,.0f} MB and {max_bytes / 1e6:,.0f} MB are allowed"
+        )
+        raise MemoryError(f"{words}; shrink it")
+    return file.read_bytes()
+
+
+def _decode(content: bytes, max_bytes: int, background: RGB = (255, 255, 255)) -> Decoded:
+    try:
+        return decode(content, background=background, max_bytes=max_bytes)
+    except BadImage as bad:
+        if bad.reason == "RESOURCE":  # the pool tries it again with more
+            raise MemoryError(bad.detail) from bad
+        raise

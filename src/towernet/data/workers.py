@@ -3,7 +3,8 @@
 Each process is a fresh interpreter that imports numpy and Pillow, neither torch nor pandas nor
 the caller's main program (so no `if __name__ == "__main__"` is needed), and nothing is forked
 from a process with threads. Files go out in short chunks and every answer comes back by itself,
-so when a process dies the file at fault is the first one without an answer.
+so when a process dies the file at fault is the first one without an answer. It is tried once more
+at the end, by itself, and so is one that wants more memory than several at once may have.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ from typing import Any, TypeVar
 from towernet.errors import EnvironmentFault
 
 TIME_LIMIT_S = 20.0
-MEMORY_LIMIT = 4 << 30
+MEMORY_LIMIT = 1 << 30
+"""Bytes of address space of one process, far above what items are told they may take."""
+SHARED_BYTES, ALONE_BYTES = 150_000_000, 320_000_000
+"""The memory that one item may take while others are at work, and by itself."""
 CHUNK = 16
 
 Item = TypeVar("Item")
@@ -35,10 +39,10 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Died:
-    """What comes back for an item that its process died on, twice, the second time by itself.
+    """What comes back for an item that failed twice, the second time by itself.
 
     Args:
-        reason: CRASH, or RESOURCE for one that was slower than allowed.
+        reason: CRASH, or RESOURCE for one that takes more time or memory than allowed.
         detail: What happened, in words.
     """
 
@@ -56,7 +60,7 @@ class _Worker:
 
 
 def run(
-    function: Callable[[Item], Result],
+    function: Callable[[Item, int], Result],
     items: Sequence[Item],
     *,
     workers: int,
@@ -65,7 +69,8 @@ def run(
     """Apply a function to every item in `workers` processes; yield (position, answer) as they end.
 
     Args:
-        function: Importable by name from a module that is quick to import.
+        function: Importable by name from a module that is quick to import. Called with an item
+            and the bytes of memory that it may take; raises MemoryError for one that takes more.
         items: What it is applied to; they and the answers are sent between processes.
         workers: How many processes; the answers do not depend on it, their order does.
         time_limit_s: An item that takes longer is stopped.
@@ -75,11 +80,29 @@ def run(
         RuntimeError: the function raised, with its item and its traceback: a bug of ours.
     """
     assert workers >= 1
-    size = max(1, min(CHUNK, len(items) // (4 * workers)))
-    waiting: deque[list[int]] = deque(
-        list(range(start, min(start + size, len(items)))) for start in range(0, len(items), size)
+    again: list[int] = []
+    first = _pass(function, items, range(len(items)), workers, SHARED_BYTES, time_limit_s)
+    for position, answer in first:
+        if isinstance(answer, Died):
+            again.append(position)
+        else:
+            yield position, answer
+    yield from _pass(function, items, sorted(again), 1, ALONE_BYTES, time_limit_s)
+
+
+def _pass(
+    function: Callable[[Item, int], Result],
+    items: Sequence[Item],
+    positions: Sequence[int],
+    workers: int,
+    max_bytes: int,
+    time_limit_s: float,
+) -> Iterator[tuple[int, Result | Died]]:
+    """Apply a function to some of the items, once to each."""
+    size = max(1, min(CHUNK, len(positions) // (4 * workers)))
+    waiting: deque[Sequence[int]] = deque(
+        positions[start : start + size] for start in range(0, len(positions), size)
     )
-    failed: dict[int, int] = {}
     pool: list[_Worker] = []
     try:
         while waiting or any(worker.todo for worker in pool):
@@ -87,12 +110,12 @@ def run(
                 if worker.ready and not worker.todo and waiting:
                     _give(worker, waiting.popleft(), items)
             while len(pool) < min(workers, len(waiting) + sum(bool(w.todo) for w in pool)):
-                pool.append(_start(function))
+                pool.append(_start(function, max_bytes))
             for worker in _first_with_news(pool, time_limit_s):
                 told = _hear(worker, time_limit_s)
                 if told is None:  # it died, or was too slow and was killed
                     pool.remove(worker)
-                    yield from _bury(worker, waiting, failed, time_limit_s)
+                    yield from _bury(worker, waiting, time_limit_s)
                 elif told == "ready":
                     worker.ready = True
                 else:
@@ -109,7 +132,7 @@ def run(
             worker.connection.close()
 
 
-def _start(function: Callable[..., Any]) -> _Worker:
+def _start(function: Callable[..., Any], max_bytes: int) -> _Worker:
     ours, theirs = Pipe()
     # The same modules as here, and nothing from the current folder by accident (-P).
     code = (
@@ -118,13 +141,15 @@ def _start(function: Callable[..., Any]) -> _Worker:
     )
     # One picture is decoded by one thread: more would only cost memory.
     threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    # Pillow's blocks of 16 MB go back to the system, else a process stays as large as its largest.
+    memory = {"MALLOC_MMAP_THRESHOLD_": "4000000", "MALLOC_TRIM_THRESHOLD_": "16000000"}
     try:
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", code],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            env=os.environ | threads,
+            env=os.environ | threads | memory,
             process_group=0,  # Ctrl-C in a terminal is for the command, which then ends these
         )
     except OSError as error:
@@ -133,11 +158,11 @@ def _start(function: Callable[..., Any]) -> _Worker:
         ) from error
     theirs.close()
     with contextlib.suppress(OSError):  # if it is dead already, hearing from it says so
-        ours.send(function)
+        ours.send((function, max_bytes))
     return _Worker(process, ours)
 
 
-def _give(worker: _Worker, chunk: list[int], items: Sequence[Any]) -> None:
+def _give(worker: _Worker, chunk: Sequence[int], items: Sequence[Any]) -> None:
     worker.todo = deque(chunk)
     worker.began = time.monotonic()
     with contextlib.suppress(OSError):
@@ -172,9 +197,9 @@ def _hear(worker: _Worker, time_limit_s: float) -> Any:
 
 
 def _bury(
-    worker: _Worker, waiting: deque[list[int]], failed: dict[int, int], time_limit_s: float
+    worker: _Worker, waiting: deque[Sequence[int]], time_limit_s: float
 ) -> Iterator[tuple[int, Died]]:
-    """Put back what a dead process had to do; its first item alone, and only once."""
+    """Say what a dead process died of, and put back what it still had to do."""
     code = worker.process.returncode
     if not worker.ready:
         raise EnvironmentFault(
@@ -187,10 +212,7 @@ def _bury(
     culprit = worker.todo.popleft()
     if worker.todo:
         waiting.appendleft(list(worker.todo))
-    failed[culprit] = failed.get(culprit, 0) + 1
-    if failed[culprit] < 2:
-        waiting.append([culprit])
-    elif slow:
+    if slow:
         yield culprit, Died("RESOURCE", f"decoding it takes over {time_limit_s:g} s; shrink it")
     else:
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
@@ -206,12 +228,17 @@ def serve(descriptor: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     connection: Connection[Any, Any] = Connection(descriptor)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        function = connection.recv()
+        function, max_bytes = connection.recv()
+        # What libtiff says of damage would fill the screen; a bug's traceback goes to the parent.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
         connection.send("ready")
         while True:
             for position, item in connection.recv():
                 try:
-                    answer = (position, True, function(item))
+                    answer = (position, True, function(item, max_bytes))
+                except MemoryError as error:
+                    words = str(error) or "decoding it needs more memory than allowed; shrink it"
+                    answer = (position, True, Died("RESOURCE", words))
                 except Exception:
                     answer = (position, False, traceback.format_exc())
                 connection.send(answer)
