@@ -268,7 +268,7 @@ def test_the_notebook_learning_rates_are_the_original_ones(data_sets):
     golden = data_sets.parent / "golden" / "expected.npz"
     if not golden.exists():
         pytest.skip("no golden values beside TOWERNET_DATA")
-    expected = np.load(golden)["learning_rates"]
+    expected = np.load(golden, allow_pickle=False)["learning_rates"]
     config = load_recipe("notebook").train
     rates = [learning_rate(step, 4500, config, config.learning_rate) for step in range(4500)]
     assert len(expected) == 4500

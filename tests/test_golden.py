@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from towernet.cli.import_paddle import import_paddle
+from towernet.cli.import_weights import import_weights
 from towernet.config import load_recipe
 from towernet.engine.device import Policy
 from towernet.engine.evaluate import predict_logits
@@ -99,7 +99,7 @@ def test_the_exact_network_gives_paddles_numbers(golden, expected, record_proper
 def test_an_imported_run_predicts_paddles_logits(golden, expected, tmp_path):
     classes = tmp_path / "classes.txt"
     classes.write_text("".join(f"class {number}\n" for number in range(16)))
-    import_paddle(golden / "start.pdparams", classes, tmp_path / "run")
+    import_weights(golden / "start.pdparams", classes, tmp_path / "run")
     predictor = load_run(tmp_path / "run")
     found = predict_logits(
         predictor.model, expected["images"], predictor.contract, predictor.policy

@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from towernet import rng
 
@@ -59,12 +57,6 @@ def test_draws_are_uniform():
     expected = draws.size / 20
     chi_square = ((counts - expected) ** 2 / expected).sum()
     assert chi_square < 43.8  # the 99.9 % point of 19 degrees of freedom
-
-
-@given(st.integers(0, 2**31 - 1), st.integers(0, 10_000), st.integers(1, 300))
-def test_an_order_is_a_permutation(seed, epoch, num):
-    order = rng.order(seed, epoch, np.arange(num, dtype=np.uint64))
-    assert sorted(order) == list(range(num))
 
 
 def test_keys_are_the_first_64_bits_of_the_content_id():

@@ -60,6 +60,11 @@ def load_run(folder: Path, policy: Policy | None = None) -> Predictor:
     Raises:
         DataError: the folder holds no finished run, or a damaged one.
     """
+    if folder.is_file():
+        raise DataError(
+            f"{folder} is a file; make a run of it with: towernet import-weights {folder}"
+            " --model NAME --classes classes.txt --out FOLDER"
+        )
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give the folder of a run or of a comparison")
     if not (folder / "run.json").exists() and (folder / "results.json").exists():

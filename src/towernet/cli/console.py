@@ -19,6 +19,7 @@ from rich.progress import (
 )
 
 from towernet.engine.runlog import Watcher
+from towernet.errors import shown
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -81,7 +82,7 @@ class Screen(Watcher):
     def say(self, text: str) -> None:
         """Print a sentence, above the bar if there is one."""
         self._stop_counting()
-        self.console.print(escape(text))
+        self.console.print(escape(shown(text)))
 
     def begin(self, name: str, step: int, num_steps: int, steps_per_epoch: int) -> None:
         """Start a run's bar."""

@@ -17,7 +17,7 @@ from typer.exceptions import TyperException
 from towernet import __version__
 from towernet.cli.check import check
 from towernet.cli.compare import compare
-from towernet.cli.import_paddle import import_paddle
+from towernet.cli.import_weights import import_weights
 from towernet.cli.models import models, summary
 from towernet.cli.predict import predict
 from towernet.cli.train import train
@@ -38,9 +38,8 @@ app = typer.Typer(
     " on your own pictures.\n\n[bold]towernet compare photos/[/bold] is all it takes:"
     " one sub-folder of images per class.",
 )
-for verb in (compare, train, check, predict, models, summary):
+for verb in (compare, train, check, predict, import_weights, models, summary):
     app.command()(verb)
-app.command("import-paddle")(import_paddle)
 
 
 def _show_version(wanted: bool | None) -> None:

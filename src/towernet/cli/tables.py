@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from towernet.errors import shown
+
 WIDTH_OF_A_FILE = 120
 
 
@@ -76,5 +78,5 @@ def ranking(conclusion: dict[str, Any], folder: Path, report: Path) -> None:
         console.print(escape(remark))
     console.print()
     if results["winner"] is not None:
-        console.print(escape(f"to use   {folder / results['winner']['folder']}"))
-    console.print(escape(f"report   {report}"))
+        console.print(escape(shown(f"to use   {folder / results['winner']['folder']}")))
+    console.print(escape(shown(f"report   {report}")))

@@ -86,9 +86,13 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         DataError: the file is missing, damaged, or was not written by us.
     """
     try:
-        with safetensors.safe_open(path, framework="pt") as stream:
-            meta = json.loads((stream.metadata() or {})[METADATA_KEY])
-            return {name: stream.get_tensor(name) for name in stream.keys()}, meta  # noqa: SIM118
+        # By its descriptor, since the library takes no path that is not UTF-8.
+        with (
+            path.open("rb") as stream,
+            safetensors.safe_open(f"/dev/fd/{stream.fileno()}", framework="pt") as found,
+        ):
+            meta = json.loads((found.metadata() or {})[METADATA_KEY])
+            return {name: found.get_tensor(name) for name in found.keys()}, meta  # noqa: SIM118
     except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise DataError(
             f"{path} holds no weights of ours ({error or 'no metadata'}); restore it or train again"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import math
 import pickle
-import pickletools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,11 @@ from torch import Tensor, nn
 from towernet import rng
 from towernet.errors import DataError
 from towernet.models.blocks import start_as_paddle
+from towernet.models.pickles import instructions
 
 Array = npt.NDArray[np.float32]
 
 _MAX_BYTES = 2**30  # vgg19 has 0.56 GB of weights
-_MAX_OPCODES = 2_000_000
 # What a dictionary of arrays is written with, in protocols 2 to 4; nothing that builds objects.
 # fmt: off
 _OPCODES = frozenset({
@@ -63,7 +62,12 @@ def read_pdparams(path: Path) -> dict[str, Array]:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; check the path") from error
-    found = _join_parts(_unpickle(content, path), path)
+    found = _unpickle(content, path)
+    # Arrays may share their bytes; each would get a copy of its own.
+    total = sum(len(value.content) for value in found.values() if isinstance(value, _Array))
+    if total > _MAX_BYTES:
+        raise _not_parameters(path, f"its arrays hold {total / 1e9:.1f} GB")
+    found = _join_parts(found, path)
     found.pop(_NAME_TABLE, None)
     arrays = {}
     for name, value in found.items():
@@ -77,12 +81,9 @@ def read_pdparams(path: Path) -> dict[str, Array]:
 
 def _unpickle(content: bytes, path: Path) -> dict[Any, Any]:
     try:
-        for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+        for opcode, _ in instructions(content):
             if opcode.name not in _OPCODES:
                 raise _hostile(path, f"the instruction {opcode.name}")
-            # A memo index of 2³² − 1 would make the unpickler ask for 64 GB.
-            if number > _MAX_OPCODES or ("BINPUT" in opcode.name and (argument or 0) > number):
-                raise _hostile(path, f"{opcode.name} {argument} as instruction {number}")
         found = _Unpickler(io.BytesIO(content), path).load()
     except DataError:
         raise
@@ -100,7 +101,7 @@ def _join_parts(found: dict[Any, Any], path: Path) -> dict[Any, Any]:
         for name, entry in table.items():
             parts = [found.pop(part) for part in entry["slices"]]
             found[name] = parts[0].joined(parts[1:], entry["OriginShape"])
-    except (AttributeError, LookupError, TypeError, pickle.UnpicklingError) as error:
+    except Exception as error:  # anything may lie where the table should
         raise _not_parameters(path, f"its table of parts is damaged, {error!r:.60}") from error
     return found
 
@@ -139,14 +140,14 @@ class _Dtype:
     __slots__ = ("code",)
 
     def __init__(self, code: str, _align: object = False, _copy: object = False) -> None:
-        if not isinstance(code, str):
+        if not isinstance(code, str) or len(code) > 8:
             raise pickle.UnpicklingError("a dtype is damaged")
         self.code = code
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) != 8 or state[1] not in ("<", ">", "|", "="):
             raise pickle.UnpicklingError("a dtype is damaged")
-        self.code = state[1] + self.code
+        self.code = state[1] + self.code.lstrip("<>|=")
 
 
 class _Array:
@@ -174,9 +175,8 @@ class _Array:
         """Return one array of this shape with the others' content behind this one's."""
         whole = _Array()
         kind = _Dtype(self.dtype)
-        whole.__setstate__(
-            (1, tuple(shape), kind, False, b"".join(part.content for part in [self, *others]))
-        )
+        content = b"".join(part.content for part in [self, *others])
+        whole.__setstate__((1, tuple(shape), kind, False, content))
         return whole
 
     def to_numpy(self, path: Path, name: str) -> Array:
@@ -191,11 +191,10 @@ class _Array:
                 " save the network as float32"
             )
         dtype = np.dtype(self.dtype)
-        num_bytes = math.prod(self.shape) * dtype.itemsize
         if (
-            len(self.content) != num_bytes
-            or len(self.shape) > 8
+            len(self.shape) > 8
             or max(self.shape, default=0) > _MAX_BYTES
+            or len(self.content) != math.prod(self.shape) * dtype.itemsize
         ):
             raise _not_parameters(
                 path, f"{name} has {len(self.content)} bytes for the shape {self.shape!r:.60}"

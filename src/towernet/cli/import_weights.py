@@ -1,0 +1,132 @@
+"""`towernet import-weights`: a network trained elsewhere becomes a run that predicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def import_weights(
+    weights: Annotated[
+        Path, typer.Argument(help="A .safetensors, a .pt or .pth state dict, or a .pdparams file.")
+    ],
+    classes: Annotated[
+        Path, typer.Option(help="A text file: one class name a line, in the order of the outputs.")
+    ],
+    out: Annotated[Path, typer.Option(help="Where the run is written; new or empty.")],
+    model: Annotated[
+        str, typer.Option(help="The network, a name from `towernet models`.")
+    ] = "towernet",
+    size: Annotated[
+        int | None, typer.Option(help="Side of the squares it was trained on, in pixels.")
+    ] = None,
+    mean: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option(help="What was subtracted from red, green and blue in [0, 1]."),
+    ] = None,
+    std: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option(help="What the rest was divided by."),
+    ] = None,
+) -> None:
+    """Turn weights from elsewhere into a run for `towernet predict`.
+
+    Nothing in the file is executed. Size, mean and std are the notebook's for a .pdparams file,
+    and else 128 pixels and ImageNet's.
+
+    Example: towernet import-weights resnet.pt --model resnet18 --classes classes.txt --out runs/old
+    """
+    from towernet import files
+    from towernet.config import RunConfig, load_recipe, override
+    from towernet.data.contract import Contract
+    from towernet.data.prepare import NOTEBOOK_MEAN, NOTEBOOK_STD
+    from towernet.engine.checkpoint import write_weights
+    from towernet.engine.device import versions
+    from towernet.errors import shown
+    from towernet.models.foreign import IMAGENET_MEAN, IMAGENET_STD, fit, read_foreign
+
+    _require_empty(out)
+    class_names = read_class_names(classes)
+    of_notebook = weights.suffix.lower() == ".pdparams"
+    recipe_name = "notebook" if of_notebook else "default"
+    recipe = override(load_recipe(recipe_name), data={"size_px": size})
+    contract = Contract(
+        class_names,
+        recipe.data.size_px,
+        recipe.data.resize,
+        mean or (NOTEBOOK_MEAN if of_notebook else IMAGENET_MEAN),
+        std or (NOTEBOOK_STD if of_notebook else IMAGENET_STD),
+    )
+    _require_scale(contract.mean, contract.std)
+    tensors = read_foreign(weights)
+    state = fit(tensors, model, len(class_names), contract.size_px, path=weights)
+    source = {"file": weights.name, "sha256": files.sha256(weights)}
+    config = RunConfig(model=model, recipe_name=recipe_name, recipe=recipe)
+    # Last, so that a folder with a run.json holds all that it promises.
+    record = {
+        "weights_sha256": write_weights(out / "best.safetensors", state, source),
+        "config": config.model_dump(mode="json"),
+        "contract": contract.to_json(),
+        "format": files.FORMAT,
+        "origin": "imported",
+        "source": source,
+        "status": "finished",
+        "versions": versions(),
+    }
+    files.write_json(out / "run.json", record)
+    folder, seen = shown(str(out)), f"{contract.size_px}-px images"
+    scale = f"the mean {_listed(contract.mean)} and the std {_listed(contract.std)}"
+    typer.echo(f"{folder} holds {model} for {len(class_names)} classes and {seen} with {scale};")
+    typer.echo(f"ask it with\n  towernet predict {folder} IMAGE…")
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """Return the lines of a text file; each names one class.
+
+    Raises:
+        DataError: the file cannot be read, a line is empty, or two are one name.
+    """
+    from collections import Counter
+
+    from towernet.data.layout import require_classes
+    from towernet.errors import DataError, shown
+
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; check the path") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+    # Not splitlines, which takes a dozen other characters for the end of a line.
+    names = tuple(line.strip() for line in text.removesuffix("\n").split("\n"))
+    if "" in names:
+        raise DataError(f"{path}: line {names.index('') + 1} is empty; give one class name a line")
+    twice = [name for name, num in Counter(names).items() if num > 1]
+    if twice:
+        raise DataError(
+            f"{path} names the class '{shown(twice[0])}' twice; give each class its own name"
+        )
+    require_classes(names, Counter(names), name=str(path))
+    return names
+
+
+def _listed(values: tuple[float, float, float]) -> str:
+    return " ".join(f"{value:g}" for value in values)
+
+
+def _require_scale(mean: tuple[float, float, float], std: tuple[float, float, float]) -> None:
+    from towernet.errors import ConfigError
+
+    if not all(0 <= value <= 1 for value in mean):
+        raise ConfigError(f"--mean is {_listed(mean)}; give three numbers in [0, 1]")
+    if not all(1e-3 <= value <= 255 for value in std):
+        raise ConfigError(f"--std is {_listed(std)}; give three numbers of at least 0.001")
+
+
+def _require_empty(out: Path) -> None:
+    from towernet.errors import ConfigError
+
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ConfigError(f"{out} is not an empty folder; choose another --out")

@@ -1,0 +1,81 @@
+"""The instructions of a pickle, looked at before any of them is carried out."""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+_MAX_INSTRUCTIONS = 2_000_000
+_MAX_DEPTH = 100
+_NUM_CHARACTERS = 64  # of a text or of bytes, that count as one item
+_NESTING = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET")
+_CHANGES = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")
+_FETCHES = ("GET", "BINGET", "LONG_BINGET", "DUP")
+
+
+@dataclass(slots=True)
+class _Value:
+    """What stands on the stack: how much there is in it, and how deep its tuples are nested."""
+
+    num_items: int = 1
+    depth: int = 0
+
+
+def instructions(content: bytes) -> Iterator[tuple[pickletools.OpcodeInfo, Any]]:
+    """Yield each instruction and its argument, as long as carrying them out stays cheap.
+
+    Forty instructions make a tuple of 2⁴⁰ items, each the last one twice; as a dictionary's key
+    it would be hashed for hours, and one nested a million deep overflows the stack. So whatever is
+    fetched a second time counts as much as there is in it.
+
+    Raises:
+        UnpicklingError: there are too many instructions, or what they make is too large or deep.
+        Exception: what Python raises for a damaged pickle, of a dozen kinds.
+    """
+    stack: list[_Value | None] = []  # None is a mark
+    memo: dict[int, _Value | None] = {}
+    num_fetched = 0
+    argument: Any
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+        yield opcode, argument
+        name = opcode.name
+        # A memo index of 2³² − 1 would make the unpickler ask for 64 GB.
+        if number > _MAX_INSTRUCTIONS or ("PUT" in name and argument > number):
+            raise pickle.UnpicklingError(f"{name} {argument} as instruction {number}")
+        if name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
+            memo[len(memo) if name == "MEMOIZE" else argument] = stack[-1]
+        elif name in _FETCHES:
+            value = stack[-1] if name == "DUP" else memo[argument]
+            num_fetched += value.num_items if value else 1
+            stack.append(value)
+        elif name == "MARK":
+            stack.append(None)
+        else:
+            taken = _take(stack, opcode)
+            num_items = sum(value.num_items for value in taken)
+            if isinstance(argument, str | bytes):
+                num_items += len(argument) // _NUM_CHARACTERS
+            if name in _CHANGES:
+                taken[-1].num_items = num_items
+                stack.append(taken[-1])
+            elif opcode.stack_after:
+                nested = max((value.depth for value in taken), default=0) + 1
+                stack.append(_Value(1 + num_items, nested if name in _NESTING else 0))
+                if nested > _MAX_DEPTH:
+                    raise pickle.UnpicklingError(f"tuples nested more than {_MAX_DEPTH} deep")
+        if num_fetched > _MAX_INSTRUCTIONS:
+            raise pickle.UnpicklingError("what it repeats is too large")
+
+
+def _take(stack: list[_Value | None], opcode: pickletools.OpcodeInfo) -> list[Any]:
+    """Take from the stack what the instruction does, the topmost value first."""
+    taken: list[_Value | None] = []
+    wanted = opcode.stack_before
+    if pickletools.markobject in wanted:
+        while (value := stack.pop()) is not None:
+            taken.append(value)
+        wanted = wanted[: wanted.index(pickletools.markobject)]
+    return [*taken, *(stack.pop() for _ in wanted)]
