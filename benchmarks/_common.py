@@ -25,14 +25,18 @@ def data_set(name: str) -> Path:
     return path
 
 
-def write_result(name: str, result: dict[str, Any]) -> None:
-    """Write a result beside the benchmarks, with the commit and the command."""
-    commit = subprocess.run(
+def commit() -> str:
+    """Return the commit that is measured; `-dirty` where files differ from it."""
+    return subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         cwd=RESULTS, capture_output=True, text=True, check=False,
     ).stdout.strip()  # fmt: skip
+
+
+def write_result(name: str, result: dict[str, Any]) -> None:
+    """Write a result beside the benchmarks, with the commit and the command."""
     command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     path = RESULTS / f"{name}.json"
-    files.write_json(path, result | {"commit": commit, "command": command, "date": files.now()})
+    files.write_json(path, result | {"commit": commit(), "command": command, "date": files.now()})
     print(json.dumps(result, indent=2, default=str)[:2000])
     print(f"written to benchmarks/results/{path.name}")

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import os
 import queue
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from faults.lab import (
+from crashlab.lab import (
     Ended,
     Lab,
     epochs_done,
@@ -435,3 +437,34 @@ def _changed(
         "untouched": before == now,
         "accepted": accepted,
     }
+
+
+def measure_machine(made: Bench) -> dict[str, Any]:
+    """A small disk, and a tiny shared memory; None where the system lets us make none."""
+    small = made.root / "small-disk"
+    small.mkdir()
+    full: dict[str, Any] = {"seconds": None, "said": None}
+    if _mount("50m", small):
+        try:
+            ended = made.run(words("train", made.photos, small / "run"), small)
+            full = {"seconds": ended.seconds, "said": ended.stderr.splitlines()[-1]}
+            full["exit_code"] = ended.exit_code
+        finally:
+            subprocess.run(["umount", str(small)], check=True)
+    shared = None
+    script = 'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "$@"'
+    out = made.root / "shared"
+    command = [sys.executable, "-m", "towernet", *words("train", made.photos, out)]
+    if shutil.which("unshare"):
+        environment = os.environ | {"TOWERNET_CACHE": str(made.root / "cache")}
+        ended_process = subprocess.run(
+            ["unshare", "-m", "sh", "-c", script, "sh", *command],
+            capture_output=True, check=False, env=environment,
+        )  # fmt: skip
+        shared = ended_process.returncode
+    return {"small_disk": full, "exit_code_with_64_kB_of_shared_memory": shared}
+
+
+def _mount(size: str, folder: Path) -> bool:
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    return bool(shutil.which("mount")) and not subprocess.run(mount, check=False).returncode

@@ -95,6 +95,80 @@ def checks(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def faults(result: dict[str, Any]) -> str:
+    """Return what `faults.py` found; a part that was not measured has no rows."""
+    rows: list[tuple[str, str]] = []
+    if training := result.get("training"):
+        kills, failures = training["kills"], training["failures"]
+        damage, changes = training["damage"], training["changes"]
+        rows += [
+            (
+                f"SIGKILL at {kills['num']} instants of `train` and `compare`, then gone on",
+                f"{kills['num_exact']} byte-identical, {kills['epochs_lost']} lost an epoch,"
+                f" {kills['stale_files']} stale files",
+            ),
+            (
+                f"{failures['num']} file operations that fail, or a disk that is full from then on",
+                f"{failures['state_valid']} left a valid state; {failures['exit_code_4']} ended"
+                f" with exit code 4, {failures['finished_all_the_same']} could do without it;"
+                f" {failures['tracebacks']} tracebacks; gone on exactly"
+                f" {failures['gone_on_exactly'][0]} of {failures['gone_on_exactly'][1]}",
+            ),
+            (
+                f"{damage['num_flips']:,} bit flips and {damage['num_cuts']} cuts of a checkpoint",
+                f"{damage['flips_noticed']:,} and {damage['cuts_noticed']} noticed, the older one"
+                " taken",
+            ),
+            (
+                f"{changes['num']} kinds of changed input on resume",
+                f"{changes['refused']} refused, in {changes['different_sentences']} different"
+                f" sentences; {changes['num'] - changes['left_as_it_was']} changed a file",
+            ),
+        ]
+    if mixed := result.get("mixed"):
+        same = "the same" if mixed["same_weights"] and mixed["same_metrics"] else "other"
+        rows.append(
+            (
+                f"{mixed['good']:,} good and {mixed['bad']} bad images mixed",
+                f"{same} weights and metrics, to the byte, as the good ones alone",
+            )
+        )
+    if images := result.get("images"):
+        rows.append(
+            (
+                f"{images['num']:,} hostile image files",
+                f"{images['crashes']} crashes, {images['hangs']} hangs; {images['used']:,} used,"
+                f" {images['quarantined']:,} quarantined, {images['ignored']:,} ignored; all"
+                f" processes {images['max_tree_mb']} MB, {images['files_per_s']:.0f} files/s",
+            )
+        )
+    if archives := result.get("archives"):
+        rows.append(
+            (
+                f"{archives['num']} hostile archives",
+                f"{archives['refused_or_quarantined']} refused or read without what is bad, in at"
+                f" most {archives['max_seconds']:.2f} s and {archives['max_mb_above_idle']:.0f} MB;"
+                f" {archives['written_outside']} wrote outside the cache",
+            )
+        )
+    if scale := result.get("scale"):
+        rows += [
+            (
+                f"a folder of {scale['million']['num_files']:,} images",
+                f"first sentence after {scale['million']['first_sentence_seconds']:.1f} s; checking"
+                f" them takes {scale['million']['check_peak_bytes_per_image']:.0f} bytes of memory"
+                " an image at most",
+            ),
+            (
+                f"near duplicates among {scale['num_thumbnails']:,} images",
+                f"{scale['near_duplicates_seconds']:.0f} s",
+            ),
+        ]
+    lines = [f"| {what} | {found} |" for what, found in rows]
+    made_on = machine(result, result["hardware"], result["versions"])
+    return "\n".join(["| what | what came out |", "|---|---|", *lines, "", made_on])
+
+
 def table(name: str) -> str:
     def read(result_name: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((RESULTS / f"{result_name}.json").read_text())
@@ -102,6 +176,8 @@ def table(name: str) -> str:
 
     if name == "throughput":
         return throughput(read(name))
+    if name == "faults":
+        return faults(read(name))
     if name == "checks":
         return checks([read(path.stem) for path in sorted(RESULTS.glob("check-*.json"))])
     return comparison(read(name))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faults.lab import Lab, compiler
+from crashlab.lab import Lab, compiler
 
 TINY_NETWORK = "shufflenet_v2_x0_5"  # a step at 64 px lasts milliseconds
 
@@ -64,7 +64,7 @@ def data_sets() -> Path:
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """Where the command is run under faults: see `faults.lab`."""
+    """Where the command is run under faults: see `crashlab.lab`."""
     if compiler() is None:
         pytest.skip("no C compiler to build the fault injection with")
     with Lab(tmp_path_factory.mktemp("lab")) as made:

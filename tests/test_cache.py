@@ -12,7 +12,8 @@ from PIL import Image
 from towernet.data.cache import open_pixels
 from towernet.data.check import check
 from towernet.data.decode import decode, fit
-from towernet.data.source import open_source
+from towernet.data.source import Files, open_source
+from towernet.data.table import Texts
 from towernet.errors import ConfigError, DataError, EnvironmentFault
 
 SIZE_PX = 16
@@ -109,12 +110,51 @@ def damage_all(file):
     file.write_bytes(b"")
 
 
-@pytest.mark.parametrize("damage", [damage_cut, damage_grown, damage_header, damage_all])
-def test_a_damaged_array_is_built_anew(table, source, cache, damage):
+def damage_bit(file):
+    """Of a pixel of the last row, before the checksums."""
+    content = bytearray(file.read_bytes())
+    content[-4 * NUM_USED - 1] ^= 1
+    file.write_bytes(content)
+
+
+def damage_checksum(file):
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 128
+    file.write_bytes(content)
+
+
+DAMAGES = [damage_cut, damage_grown, damage_header, damage_all, damage_bit, damage_checksum]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_array_is_built_anew(table, source, cache, damage, monkeypatch):
     whole = np.array(opened(table, source))
     (file,) = cache.glob("*.npy")
     damage(file)
+    as_another_process(monkeypatch)
     assert (opened(table, source) == whole).all()
+
+
+def as_another_process(monkeypatch):
+    """One that has compared no checksums yet."""
+    monkeypatch.setattr("towernet.data.cache._sound", set())
+
+
+def test_the_search_for_damage_rejects_a_cache_that_trusts_its_disk(
+    table, source, cache, monkeypatch
+):
+    whole = np.array(opened(table, source))
+    (file,) = cache.glob("*.npy")
+    damage_bit(file)
+    as_another_process(monkeypatch)
+    monkeypatch.setattr("towernet.data.cache._is_sound", lambda *_: True)
+    assert (opened(table, source) != whole).any()
+
+
+def test_checksums_are_compared_once_in_a_process(table, source, monkeypatch):
+    opened(table, source)
+    monkeypatch.setattr("towernet.data.cache._is_sound", pytest.fail)
+    opened(table, source)
 
 
 def test_a_file_changed_since_the_check_is_named(table, source, own_photos):
@@ -124,14 +164,21 @@ def test_a_file_changed_since_the_check_is_named(table, source, own_photos):
         opened(table, source)
 
 
+def without_first(files):
+    """The files but one, as they are found when it is gone."""
+    num = len(files) - 1
+    texts = [Texts.of(texts, num) for texts in zip(*(file[1:4] for file in files[1:]), strict=True)]
+    return Files(files.paths[1:], files.locations[1:], *texts)
+
+
 def test_a_file_gone_since_the_check_is_named(table, source, own_photos, cache):
     (own_photos / "standing" / "02.png").unlink()
     with pytest.raises(DataError, match=r"standing/02\.png changed since it was checked"):
         opened(table, source)
-    without = source._replace(files=source.files[1:])
+    without = source._replace(files=without_first(source.files))
     with pytest.raises(DataError, match="changed since it was checked"):
         opened(table, without)
-    assert [file.name for file in cache.iterdir()] == ["lock"]  # nothing half done is left
+    assert not list(cache.iterdir())  # nothing half done is left
 
 
 def test_what_a_killed_build_left_is_swept_away(table, source, cache):
@@ -180,7 +227,8 @@ BUILD = """
 import sys
 from towernet.data.cache import open_pixels
 from towernet.data.check import check
-from towernet.data.source import open_source
+from towernet.data.source import Files, open_source
+from towernet.data.table import Texts
 
 source = open_source(sys.argv[1])
 table = check(source, workers=1)

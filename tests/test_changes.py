@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import TINY_NETWORK
-from faults.lab import operations
+from crashlab.lab import operations
 from towernet.data.changes import ADDED_LATER, GONE, changes, reconcile
 from towernet.data.prepare import prepare, sample_table
 from towernet.data.source import open_source

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 
 import numpy as np
 import psutil
@@ -17,7 +18,7 @@ from conftest import run_towernet
 from towernet.data.check import check
 from towernet.data.source import open_source
 from towernet.data.table import read_table
-from towernet.errors import DataError
+from towernet.errors import DataError, EnvironmentFault
 
 
 def noise(seed, height=30, width=40):
@@ -183,6 +184,60 @@ def test_a_damaged_memory_of_the_table_is_made_anew(data, tmp_path):
     (remembered,) = (tmp_path / "cache" / "tables").iterdir()
     remembered.write_bytes(remembered.read_bytes()[:100])
     assert checked(data).equals(first)
+
+
+def ends_in_zero(content):
+    """The same picture in bytes whose hash ends in a zero, which numpy would drop."""
+    tail = next(i for i in range(99_999) if sha256(content + b"%d" % i).endswith("00"))
+    return content + b"%d" % tail
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_a_hash_that_ends_in_a_zero_is_kept_whole(data):
+    content = ends_in_zero((data / "cat" / "0.png").read_bytes())
+    (data / "cat" / "0.png").write_bytes(content)
+    (data / "cat" / "copy.png").write_bytes(content)
+    shutil.copy(data / "cat" / "0.png", data / "cat" / "other.png")
+    with Image.open(data / "cat" / "0.png") as image:
+        image.save(data / "cat" / "same.bmp")
+    table = checked(data)
+    assert table.content_id["cat/0.png"] == sha256(content)
+    assert list(table.path[table.reason == "DUPLICATE"]) == ["cat/copy.png", "cat/other.png"]
+    tied = set(table.cluster[["cat/0.png", "cat/same.bmp"]])
+    assert tied == {min(table.content_id[["cat/0.png", "cat/same.bmp"]])}
+
+
+@pytest.mark.parametrize("moment", ["reading files", "decoding images"])
+def test_a_disk_that_goes_away_is_not_taken_for_bad_images(data, monkeypatch, moment):
+    monkeypatch.setattr("towernet.data.check.SECONDS_BETWEEN_ATTEMPTS", 0.01)
+
+    def unplug(what, done, total):
+        if (what, done) == (moment, 1):
+            data.rename(data.with_name("elsewhere"))
+
+    with pytest.raises(
+        EnvironmentFault, match=r"data went away while its images were read \(No su"
+    ):
+        checked(data, progress=unplug)
+
+
+def test_a_linked_folder_is_read_like_the_one_it_points_to(data, tmp_path):
+    (tmp_path / "link").symlink_to(data)
+    assert checked(tmp_path / "link").equals(checked(data))
+
+
+def test_what_a_command_killed_long_ago_left_is_swept_away(data, tmp_path):
+    tables = tmp_path / "cache" / "tables"
+    tables.mkdir(parents=True)
+    for name, age_s in (("old", 90_000), ("young", 80_000)):
+        leftover = tables / f".towernet-{name}.tmp"
+        leftover.write_bytes(b"half")
+        os.utime(leftover, (time.time() - age_s,) * 2)
+    checked(data)
+    assert [file.name for file in tables.glob(".*")] == [".towernet-young.tmp"]
 
 
 def slow_png(path):

@@ -17,7 +17,7 @@ import time
 import pytest
 
 from conftest import TINY_NETWORK, run_towernet
-from faults.lab import (
+from crashlab.lab import (
     epochs_done,
     exact,
     files_in,

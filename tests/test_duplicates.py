@@ -1,8 +1,10 @@
 """Near duplicates: found as by comparing all with all, tied, and never chained into a lump."""
 
+import contextlib
 import hashlib
 import io
 import time
+from types import SimpleNamespace
 
 import imagehash
 import numpy as np
@@ -11,7 +13,8 @@ from PIL import Image
 
 from towernet.data import duplicates
 from towernet.data.decode import decode
-from towernet.data.duplicates import find
+from towernet.data.duplicates import Thumbnails, find, groups
+from towernet.errors import EnvironmentFault
 
 
 def thumbnail(image):
@@ -29,14 +32,41 @@ def ids(num, salt="file"):
     return [hashlib.sha256(f"{salt}{i}".encode()).hexdigest() for i in range(num)]
 
 
-def found(thumbnails, class_names=None, pixel_ids=None):
-    num = len(thumbnails)
-    return find(
-        ids(num),
-        pixel_ids or ids(num, "pixels"),
-        [one.tobytes() for one in thumbnails],
-        class_names or ["a"] * num,
+def found(thumbnails, class_names=None, pixel_ids=None, order=None):
+    """Search; clusters by their names. Row i is file `order[i]`."""
+    num, thumbnails = len(thumbnails), np.asarray(thumbnails)
+    order = np.arange(num) if order is None else order
+    near = find(
+        np.arange(num, dtype=np.uint64)[order] if pixel_ids is None else pixel_ids,
+        lambda some: thumbnails[order[some]],
+        np.unique(class_names or ["a"] * num, return_inverse=True)[1],
     )
+    names, name_of = [""] * num, ids(num)
+    for members in groups(near.clusters):
+        for member in members:
+            names[member] = min(name_of[order[one]] for one in members)
+    return SimpleNamespace(**(vars(near) | {"clusters": names}))
+
+
+@pytest.mark.parametrize("memory_bytes", [duplicates._MEMORY_BYTES, 2000])
+def test_thumbnails_are_read_as_they_were_written_in_memory_or_not(
+    tmp_path, monkeypatch, memory_bytes
+):
+    monkeypatch.setattr(duplicates, "_MEMORY_BYTES", memory_bytes)
+    grey = blocks(50)
+    with contextlib.closing(Thumbnails(tmp_path / "cache")) as thumbnails:
+        for position in np.random.default_rng(0).permutation(50).tolist():
+            if position != 7:  # one that was never decoded
+                thumbnails.write(position, grey[position].tobytes())
+        some = np.array([49, 3, 3, 0, 8])
+        assert (thumbnails.read(some) == grey[some]).all()
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_thumbnails_that_cannot_be_written_are_an_environment_fault(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EnvironmentFault, match=r"thumbnails, a kilobyte for each image, cannot be"):
+        Thumbnails(tmp_path / "file" / "cache")
 
 
 def test_the_hash_is_that_of_imagehash():
@@ -65,14 +95,23 @@ def check_candidates(candidates):
     assert sorted(map(tuple, candidates(hashes).tolist())) == expected
 
 
+def candidates(hashes):
+    """What is proposed in all bands."""
+    pairs = []
+    for number, mask in enumerate(duplicates._BANDS):
+        order = np.lexsort((hashes, hashes & mask))
+        pairs.append(order[duplicates._candidates(hashes[order], number, len(hashes))])
+    return np.sort(np.concatenate(pairs), axis=1)
+
+
 def test_candidates_are_those_of_comparing_all_with_all():
-    check_candidates(duplicates._candidates)
+    check_candidates(candidates)
 
 
 def test_the_check_of_candidates_rejects_a_search_in_one_band(monkeypatch):
     monkeypatch.setattr(duplicates, "_BANDS", duplicates._BANDS[:1])
     with pytest.raises(AssertionError):
-        check_candidates(duplicates._candidates)
+        check_candidates(candidates)
 
 
 def photograph(seed=0):
@@ -125,17 +164,12 @@ def test_clusters_are_named_by_their_smallest_content_whatever_the_order():
     assert set(np.flatnonzero(names)) == {3, 7, 21, 33}
     assert set(names[[3, 7, 21, 33]]) == {min(ids(40)[i] for i in (3, 7, 21, 33))}
     order = np.random.default_rng(0).permutation(40)
-    shuffled = find(
-        [ids(40)[i] for i in order],
-        [ids(40, "pixels")[i] for i in order],
-        [thumbnails[i].tobytes() for i in order],
-        ["a"] * 40,
-    )
+    shuffled = found(thumbnails, order=order)
     assert list(names[order]) == shuffled.clusters
 
 
 def test_identical_pixels_are_tied_whatever_their_thumbnails():
-    pixel_ids = ids(10, "pixels")
+    pixel_ids = np.arange(10, dtype=np.uint64)
     pixel_ids[8] = pixel_ids[2]
     clusters = found(blocks(10), pixel_ids=pixel_ids).clusters
     assert [bool(name) for name in clusters] == [i in (2, 8) for i in range(10)]
@@ -155,7 +189,7 @@ def test_look_alikes_do_not_chain_into_a_lump():
     walk = blocks(100)
     for i in range(1, 20):  # frames of one film: each like the last, the first unlike the twentieth
         walk[i] = np.clip(walk[i - 1].astype(int) + rng.integers(-4, 5, 1024), 0, 255)
-    pixel_ids = ids(100, "pixels")
+    pixel_ids = np.arange(100, dtype=np.uint64)
     pixel_ids[5] = pixel_ids[4]
     near = found(walk, pixel_ids=pixel_ids)
     assert list(np.flatnonzero(near.in_lump)) == list(range(20))

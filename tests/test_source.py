@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 from towernet.data import layout
+from towernet.data.archive import Limits
 from towernet.data.digits import digits_folder
 from towernet.data.source import open_source
 from towernet.errors import DataError, UnknownNameError
@@ -382,7 +384,7 @@ def test_what_may_not_be_read_is_named(what):
         (
             "a.gz",
             b"\x1f\x8b nothing",
-            r"a.gz cannot be read \(file could not be opened .*\); get it",
+            r"a.gz cannot be read \(.*\); get it",
         ),
     ],
 )
@@ -585,6 +587,32 @@ def test_a_folder_called_digits_is_not_taken_for_the_embedded_ones(tmp_path, mon
     assert open_source("./digits").class_names == ("cat", "dog")
     shutil.rmtree("digits")
     assert open_source("digits").no_flip
+
+
+def bytes_per_file(folder, use):
+    """The memory that finding the files of a folder takes at its peak, for each."""
+    tracemalloc.start()
+    try:
+        files = use(open_source(str(folder)).files)
+        return tracemalloc.get_traced_memory()[1] / len(files)
+    finally:
+        tracemalloc.stop()
+
+
+def test_many_files_take_little_memory_each(tmp_path):
+    for number in range(4):
+        (tmp_path / f"class {number}").mkdir()
+        for i in range(1500):
+            (tmp_path / f"class {number}" / f"picture {i:07d}.jpg").touch()
+    assert bytes_per_file(tmp_path, lambda files: files) < 300
+    assert bytes_per_file(tmp_path, list) > 300  # a sabotaged twin that holds each as an object
+
+
+def test_the_limits_of_an_archive_can_be_given(tmp_path):
+    data = pack(plant(tmp_path / "photos", "cat/1.jpg", "dog/1.jpg"), tmp_path / "photos.zip")
+    with pytest.raises(DataError, match="entries"):
+        open_source(str(data), limits=Limits(max_entries=1))
+    assert len(open_source(str(data), limits=Limits(max_entries=9)).files) == 2
 
 
 def test_reading_a_source_imports_neither_torch_nor_scikit_learn(tmp_path):

@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 
 from towernet.data.table import (
     COLUMNS,
+    Texts,
+    hex_column,
+    large_table,
     make_table,
     path_bytes,
     read_frame,
@@ -33,7 +36,7 @@ def test_any_name_survives_the_round_trip(tmp_path_factory, names):
     write_table(path, table_of(names))
     table = read_table(path)
     assert table["path"].tolist() == names
-    pd.testing.assert_frame_equal(table, table_of(names))
+    assert table.to_dict("list") == table_of(names).to_dict("list")
 
 
 @pytest.mark.parametrize("name", ["caf\udce9", "a\\b", "a\\udce9", "a\\\\udce9", "\ud800", ""])
@@ -55,6 +58,62 @@ def test_the_same_table_gives_the_same_bytes(tmp_path):
     write_table(tmp_path / "one.parquet", table)
     write_table(tmp_path / "two.parquet", read_table(tmp_path / "one.parquet"))
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(NAMES, max_size=8))
+def test_a_large_table_means_and_is_stored_the_same_as_a_small_one(tmp_path_factory, names):
+    folder = tmp_path_factory.getbasetemp()
+    content_ids = [f"{i:064x}" if i % 3 else "" for i in range(len(names))]
+    small = make_table(
+        {
+            "path": names,
+            "class_name": names,
+            "content_id": content_ids,
+            "reason": ["EMPTY" if i % 2 else "" for i in range(len(names))],
+            "status": ["used"] * len(names),
+        }
+    )
+    large = large_of(small)
+    assert large.to_dict("list") == small.to_dict("list")
+    write_table(folder / "small.parquet", small)
+    write_table(folder / "large.parquet", large)
+    assert (folder / "small.parquet").read_bytes() == (folder / "large.parquet").read_bytes()
+    assert read_table(folder / "large.parquet").equals(large)
+
+
+def large_of(table):
+    num = len(table)
+    columns = {}
+    for name, kind in COLUMNS.items():
+        values = table[name].to_numpy()
+        columns[name] = Texts.of(values, num) if kind is str else values
+    columns["path"] = table["path"].to_numpy()
+    digests = [bytes.fromhex(content_id) for content_id in table["content_id"]]
+    columns["content_id"] = hex_column(np.array(digests, "S32"))
+    return large_table(columns)
+
+
+def test_a_table_of_several_blocks_is_read_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr("towernet.data.table._ROWS_AT_ONCE", 3)
+    table = table_of([f"{i}.jpg" for i in range(10)])
+    write_table(tmp_path / "t.parquet", table)
+    assert read_table(tmp_path / "t.parquet").to_dict("list") == table.to_dict("list")
+    digests = np.array([bytes([i] * 32) for i in range(1, 8)], "S32")
+    assert list(hex_column(digests)) == [f"{i:02x}" * 32 for i in range(1, 8)]
+
+
+def test_a_column_holds_more_texts_than_a_byte_can_number():
+    column = Texts(300)
+    for row in range(300):
+        column[row] = f"text {row}"
+    assert [column[row] for row in (0, 127, 128, 299)] == [
+        "text 0",
+        "text 127",
+        "text 128",
+        "text 299",
+    ]
+    assert list(column.objects()) == [f"text {row}" for row in range(300)]
 
 
 def test_a_table_has_all_columns_and_text_stays_text():
@@ -94,6 +153,21 @@ def test_another_parquet_file_is_no_sample_table(tmp_path):
     write_frame(tmp_path / "f.parquet", pd.DataFrame({"x": [1]}))
     with pytest.raises(DataError, match=r"is not a sample table \(its columns are x\); give the"):
         read_table(tmp_path / "f.parquet")
+
+
+def test_a_column_of_another_type_makes_no_sample_table(tmp_path):
+    write_frame(tmp_path / "f.parquet", table_of(["a"]).assign(path=3))
+    with pytest.raises(DataError, match="is not a sample table"):
+        read_table(tmp_path / "f.parquet")
+
+
+@pytest.mark.parametrize("wrong", [b"c\xe9t", b"\xed\xb3\xa9"])
+def test_a_text_that_is_not_utf8_is_damage(tmp_path, wrong):
+    path = tmp_path / "t.parquet"
+    write_table(path, table_of(["cat"]))
+    path.write_bytes(path.read_bytes().replace(b"cat", wrong))
+    with pytest.raises(DataError, match=r"t.parquet cannot be read \(.*\); restore it"):
+        read_table(path)
 
 
 def test_a_table_that_cannot_be_written_is_an_environment_fault(tmp_path):

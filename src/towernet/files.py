@@ -20,10 +20,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from towernet.errors import ConfigError, DataError, EnvironmentFault
+from towernet.errors import ConfigError, DataError, EnvironmentFault, shown
 
 FORMAT = 1  # of run.json, of protocol.toml and of what lies beside them
 HEARTBEAT_S = 5.0
+DEFAULT_CACHE_GB = 20.0
 WRITE_BYTES = 1 << 20  # a checkpoint is hundreds of small tensors
 
 # What a killed writer leaves behind is known by its name.
@@ -230,6 +231,20 @@ def cache_folder() -> Path:
     if folder := os.environ.get("TOWERNET_CACHE"):
         return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "towernet"
+
+
+def cache_limit_bytes() -> float:
+    """Return how much the decoded pictures may take, and the unpacked archives: 20 GB each.
+
+    Raises:
+        ConfigError: $TOWERNET_CACHE_GB is no number of gigabytes.
+    """
+    given = os.environ.get("TOWERNET_CACHE_GB", "")
+    with contextlib.suppress(ValueError):
+        limit_gb = float(given or DEFAULT_CACHE_GB)
+        if limit_gb >= 0:
+            return limit_gb * 1e9
+    raise ConfigError(f"TOWERNET_CACHE_GB is '{shown(given)}'; give a number of gigabytes")
 
 
 @contextlib.contextmanager

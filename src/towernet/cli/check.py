@@ -29,7 +29,7 @@ _NOTES = {
     "THIRTY_TWO_BIT": "32-bit values rescaled",
     "FLOAT": "decimal values rescaled",
     "FIRST_FRAME": "animated or of several pages: the first is used",
-    "REDUCED": "huge JPEGs, read at a lower resolution",
+    "REDUCED": "huge pictures, read at a lower resolution",
     "DECODER_WARNED": "the decoder warned and went on",
     "WRONG_EXTENSION": "named as another format, read as what they are",
     "CONSTANT": "of a single colour",
@@ -41,6 +41,8 @@ def check(
     layout: options.Layout = "auto",
     skip_empty: options.SkipEmpty = False,
     workers: options.Workers = None,
+    max_archive_gb: options.MaxArchiveGb = None,
+    max_archive_entries: options.MaxArchiveEntries = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Where gallery.png and samples.parquet go; else runs/check-DATA."),
@@ -64,7 +66,12 @@ def check(
 
     screen = Screen()
     num_workers = options.num_workers(workers)
-    source = open_source(data, layout=layout, skip_empty=skip_empty, progress=screen.count)
+    limits = options.archive_limits(max_archive_gb, max_archive_entries)
+    source = open_source(
+        data, layout=layout, skip_empty=skip_empty, limits=limits, progress=screen.count
+    )
+    if not json:
+        typer.echo(source.reading)
     table = data_check.check(source, workers=num_workers, progress=screen.count)
     folder = options.out_folder(out, data, "check", source.name)
     written = [folder / "samples.parquet"]
@@ -183,7 +190,6 @@ def _show(found: dict[str, Any]) -> None:
     def counts(of: dict[str, int]) -> str:
         return " · ".join(f"{shown(name)} {num:,}" for name, num in of.items())
 
-    console.print(Text(found["reading"]))
     console.print(
         f"{found['found']:,} files found: {found['used']:,} used,"
         f" {found['quarantined']:,} quarantined, {found['ignored']:,} ignored\n"

@@ -33,6 +33,8 @@ def compare(
     layout: options.Layout = "auto",
     skip_empty: options.SkipEmpty = False,
     workers: options.Workers = None,
+    max_archive_gb: options.MaxArchiveGb = None,
+    max_archive_entries: options.MaxArchiveEntries = None,
     accept_data_change: options.AcceptDataChange = False,
     accept_changes: options.AcceptChanges = False,
 ) -> None:
@@ -60,7 +62,10 @@ def compare(
         raise ConfigError(f"--models names {twice[0]} twice; use --runs to repeat networks")
     require_device(device)
     screen = Screen()
-    source = open_source(data, layout=layout, skip_empty=skip_empty, progress=screen.count)
+    limits = options.archive_limits(max_archive_gb, max_archive_entries)
+    source = open_source(
+        data, layout=layout, skip_empty=skip_empty, limits=limits, progress=screen.count
+    )
     screen.say(source.reading)
     resolved = options.resolve_recipe(
         recipe,

@@ -47,7 +47,7 @@ def time_words(seconds: float) -> str:
 class _Forgiving:
     """A stream whose reader may go away: a closed terminal must not end a night of training."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def __getattr__(self, name: str) -> Any:
@@ -55,7 +55,7 @@ class _Forgiving:
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
-            return self._stream.write(text)
+            self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:

@@ -12,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from towernet.config import Recipe
+    from towernet.data.archive import Limits
     from towernet.data.source import Source
 
 Data = Annotated[
@@ -64,10 +65,18 @@ Layout = Annotated[
     typer.Option(help="auto, classes or splits: what the top folders are, should auto err."),
 ]
 SkipEmpty = Annotated[bool, typer.Option("--skip-empty", help="Leave out classes without files.")]
+MaxArchiveGb = Annotated[
+    float | None,
+    typer.Option(min=0, help="Unpack an archive up to this size, however much it shrinks."),
+]
+MaxArchiveEntries = Annotated[
+    int | None, typer.Option(min=1, help="Unpack an archive of up to so many entries.")
+]
 
 # What may be said together with --resume.
 OF_RESUMING = (
     "data", "resume", "workers", "device", "threads", "accept_data_change", "accept_changes",
+    "max_archive_gb", "max_archive_entries",
 )  # fmt: skip
 
 
@@ -84,6 +93,13 @@ def num_workers(workers: int | None) -> int:
     if workers is None and hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return workers or os.cpu_count() or 1
+
+
+def archive_limits(gb: float | None, entries: int | None) -> Limits:
+    """Return what an archive may unpack to."""
+    from towernet.data.archive import Limits
+
+    return Limits(max_bytes=None if gb is None else int(gb * 1e9), max_entries=entries)
 
 
 def resolve_recipe(

@@ -36,6 +36,8 @@ def train(
     layout: options.Layout = "auto",
     skip_empty: options.SkipEmpty = False,
     workers: options.Workers = None,
+    max_archive_gb: options.MaxArchiveGb = None,
+    max_archive_entries: options.MaxArchiveEntries = None,
     accept_data_change: options.AcceptDataChange = False,
     accept_changes: options.AcceptChanges = False,
 ) -> None:
@@ -54,6 +56,7 @@ def train(
     from towernet.report.pictures import pictures
 
     screen = Screen()
+    limits = options.archive_limits(max_archive_gb, max_archive_entries)
     if resume is None and data is None:
         raise ConfigError("no images are named; give a folder of them, or --resume RUN")
     with StopSwitch() as stop:
@@ -64,6 +67,7 @@ def train(
             conclusion, source = resume_run(
                 folder,
                 data,
+                limits=limits,
                 device=device,
                 threads=threads,
                 accept=Accept(accept_data_change, accept_changes),
@@ -75,7 +79,9 @@ def train(
             assert data is not None
             if accept_data_change or accept_changes:
                 raise ConfigError("nothing is gone on with; --accept-… belongs to --resume RUN")
-            source = open_source(data, layout=layout, skip_empty=skip_empty, progress=screen.count)
+            source = open_source(
+                data, layout=layout, skip_empty=skip_empty, limits=limits, progress=screen.count
+            )
             screen.say(source.reading)
             resolved = options.resolve_recipe(
                 recipe,

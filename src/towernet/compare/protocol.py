@@ -16,7 +16,7 @@ from towernet.data.prepare import Dataset
 from towernet.data.table import write_table
 from towernet.engine.device import Policy, bits_depend_on, choose_policy
 from towernet.engine.runlog import Watcher
-from towernet.errors import DataError
+from towernet.errors import DataError, in_one_line
 
 
 class Request(BaseModel, frozen=True, extra="forbid"):
@@ -94,7 +94,9 @@ def read_protocol(path: Path) -> Protocol | None:
     except DataError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({error}); choose another --out") from error
+        raise DataError(
+            f"{path} is damaged ({in_one_line(error)}); choose another --out"
+        ) from error
 
 
 def go_on(

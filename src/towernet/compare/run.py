@@ -104,11 +104,11 @@ def compare(
 
         if protocol is None:
             protocol = _decide(request, dataset_of(0), folder, device, threads, watcher)
-        elif changed or accepted:
+        elif (changed or accepted) and not (folder / "results.json").exists():
             protocol = replace(protocol, fingerprint=fingerprint(dataset_of(0).table))
             note_accepted(folder, [changed, *accepted], dataset_of(0), watcher)
             protocol.write(folder / "protocol.toml")
-        elif protocol.fingerprint != fingerprint(dataset_of(0).table):
+        elif not changed and protocol.fingerprint != fingerprint(dataset_of(0).table):
             raise DataError(
                 f"the images are not those {folder} was begun with; put them back, or choose"
                 " another --out"

@@ -14,6 +14,7 @@ from towernet.compare.plan import budget, in_time, preflight
 from towernet.compare.protocol import Protocol, Request, go_on, note_accepted
 from towernet.compare.results import Outcome, finish
 from towernet.config import AS_BEGUN, Accept, RunConfig
+from towernet.data.archive import Limits
 from towernet.data.changes import reconcile
 from towernet.data.prepare import Dataset, fingerprint, prepare, sample_table
 from towernet.data.source import Source, open_source
@@ -78,6 +79,7 @@ def resume_run(
     folder: Path,
     data: str | None,
     *,
+    limits: Limits | None = None,
     device: str = "auto",
     threads: int | None = None,
     accept: Accept = AS_BEGUN,
@@ -90,6 +92,7 @@ def resume_run(
     Args:
         folder: The run.
         data: Where its images are now, if not where they were.
+        limits: What an archive may unpack to, where that is not the usual.
         device: "auto": as it was begun.
         threads: None: as it was begun.
         accept: In what it may differ from what was begun.
@@ -110,6 +113,7 @@ def resume_run(
             data or origin["data"],
             layout=origin["layout"],
             skip_empty=origin["skip_empty"],
+            limits=limits,
             progress=watcher.count,
         )
     except (KeyError, TypeError, ValidationError) as error:

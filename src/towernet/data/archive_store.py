@@ -13,9 +13,8 @@ import shutil
 from pathlib import Path
 
 from towernet import files
-from towernet.errors import ConfigError, EnvironmentFault, shown
+from towernet.errors import ConfigError, EnvironmentFault
 
-DEFAULT_LIMIT_GB = 20.0
 SPARE_DISK_BYTES = 64 * 2**20  # left free: a full disk takes other programs down
 NUM_HELD = 64  # each costs an open file
 _held: dict[Path, int] = {}
@@ -49,7 +48,7 @@ def make_room(path: Path, folder: Path, needed: int) -> None:
         EnvironmentFault: the disk is too small even then.
         ConfigError: TOWERNET_CACHE_GB is no number.
     """
-    store, limit = folder.parent, _limit_bytes()
+    store, limit = folder.parent, files.cache_limit_bytes()
     disk_bytes = needed + SPARE_DISK_BYTES
     for leftover in store.glob("*.part"):
         _drop(leftover.with_suffix(""), leftover)
@@ -69,15 +68,6 @@ def make_room(path: Path, folder: Path, needed: int) -> None:
             f"{path} needs {disk_bytes:,} bytes in {store} and {free_bytes:,} are free;"
             " free some space or set TOWERNET_CACHE to another folder"
         )
-
-
-def _limit_bytes() -> float:
-    given = os.environ.get("TOWERNET_CACHE_GB", "")
-    with contextlib.suppress(ValueError):
-        limit_gb = float(given or DEFAULT_LIMIT_GB)
-        if limit_gb >= 0:
-            return limit_gb * 1e9
-    raise ConfigError(f"TOWERNET_CACHE_GB is '{shown(given)}'; give a number of gigabytes")
 
 
 def _last_used(folder: Path) -> int:

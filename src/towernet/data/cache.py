@@ -2,7 +2,9 @@
 
 An array's name is a hash of what it is made from: which bytes, how fitted, by which decoder. It
 is mapped, not loaded, so it costs no memory of its own; it is written beside and renamed, so it
-is there whole or not at all. Shapes: N used pictures, S the side of the square.
+is there whole or not at all. Behind the array stands a checksum of each row, compared once in each
+process: a disk that lies must not spoil a night of training.
+Shapes: N used pictures, S the side of the square.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,9 +28,8 @@ from towernet.data.examine import Wanted, fitted
 from towernet.data.source import Source
 from towernet.data.table import USED, shown
 from towernet.data.workers import Died, run
-from towernet.errors import ConfigError, DataError, EnvironmentFault
+from towernet.errors import DataError, EnvironmentFault
 
-DEFAULT_LIMIT_GB = 20.0
 # Left free on the disk: a full one takes other programs down.
 _MARGIN_BYTES = 64 << 20
 
@@ -75,14 +77,11 @@ def open_pixels(
         with files.lock(folder / "lock", holder=str(folder), wait=True):
             pixels = _map(file, shape)
             if pixels is None:
-                where = {one.path: one.file for one in source.files}
-                if gone := [path for path in used.path if path not in where]:
-                    raise _changed(gone[0])
                 wanted = [
-                    Wanted(where[path], content_id, size_px, resize, background)
+                    Wanted(_location(source, path), content_id, size_px, resize, background)
                     for path, content_id in zip(used.path, used.content_id, strict=True)
                 ]
-                _make_room(folder, keep=file, needed=int(np.prod(shape)))
+                _make_room(folder, keep=file, needed=_num_bytes(shape))
                 _build(file, shape, wanted, list(used.path), workers, progress)
                 pixels = _map(file, shape)
                 assert pixels is not None, f"{file} was written and cannot be read"
@@ -93,13 +92,41 @@ def _map(file: Path, shape: Shape) -> npt.NDArray[np.uint8] | None:
     """Map an array; None if it is not there, is damaged, or was cut short."""
     try:
         pixels: npt.NDArray[np.uint8] = np.load(file, mmap_mode="r", allow_pickle=False)
-        header_bytes = file.stat().st_size - int(np.prod(shape))
+        status = file.stat()
         with contextlib.suppress(OSError):  # a cache shared for reading only
             os.utime(file)  # used last: dropped last
+        as_made = pixels.shape == shape and pixels.dtype == np.uint8
+        if not as_made or status.st_size != _num_bytes(shape):
+            return None
+        if (status.st_dev, status.st_ino) not in _sound:
+            if not _is_sound(file, shape):
+                return None
+            _sound.add((status.st_dev, status.st_ino))
     except (FileNotFoundError, ValueError, EOFError):
         return None
-    whole = pixels.shape == shape and pixels.dtype == np.uint8 and header_bytes == _HEADER_BYTES
-    return pixels if whole else None
+    except OSError as error:
+        raise EnvironmentFault(
+            f"{file} cannot be read: {error.strerror}; delete it, or point TOWERNET_CACHE to"
+            " another disk"
+        ) from error
+    return pixels
+
+
+_sound: set[tuple[int, int]] = set()
+"""The files, by disk and number, whose checksums this process has compared."""
+
+
+def _is_sound(file: Path, shape: Shape) -> bool:
+    """Whether each row is what was written (5 GB/s, and the first epoch finds it in memory)."""
+    with file.open("rb") as stream:  # read, not mapped: a failing disk would kill the process
+        stream.seek(_HEADER_BYTES)
+        row_bytes = int(np.prod(shape[1:]))
+        found = [zlib.crc32(stream.read(row_bytes)) for _ in range(shape[0])]
+        return stream.read() == np.array(found, "<u4").tobytes()
+
+
+def _num_bytes(shape: Shape) -> int:
+    return _HEADER_BYTES + int(np.prod(shape)) + _CHECKSUM_BYTES * shape[0]
 
 
 def _build(
@@ -115,6 +142,7 @@ def _build(
     (On a full disk a write fails with an error; a mapped page kills the process.)
     """
     row_bytes = int(np.prod(shape[1:]))
+    checksums = np.zeros(shape[0], "<u4")
     with files.atomic(file) as stream:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(stream, header)
@@ -126,8 +154,17 @@ def _build(
                 raise _changed(paths[position])
             stream.seek(_HEADER_BYTES + position * row_bytes)
             stream.write(row)
+            checksums[position] = zlib.crc32(row)
             if progress:
                 progress("preparing images", done, len(wanted))
+        stream.seek(_HEADER_BYTES + shape[0] * row_bytes)
+        stream.write(checksums.tobytes())
+
+
+def _location(source: Source, path: str) -> Path:
+    if (file := source.files.location(path)) is None:
+        raise _changed(path)
+    return file
 
 
 def _changed(path: str) -> DataError:
@@ -141,7 +178,7 @@ def _make_room(folder: Path, *, keep: Path, needed: int) -> None:
     """
     for unfinished in folder.glob(".*.tmp"):  # of a build that was killed; we hold the lock
         unfinished.unlink(missing_ok=True)
-    limit = _limit_bytes()
+    limit = files.cache_limit_bytes()
     others = sorted(
         (file for file in folder.glob("*.npy") if file != keep),
         key=lambda file: file.stat().st_mtime_ns,
@@ -161,14 +198,6 @@ def _make_room(folder: Path, *, keep: Path, needed: int) -> None:
         )
 
 
-def _limit_bytes() -> float:
-    given = os.environ.get("TOWERNET_CACHE_GB", "")
-    with contextlib.suppress(ValueError):
-        limit_gb = float(given or DEFAULT_LIMIT_GB)
-        if limit_gb >= 0:
-            return limit_gb * 1e9
-    raise ConfigError(f"TOWERNET_CACHE_GB is '{shown(given)}'; give a number of gigabytes")
-
-
 _HEADER_BYTES = 128
 """numpy pads the header of an array file to this."""
+_CHECKSUM_BYTES = 4

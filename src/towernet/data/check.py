@@ -10,35 +10,42 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from towernet import files
 from towernet.data import decode, duplicates
 from towernet.data.examine import Examined, examine
-from towernet.data.source import Source, SourceFile
+from towernet.data.source import Source
 from towernet.data.table import (
-    COLUMNS,
     IGNORED,
     QUARANTINED,
     USED,
-    make_table,
+    Texts,
+    hex_column,
+    large_table,
     path_bytes,
     read_table,
     shown,
     write_table,
 )
 from towernet.data.workers import TIME_LIMIT_S, Died, run
-from towernet.errors import DataError
+from towernet.errors import DataError, EnvironmentFault
 
 Progress = Callable[[str, int, int], None] | None
 
 VERSION = f"1, decoder {decode.VERSION}, duplicates {duplicates.VERSION}"
 NUM_REMEMBERED = 64
+LEFTOVER_S = 24 * 3600.0
+"""What is being written is younger than this."""
+NUM_ATTEMPTS, SECONDS_BETWEEN_ATTEMPTS = 3, 1.0
 
 _SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -50,9 +57,9 @@ _SUFFIXES = {
     "TIFF": (".tif", ".tiff"),
     "AVIF": (".avif", ".avifs"),
 }
-_EMPTY_ROW: dict[str, Any] = {name: kind() for name, kind in COLUMNS.items()}
 # Verdicts that tell of the machine as much as of the file: asked anew each time.
 _NOT_REMEMBERED = {"RESOURCE", "CRASH", "UNREADABLE"}
+_FILES_AT_ONCE = 1 << 12
 
 
 def check(
@@ -76,140 +83,257 @@ def check(
     Raises:
         DataError: a file changed while it was read.
     """
-    found = sorted(source.files, key=lambda file: path_bytes(file.path))
-    identities = _identify(found, workers, progress)
-    remembered = files.cache_folder() / "tables" / f"{_key(source, found, identities)}.parquet"
+    places = _Places(source)
+    content_ids, num_bytes = _identify(source, places, workers, progress)
+    remembered = files.cache_folder() / "tables" / f"{_key(source, content_ids)}.parquet"
     try:
-        table = read_table(remembered)
+        known = {"path": places.paths, "num_bytes": num_bytes}
+        table = read_table(remembered, known=known)
         with contextlib.suppress(OSError):  # a cache shared for reading only
             os.utime(remembered)
         return table
     except DataError:  # not seen before, or damaged: look again
         pass
-    examined = _examine(found, workers, progress, time_limit_s)
-    rows = []
-    for file, (content_id, num_bytes), one in zip(found, identities, examined, strict=True):
-        if one.content_id not in ("", content_id):
-            raise DataError(f"{shown(file.path)} changed while it was read; run the command again")
-        rows.append(_row(file, one._replace(content_id=content_id, num_bytes=num_bytes)))
-    _sort_out_copies(rows)
-    _tie(rows, examined)
-    rows += [_EMPTY_ROW | one._asdict() | {"status": QUARANTINED} for one in source.unreadable]
-    rows += [_EMPTY_ROW | one._asdict() | {"status": IGNORED} for one in source.ignored]
-    rows.sort(key=lambda row: path_bytes(row["path"]))
-    table = make_table({name: [row[name] for row in rows] for name in COLUMNS})
-    if not _NOT_REMEMBERED & set(table.reason):
+    with contextlib.closing(duplicates.Thumbnails(files.cache_folder())) as thumbnails:
+        look = _Look(source, places, content_ids, num_bytes, thumbnails)
+        del places, content_ids, num_bytes
+        look.examine(workers, progress, time_limit_s)
+        look.sort_out_copies()
+        look.tie()
+    table = look.table()
+    del look
+    if not _NOT_REMEMBERED & set(table.reason.unique()):
         write_table(remembered, table)
         _forget_old(remembered.parent)
     return table
 
 
-def _identify(found: list[SourceFile], workers: int, progress: Progress) -> list[tuple[str, int]]:
-    """Return each file's content id and size; ('', 0) for one that cannot be read."""
+class _Places:
+    """Which row of the table is whose: the source's files, and between them what is no such file.
 
-    def identify(file: SourceFile) -> tuple[str, int]:
+    Args:
+        paths: Of all rows.
+        rows: Of the source's files.
+        others: Those of what is unreadable or ignored, by path.
+    """
+
+    def __init__(self, source: Source) -> None:
+        paths = [one.path for one in source.unreadable] + [one.path for one in source.ignored]
+        paths.sort(key=path_bytes)
+        self.others = {path: source.files.place(path) + i for i, path in enumerate(paths)}
+        assert len(self.others) == len(paths), "a path was found twice"
+        places = np.array([*self.others.values()], np.int64)
+        num = len(source.files) + len(paths)
+        self.rows = np.delete(np.arange(num), places)
+        self.paths = np.empty(num, dtype=object)
+        self.paths[self.rows] = source.files.paths
+        self.paths[places] = paths
+
+
+def _identify(
+    source: Source, places: _Places, workers: int, progress: Progress
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """Return each row's content id, as bytes, and size; empty for what cannot be read."""
+    num, num_rows = len(source.files), len(places.paths)
+    content_ids, num_bytes = np.zeros(num_rows, "S32"), np.zeros(num_rows, np.int64)
+
+    def identify(position: int) -> bool:
+        file, row = source.files.locations[position], places.rows[position]
         try:
-            return files.sha256(file.file), file.file.stat().st_size
+            content_id = bytes.fromhex(files.sha256(file))
+            num_bytes[row] = file.stat().st_size
         except OSError:  # `examine` meets it too, and says so
-            return "", 0
+            return False
+        content_ids[row] = content_id
+        return True
 
-    identities = []
     with ThreadPoolExecutor(workers) as pool:
-        for identity in pool.map(identify, found):
-            identities.append(identity)
-            if progress:
-                progress("reading files", len(identities), len(found))
-    return identities
+        for start in range(0, num, _FILES_AT_ONCE):
+            positions = range(start, min(start + _FILES_AT_ONCE, num))
+            for position, readable in zip(positions, pool.map(identify, positions), strict=True):
+                if not readable:
+                    _require_there(source)
+                if progress:
+                    progress("reading files", position + 1, num)
+    return content_ids, num_bytes
 
 
-def _key(source: Source, found: list[SourceFile], identities: list[tuple[str, int]]) -> str:
+def _require_there(source: Source) -> None:
+    """Tell a file that cannot be read from a disk that went away with all of them.
+
+    Raises:
+        EnvironmentFault: the folder that all lie in cannot be listed.
+    """
+    for attempt in range(NUM_ATTEMPTS):
+        time.sleep(attempt * SECONDS_BETWEEN_ATTEMPTS)
+        try:
+            with os.scandir(source.root) as entries:
+                next(entries, None)
+            return
+        except OSError as error:
+            reason = error
+    raise EnvironmentFault(
+        f"{shown(str(source.root))} went away while its images were read ({reason.strerror});"
+        " connect its disk again and repeat the command"
+    ) from reason
+
+
+def _key(source: Source, content_ids: npt.NDArray[Any]) -> str:
     """Return a hash of everything that the table is made from."""
-    known = [
-        (file.path, file.class_name, file.given_split, file.group, content_id)
-        for file, (content_id, _) in zip(found, identities, strict=True)
-    ]
-    text = json.dumps([VERSION, known, source.unreadable, source.ignored])
-    return hashlib.sha256(text.encode()).hexdigest()
+    found = source.files
+    digest = hashlib.sha256(VERSION.encode())
+    for start in range(0, len(found), _FILES_AT_ONCE):
+        digest.update(json.dumps(found.paths[start : start + _FILES_AT_ONCE]).encode())
+    for column in (found.class_name, found.given_split, found.group):
+        digest.update(json.dumps(column.texts).encode())
+        digest.update(column.codes.tobytes())
+    digest.update(content_ids.tobytes())
+    digest.update(json.dumps([source.unreadable, source.ignored]).encode())
+    return digest.hexdigest()
 
 
-def _examine(
-    found: list[SourceFile], workers: int, progress: Progress, time_limit_s: float
-) -> list[Examined]:
-    answers = [Examined()] * len(found)
-    images = [file.file for file in found]
-    for done, (position, answer) in enumerate(
-        run(examine, images, workers=workers, time_limit_s=time_limit_s), start=1
-    ):
-        if isinstance(answer, Died):
-            answer = Examined(reason=answer.reason, detail=answer.detail)
-        answers[position] = answer
-        if progress:
-            progress("decoding images", done, len(found))
-    return answers
+class _Look:
+    """The sample table while it is made: in columns, since a row of Python objects takes 2 kB."""
 
+    def __init__(
+        self,
+        source: Source,
+        places: _Places,
+        content_ids: npt.NDArray[Any],
+        num_bytes: npt.NDArray[np.int64],
+        thumbnails: duplicates.Thumbnails,
+    ) -> None:
+        self.source = source
+        self.paths, self.rows = places.paths, places.rows
+        self.content_ids, self.num_bytes = content_ids, num_bytes
+        found, num = source.files, len(self.paths)
+        self.width, self.height = np.zeros(num, np.int32), np.zeros(num, np.int32)
+        self.texts = {
+            name: Texts(num)
+            for name in (
+                "mode",
+                "format",
+                "cluster",
+                "split",
+                "status",
+                "reason",
+                "detail",
+                "notes",
+            )
+        }
+        for name in ("class_name", "given_split", "group"):
+            self.texts[name] = getattr(found, name).placed(self.rows, num)
+        for status, others in ((QUARANTINED, source.unreadable), (IGNORED, source.ignored)):
+            for one in others:
+                place = places.others[one.path]
+                self.texts["status"][place] = status
+                for name, text in one._asdict().items():
+                    if name != "path":
+                        self.texts[name][place] = text
+        self.pixel_ids = np.zeros(num, np.uint64)
+        self.thumbnails = thumbnails
 
-def _row(file: SourceFile, examined: Examined) -> dict[str, Any]:
-    reason, detail, notes = examined.reason, examined.detail, list(examined.notes)
-    if not reason and not file.class_name:
-        reason, detail = "NO_CLASS", "not in the folder of any class; move it into one"
-    suffix = PurePosixPath(file.path).suffix.lower()
-    if suffix and examined.format and suffix not in _SUFFIXES[examined.format]:
-        notes.append("WRONG_EXTENSION")
-    return _EMPTY_ROW | {
-        "path": file.path,
-        "class_name": file.class_name,
-        "content_id": examined.content_id,
-        "num_bytes": examined.num_bytes,
-        "width": examined.width,
-        "height": examined.height,
-        "mode": examined.mode,
-        "format": examined.format,
-        "group": file.group,
-        "given_split": file.given_split,
-        "status": QUARANTINED if reason else USED,
-        "reason": reason,
-        "detail": detail,
-        "notes": ",".join(notes),
-    }
+    def examine(self, workers: int, progress: Progress, time_limit_s: float) -> None:
+        """Decode every file.
 
+        Raises:
+            DataError: a file changed since it was hashed.
+            EnvironmentFault: the disk went away.
+        """
+        locations = self.source.files.locations
+        answers = run(examine, locations, workers=workers, time_limit_s=time_limit_s)
+        for done, (position, answer) in enumerate(answers, start=1):
+            if isinstance(answer, Died):
+                answer = Examined(reason=answer.reason, detail=answer.detail)
+            if answer.reason == "UNREADABLE":
+                _require_there(self.source)
+            self._keep(int(self.rows[position]), answer)
+            if progress:
+                progress("decoding images", done, len(locations))
+        del self.rows
 
-def _sort_out_copies(rows: list[dict[str, Any]]) -> None:
-    """Of the same bytes keep the first in one class, and none in two classes."""
-    copies: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        if row["status"] == USED:
-            copies.setdefault(row["content_id"], []).append(row)
-    for same in copies.values():
-        if len({row["class_name"] for row in same}) > 1:
-            for row in same:
-                other = next(one for one in same if one["class_name"] != row["class_name"])
-                row["status"], row["reason"] = QUARANTINED, "LABEL_CONFLICT"
-                row["detail"] = f"the same bytes as {other['path']}; keep it in one class only"
+    def _keep(self, row: int, examined: Examined) -> None:
+        path, texts = self.paths[row], self.texts
+        # (numpy drops the zeros that a text of bytes ends with)
+        content_id = bytes.fromhex(examined.content_id).rstrip(b"\0")
+        if content_id not in (b"", self.content_ids[row]):
+            raise DataError(f"{shown(path)} changed while it was read; run the command again")
+        reason, detail, notes = examined.reason, examined.detail, list(examined.notes)
+        if not reason and not texts["class_name"][row]:
+            reason, detail = "NO_CLASS", "not in the folder of any class; move it into one"
+        suffix = PurePosixPath(path).suffix.lower()
+        if suffix and examined.format and suffix not in _SUFFIXES[examined.format]:
+            notes.append("WRONG_EXTENSION")
+        self.width[row], self.height[row] = examined.width, examined.height
+        texts["mode"][row] = examined.mode
+        texts["format"][row] = examined.format
+        texts["status"][row] = QUARANTINED if reason else USED
+        texts["reason"][row] = reason
+        texts["detail"][row] = detail
+        texts["notes"][row] = ",".join(notes)
+        if not reason:
+            self.pixel_ids[row] = int(examined.pixel_id[:16], 16)
+            self.thumbnails.write(row, examined.thumbnail)
+
+    def _used(self) -> npt.NDArray[np.int64]:
+        status = self.texts["status"]
+        return np.flatnonzero(status.codes == status.code(USED))
+
+    def sort_out_copies(self) -> None:
+        """Of the same bytes keep the first in one class, and none in two classes."""
+        used = self._used()
+        for members in duplicates.groups(self.content_ids.view(np.uint64)[::4][used]):
+            rows = used[members]  # alike in 64 bits; in all of them?
+            for same in duplicates.groups(self.content_ids[rows]):
+                self._sort_out(rows[same])
+
+    def _sort_out(self, same: npt.NDArray[np.int64]) -> None:
+        texts, class_codes = self.texts, self.texts["class_name"].codes[same]
+        first = self.paths[same[0]]
+        alike, others = same[class_codes == class_codes[0]], same[class_codes != class_codes[0]]
+        if len(others):
+            texts["status"][same] = QUARANTINED
+            texts["reason"][same] = "LABEL_CONFLICT"
+            for rows, path in ((alike, self.paths[others[0]]), (others, first)):
+                texts["detail"][rows] = f"the same bytes as {path}; keep it in one class only"
         else:
-            for row in same[1:]:
-                row["status"], row["reason"] = IGNORED, "DUPLICATE"
-                row["detail"] = f"the same bytes as {same[0]['path']}"
+            texts["status"][same[1:]] = IGNORED
+            texts["reason"][same[1:]] = "DUPLICATE"
+            texts["detail"][same[1:]] = f"the same bytes as {first}"
 
+    def tie(self) -> None:
+        """Give near duplicates their cluster, and say of which classes or lumps they are."""
+        used, texts = self._used(), self.texts
+        near = duplicates.find(
+            self.pixel_ids[used],
+            lambda some: self.thumbnails.read(used[some]),
+            texts["class_name"].codes[used],
+        )
+        del self.pixel_ids
+        for members in duplicates.groups(near.clusters):
+            least = min(self.content_ids[used[members]].tolist())
+            texts["cluster"][used[members]] = least.ljust(32, b"\0").hex()
+        for at in np.flatnonzero(near.in_lump | near.across_classes).tolist():
+            row = int(used[at])
+            notes = [texts["notes"][row]] if texts["notes"][row] else []
+            notes += ["NEAR_DUPLICATE_LUMP"] if near.in_lump[at] else []
+            notes += ["NEAR_DUPLICATE_OTHER_CLASS"] if near.across_classes[at] else []
+            texts["notes"][row] = ",".join(notes)
 
-def _tie(rows: list[dict[str, Any]], examined: list[Examined]) -> None:
-    """Give near duplicates their cluster, and say of which classes or lumps they are."""
-    used = [(row, one) for row, one in zip(rows, examined, strict=True) if row["status"] == USED]
-    near = duplicates.find(
-        [row["content_id"] for row, _ in used],
-        [one.pixel_id for _, one in used],
-        [one.thumbnail for _, one in used],
-        [row["class_name"] for row, _ in used],
-    )
-    for position, (row, _) in enumerate(used):
-        row["cluster"] = near.clusters[position]
-        notes = [row["notes"]] if row["notes"] else []
-        notes += ["NEAR_DUPLICATE_LUMP"] if near.in_lump[position] else []
-        notes += ["NEAR_DUPLICATE_OTHER_CLASS"] if near.across_classes[position] else []
-        row["notes"] = ",".join(notes)
+    def table(self) -> pd.DataFrame:
+        """Return what was found."""
+        self.width, self.height = self.width.astype(np.int64), self.height.astype(np.int64)
+        numbers = {name: getattr(self, name) for name in ("num_bytes", "width", "height")}
+        columns = {"path": self.paths, "content_id": hex_column(self.content_ids)}
+        return large_table(columns | numbers | self.texts)
 
 
 def _forget_old(folder: Path) -> None:
-    """Keep the tables used last."""
+    """Keep the tables used last; drop what a killed command left."""
+    for unfinished in folder.glob(".*.tmp"):
+        with contextlib.suppress(FileNotFoundError):  # another command is as tidy
+            if time.time() - unfinished.stat().st_mtime > LEFTOVER_S:
+                unfinished.unlink()
     tables = sorted(folder.glob("*.parquet"), key=lambda file: file.stat().st_mtime_ns)
     for file in tables[:-NUM_REMEMBERED]:
         file.unlink(missing_ok=True)

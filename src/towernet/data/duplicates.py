@@ -7,15 +7,18 @@ Shapes: N pictures, P pairs of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from towernet.data.examine import THUMBNAIL_PX
+from towernet.errors import EnvironmentFault
 
 VERSION = "1"
 MAX_BITS = 2
@@ -29,9 +32,53 @@ MAX_SHARE, MAX_UNQUESTIONED = 0.05, 5
 MAX_WINDOW = 256
 # Every third bit: two wrong ones leave one band whole, and each band has low frequencies and high.
 _BANDS = tuple(np.uint64(sum(1 << bit for bit in range(first, 64, 3))) for first in range(3))
-_PAIRS_AT_ONCE = 1 << 16
+_AT_ONCE, _HASHED_AT_ONCE = 4096, 512
+_MEMORY_BYTES = 4 << 20
 
 Indices = npt.NDArray[np.int64]
+Keys = npt.NDArray[np.uint64]
+Grey = npt.NDArray[np.uint8]
+
+
+class Thumbnails:
+    """N thumbnails of a kilobyte each, in a nameless temporary file once they are many."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._stream = tempfile.SpooledTemporaryFile(  # noqa: SIM115 - ended by `close`
+                _MEMORY_BYTES, dir=str(folder)
+            )
+        except OSError as error:
+            raise _not_written(folder, error) from error
+        self._folder = folder
+
+    def write(self, position: int, thumbnail: bytes) -> None:
+        """Keep one thumbnail at its place; places left out hold anything."""
+        try:
+            self._stream.seek(position * THUMBNAIL_PX**2)
+            self._stream.write(thumbnail)
+        except OSError as error:
+            raise _not_written(self._folder, error) from error
+
+    def read(self, positions: Indices) -> Grey:
+        """Return those at some positions as (n, 1024) grey levels."""
+        grey_nT = np.empty((len(positions), THUMBNAIL_PX**2), np.uint8)
+        for row, position in zip(grey_nT, positions.tolist(), strict=True):
+            self._stream.seek(position * THUMBNAIL_PX**2)
+            row[:] = np.frombuffer(self._stream.read(THUMBNAIL_PX**2), np.uint8)
+        return grey_nT
+
+    def close(self) -> None:
+        """Give the disk back."""
+        self._stream.close()
+
+
+def _not_written(folder: Path, error: OSError) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"the thumbnails, a kilobyte for each image, cannot be written to {folder}:"
+        f" {error.strerror}; free some space or point TOWERNET_CACHE to a larger disk"
+    )
 
 
 @dataclass(frozen=True)
@@ -39,21 +86,20 @@ class NearDuplicates:
     """What was found among N pictures.
 
     Args:
-        clusters: (N,) the content id that tied pictures share, the smallest of theirs; else ''.
+        clusters: (N,) a number shared by those that are tied, -1 for one that is not.
         in_lump: (N,) whether it belongs to a cluster too large for its class: shown, not tied.
         across_classes: (N,) whether a near duplicate of it has another class.
     """
 
-    clusters: list[str]
+    clusters: Indices
     in_lump: npt.NDArray[np.bool_]
     across_classes: npt.NDArray[np.bool_]
 
 
 def find(
-    content_ids: Sequence[str],
-    pixel_ids: Sequence[str],
-    thumbnails: Sequence[bytes],
-    class_names: Sequence[str],
+    pixel_ids: Keys,
+    thumbnails: Callable[[Indices], Grey],
+    classes: npt.NDArray[np.integer[Any]],
 ) -> NearDuplicates:
     """Tie near duplicates into clusters, whatever their order.
 
@@ -61,79 +107,117 @@ def find(
     look-alikes (frames of one film, signs before one wall): only its identical pictures are tied.
 
     Args:
-        content_ids: (N,) no two alike.
         pixel_ids: (N,) alike for identical pixels.
-        thumbnails: (N,) of 32 × 32 grey levels.
-        class_names: (N,)
+        thumbnails: Gives those of some of the N pictures, as (n, 1024) grey levels.
+        classes: (N,) the number of each one's class.
     """
-    num = len(content_ids)
-    _, pixel_groups = np.unique(np.asarray(pixel_ids, dtype=str), return_inverse=True)
-    _, classes = np.unique(np.asarray(class_names, dtype=object), return_inverse=True)
-    # Thumbnails that are identical are compared once.
-    different, thumbnail_of = np.unique(np.asarray(thumbnails, dtype=object), return_inverse=True)
-    grey_NT = np.frombuffer(b"".join(different), np.uint8).reshape(-1, THUMBNAIL_PX**2)
-    close = _confirmed(grey_NT, _candidates(perceptual_hashes(grey_NT)))
-    same = _chain(pixel_groups)
-    first_with = np.unique(thumbnail_of, return_index=True)[1]
-    near = _components(num, np.concatenate([same, _chain(thumbnail_of), first_with[close]]))
+    num = len(pixel_ids)
+    same = _chain(pixel_ids)
+    near = _near(num, same, thumbnails)
     in_lump = _lumps(near, classes)
     # Of a lump only what is identical stays together, unless that is a lump again.
     tied = np.where(in_lump, near.max(initial=0) + 1 + _components(num, same), near)
     free = in_lump & _lumps(tied, classes)
 
-    ids = np.asarray(content_ids, dtype=object)
-    clusters = [""] * num
-    across = np.zeros(num, bool)
-    for members in _groups(near):
-        across[members] = len(set(classes[members])) > 1
-    for members in _groups(np.where(free, -1, tied)):
-        name = min(ids[members])
-        for member in members:
-            clusters[member] = name
+    clusters, across = np.full(num, -1), np.zeros(num, bool)
+    for members in groups(near):
+        across[members] = (classes[members] != classes[members[0]]).any()
+    tied[free] = -1
+    for members in groups(tied):
+        clusters[members] = members[0]
     return NearDuplicates(clusters, in_lump, across)
 
 
-def perceptual_hashes(grey_NT: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
-    """Return 64 bits for each thumbnail: which low frequencies are stronger than their median."""
-    import imagehash
+def _near(num: int, same: Indices, thumbnails: Callable[[Indices], Grey]) -> Indices:
+    """Return (N,) the number of the cluster that each picture belongs to, lumps or not."""
+    keys, hashes = np.empty(num, np.uint64), np.empty(num, np.uint64)
+    for start in range(0, num, _HASHED_AT_ONCE):
+        grey_nT = thumbnails(np.arange(start, min(start + _HASHED_AT_ONCE, num)))
+        rows = slice(start, start + len(grey_nT))
+        keys[rows] = [picture_key(grey.tobytes()) for grey in grey_nT]
+        hashes[rows] = perceptual_hashes(grey_nT)
+    # Thumbnails that are identical are compared once; in the order of their keys, so that the
+    # order of the files plays no part.
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    first = np.ones(num, bool)
+    first[1:] = keys[1:] != keys[:-1]
+    (again,) = np.nonzero(~first)
+    alike = np.stack([order[again - 1], order[again]], axis=1)
+    different = order[first]
+    del keys, order
+    hashes = hashes[different]
+    close = _close(hashes, lambda some: thumbnails(different[some]))
+    return _components(num, np.concatenate([same, alike, different[close]]))
 
-    hashes = np.zeros((len(grey_NT), 8), np.uint8)
-    for bits, grey in zip(hashes, grey_NT, strict=True):
-        image = Image.fromarray(grey.reshape(THUMBNAIL_PX, THUMBNAIL_PX))
-        bits[:] = np.packbits(imagehash.phash(image).hash)
-    return hashes.view(np.uint64)[:, 0]
+
+def picture_key(content: bytes) -> int:
+    """Return 64 bits of a hash: two in a million pictures share them once in 40 million sets."""
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
 
 
-def _candidates(hashes: npt.NDArray[np.uint64]) -> Indices:
-    """Return (P, 2) pairs whose hashes differ in at most 2 bits, without comparing all with all.
+def perceptual_hashes(grey_NT: Grey) -> Keys:
+    """Return 64 bits for each thumbnail: which low frequencies are stronger than their median.
 
-    Such a pair agrees in one of three bands of bits whole. Sorted by a band, those that agree lie
-    together; each is compared with the next one, the one after it, and so on.
+    As `imagehash.phash`, for many at once.
     """
+    from scipy.fftpack import dct
+
+    grey_NHW = grey_NT.reshape(-1, THUMBNAIL_PX, THUMBNAIL_PX)
+    low_NT = dct(dct(grey_NHW, axis=1), axis=2)[:, :8, :8].reshape(-1, 64)
+    strong_NT = low_NT > np.median(low_NT, axis=1, keepdims=True)
+    return np.packbits(strong_NT, axis=1).view(np.uint64)[:, 0]
+
+
+def _close(hashes: Keys, thumbnails: Callable[[Indices], Grey]) -> Indices:
+    """Return (P, 2) pairs that connect all near duplicates, block after block: bounded memory."""
     pairs = [np.empty((0, 2), np.int64)]
     for number, mask in enumerate(_BANDS):
         order = np.lexsort((hashes, hashes & mask))
-        ordered = hashes[order]
-        band = ordered & mask
-        at = np.arange(len(order) - 1)
-        for step in range(1, MAX_WINDOW + 1):
-            at = at[at + step < len(order)]
-            at = at[band[at] == band[at + step]]
-            if not len(at):
-                break
-            wrong = ordered[at] ^ ordered[at + step]
-            alike = np.bitwise_count(wrong) <= MAX_BITS
-            for earlier in _BANDS[:number]:  # a pair that agrees there was found there
-                alike &= (wrong & earlier) != 0
-            pairs.append(np.stack([order[at[alike]], order[at[alike] + step]], axis=1))
-    return np.sort(np.concatenate(pairs), axis=1)
+        for start in range(0, len(order), _AT_ONCE):
+            block = order[start : start + _AT_ONCE + MAX_WINDOW]
+            proposed = _candidates(hashes[block], number, _AT_ONCE)
+            if not len(proposed):
+                continue
+            needed, places = np.unique(proposed, return_inverse=True)
+            close = _confirmed(thumbnails(block[needed]), places.reshape(-1, 2))
+            # Of a lump all pairs are close; a chain says the same.
+            pairs.append(block[needed[_chain(_components(len(needed), close))]])
+    return np.concatenate(pairs)
 
 
-def _confirmed(grey_NT: npt.NDArray[np.uint8], pairs: Indices) -> Indices:
+def _candidates(hashes: Keys, number: int, num_first: int) -> Indices:
+    """Return (P, 2) pairs that agree in a band and differ in at most 2 bits.
+
+    Two hashes that differ in so few agree in one of three bands of bits whole. Sorted by a band,
+    those that agree lie together; each is compared with the next one, the one after it, and so on.
+
+    Args:
+        hashes: (n,) sorted by the band.
+        number: Which band; pairs that agree in an earlier one are left out, being found there.
+        num_first: How many of them are compared with those after them.
+    """
+    band = hashes & _BANDS[number]
+    pairs = [np.empty((0, 2), np.int64)]
+    at = np.arange(min(num_first, len(hashes)))
+    for step in range(1, MAX_WINDOW + 1):
+        at = at[at + step < len(hashes)]
+        at = at[band[at] == band[at + step]]
+        if not len(at):
+            break
+        wrong = hashes[at] ^ hashes[at + step]
+        alike = np.bitwise_count(wrong) <= MAX_BITS
+        for earlier in _BANDS[:number]:
+            alike &= (wrong & earlier) != 0
+        pairs.append(np.stack([at[alike], at[alike] + step], axis=1))
+    return np.concatenate(pairs)
+
+
+def _confirmed(grey_NT: Grey, pairs: Indices) -> Indices:
     """Keep the pairs whose thumbnails differ by little."""
     kept = [np.empty((0, 2), np.int64)]
-    for start in range(0, len(pairs), _PAIRS_AT_ONCE):
-        some = pairs[start : start + _PAIRS_AT_ONCE]
+    for start in range(0, len(pairs), _AT_ONCE):
+        some = pairs[start : start + _AT_ONCE]
         first, second = grey_NT[some[:, 0]], grey_NT[some[:, 1]]
         difference = (np.maximum(first, second) - np.minimum(first, second)).mean(axis=1)
         kept.append(some[difference <= MAX_MEAN_DIFFERENCE])
@@ -143,8 +227,9 @@ def _confirmed(grey_NT: npt.NDArray[np.uint8], pairs: Indices) -> Indices:
 def _chain(labels: npt.NDArray[Any]) -> Indices:
     """Return pairs that connect all the members of each label."""
     order = np.argsort(labels, kind="stable")
-    alike = labels[order[:-1]] == labels[order[1:]]
-    return np.stack([order[:-1][alike], order[1:][alike]], axis=1)
+    ordered = labels[order]
+    (alike,) = np.nonzero(ordered[1:] == ordered[:-1])
+    return np.stack([order[alike], order[alike + 1]], axis=1)
 
 
 def _components(num: int, pairs: Indices) -> npt.NDArray[np.int64]:
@@ -157,20 +242,26 @@ def _components(num: int, pairs: Indices) -> npt.NDArray[np.int64]:
     return labels
 
 
-def _lumps(labels: npt.NDArray[np.int64], classes: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+def _lumps(labels: Indices, classes: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.bool_]:
     """Return (N,) whether the cluster of each holds too much of any class."""
     class_sizes = np.bincount(classes)
-    both, counts = np.unique(np.stack([labels, classes], axis=1), axis=0, return_counts=True)
-    allowed = np.maximum(MAX_UNQUESTIONED, MAX_SHARE * class_sizes[both[:, 1]])
-    return np.isin(labels, both[counts > allowed, 0])
+    num_classes = max(1, len(class_sizes))
+    both, counts = np.unique(labels * num_classes + classes, return_counts=True)
+    allowed = np.maximum(MAX_UNQUESTIONED, MAX_SHARE * class_sizes[both % num_classes])
+    return np.isin(labels, both[counts > allowed] // num_classes)
 
 
-def _groups(labels: npt.NDArray[np.int64]) -> list[Indices]:
-    """Return the members of each label that has several; -1 is no label."""
+def groups(labels: npt.NDArray[Any]) -> Iterator[Indices]:
+    """Give the members of each label that has several; -1 is no label.
+
+    Example:
+        >>> [members.tolist() for members in groups(np.array([3, 1, 3, -1, -1]))]
+        [[0, 2]]
+    """
     order = np.argsort(labels, kind="stable")
-    starts = np.flatnonzero(np.diff(labels[order], prepend=-2))
-    return [
-        members
-        for members in np.split(order, starts[1:])
-        if len(members) > 1 and labels[members[0]] != -1
-    ]
+    ordered = labels[order]
+    (alike,) = np.nonzero(ordered[1:] == ordered[:-1])  # the places of those like the next one
+    del ordered
+    for run in np.split(alike, np.flatnonzero(np.diff(alike) != 1) + 1):
+        if len(run) and labels[order[run[0]]] != -1:
+            yield order[run[0] : run[-1] + 2]

@@ -49,12 +49,11 @@ def gallery(table: pd.DataFrame, source: Source, *, seed: int) -> Image.Image:
         _PAPER,
     )
     draw = ImageDraw.Draw(canvas)
-    where = {one.path: one.file for one in source.files}
     for position, (name, (_, path)) in enumerate(chosen):
         row, column = divmod(position, across)
         left = _GAP_PX + column * (tile + _GAP_PX)
         top = _GAP_PX + row * (tile + caption + _GAP_PX)
-        canvas.paste(_tile(where.get(path), path, tile), (left, top))
+        canvas.paste(_tile(source.files.location(path), path, tile), (left, top))
         draw.rectangle((left, top, left + tile - 1, top + tile - 1), outline=_EDGE)
         text = _shortened(shown(name), font, tile)
         # The words are drawn, so whatever a name holds, it is only ever seen.

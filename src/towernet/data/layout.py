@@ -9,13 +9,15 @@ import errno
 import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from towernet.data.table import SPLITS, TEST, TRAIN, VALIDATION, counted, path_bytes, shown
 from towernet.errors import DataError, EnvironmentFault
 from towernet.registry import unknown_name
+
+Progress = Callable[[str, int, int], None] | None
 
 LAYOUTS = ("auto", "classes", "splits")
 SPLIT_NAMES = {
@@ -26,6 +28,7 @@ SPLIT_NAMES = {
     "test": TEST,
 }
 MAX_DEPTH = 255
+FILES_PER_WORD = 250_000  # listed between two words of progress: about a second on a fast disk
 SYSTEM_NAMES = {
     "__macosx", "@eadir", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "$recycle.bin",
     "system volume information", "lost+found",
@@ -62,7 +65,7 @@ class Layout(NamedTuple):
     reading: str
 
     def place(self, path: str) -> tuple[str, str]:
-        """Return the class name and the split of a path, each '' where it has none."""
+        """Return the class name and the split of a path or folder, each '' where it has none."""
         if not path.startswith(self.top):
             return "", ""
         parts = path[len(self.top) :].split("/")
@@ -88,7 +91,7 @@ def hidden(path: str) -> Ignored:
     return Ignored(path, "HIDDEN", "a hidden or system file or folder, not looked into")
 
 
-def scan(root: Path) -> Tree:
+def scan(root: Path, progress: Progress = None) -> Tree:
     """List a folder without opening a file, following a link, or recursing.
 
     Raises:
@@ -105,14 +108,16 @@ def scan(root: Path) -> Tree:
                     path = folder + entry.name
                     if _hidden(entry.name):
                         tree.ignored.append(hidden(path))
+                    elif entry.is_file(follow_symlinks=False):
+                        tree.paths.append(path)
+                        if progress and len(tree.paths) % FILES_PER_WORD == 0:
+                            progress("listing files", len(tree.paths), len(tree.paths))
                     elif entry.is_symlink():
                         said = "a symbolic link, not followed; copy what it points to"
                         tree.ignored.append(Ignored(path, "SYMLINK", said))
                     elif entry.is_dir(follow_symlinks=False):
                         tree.folders.append(path)
                         waiting.append(path + "/")
-                    elif entry.is_file(follow_symlinks=False):
-                        tree.paths.append(path)
                     else:
                         said = "a pipe, socket or device, not opened"
                         tree.ignored.append(Ignored(path, "SPECIAL", said))
@@ -169,10 +174,11 @@ def read_layout(
     """
     if layout not in LAYOUTS:
         raise unknown_name("layout", layout, LAYOUTS)
-    # A folder is a path that ends in '/', so that files and folders are told apart below.
-    all_paths = [*paths, *(f"{folder}/" for folder in folders if folder)]
-    top = _top(all_paths, keep_splits=layout == "splits")
-    children = _children([path[len(top) :] for path in all_paths if path.startswith(top)])
+    # All that counts of a file is its folder, but for those at the top: there may be a million.
+    num_in = Counter(map(folder_of, paths))
+    all_folders = sorted({*num_in, *(f"{folder}/" for folder in folders)} - {"", "/"})
+    top = _top(all_folders, paths, num_in, keep_splits=layout == "splits")
+    children = _children([folder[len(top) :] for folder in all_folders if folder.startswith(top)])
     named_as_splits = bool(children) and all(child.lower() in SPLIT_NAMES for child in children)
     same_classes = _same_classes(list(children.values()))
     if layout == "splits" and not named_as_splits:
@@ -184,7 +190,9 @@ def read_layout(
     splits = layout == "splits" or (layout == "auto" and named_as_splits and same_classes)
     classes = frozenset[str]().union(*children.values()) if splits else frozenset(children)
     read = Layout(top, splits, classes, "")
-    num_files = Counter(read.place(path) for path in paths)
+    num_files: Counter[tuple[str, str]] = Counter()
+    for folder, num in num_in.items():
+        num_files[read.place(folder)] += num
     num_by_class: Counter[str] = Counter()
     for (class_name, _), num in num_files.items():
         num_by_class[class_name] += num
@@ -210,7 +218,7 @@ def read_layout(
             " classes; --layout splits reads them as splits"
         )
     depth = top.count("/") + splits + 1
-    if any(path.startswith(top) and path.count("/") > depth for path in paths):
+    if any(folder.startswith(top) and folder.count("/") > depth for folder in num_in):
         notes.append("folders within a class folder belong to its class")
     reading = _reading(name, top, len(classes), num_files, sorted(children) if splits else [])
     return Layout(top, splits, classes, "; ".join([reading, *notes]))
@@ -249,19 +257,26 @@ def is_note(path: str) -> bool:
     return os.path.splitext(path)[1].lower() in NOTE_SUFFIXES  # noqa: PTH122 - a million times
 
 
-def _top(all_paths: Sequence[str], *, keep_splits: bool) -> str:
+def folder_of(path: str) -> str:
+    """Return the folder of a path with its '/', '' where it has none."""
+    return path[: path.rfind("/") + 1]
+
+
+def _top(
+    all_folders: Sequence[str], paths: Sequence[str], num_in: Counter[str], *, keep_splits: bool
+) -> str:
     """Return the folder that everything lies in, notes aside, when there are folders in it."""
     top = ""
     while True:
-        inside = [path[len(top) :] for path in all_paths if path.startswith(top)]
-        names = {path.partition("/")[0] for path in inside if "/" in path}
-        loose = any("/" not in path and path and not is_note(path) for path in inside)
+        inside = [folder[len(top) :] for folder in all_folders if folder.startswith(top)]
+        names = {folder.partition("/")[0] for folder in inside if folder}
+        loose = num_in[top] and any(folder_of(path) == top and not is_note(path) for path in paths)
         if len(names) != 1 or loose:
             return top
         (name,) = names
         if keep_splits and name.lower() in SPLIT_NAMES:
             return top
-        if not any("/" in path.partition("/")[2] for path in inside):
+        if f"{name}/" == max(inside, key=len):  # nothing but files in it
             return top
         top += f"{name}/"
 

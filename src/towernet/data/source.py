@@ -9,18 +9,20 @@ from __future__ import annotations
 import csv
 import os
 import stat
-import tarfile
-import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from towernet.data import archive, digits
+from towernet.data.archive_tar import is_tar
+from towernet.data.archive_zip import is_zip
 from towernet.data.layout import (
     SPLIT_NAMES,
     Ignored,
     Layout,
+    Progress,
+    folder_of,
     hidden,
     hidden_part,
     is_note,
@@ -28,7 +30,8 @@ from towernet.data.layout import (
     require_classes,
     scan,
 )
-from towernet.data.table import counted, path_bytes, shown
+from towernet.data.listing import Below, Files, SourceFile
+from towernet.data.table import Texts, counted, path_bytes, shown
 from towernet.errors import DataError, EnvironmentFault
 
 DIGITS = "digits"
@@ -49,16 +52,6 @@ _MAGIC = (
     (b"version https://git-lfs", "a Git LFS pointer and not the file itself"),
     (b"<", "an HTML or XML page, perhaps of a failed download"),
 )
-
-
-class SourceFile(NamedTuple):
-    """One file that may hold an image: where it lies and what is said of it."""
-
-    path: str  # relative to the data, with '/'; the key everywhere
-    class_name: str  # '' when it has none
-    given_split: str  # '' or train, validation, test, as the folder or the CSV says
-    group: str  # '' or the CSV's: what must stay on one side of a split
-    file: Path  # where its bytes lie
 
 
 class Unreadable(NamedTuple):
@@ -89,7 +82,7 @@ class Source(NamedTuple):
     root: Path
     reading: str
     class_names: tuple[str, ...]
-    files: tuple[SourceFile, ...]
+    files: Files
     ignored: tuple[Ignored, ...]
     unreadable: tuple[Unreadable, ...] = ()
     no_flip: bool = False
@@ -100,7 +93,8 @@ def open_source(
     *,
     layout: str = "auto",
     skip_empty: bool = False,
-    progress: Callable[[str, int, int], None] | None = None,
+    limits: archive.Limits | None = None,
+    progress: Progress = None,
 ) -> Source:
     """Find the labelled images that `data` stands for.
 
@@ -108,7 +102,8 @@ def open_source(
         data: A folder, a zip or tar, a CSV, or `digits`.
         layout: "classes" or "splits" where the top folders' names mislead.
         skip_empty: Leave class folders without files out instead of refusing.
-        progress: Called as progress(what, done, total) while an archive is unpacked.
+        limits: What an archive may unpack to, where that is not the usual.
+        progress: Called as progress(what, done, total) while much is listed or unpacked.
 
     Raises:
         DataError: there is no such data, or it cannot be read as two or more classes.
@@ -123,7 +118,7 @@ def open_source(
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            return _open_folder(path, layout, skip_empty)
+            return _open_folder(path, layout, skip_empty, progress)
         if not stat.S_ISREG(mode):
             raise DataError(f"{shown(data)} is neither a folder nor a file; give one of them")
         if path.suffix.lower() == ".csv":
@@ -147,7 +142,10 @@ def open_source(
         raise DataError(
             f"{shown(data)} is {kind}; give a folder, a zip, a tar (plain, gz, bz2, xz) or a CSV"
         )
-    return _open_archive(path, kind, layout, skip_empty, progress)
+    unpacked = archive.unpack(
+        path, kind, limits=limits or archive.DEFAULT_LIMITS, progress=progress
+    )
+    return _open_archive(path, unpacked, layout, skip_empty)
 
 
 def kind_of(path: Path) -> str:
@@ -159,9 +157,9 @@ def kind_of(path: Path) -> str:
     for magic, kind in _MAGIC:
         if head.startswith(magic):
             return kind
-    if zipfile.is_zipfile(path):  # something stands before it, such as a self-extractor
+    if is_zip(path):  # something stands before it, such as a self-extractor
         return "zip"
-    return "tar" if tarfile.is_tarfile(path) else "no archive that is known here"
+    return "tar" if is_tar(path) else "no archive that is known here"
 
 
 def _open_digits(path: Path) -> Source:
@@ -178,18 +176,18 @@ def _open_digits(path: Path) -> Source:
     return source._replace(name=DIGITS, reading=reading, no_flip=True)
 
 
-def _open_folder(path: Path, layout: str, skip_empty: bool) -> Source:
-    tree = scan(path)
+def _open_folder(path: Path, layout: str, skip_empty: bool, progress: Progress = None) -> Source:
+    tree = scan(path, progress)
     name = path.name or path.resolve().name or str(path)
-    found = {relative: path / relative for relative in tree.paths}
     read = read_layout(
         tree.paths, tree.folders, name=shown(name), layout=layout, skip_empty=skip_empty
     )
-    return _placed(name, path, read, found, (), tree.ignored)
+    tree.paths.sort(key=path_bytes)
+    paths = _without_notes(tree.paths, read, tree.ignored)
+    return _placed(name, path, read, paths, Below(path, paths), (), tree.ignored)
 
 
-def _open_archive(path: Path, kind: str, layout: str, skip_empty: bool, progress: Any) -> Source:
-    unpacked = archive.unpack(path, kind, progress=progress)
+def _open_archive(path: Path, unpacked: archive.Unpacked, layout: str, skip_empty: bool) -> Source:
     ignored: dict[str, Ignored] = {}
 
     def counts(name: str) -> bool:
@@ -208,32 +206,47 @@ def _open_archive(path: Path, kind: str, layout: str, skip_empty: bool, progress
         skip_empty=skip_empty,
     )
     name = path.name.removesuffix(path.suffix).removesuffix(".tar") or path.name
-    return _placed(name, unpacked.root, read, found, bad_members, list(ignored.values()))
+    notes = list(ignored.values())
+    paths = _without_notes(sorted(found, key=path_bytes), read, notes)
+    locations = [found[path] for path in paths]
+    return _placed(name, unpacked.root, read, paths, locations, bad_members, notes)
+
+
+def _without_notes(paths: list[str], read: Layout, ignored: list[Ignored]) -> list[str]:
+    """Leave out what lies beside the class folders and is a note: it is ignored."""
+    loose = {folder for folder in set(map(folder_of, paths)) if not read.place(folder)[0]}
+    notes = {path for path in paths if folder_of(path) in loose and is_note(path)} if loose else ()
+    said = "lies in no class folder and is no image by its name"
+    ignored += [Ignored(path, "NOT_AN_IMAGE", said) for path in notes]
+    return [path for path in paths if path not in notes] if notes else paths
 
 
 def _placed(
     name: str,
     root: Path,
     read: Layout,
-    found: Mapping[str, Path],
+    paths: list[str],
+    locations: Sequence[Path],
     bad_members: Sequence[archive.BadMember],
     ignored: list[Ignored],
 ) -> Source:
-    """Give each file its class; what lies beside the class folders and is a note is ignored."""
-    files = []
-    for path, file in found.items():
-        class_name, split = read.place(path)
-        if not class_name and is_note(path):
-            said = "lies in no class folder and is no image by its name"
-            ignored.append(Ignored(path, "NOT_AN_IMAGE", said))
-        else:
-            files.append(SourceFile(path, class_name, split, "", file))
+    """Give each file its class."""
+    place_of = {folder: read.place(folder) for folder in set(map(folder_of, paths))}
+    class_name, given_split = (
+        Texts.of((place_of[folder_of(path)][which] for path in paths), len(paths))
+        for which in (0, 1)
+    )
     unreadable = [
         Unreadable(bad.name, *read.place(bad.name), bad.reason, bad.detail) for bad in bad_members
     ]
-    class_names = tuple(sorted(read.classes, key=path_bytes))
     return Source(
-        name, root, read.reading, class_names, _sorted(files), _sorted(ignored), _sorted(unreadable)
+        name,
+        root,
+        read.reading,
+        tuple(sorted(read.classes, key=path_bytes)),
+        Files(paths, locations, class_name, given_split),
+        _sorted(ignored),
+        _sorted(unreadable),
     )
 
 
@@ -293,9 +306,21 @@ def _open_csv(path: Path) -> Source:
         f"I read this as {len(num_files):,} classes in the column `label` of {shown(path.name)}:"
         f" {len(files) + len(missing):,} files{note}",
         tuple(sorted(num_files, key=path_bytes)),
-        _sorted(files),
+        _in_columns(files),
         (),
         _sorted(missing),
+    )
+
+
+def _in_columns(files: list[SourceFile]) -> Files:
+    files.sort(key=lambda file: path_bytes(file.path))
+    num = len(files)
+    return Files(
+        [file.path for file in files],
+        [file.file for file in files],
+        Texts.of((file.class_name for file in files), num),
+        Texts.of((file.given_split for file in files), num),
+        Texts.of((file.group for file in files), num),
     )
 
 

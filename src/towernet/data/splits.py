@@ -7,6 +7,7 @@ which files were found does not matter.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -243,10 +244,12 @@ class _Parts(NamedTuple):
         """Hold out units of several classes, one by one as drawn, when that comes nearer."""
         held = np.zeros(len(drawn), dtype=bool)
         parts_of: dict[int, list[tuple[int, int]]] = {}
-        wanted: dict[int, float] = {}
+        num_spanning: Counter[int] = Counter()
         for unit, code, num in np.stack(self, axis=1)[~self._is_single()].tolist():
             parts_of.setdefault(unit, []).append((code, num))
-            wanted[code] = wanted.get(code, 0.0) + share * num
+            num_spanning[code] += num
+        # Multiplied once: a sum of shares would depend on the order of the files in its last bit.
+        wanted = {code: share * num for code, num in num_spanning.items()}
         num_left = self.count_units(np.ones(len(held), dtype=bool))  # to decide on, or kept
         undecided, num_held = num_left.copy(), np.zeros_like(num_left)
         for unit in sorted(parts_of, key=drawn.__getitem__):

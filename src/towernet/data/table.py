@@ -1,14 +1,16 @@
 r"""The sample table: one row for each file found, sorted by the bytes of its path.
 
 A file name need not be UTF-8: Python holds its other bytes as lone surrogates, which neither
-Arrow nor pandas' own string type can hold. So text columns are of type object in memory (make
-tables with `make_table`), and in a file a backslash is written `\\` and a surrogate `\udcNN`.
+Arrow nor pandas' own string type can hold, nor its categories. So what a user named is of type
+object in memory, each text once; a file has a backslash as `\\` and a surrogate as `\udcNN`.
+A table may have a million rows: columns of our own words are categories in large ones, with the
+same meaning. Small ones, of objects only, are made with `make_table`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,19 @@ COLUMNS: dict[str, type] = {
     "detail": str,  # the reason, in words
     "notes": str,  # comma-joined codes of what was put right, such as EXIF_ORIENTED
 }
+
+# Columns of our own words; those known beforehand can be put anywhere.
+_OUR_WORDS: dict[str, tuple[str, ...]] = {
+    "mode": (),
+    "format": (),
+    "cluster": (),
+    "given_split": ("", *SPLITS),
+    "split": ("", *SPLITS),
+    "status": STATUSES,
+    "reason": (),
+    "notes": (),
+}
+_ROWS_AT_ONCE = 1 << 14
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ESCAPED = re.compile(r"\\(\\|u[0-9a-f]{4})")
@@ -81,38 +96,196 @@ def make_table(columns: Mapping[str, Iterable[Any]]) -> pd.DataFrame:
     )
 
 
+class Texts:
+    """A column of which few texts differ: a byte a row, or as many as it takes, and each text once.
+
+    Example:
+        >>> texts = Texts.of(["cat", "dog", "cat"], 3)
+        >>> texts[2], texts.codes.tolist()
+        ('cat', [1, 2, 1])
+    """
+
+    def __init__(self, num_rows: int) -> None:
+        self.codes: npt.NDArray[Any] = np.zeros(num_rows, np.int8)
+        self.texts = [""]
+        self._code_of = {"": 0}
+
+    @classmethod
+    def of(cls, texts: Iterable[str], num_rows: int) -> Texts:
+        """Make a column from its texts."""
+        column = cls(num_rows)
+        codes = np.fromiter(map(column.code, texts), np.int32, num_rows)
+        column.codes = codes.astype(np.min_scalar_type(-len(column.texts)))
+        return column
+
+    def code(self, text: str) -> int:
+        """Return the number that stands for a text."""
+        code = self._code_of.setdefault(text, len(self.texts))
+        if code == len(self.texts):
+            self.texts.append(text)
+        return code
+
+    def placed(self, rows: npt.NDArray[np.int64], num_rows: int) -> Texts:
+        """Return a column in which these stand in some of the rows."""
+        column = Texts(0)
+        column.texts, column._code_of = self.texts.copy(), self._code_of.copy()
+        column.codes = np.zeros(num_rows, self.codes.dtype)
+        column.codes[rows] = self.codes
+        return column
+
+    def objects(self) -> npt.NDArray[np.object_]:
+        """Return the texts of all rows, each text once."""
+        texts = np.empty(len(self.texts), dtype=object)
+        texts[:] = self.texts
+        return texts[self.codes]
+
+    def __getitem__(self, row: int) -> str:
+        return self.texts[int(self.codes[row])]
+
+    def __setitem__(self, rows: Any, text: str) -> None:
+        code = self.code(text)
+        if code > np.iinfo(self.codes.dtype).max:
+            self.codes = self.codes.astype(np.min_scalar_type(-code - 1))
+        self.codes[rows] = code
+
+
+def large_table(columns: Mapping[str, Any]) -> pd.DataFrame:
+    """Make a table from arrays and `Texts`, without copying them; all columns are given."""
+    frame = {}
+    for name in COLUMNS:
+        values = columns[name]
+        if isinstance(values, Texts):
+            values = _categories(name, values) if name in _OUR_WORDS else values.objects()
+        # Typed, since pandas would take objects that are texts for its own string type.
+        frame[name] = pd.Series(values, dtype=values.dtype, copy=False)
+    return pd.DataFrame(frame, copy=False)
+
+
+def _categories(name: str, column: Texts) -> pd.Categorical:
+    seen = np.unique(column.codes)
+    texts = [column.texts[code] for code in seen]
+    known = [*dict.fromkeys([*_OUR_WORDS[name], *sorted(texts)])]
+    place = {text: number for number, text in enumerate(known)}
+    code_of = np.zeros(len(column.texts), np.min_scalar_type(-len(known)))
+    code_of[seen] = [place[text] for text in texts]
+    categories = pd.Index(np.array(known, dtype=object), dtype=object)
+    return pd.Categorical.from_codes(code_of[column.codes], categories=categories)
+
+
+def hex_column(digests: npt.NDArray[Any]) -> pd.api.extensions.ExtensionArray:
+    """Return (N,) digests as hex text, '' where there is none; 64 bytes each, a text of Python 120.
+
+    Args:
+        digests: (N,) of type S32.
+    """
+    chunks = []
+    for start in range(0, len(digests), _ROWS_AT_ONCE):
+        some = digests[start : start + _ROWS_AT_ONCE]
+        known = some != b""
+        offsets = np.zeros(len(some) + 1, np.int32)
+        np.cumsum(2 * some.dtype.itemsize * known, out=offsets[1:])
+        text = some[known].tobytes().hex().encode()
+        chunks.append(
+            pa.StringArray.from_buffers(len(some), pa.py_buffer(offsets), pa.py_buffer(text))
+        )
+    return pd.arrays.ArrowExtensionArray(pa.chunked_array(chunks, pa.string()))
+
+
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a sample table as parquet, atomically; the same table gives the same bytes."""
     assert list(table.columns) == list(COLUMNS), "not a sample table"
     write_frame(path, table)
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read what `write_table` wrote.
+def read_table(path: Path, *, known: Mapping[str, npt.NDArray[Any]] | None = None) -> pd.DataFrame:
+    """Read what `write_table` wrote, column after column: all at once would take twice the memory.
+
+    Args:
+        path: The file.
+        known: Columns that are at hand, which are shared instead of read.
 
     Raises:
         DataError: the file is missing, is damaged, or is not a sample table.
     """
-    frame = read_frame(path)
-    if list(frame.columns) != list(COLUMNS):
-        raise DataError(
-            f"{path} is not a sample table (its columns are {', '.join(frame.columns)});"
-            " give the samples.parquet that `towernet check` or a run wrote"
+
+    def read(file: pq.ParquetFile) -> pd.DataFrame:
+        names, types = file.schema_arrow.names, file.schema_arrow.types
+        wanted = [pa.string() if kind is str else pa.int64() for kind in COLUMNS.values()]
+        if (names, types) != (list(COLUMNS), wanted):
+            found = ", ".join(names) if names != list(COLUMNS) else ", ".join(map(str, types))
+            raise DataError(
+                f"{path} is not a sample table (its columns are {found});"
+                " give the samples.parquet that `towernet check` or a run wrote"
+            )
+        columns = dict(known or {})
+        return large_table(
+            columns | {name: _column(name, file) for name in COLUMNS if name not in columns}
         )
-    return frame
+
+    return _read(path, read)
+
+
+def _give_back() -> None:
+    """Return memory that Arrow has freed to the system: it would keep more than a table takes."""
+    pa.default_memory_pool().release_unused()
+
+
+def _column(name: str, file: pq.ParquetFile) -> Any:
+    """Read a column by blocks, and by one thread: what others free stays with them."""
+    chunks = (
+        chunk
+        for block in range(file.num_row_groups)
+        for chunk in file.read_row_group(block, [name], use_threads=False)[name].chunks
+    )
+    if COLUMNS[name] is not str:
+        values: Any = np.concatenate([np.zeros(0, np.int64), *(map(pa.Array.to_numpy, chunks))])
+    elif name == "content_id":
+        values = pd.arrays.ArrowExtensionArray(pa.chunked_array(list(chunks), pa.string()))
+    elif name == "path":
+        texts = [_unescape(text) for chunk in chunks for text in chunk.to_pylist()]
+        values = np.empty(len(texts), dtype=object)
+        values[:] = texts
+    else:
+        values = _texts(chunks)
+    _give_back()
+    return values
+
+
+def _texts(chunks: Iterable[pa.Array]) -> Texts:
+    column = Texts(0)
+    parts = [column.codes]
+    for chunk in chunks:
+        encoded = chunk.dictionary_encode()
+        codes = np.array([column.code(_unescape(text)) for text in encoded.dictionary.to_pylist()])
+        smallest = np.min_scalar_type(-len(column.texts))
+        parts.append(codes.astype(smallest)[encoded.indices.to_numpy()])
+    column.codes = np.concatenate(parts)
+    return column
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> None:
     """Write text and number columns as parquet, atomically, as `read_frame` reads them."""
-    columns = {}
-    for name in frame.columns:
-        values = frame[name].to_numpy()
-        if values.dtype == object:
-            columns[name] = pa.array([_escape(text) for text in values], pa.string())
-        else:
-            columns[name] = pa.array(values)
     with files.atomic(path) as stream:
-        pq.write_table(pa.table(columns), stream, compression="zstd")
+        writer: pq.ParquetWriter | None = None
+        for start in range(0, max(1, len(frame)), _ROWS_AT_ONCE):
+            rows = frame.iloc[start : start + _ROWS_AT_ONCE]
+            part = pa.table({name: _stored(rows[name]) for name in frame.columns})
+            writer = writer or pq.ParquetWriter(stream, part.schema, compression="zstd")
+            writer.write_table(part)
+            _give_back()
+        assert writer is not None
+        writer.close()
+
+
+def _stored(values: pd.Series) -> pa.Array | pa.ChunkedArray:
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        texts = pa.array([_escape(text) for text in values.cat.categories], pa.string())
+        return texts.take(pa.array(values.cat.codes.to_numpy()))
+    if isinstance(values.dtype, pd.ArrowDtype):
+        return pa.array(values.array)
+    if values.dtype == object:
+        return pa.array([_escape(text) for text in values.to_numpy()], pa.string())
+    return pa.array(values.to_numpy())
 
 
 def read_frame(path: Path) -> pd.DataFrame:
@@ -121,24 +294,33 @@ def read_frame(path: Path) -> pd.DataFrame:
     Raises:
         DataError: the file is missing or damaged.
     """
+
+    def read(file: pq.ParquetFile) -> pd.DataFrame:
+        frame, columns = {}, file.read()
+        for name in columns.column_names:
+            if pa.types.is_string(columns[name].type):
+                texts = [_unescape(text) for text in columns[name].to_pylist()]
+                frame[name] = pd.Series(texts, dtype=object)
+            else:
+                frame[name] = pd.Series(columns[name].to_numpy())
+        return pd.DataFrame(frame)
+
+    return _read(path, read)
+
+
+def _read(path: Path, read: Callable[[pq.ParquetFile], pd.DataFrame]) -> pd.DataFrame:
     try:
         with path.open("rb") as stream:
-            columns = pq.read_table(stream)
+            return read(pq.ParquetFile(stream))
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; is {path.parent} the folder of a run?") from error
-    except (OSError, pa.ArrowException) as error:
+    except DataError:
+        raise
+    except (OSError, TypeError, ValueError, pa.ArrowException) as error:
         first_line = str(error).partition("\n")[0]
         raise DataError(
             f"{path} cannot be read ({first_line}); restore it or start again"
         ) from error
-    frame = {}
-    for name in columns.column_names:
-        if pa.types.is_string(columns[name].type):
-            texts = [_unescape(text) for text in columns[name].to_pylist()]
-            frame[name] = pd.Series(texts, dtype=object)
-        else:
-            frame[name] = pd.Series(columns[name].to_numpy())
-    return pd.DataFrame(frame)
 
 
 def _escape(text: str) -> str:

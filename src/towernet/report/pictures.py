@@ -14,13 +14,11 @@ from towernet.errors import DataError
 
 def pictures(source: Source) -> Callable[[str], npt.NDArray[np.uint8] | None]:
     """Return what gives a picture by its path in the sample table, None when it is not at hand."""
-    file_of = {entry.path: entry.file for entry in source.files}
 
     def picture(path: str) -> npt.NDArray[np.uint8] | None:
-        if path not in file_of:
-            return None
+        file = source.files.location(path)
         try:
-            return decode(file_of[path].read_bytes()).pixels
+            return decode(file.read_bytes()).pixels if file else None
         except (OSError, DataError):
             return None
 
