@@ -426,6 +426,8 @@ def _changed(
     accepted: bool | None = None
     if accept:
         flag = "--accept-data-change" if accept == "data" else "--accept-changes"
+        # Cut off while it accepts, then said again: what was accepted is not asked for twice.
+        made.run([*said, flag], out, action="kill", nth=60)
         again = made.run([*said, flag], out)
         accepted = again.exit_code == 0 and bool(
             json.loads((out / "results.json").read_text())["results"]["accepted"]

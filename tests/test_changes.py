@@ -79,6 +79,59 @@ def test_what_is_left_keeps_its_split_and_what_is_new_stays_out(own_photos, tmp_
     assert splits_of(own_photos, again) == splits_now
 
 
+def _swap(folder: Path) -> None:
+    first, second = folder / "lying" / "00.png", folder / "standing" / "00.png"
+    one, other = first.read_bytes(), second.read_bytes()
+    first.write_bytes(other)
+    second.write_bytes(one)
+
+
+CHANGES = {
+    "added": lambda p: (p / "lying/new.png").write_bytes((p / "lying/00.png").read_bytes() + b"!"),
+    "removed": lambda p: (p / "lying/00.png").unlink(),
+    "renamed": lambda p: (p / "lying/00.png").rename(p / "lying/aa.png"),
+    "moved": lambda p: (p / "lying/00.png").rename(p / "standing/aa.png"),
+    "swapped": _swap,
+    "changed": lambda p: (p / "lying/00.png").write_bytes((p / "lying/00.png").read_bytes() + b"!"),
+    "broken": lambda p: (p / "lying/00.png").write_bytes(b"no picture"),
+    "mended": lambda p: shutil.copy(p / "lying/00.png", p / "standing/broken.png"),
+    "copied": lambda p: shutil.copy(p / "lying/00.png", p / "standing/copy.png"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_was_accepted_once_is_not_asked_for_again_and_moves_no_split(
+    own_photos, tmp_path, change
+):
+    (own_photos / "standing" / "broken.png").write_bytes(b"no picture yet")
+    first = table_of(own_photos)
+    write_table(tmp_path / "run" / "samples.parquet", first)
+    before = splits_of(own_photos, first)
+    CHANGES[change](own_photos)
+    if change == "mended":
+        content = (own_photos / "standing" / "broken.png").read_bytes()
+        (own_photos / "standing" / "broken.png").write_bytes(content + b"!")
+    now = table_of(own_photos)
+    with pytest.raises(DataError, match="--accept-data-change"):
+        reconcile(tmp_path / "run", "photos", now, accept=False)
+    accepted, _ = reconcile(tmp_path / "run", "photos", now, accept=True)
+    write_table(tmp_path / "run" / "samples.parquet", accepted)
+    again, words = reconcile(tmp_path / "run", "photos", table_of(own_photos), accept=False)
+    assert words == ""
+    for table in (accepted, again):
+        splits = splits_of(own_photos, table)
+        assert all(before[content] == split for content, split in splits.items())
+        assert len(splits) >= len(before) - 2
+
+
+def test_without_the_table_of_the_first_day_nothing_goes_on(own_photos, tmp_path):
+    table = table_of(own_photos)
+    assert reconcile(tmp_path, "photos", table, accept=False)[0] is table  # it only begins
+    (tmp_path / "last").mkdir()
+    with pytest.raises(DataError, match=r"samples\.parquet is missing, and it says which images"):
+        reconcile(tmp_path, "photos", table, accept=True)
+
+
 def test_drawing_anew_from_what_is_left_would_test_on_training_images(own_photos):
     """The sabotaged twin: why the first day's splits are kept."""
     table = table_of(own_photos)
@@ -186,6 +239,7 @@ def test_what_decides_the_run_cannot_be_edited(towernet, begun):
 
 def test_what_a_newer_version_wrote_is_left_alone(towernet, begun):
     edit_record(begun, '"format": 1', '"format": 2')
+    (begun / "run" / "lock").unlink()  # of the process that was killed
     before = {path: path.read_bytes() for path in (begun / "run").rglob("*") if path.is_file()}
     refused = towernet("train", begun / "photos", "--resume", begun / "run")
     assert refused.returncode == 3

@@ -140,7 +140,7 @@ def test_predicting_without_a_run(refused, photos, tmp_path):
     image = photos / "lying" / "00.png"
     refused(["predict", tmp_path / "no", image], DATA, "is not a folder")
     refused(["predict", tmp_path, image], DATA, "run.json does not exist")
-    refused(["predict", image, image], DATA, "is a file; make a run of it with: towernet import-w")
+    refused(["predict", image, image], DATA, "is a file; give the folder of a run first")
 
 
 def test_an_unexpected_error_is_one_line_and_a_log(photos, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -349,17 +348,6 @@ def test_an_unknown_or_absent_device_is_refused():
     if not torch.cuda.is_available():
         with pytest.raises(EnvironmentFault, match="no cuda device; leave out --device"):
             choose_policy("cuda")
-
-
-def test_the_lock_keeps_a_second_run_out(run, tmp_path):
-    from towernet import files
-    from towernet.errors import ConfigError
-
-    with (
-        files.lock(tmp_path / "run" / "lock", holder="elsewhere"),
-        pytest.raises(ConfigError, match=f"in use by process {os.getpid()}"),
-    ):
-        run(tmp_path / "run")
 
 
 def test_a_long_epoch_is_saved_half_way_and_ends_in_the_same_bytes(run, tmp_path, monkeypatch):

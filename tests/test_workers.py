@@ -9,6 +9,7 @@ import pytest
 
 from towernet.data import decode, workers
 from towernet.data.workers import Died, run
+from towernet.errors import EnvironmentFault
 
 FUNCTIONS = """
 import os, resource, signal, sys, time
@@ -175,3 +176,11 @@ def test_a_decoding_process_imports_no_torch_and_no_pandas(functions, tmp_path, 
     assert {"numpy", "PIL", "towernet"} <= roots
     assert not roots & {"torch", "torchvision", "pandas", "scipy", "pyarrow", "pytest", "pydantic"}
     assert capfd.readouterr().out == ""
+
+
+def test_a_process_that_hangs_while_it_starts_is_not_waited_for(functions, tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text("import time; time.sleep(60)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("towernet.data.workers.START_LIMIT_S", 1.0)
+    with pytest.raises(EnvironmentFault, match="a decoding process could not start"):
+        list(run(functions.square, [1, 2], workers=1))

@@ -142,10 +142,14 @@ def copy(source: Path, target: Path, wanted_sha256: str) -> None:
         DataError: what is read does not have this hash.
     """
     digest = hashlib.sha256()
-    with source.open("rb") as reader, atomic(target) as stream:
-        while chunk := reader.read(1 << 20):
-            digest.update(chunk)
-            stream.write(chunk)
+    with atomic(target) as stream:
+        try:
+            with source.open("rb") as reader:
+                while chunk := reader.read(1 << 20):
+                    digest.update(chunk)
+                    stream.write(chunk)
+        except FileNotFoundError:
+            pass
         if digest.hexdigest() != wanted_sha256:
             raise DataError(f"{source} was damaged after it was written; say the command again")
 
@@ -186,10 +190,10 @@ def require_format(path: Path, record: dict[str, Any]) -> None:
     Raises:
         DataError: naming its version.
     """
-    if (found := record.get("format", FORMAT)) != FORMAT:
+    if (found := record.get("format")) != FORMAT:
         made_by = record.get("versions", {}).get("towernet", "another version")
         raise DataError(
-            f"{path} was made by towernet {made_by} in format {found} and this one reads"
+            f"{path} was made by towernet {made_by} in format {found or 0} and this one reads"
             f" {FORMAT}; install that version to go on, or choose another --out"
         )
 
@@ -277,7 +281,9 @@ def lock(path: Path, *, holder: str, wait: bool = False) -> Iterator[None]:
             os.write(stream.fileno(), words.encode())
         except OSError as error:
             raise refused(path, error) from error
-        threading.Thread(target=beat, daemon=True, name="heartbeat").start()
+        # Without a thread to spare it is held all the same: only another machine would not see it.
+        with contextlib.suppress(RuntimeError):
+            threading.Thread(target=beat, daemon=True, name="heartbeat").start()
         try:
             yield
         finally:
@@ -302,9 +308,10 @@ def _locked(path: Path, holder: str, wait: bool) -> IO[str]:
             fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.exists() and os.path.samestat(path.stat(), os.fstat(stream.fileno())):
                 stream.seek(0)
-                if _lives_elsewhere(path, stream.read()):
+                if not _lives_elsewhere(path, stream.read()):
+                    return stream
+                if not wait:
                     raise BlockingIOError
-                return stream
         except BlockingIOError:
             with stream:
                 stream.seek(0)

@@ -15,11 +15,19 @@ from torch import nn
 from towernet import files
 from towernet.data.contract import Contract
 from towernet.data.decode import decode, fit
+from towernet.data.examine import Asked, prepared
+from towernet.data.workers import Died, run
 from towernet.engine.checkpoint import read_weights, require_weights
 from towernet.engine.device import Policy
 from towernet.engine.evaluate import predict_logits
 from towernet.errors import DataError
 from towernet.models.catalogue import build
+
+NUM_DECODERS = 2
+WEIGHT_SUFFIXES = (
+    ".pt", ".pth", ".safetensors", ".pdparams", ".onnx", ".pkl", ".joblib", ".npy", ".npz", ".h5",
+    ".hdf5", ".keras", ".ckpt", ".tflite", ".pb", ".gguf",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,10 +69,12 @@ def load_run(folder: Path, policy: Policy | None = None) -> Predictor:
         DataError: the folder holds no finished run, or a damaged one.
     """
     if folder.is_file():
-        raise DataError(
-            f"{folder} is a file; make a run of it with: towernet import-weights {folder}"
-            " --model NAME --classes classes.txt --out FOLDER"
-        )
+        if folder.suffix.lower() in WEIGHT_SUFFIXES:
+            raise DataError(
+                f"{folder} is a file; make a run of it with: towernet import-weights {folder}"
+                " --model NAME --classes classes.txt --out FOLDER"
+            )
+        raise DataError(f"{folder} is a file; give the folder of a run first, then the images")
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give the folder of a run or of a comparison")
     if not (folder / "run.json").exists() and (folder / "results.json").exists():
@@ -77,6 +87,7 @@ def load_run(folder: Path, policy: Policy | None = None) -> Predictor:
     elif (folder / "protocol.toml").exists():
         raise DataError(f"the comparison in {folder} is not finished; say its command again")
     record: dict[str, Any] = files.read_json(folder / "run.json")
+    files.require_format(folder / "run.json", record)
     try:
         contract = Contract.from_json(record["contract"])
         name = record["config"]["model"]
@@ -101,26 +112,35 @@ def load_run(folder: Path, policy: Policy | None = None) -> Predictor:
 def predict_files(
     predictor: Predictor, paths: Sequence[Path]
 ) -> list[npt.NDArray[np.float64] | DataError]:
-    """Return the class probabilities of each picture, or why there are none."""
-    answers: list[npt.NDArray[np.float64] | DataError] = []
-    for path in paths:
-        if path.is_dir():
-            answers.append(DataError(f"{path} is a folder; give the images in it: {path}/*"))
-            continue
-        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-            answers.append(DataError(f"{path} is not a plain file; give an image file"))
-            continue
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            answers.append(
-                DataError(f"{path} cannot be read: {error.strerror}; give an image file")
-            )
-            continue
-        try:
-            pixels = predictor.pixels(content)
-        except DataError as error:
-            answers.append(DataError(f"{path} cannot be used: {error}"))
-            continue
-        answers.append(predictor.probabilities(pixels[None])[0])
+    """Return the class probabilities of each picture, or why there are none.
+
+    Decoding happens in processes that may crash or hang over a file and take no other along.
+    """
+    contract = predictor.contract
+    answers: list[npt.NDArray[np.float64] | DataError] = [
+        problem if (problem := _no_file(path)) else DataError(f"{path} was not looked at")
+        for path in paths
+    ]
+    good = [i for i, path in enumerate(paths) if _no_file(path) is None]
+    asked = [Asked(paths[i], contract.size_px, contract.resize, contract.background) for i in good]
+    for position, answer in run(prepared, asked, workers=min(NUM_DECODERS, max(1, len(good)))):
+        path = paths[good[position]]
+        if isinstance(answer, bytes):
+            pixels = np.frombuffer(answer, np.uint8).reshape(1, contract.size_px, -1, 3)
+            answers[good[position]] = predictor.probabilities(pixels)[0]
+        else:
+            detail = answer.detail if isinstance(answer, Died) else answer
+            answers[good[position]] = DataError(f"{path} cannot be used: {detail}")
     return answers
+
+
+def _no_file(path: Path) -> DataError | None:
+    if path.is_dir():
+        return DataError(f"{path} is a folder; give the images in it: {path}/*")
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        return DataError(f"{path} is not a plain file; give an image file")
+    try:
+        with path.open("rb"):
+            return None
+    except OSError as error:
+        return DataError(f"{path} cannot be read: {error.strerror}; give an image file")

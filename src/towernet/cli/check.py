@@ -72,8 +72,8 @@ def check(
     )
     if not json:
         typer.echo(source.reading)
-    table = data_check.check(source, workers=num_workers, progress=screen.count)
     folder = options.out_folder(out, data, "check", source.name)
+    table = data_check.check(source, workers=num_workers, progress=screen.count)
     written = [folder / "samples.parquet"]
     write_table(written[0], table)
     if (table.status == USED).any():

@@ -44,6 +44,7 @@ def compare(
 
     Saying the same command again goes on where it was stopped.
     """
+    from towernet import files
     from towernet.cli.console import Screen, the_command
     from towernet.cli.tables import ranking
     from towernet.compare.protocol import Request
@@ -63,33 +64,33 @@ def compare(
     require_device(device)
     screen = Screen()
     limits = options.archive_limits(max_archive_gb, max_archive_entries)
-    source = open_source(
-        data, layout=layout, skip_empty=skip_empty, limits=limits, progress=screen.count
-    )
-    screen.say(source.reading)
-    resolved = options.resolve_recipe(
-        recipe,
-        source,
-        epochs=epochs,
-        minutes=minutes,
-        size=size,
-        batch_size=batch_size,
-        no_flip=no_flip,
-    )
-    request = make(
-        Request,
-        {
-            "models": names,
-            "runs": runs,
-            "recipe_name": recipe,
-            "recipe": resolved.model_dump(),
-            "seed": seed,
-            "images_per_class": images_per_class,
-        },
-        where="the command line",
-    )
-    folder = options.out_folder(out, data, "compare", source.name)
     with StopSwitch() as stop:
+        source = open_source(
+            data, layout=layout, skip_empty=skip_empty, limits=limits, progress=screen.count
+        )
+        screen.say(source.reading)
+        resolved = options.resolve_recipe(
+            recipe,
+            source,
+            epochs=epochs,
+            minutes=minutes,
+            size=size,
+            batch_size=batch_size,
+            no_flip=no_flip,
+        )
+        request = make(
+            Request,
+            {
+                "models": names,
+                "runs": runs,
+                "recipe_name": recipe,
+                "recipe": resolved.model_dump(),
+                "seed": seed,
+                "images_per_class": images_per_class,
+            },
+            where="the command line",
+        )
+        folder = options.out_folder(out, data, "compare", source.name)
         conclusion = run_comparison(
             request,
             source,
@@ -102,6 +103,7 @@ def compare(
             watcher=screen,
             stop=stop,
         )
-    report = write_report(folder, picture=pictures(source))
+        with files.lock(folder / "lock", holder=str(folder)):
+            report = write_report(folder, picture=pictures(source))
     ranking(conclusion, folder, report)
     options.require_success(conclusion)

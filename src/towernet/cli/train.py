@@ -46,9 +46,10 @@ def train(
     Example: towernet train photos/ --model resnet50 --minutes 10
     """
     given = dict(locals())
+    from towernet import files
     from towernet.cli.console import Screen, the_command
     from towernet.cli.tables import ranking
-    from towernet.compare.single import begin_run, resume_run
+    from towernet.compare.single import begin_run, finished_run, resume_run
     from towernet.config import Accept, RunConfig, make
     from towernet.data.source import open_source
     from towernet.engine.stop import StopSwitch
@@ -64,6 +65,10 @@ def train(
         if resume is not None:
             options.require_defaults(train, given, but=options.OF_RESUMING)
             folder = resume
+            if (done := finished_run(folder)) and (folder / "report.html").exists():
+                screen.say(f"{folder} is finished; its results are as they were")
+                ranking(done, folder, folder / "report.html")
+                return
             conclusion, source = resume_run(
                 folder,
                 data,
@@ -122,6 +127,8 @@ def train(
                 watcher=screen,
                 stop=stop,
             )
-    report = write_report(folder, picture=pictures(source))
+        # Under the lock again: what is written here is the folder's too.
+        with files.lock(folder / "lock", holder=str(folder)):
+            report = write_report(folder, picture=pictures(source))
     ranking(conclusion, folder, report)
     options.require_success(conclusion)

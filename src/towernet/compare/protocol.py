@@ -117,8 +117,11 @@ def go_on(
     policy = protocol.policy
     threads = threads or policy.threads
     device = policy.device if device == "auto" else device
-    if accept.changes and (threads, device) != (policy.threads, policy.device):
-        policy = choose_policy(device, threads)
+    if accept.changes:
+        # The number format stays as it was chosen, as long as the device is the same.
+        policy = replace(policy, threads=threads)
+        if device != policy.device:
+            policy = choose_policy(device, threads)
     policy.apply()  # a device that is gone is said first
     now = replace(protocol, policy=policy, versions=bits_depend_on(policy))
     accepted = refuse_changes(

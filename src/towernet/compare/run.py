@@ -6,7 +6,6 @@ Every step leaves its outcome on disk, so saying the same command again goes on 
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -32,7 +31,7 @@ from towernet.data.table import write_table
 from towernet.engine.checkpoint import drop_state
 from towernet.engine.device import bits_depend_on, choose_policy
 from towernet.engine.memory import is_out_of_memory, out_of_memory_words
-from towernet.engine.runlog import Watcher
+from towernet.engine.runlog import Watcher, log_failure
 from towernet.engine.stop import StopSwitch
 from towernet.engine.train import Plan, train
 from towernet.errors import (
@@ -74,6 +73,11 @@ def compare(
             raise ConfigError(
                 f"{folder} is not empty and holds no comparison; choose another --out"
             )
+        if protocol is None and accept != AS_BEGUN:
+            raise ConfigError(
+                f"{folder} holds nothing to go on with; leave out --accept-data-change and"
+                " --accept-changes"
+            )
         files.sweep(folder)
         accepted: list[str] = []
         if protocol is not None:
@@ -106,8 +110,9 @@ def compare(
             protocol = _decide(request, dataset_of(0), folder, device, threads, watcher)
         elif (changed or accepted) and not (folder / "results.json").exists():
             protocol = replace(protocol, fingerprint=fingerprint(dataset_of(0).table))
-            note_accepted(folder, [changed, *accepted], dataset_of(0), watcher)
+            # First: a kill in between is then met by the same words said again.
             protocol.write(folder / "protocol.toml")
+            note_accepted(folder, [changed, *accepted], dataset_of(0), watcher)
         elif not changed and protocol.fingerprint != fingerprint(dataset_of(0).table):
             raise DataError(
                 f"the images are not those {folder} was begun with; put them back, or choose"
@@ -277,17 +282,18 @@ class Comparison:
             repetition=repetition,
             images_per_class=request.images_per_class,
         )
-        return train(
-            config,
-            self.dataset_of(repetition),
-            folder,
-            Plan(num_steps, rate, self.protocol.policy),
-            watcher=self.watcher,
-            stop=self.stop,
-            origin=self.origin,
-            accept=self.accept,
-            resumable=resumable,
-        )
+        with files.lock(folder / "lock", holder=str(folder)):
+            return train(
+                config,
+                self.dataset_of(repetition),
+                folder,
+                Plan(num_steps, rate, self.protocol.policy),
+                watcher=self.watcher,
+                stop=self.stop,
+                origin=self.origin,
+                accept=self.accept,
+                resumable=resumable,
+            )
 
     def _attempt(self, action: Callable[[], Any]) -> str | None:
         """Do it; a network's own failure becomes a reason, and the comparison goes on."""
@@ -308,10 +314,7 @@ class Comparison:
             if is_out_of_memory(error):
                 return out_of_memory_words(self.protocol.request.recipe.train.batch_size)
             # Whatever a network raises costs that network alone; the log keeps the rest.
-            log = self.folder / "failures.log"
-            before = log.read_text(encoding="utf-8") if log.exists() else ""
-            files.write_text(log, before + traceback.format_exc())
-            return f"it raised {in_one_line(error)}; {log.name} has the details"
+            return log_failure(self.folder, error)
         return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 from pydantic import ValidationError
@@ -18,13 +18,21 @@ from towernet.data.archive import Limits
 from towernet.data.changes import reconcile
 from towernet.data.prepare import Dataset, fingerprint, prepare, sample_table
 from towernet.data.source import Source, open_source
+from towernet.engine.checkpoint import require_weights
 from towernet.engine.device import choose_policy
 from towernet.engine.measure import measure
 from towernet.engine.memory import is_out_of_memory, out_of_memory_words
-from towernet.engine.runlog import Watcher
+from towernet.engine.runlog import Watcher, log_failure
 from towernet.engine.stop import StopSwitch
 from towernet.engine.train import Plan, train
-from towernet.errors import ConfigError, DataError, Interrupted, TrainingError, in_one_line
+from towernet.errors import (
+    ConfigError,
+    DataError,
+    Interrupted,
+    TowernetError,
+    TrainingError,
+    in_one_line,
+)
 from towernet.models.catalogue import check_size
 
 
@@ -48,31 +56,27 @@ def begin_run(
         Interrupted: the user asked to stop; `resume_run` goes on.
     """
     check_size(config.model, config.recipe.data.size_px)
-    if (folder / "run.json").exists():
-        with files.lock(folder / "lock", holder=str(folder)):
+    with files.lock(folder / "lock", holder=str(folder)):
+        if (folder / "run.json").exists():
             raise ConfigError(
                 f"{folder} already holds a run; go on with it by --resume {folder},"
                 " or choose another --out"
             )
-    with files.lock(folder / "lock", holder=str(folder)):
         if not files.is_empty(folder):
             raise ConfigError(f"{folder} is not empty; choose another --out")
         files.sweep(folder)
         preflight(folder, _request(config), source, workers, watcher)
-    table = _sample_table(config, source, workers, watcher)
-    dataset = _dataset(config, table, source, workers, watcher)
-    policy = choose_policy(device, threads)
-    watcher.say(f"self-test: {policy.reason}; using {policy.words()}")
-    cost = measure(config, dataset, policy)
-    steps = budget(config.recipe, cost, dataset)
-    watcher.say(
-        f"{config.model}: {steps} steps, about"
-        f" {in_time(steps * cost.seconds_per_step(dataset, config.recipe.train.batch_size))}"
-    )
-    plan = Plan(steps, config.recipe.train.learning_rate, policy)
-    return _train_and_conclude(
-        config, plan, dataset, source, folder, origin | {"cost": asdict(cost)}, watcher, stop
-    )
+        table = _sample_table(config, source, workers, watcher)
+        dataset = _dataset(config, table, source, workers, watcher)
+        policy = choose_policy(device, threads)
+        watcher.say(f"self-test: {policy.reason}; using {policy.words()}")
+        cost = measure(config, dataset, policy)
+        steps = budget(config.recipe, cost, dataset)
+        seconds = steps * cost.seconds_per_step(dataset, config.recipe.train.batch_size)
+        watcher.say(f"{config.model}: {steps} steps, about {in_time(seconds)}")
+        plan = Plan(steps, config.recipe.train.learning_rate, policy)
+        origin = origin | {"cost": asdict(cost)}
+        return _train_and_conclude(config, plan, dataset, source, folder, origin, watcher, stop)
 
 
 def resume_run(
@@ -103,42 +107,59 @@ def resume_run(
     Raises:
         DataError: the folder holds no run, or the images are others.
     """
-    record = files.read_json(folder / "run.json")
-    files.require_format(folder / "run.json", record)
-    try:
-        config = RunConfig.model_validate(record["config"])
-        plan = Plan.from_json(record["plan"])
-        origin = record["origin"]
-        source = open_source(
-            data or origin["data"],
-            layout=origin["layout"],
-            skip_empty=origin["skip_empty"],
-            limits=limits,
-            progress=watcher.count,
-        )
-    except (KeyError, TypeError, ValidationError) as error:
-        raise DataError(
-            f"{folder / 'run.json'} is not of a run begun by `towernet train`"
-            f" ({in_one_line(error)}); a comparison goes on by its own command"
-        ) from error
-    watcher.say(source.reading)
-    table = _sample_table(config, source, workers, watcher)
-    if (folder / "results.json").exists():
-        dataset = _dataset(config, table, source, workers, watcher)
-    else:
+    files.read_json(folder / "run.json")  # no lock is made where no run is
+    with files.lock(folder / "lock", holder=str(folder)):
+        record = files.read_json(folder / "run.json")
+        files.require_format(folder / "run.json", record)
+        try:
+            config = RunConfig.model_validate(record["config"])
+            plan = Plan.from_json(record["plan"])
+            origin, versions = record["origin"], record["versions"]
+            source = open_source(
+                data or origin["data"],
+                layout=origin["layout"],
+                skip_empty=origin["skip_empty"],
+                limits=limits,
+                progress=watcher.count,
+            )
+        except (KeyError, TypeError, ValidationError) as error:
+            raise DataError(
+                f"{folder / 'run.json'} is not of a run begun by `towernet train`"
+                f" ({in_one_line(error)}); a comparison goes on by its own command"
+            ) from error
+        watcher.say(source.reading)
+        files.sweep(folder)
+        preflight(folder, _request(config), source, workers, watcher)
+        table = _sample_table(config, source, workers, watcher)
         table, changed = reconcile(folder, source.name, table, accept=accept.data)
         dataset = _dataset(config, table, source, workers, watcher)
-        before = _protocol(config, plan, dataset, origin, record["versions"])
+        before = _protocol(config, plan, dataset, origin, versions)
         protocol, accepted = go_on(
             before, folder, before.request, device=device, threads=threads, accept=accept
         )
         plan = replace(plan, policy=protocol.policy)
         if changed or accepted:
             note_accepted(folder, [changed, *accepted], dataset, watcher)
-    conclusion = _train_and_conclude(
-        config, plan, dataset, source, folder, origin, watcher, stop, accept
-    )
+        conclusion = _train_and_conclude(
+            config, plan, dataset, source, folder, origin, watcher, stop, accept
+        )
     return conclusion, source
+
+
+def finished_run(folder: Path) -> dict[str, Any] | None:
+    """Return the results of a run that has them, whatever became of its images; tidy up behind it.
+
+    Raises:
+        DataError: its weights are gone or were changed, or a file is damaged.
+    """
+    if not (folder / "results.json").exists():
+        return None
+    with files.lock(folder / "lock", holder=str(folder)):
+        files.sweep(folder)
+        record = files.read_json(folder / "run.json")
+        files.require_format(folder / "run.json", record)
+        require_weights(folder, record)
+        return cast(dict[str, Any], files.read_json(folder / "results.json"))
 
 
 def _sample_table(
@@ -188,7 +209,9 @@ def _train_and_conclude(
         if is_out_of_memory(error):
             words = out_of_memory_words(config.recipe.train.batch_size)
             raise TrainingError(f"{config.model}: {words}") from error
-        raise
+        if isinstance(error, OSError | TowernetError):
+            raise
+        raise TrainingError(f"{config.model}: {log_failure(folder, error)}") from error
     return finish(
         [Outcome(config.model, plan.learning_rate, folders=[folder])],
         folder,

@@ -78,7 +78,8 @@ def remarks(results: dict[str, Any]) -> list[str]:
             " holds no test images out."
         )
     said += [
-        f"Something changed on the way and was accepted: {words}." for words in results["accepted"]
+        f"Something changed on the way and was accepted: {words}."
+        for words in results.get("accepted", [])
     ]
     ranked = [network for network in results["networks"] if network["status"] == "ranked"]
     said += [

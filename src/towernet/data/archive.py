@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import os
 import re
 import shutil
 from collections import Counter
@@ -128,6 +129,7 @@ def make_folder(folder: Path, fill: Callable[[Path], None]) -> None:
                 shutil.rmtree(leftover)
         part.mkdir(parents=True)
         fill(part)
+        os.sync()  # once for all members: what the name promises is on the disk before the name
         part.rename(folder)
     except OSError as error:
         if isinstance(error, EnvironmentFault | DataError):
@@ -210,10 +212,11 @@ def _fill(
 ) -> None:
     members, bad_members = [], []
     again = ((entry, content) for entry, content in listing if entry.kind == FILE)
-    for done, (entry, (read, content)) in enumerate(zip(entries, again, strict=True)):
+    for done, entry in enumerate(entries):
         if progress is not None and done % 100 == 0:
             progress("unpacking", done, len(entries))
-        if read.total_bytes != entry.total_bytes:
+        read, content = next(again, (None, iter(())))
+        if read is None or read.total_bytes != entry.total_bytes:
             raise _changed(path)
         content_id, problem = ("", entry.problem) if entry.problem else _store(entry, content, part)
         if problem is None:

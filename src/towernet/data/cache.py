@@ -152,6 +152,11 @@ def _build(
                 raise DataError(f"{shown(paths[position])}: {row.detail}; then run it again")
             if row is None:
                 raise _changed(paths[position])
+            if isinstance(row, str):
+                raise EnvironmentFault(
+                    f"{shown(paths[position])} cannot be read ({row}); check its disk, then say the"
+                    " same command again"
+                )
             stream.seek(_HEADER_BYTES + position * row_bytes)
             stream.write(row)
             checksums[position] = zlib.crc32(row)

@@ -27,10 +27,15 @@ from towernet.data.table import (
 from towernet.errors import DataError
 
 GONE, ADDED_LATER = "GONE", "ADDED_LATER"
+_WORDS = {
+    "broken": "no longer usable",
+    "moved": "moved to another class",
+    "disputed": "now in two classes",
+}
 
 
 class Changes(NamedTuple):
-    """Paths, each in one list; the names are words of the message.
+    """Paths, each in one list.
 
     Args:
         removed: Not there any more.
@@ -38,6 +43,7 @@ class Changes(NamedTuple):
         changed: Other bytes under the same name.
         broken: The same, and no longer usable.
         moved: Now in another class.
+        disputed: Now in another class too.
     """
 
     removed: list[str]
@@ -45,11 +51,12 @@ class Changes(NamedTuple):
     changed: list[str]
     broken: list[str]
     moved: list[str]
+    disputed: list[str]
 
     def words(self) -> str:
         """Say how many of each there are, with the first one's name."""
         return ", ".join(
-            f"{counted(len(paths), 'image')} {kind} ({shown(paths[0])}"
+            f"{counted(len(paths), 'image')} {_WORDS.get(kind, kind)} ({shown(paths[0])}"
             f"{', …' if len(paths) > 1 else ''})"
             for kind, paths in self._asdict().items()
             if paths
@@ -70,7 +77,7 @@ def changes(before: pd.DataFrame, now: pd.DataFrame) -> Changes:
         for content_id, class_name, status in found.values()
         if status != QUARANTINED
     }
-    differs = Changes([], [], [], [], [])
+    differs = Changes([], [], [], [], [], [])
     arrived = set()
     used = before[before.status == USED]
     for path, content_id, class_name in zip(
@@ -79,7 +86,9 @@ def changes(before: pd.DataFrame, now: pd.DataFrame) -> Changes:
         content_now, class_now, status = found.get(path, ("", "", IGNORED))
         if content_now == content_id and class_now == class_name and status != QUARANTINED:
             continue
-        if found_in.get(content_id, class_name) != class_name:
+        if content_now == content_id and status == QUARANTINED:
+            differs.disputed.append(path)
+        elif found_in.get(content_id, class_name) != class_name:
             differs.moved.append(path)
             arrived.add(content_id)
         elif status == QUARANTINED:
@@ -88,14 +97,15 @@ def changes(before: pd.DataFrame, now: pd.DataFrame) -> Changes:
             differs.changed.append(path)
         else:
             differs.removed.append(path)
-    changed = set(differs.changed)
+    # What has taken the place of a picture that is gone was accepted with it.
+    replaced = {*differs.changed, *before.path[before.reason == GONE]}
     differs.added.extend(
         path
         for path, (content_id, _, status) in found.items()
         if status == USED
         and (path, content_id) not in known
         and content_id not in arrived
-        and path not in changed
+        and path not in replaced
     )
     return differs
 
@@ -116,11 +126,16 @@ def reconcile(
     """
     path = folder / "samples.parquet"
     if not path.exists():
+        if any((folder / name).exists() for name in ("last", "runs", "trials")):
+            raise DataError(
+                f"{path} is missing, and it says which images were for what; restore it, or choose"
+                " another --out"
+            )
         return now, ""
     before = read_table(path)
     found = changes(before, now)
     if not any(found):
-        return (before if (before.reason == GONE).any() else now), ""
+        return (before if before.reason.isin((GONE, ADDED_LATER)).any() else now), ""
     words = f"{source_name} is not what {folder} was begun with: {found.words()}"
     before_classes, classes = ({*table.class_name[table.status == USED]} for table in (before, now))
     if gone := sorted(before_classes - classes, key=path_bytes):
@@ -140,14 +155,15 @@ def reconcile(
 
 def _left(before: pd.DataFrame, now: pd.DataFrame, found: Changes) -> pd.DataFrame:
     """Return the first day's table with what is gone quarantined and what is new ignored."""
-    gone = {*found.removed, *found.changed, *found.broken, *found.moved}
-    rows = before.to_dict("records")
+    came = set(found.added)  # also what was there before and could not be used then
+    gone = set().union(*found) - came
+    rows = [row for row in before.to_dict("records") if row["path"] not in came]
     for row in rows:
         row["split"] = ""
         if row["status"] == USED and row["path"] in gone:
             row["status"], row["reason"] = QUARANTINED, GONE
             row["detail"] = "used until it was taken away, moved or changed; that was accepted"
-    added = set(found.added) - {row["path"] for row in rows}
+    added = set(now.path[now.status == USED]) - {row["path"] for row in rows}
     for row in now[now.path.isin(added)].to_dict("records"):
         row["status"], row["reason"], row["split"] = IGNORED, ADDED_LATER, ""
         row["detail"] = "came after the splits were drawn"

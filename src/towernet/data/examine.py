@@ -84,16 +84,44 @@ class Wanted(NamedTuple):
     background: RGB
 
 
-def fitted(wanted: Wanted, max_bytes: int = MAX_BYTES) -> bytes | None:
-    """Return a row's size × size × 3 bytes, or None for a file that is not what was checked.
+class Asked(NamedTuple):
+    """A picture that nobody checked before, and how it is fitted."""
+
+    file: Path
+    size_px: int
+    resize: str
+    background: RGB
+
+
+def prepared(asked: Asked, max_bytes: int = MAX_BYTES) -> bytes | str:
+    """Return a picture's size × size × 3 bytes, or in words why it cannot be used.
+
+    Raises:
+        MemoryError: it takes more than `max_bytes`.
+    """
+    try:
+        pixels = _decode(_read(asked.file, max_bytes), max_bytes, asked.background).pixels
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    except BadImage as bad:
+        return bad.detail
+    return fit(pixels, asked.size_px, asked.resize, asked.background).tobytes()
+
+
+def fitted(wanted: Wanted, max_bytes: int = MAX_BYTES) -> bytes | str | None:
+    """Return a row's size × size × 3 bytes.
+
+    None for a file that is not what was checked; words for a disk that does not give it.
 
     Raises:
         MemoryError: it takes more than `max_bytes`.
     """
     try:
         content = _read(wanted.file, max_bytes)
-    except OSError:
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        return str(error.strerror)
     if hashlib.sha256(content).hexdigest() != wanted.content_id:
         return None
     pixels = _decode(content, max_bytes, wanted.background).pixels

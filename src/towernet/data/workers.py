@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 from towernet.errors import EnvironmentFault
 
 TIME_LIMIT_S = 20.0
+START_LIMIT_S = 60.0
 MEMORY_LIMIT = 1 << 30
 """Bytes of address space of one process, far above what items are told they may take."""
 SHARED_BYTES, ALONE_BYTES = 150_000_000, 320_000_000
@@ -56,7 +57,8 @@ class _Worker:
     connection: Connection[Any, Any]
     ready: bool = False
     todo: deque[int] = field(default_factory=deque)  # the first one is at hand
-    began: float = 0.0  # when the one at hand was begun, monotonic seconds
+    # When the one at hand was begun, or the process; monotonic seconds.
+    began: float = field(default_factory=time.monotonic)
 
 
 def run(
@@ -171,16 +173,15 @@ def _give(worker: _Worker, chunk: Sequence[int], items: Sequence[Any]) -> None:
 
 def _first_with_news(pool: list[_Worker], time_limit_s: float) -> list[_Worker]:
     """Wait until a process answers, dies or is too slow; return those."""
+    limit_s = {True: time_limit_s, False: START_LIMIT_S}
+    busy = [worker for worker in pool if worker.todo or not worker.ready]
+    deadlines = [worker.began + limit_s[worker.ready] for worker in busy]
+    first = min(deadlines, default=time.monotonic() + time_limit_s)
+    connections = [worker.connection for worker in pool]
+    speaking = wait(connections, timeout=max(0.0, first - time.monotonic()))
     now = time.monotonic()
-    deadlines = [worker.began + time_limit_s - now for worker in pool if worker.todo]
-    by_connection = {worker.connection: worker for worker in pool}
-    speaking = wait(list(by_connection), timeout=max(0.0, min(deadlines, default=time_limit_s)))
-    now = time.monotonic()
-    return [
-        worker
-        for worker in pool
-        if worker.connection in speaking or (worker.todo and now - worker.began > time_limit_s)
-    ]
+    late = [worker for worker in busy if now > worker.began + limit_s[worker.ready]]
+    return [worker for worker in pool if worker.connection in speaking or worker in late]
 
 
 def _hear(worker: _Worker, time_limit_s: float) -> Any:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import shutil
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
 from towernet import files
+from towernet.errors import in_one_line
 
 
 class Watcher:
@@ -111,3 +113,11 @@ class Board:
                 RecordWriter(stream).write(event.SerializeToString())
         except OSError as error:
             raise files.refused(self.path, error) from error
+
+
+def log_failure(folder: Path, error: Exception) -> str:
+    """Keep the traceback of a network that raised, away from the user's eyes; say so."""
+    log = folder / "failures.log"
+    before = log.read_text(encoding="utf-8") if log.exists() else ""
+    files.write_text(log, before + "".join(traceback.format_exception(error)))
+    return f"it raised {in_one_line(error)}; {log} has the details"

@@ -93,6 +93,8 @@ def train(
 ) -> dict[str, Any]:
     """Train one network, or go on where it was stopped; a finished run is left as it is.
 
+    The caller holds the folder's lock, since it also writes into it before and after.
+
     Args:
         config: What the run is.
         dataset: Its images; the test split is not touched.
@@ -111,38 +113,34 @@ def train(
     Raises:
         TrainingError: the loss is not a number.
         Interrupted: the user asked to stop; the state is on disk.
-        ConfigError: another process writes into the folder.
     """
-    with files.lock(folder / "lock", holder=str(folder)):
-        files.sweep(folder)
-        record = open_run(config, dataset, folder, plan, origin, accept)
-        if record["status"] == "finished":
-            if resumable:
-                checkpoint.require_weights(folder, record)
-            checkpoint.drop_state(folder / "last")  # a kill may have left it
-            return record
-        # Accepted changes of the data do not change what a picture becomes for the network.
-        dataset = replace(dataset, contract=Contract.from_json(record["contract"]))
-        if not (folder / "samples.parquet").exists():
-            write_table(folder / "samples.parquet", dataset.table)
-        plan.policy.apply()
-        reset_peak_memory()
-        try:
-            if prefetch_depth is None:
-                prefetch_depth = PREFETCH_DEPTH[plan.policy.device]
-            with stop.patiently():
-                state = _loop(
-                    config, dataset, folder, plan, watcher, stop, resumable, prefetch_depth
-                )
-        finally:
-            watcher.end()
-        record = record | {"status": "finished", "summary": _summary(state, dataset, config)}
-        for name, sha256 in state.best.items():
-            files.copy(folder / "last" / name, folder / "best.safetensors", sha256)
-            record["weights_sha256"] = sha256
-        files.write_json(folder / "run.json", record)
-        checkpoint.drop_state(folder / "last")
+    files.sweep(folder)
+    record = open_run(config, dataset, folder, plan, origin, accept)
+    if record["status"] == "finished":
+        if resumable:
+            checkpoint.require_weights(folder, record)
+        checkpoint.drop_state(folder / "last")  # a kill may have left it
         return record
+    # Accepted changes of the data do not change what a picture becomes for the network.
+    dataset = replace(dataset, contract=Contract.from_json(record["contract"]))
+    if accept.data or not (folder / "samples.parquet").exists():
+        write_table(folder / "samples.parquet", dataset.table)
+    plan.policy.apply()
+    reset_peak_memory()
+    try:
+        if prefetch_depth is None:
+            prefetch_depth = PREFETCH_DEPTH[plan.policy.device]
+        with stop.patiently():
+            state = _loop(config, dataset, folder, plan, watcher, stop, resumable, prefetch_depth)
+    finally:
+        watcher.end()
+    record = record | {"status": "finished", "summary": _summary(state, dataset, config)}
+    for name, sha256 in state.best.items():
+        files.copy(folder / "last" / name, folder / "best.safetensors", sha256)
+        record["weights_sha256"] = sha256
+    files.write_json(folder / "run.json", record)
+    checkpoint.drop_state(folder / "last")
+    return record
 
 
 def _summary(state: State, dataset: Dataset, config: RunConfig) -> dict[str, Any]:
@@ -195,7 +193,8 @@ def open_run(
     files.require_format(path, record)
     if record.get("status") == "finished":
         # Nothing is computed any more: what it was made from and by plays no part.
-        wanted |= {key: record.get(key) for key in ("data", "versions")}
+        wanted |= {key: record.get(key) for key in ("data", "versions", "contract")}
+        wanted["plan"] |= {"policy": record.get("plan", {}).get("policy")}
     accepted = []
     if record.get("data") != wanted["data"]:
         if not accept.data:
@@ -214,7 +213,10 @@ def open_run(
             f"{path} is damaged ({in_one_line(error)}); restore it, or choose another --out"
         ) from error
     if accepted:
-        record |= wanted | {"accepted": [*record.get("accepted", []), *accepted]}
+        record |= wanted | {
+            "accepted": [*record.get("accepted", []), *accepted],
+            "hardware": hardware(plan.policy),
+        }
         files.write_json(path, record)
     return record
 
@@ -292,6 +294,8 @@ def _loop(
         return loss
 
     def complete() -> str:
+        if not resumable:
+            return f"the trial in {folder} begins anew"
         return f"{folder} is complete up to step {state.step} of {plan.num_steps}"
 
     def save(seconds: float) -> None:
