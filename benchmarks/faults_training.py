@@ -446,7 +446,7 @@ def measure_machine(made: Bench) -> dict[str, Any]:
     small = made.root / "small-disk"
     small.mkdir()
     full: dict[str, Any] = {"seconds": None, "said": None}
-    if _mount("50m", small):
+    if _mount("8m", small):
         try:
             ended = made.run(words("train", made.photos, small / "run"), small)
             full = {"seconds": ended.seconds, "said": ended.stderr.splitlines()[-1]}

@@ -94,3 +94,14 @@ def towernet(capfd):
         return subprocess.CompletedProcess(words, exit_code, printed.out, printed.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def finished_run(photos, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "run"
+    done = run_towernet(
+        "train", photos, "--model", TINY_NETWORK, "--epochs", 1, "--size", 64,
+        "--batch-size", 8, "--out", folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder

@@ -213,14 +213,3 @@ def test_networks_named_twice_or_not_at_all(refused, photos):
 
 def test_a_name_too_long_for_the_disk(refused, photos, tmp_path):
     refused(["train", photos, "--out", tmp_path / ("a" * 300)], ENVIRONMENT, "File name too long")
-
-
-@pytest.fixture(scope="module")
-def finished_run(photos, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run") / "run"
-    done = run_towernet(
-        "train", photos, "--model", TINY_NETWORK, "--epochs", 1, "--size", 64,
-        "--batch-size", 8, "--out", folder,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return folder

@@ -9,10 +9,12 @@ import json
 import math
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -123,6 +125,19 @@ def test_a_closed_terminal_does_not_end_the_training(photos, tmp_path):
     assert (out / "report.html").exists()
 
 
+def test_a_terminal_closed_while_the_command_starts_does_not_end_it(photos, tmp_path):
+    words = ["train", photos, *WORDS, "--out", tmp_path / "run"]
+    with subprocess.Popen([sys.executable, "-m", "towernet", *map(str, words)]) as process:
+        status = Path(f"/proc/{process.pid}/status")
+        if not status.exists():
+            pytest.skip("the system does not tell which signals a process hears")
+        while not int(status.read_text().partition("SigIgn:")[2].split()[0], 16) & 1:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGHUP)
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
 def test_a_cluster_that_wants_its_machine_back_gets_a_checkpoint(
     photos, tmp_path, number, exit_code
@@ -190,3 +205,38 @@ def test_answers_that_are_not_numbers_never_win(lab, photos, tmp_path):
     assert "its answers are not numbers" in ended.stderr.splitlines()[-1]
     results = json.loads((out / "results.json").read_text())["results"]
     assert results["winner"] is None and results["networks"][0]["accuracy"] is None
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "{}", "", '{"format": 1}'])
+@pytest.mark.parametrize("name", ["run.json", "results.json", "ledger.jsonl"])
+def test_a_file_that_holds_something_else_is_named(
+    towernet, finished_run, tmp_path, photos, name, content
+):
+    out = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    (out / name).write_text(content)
+    if name == "ledger.jsonl":
+        (out / "results.json").unlink()
+    ended = towernet("train", photos, "--resume", out)
+    if ended.returncode:
+        assert ended.returncode == 3, ended.stderr
+        assert str(out / name) in ended.stderr.splitlines()[-1]
+    else:
+        assert name == "ledger.jsonl" and content in ("{}", "", '{"format": 1}')
+
+
+def test_a_lock_file_of_rubbish_locks_nobody_out(towernet, finished_run, tmp_path):
+    out = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    (out / "lock").write_bytes(bytes(range(128, 256)))
+    assert towernet("train", "--resume", out).returncode == 0
+
+
+def test_states_that_are_gone_are_told_of(lab, undisturbed, photos, tmp_path):
+    out = tmp_path / "run"
+    nth = operation(undisturbed, "rename", "metrics.jsonl") + 3
+    words = ["train", str(photos), *WORDS, "--out", str(out)]
+    assert lab.run(words, out, action="kill", nth=nth).exit_code == -signal.SIGKILL
+    shutil.rmtree(out / "last")
+    ended = lab.run(["train", "--resume", str(out)], out)
+    assert ended.exit_code == 0
+    assert f"no state is left in {out / 'last'}: run begins anew" in ended.stderr
+    assert exact(out) == undisturbed[0] or policy(out) != undisturbed[3]

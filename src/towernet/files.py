@@ -6,6 +6,7 @@ A reader therefore sees the old file or the new one, whole, whatever happens in 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -15,7 +16,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -70,14 +71,17 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 
 def refused(path: Path, error: OSError, num_bytes: int = 0) -> EnvironmentFault:
     """Say that the system refuses to write a file, how much was written and how much is free."""
+    if error.errno == errno.EISDIR:
+        return EnvironmentFault(f"{path} is a folder where a file belongs; take it away")
+    there = next(folder for folder in path.absolute().parents if folder.exists())
     try:
-        free = f"{shutil.disk_usage(path.parent).free:,} are free on its disk"
+        free = f"{shutil.disk_usage(there).free:,} are free on its disk"
     except OSError:
         free = "its disk does not answer"
+    room = "make room, or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
     return EnvironmentFault(
         f"{path} cannot be written: {error.strerror or error} ({num_bytes:,} bytes of it were"
-        f" written, {free}); make room, or write elsewhere"
-        " (--out; for the cache, TOWERNET_CACHE)"
+        f" written, {free}); {room}write elsewhere (--out; for the cache, TOWERNET_CACHE)"
     )
 
 
@@ -184,6 +188,18 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} cannot be read ({error}); restore it or start again") from error
 
 
+def read_record(path: Path, *keys: str) -> dict[str, Any]:
+    """Read a JSON object of ours that has these keys.
+
+    Raises:
+        DataError: the file is missing, is no JSON object, or lacks a key.
+    """
+    record = read_json(path)
+    if isinstance(record, dict) and all(key in record for key in keys):
+        return record
+    raise DataError(f"{path} is damaged; restore it, or begin anew with another --out")
+
+
 def require_format(path: Path, record: dict[str, Any]) -> None:
     """Refuse what a newer towernet wrote.
 
@@ -214,8 +230,11 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except ValueError as error:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError("a line is no object")
+        return rows
+    except (OSError, ValueError) as error:
         raise DataError(
             f"{path} is damaged ({error}); restore it, or begin anew with another --out"
         ) from error
@@ -252,7 +271,9 @@ def cache_limit_bytes() -> float:
 
 
 @contextlib.contextmanager
-def lock(path: Path, *, holder: str, wait: bool = False) -> Iterator[None]:
+def lock(
+    path: Path, *, holder: str, wait: bool = False, say: Callable[[str], None] | None = None
+) -> Iterator[None]:
     """Hold an exclusive lock on `path` while the block runs; a dead process holds nothing.
 
     The system's lock (flock) ends with its process. Where two machines share a disk and not its
@@ -262,6 +283,7 @@ def lock(path: Path, *, holder: str, wait: bool = False) -> Iterator[None]:
         path: The lock's file, made when missing and removed at the end; it names its holder.
         holder: What is locked, in the user's words, for the message.
         wait: Wait for the lock instead of refusing.
+        say: Told why it takes a while.
 
     Raises:
         ConfigError: another process holds it and `wait` is false.
@@ -274,7 +296,7 @@ def lock(path: Path, *, holder: str, wait: bool = False) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 os.utime(path)
 
-    with _locked(path, holder, wait) as stream:
+    with _locked(path, holder, wait, say) as stream:
         try:
             words = f"process {os.getpid()} on {socket.gethostname()} since {now()}"
             os.ftruncate(stream.fileno(), 0)
@@ -293,12 +315,12 @@ def lock(path: Path, *, holder: str, wait: bool = False) -> Iterator[None]:
                 path.unlink()
 
 
-def _locked(path: Path, holder: str, wait: bool) -> IO[str]:
+def _locked(path: Path, holder: str, wait: bool, say: Callable[[str], None] | None) -> IO[str]:
     """Open the lock's file and lock it, again if its holder removed it meanwhile."""
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            stream = path.open("a+", encoding="utf-8")
+            stream = path.open("a+", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise EnvironmentFault(
                 f"{path.parent} cannot be written: {error.strerror};"
@@ -308,7 +330,7 @@ def _locked(path: Path, holder: str, wait: bool) -> IO[str]:
             fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.exists() and os.path.samestat(path.stat(), os.fstat(stream.fileno())):
                 stream.seek(0)
-                if not _lives_elsewhere(path, stream.read()):
+                if not _lives_elsewhere(path, stream.read(), say):
                     return stream
                 if not wait:
                     raise BlockingIOError
@@ -330,10 +352,12 @@ def _locked(path: Path, holder: str, wait: bool) -> IO[str]:
         stream.close()
 
 
-def _lives_elsewhere(path: Path, holder: str) -> bool:
+def _lives_elsewhere(path: Path, holder: str, say: Callable[[str], None] | None) -> bool:
     """Whether the lock's file is of another machine and is still touched by it."""
     if not holder or f" on {socket.gethostname()} since " in holder:
         return False
+    if say:
+        say(f"waiting {3 * HEARTBEAT_S:.0f} seconds to see whether {shown(holder)} still lives")
     seen = path.stat().st_mtime_ns
     deadline = time.monotonic() + 3 * HEARTBEAT_S
     while time.monotonic() < deadline:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +77,8 @@ def load_run(folder: Path, policy: Policy | None = None) -> Predictor:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give the folder of a run or of a comparison")
     if not (folder / "run.json").exists() and (folder / "results.json").exists():
-        winner = files.read_json(folder / "results.json")["results"]["winner"]
+        results = files.read_record(folder / "results.json", "results")["results"]
+        winner = results["winner"] if isinstance(results, dict) and "winner" in results else None
         if winner is None:
             raise DataError(
                 f"the comparison in {folder} has no winner; compare with more --minutes"
@@ -86,7 +86,7 @@ def load_run(folder: Path, policy: Policy | None = None) -> Predictor:
         folder = folder / winner["folder"]
     elif (folder / "protocol.toml").exists():
         raise DataError(f"the comparison in {folder} is not finished; say its command again")
-    record: dict[str, Any] = files.read_json(folder / "run.json")
+    record = files.read_record(folder / "run.json")
     files.require_format(folder / "run.json", record)
     try:
         contract = Contract.from_json(record["contract"])

@@ -75,7 +75,11 @@ def _command(asked: dict[str, Any], out: int, err: int) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(out, 1)
         os.dup2(err, 2)
-        log = os.open(asked["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600) if asked.get("log") else -1
+        log = (
+            os.open(asked["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            if asked.get("log")
+            else -1
+        )
         interpose = ctypes.CDLL(None)
         interpose.faults_arm(
             os.fsencode(asked["out"]),

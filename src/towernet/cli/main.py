@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -21,13 +22,28 @@ from towernet.cli.import_weights import import_weights
 from towernet.cli.models import models, summary
 from towernet.cli.predict import predict
 from towernet.cli.train import train
-from towernet.errors import ENVIRONMENT, INTERRUPTED, UNEXPECTED, USAGE, TowernetError, shown
+from towernet.errors import (
+    ENVIRONMENT,
+    INTERRUPTED,
+    UNEXPECTED,
+    USAGE,
+    Interrupted,
+    TowernetError,
+    shown,
+)
 
 # What a disk or the system may answer anywhere; any other OSError is a bug of ours.
 MACHINE_FAULTS = {
     errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
     errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE,
 }  # fmt: skip
+
+_MEMORY = (
+    "memory ran out; close other programs, or train with a smaller --batch-size or --size"
+    " (ulimit -v shows whether a limit is set)"
+)
+# These go on without the terminal they were started in.
+_LONG_VERBS = ("train", "compare")
 
 app = typer.Typer(
     add_completion=False,
@@ -64,15 +80,21 @@ def main(words: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    if [*(sys.argv[1:] if words is None else words)][:1] in ([verb] for verb in _LONG_VERBS):
+        with contextlib.suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until `StopSwitch` hears it
     try:
         result = app(words, standalone_mode=False)
         return result if isinstance(result, int) else 0
+    except Interrupted as error:  # asked for, and no error
+        print(shown(" ".join(str(error).split())), file=sys.stderr)
+        return error.exit_code
     except TowernetError as error:
         return _fail(str(error), error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         return _fail("stopped at once; what was finished is kept", INTERRUPTED)
     except MemoryError:
-        return _fail("memory ran out; give a smaller --batch-size or --size", ENVIRONMENT)
+        return _fail(_MEMORY, ENVIRONMENT)
     except TyperException as error:
         if not (said := error.format_message().rstrip(".")):
             return USAGE  # no verb: the help has been shown
@@ -83,8 +105,13 @@ def main(words: Sequence[str] | None = None) -> int:
         return UNEXPECTED
     except Exception as error:
         if isinstance(error, OSError) and error.errno in MACHINE_FAULTS:
-            what = f"{str(error.filename or 'a file')[:200]}: {error.strerror}"
-            return _fail(f"{what}; make room, or choose another place with --out", ENVIRONMENT)
+            if error.filename is None:
+                words = f"what is printed cannot be written: {error.strerror}; print elsewhere"
+                return _fail(words, ENVIRONMENT)
+            what = f"{str(error.filename)[:200]}: {error.strerror}"
+            return _fail(f"{what}; make room, or choose another place", ENVIRONMENT)
+        if isinstance(error, ImportError) and "failed to map segment" in str(error):
+            return _fail(_MEMORY, ENVIRONMENT)
         return _fail(f"{type(error).__name__}: {error}; {_write_log()}", UNEXPECTED)
 
 

@@ -23,7 +23,7 @@ from towernet.models.summary import count_parameters
 BYTES_PER_NUMBER = 4
 # Weights, their average and the momentum, in two states and the one being written; and three bests.
 NUM_COPIES_WHILE_TRAINING = 12
-SPARE_BYTES = 200 * 2**20
+SPARE_BYTES = 20 * 2**20  # predictions, a report with pictures, TensorBoard
 FILES_AT_ONCE, FILES_PER_WORKER = 128, 8
 
 
@@ -68,7 +68,7 @@ def _allow_files(num_files: int) -> None:
     if hard != resource.RLIM_INFINITY and hard < num_files:
         raise EnvironmentFault(
             f"{hard} files may be open at once and up to {num_files} are needed;"
-            f" raise the limit (ulimit -n {num_files}) or give fewer --workers"
+            f" raise the limit (ulimit -n {num_files})"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (num_files, hard))
 
@@ -142,7 +142,7 @@ def require_disk(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise EnvironmentFault(
-            f"{folder} needs {in_bytes(needed)} of disk and {in_bytes(free)} are free;"
+            f"{folder} may need up to {in_bytes(needed)} of disk and {in_bytes(free)} are free;"
             " make room or choose another --out"
         )
 

@@ -149,6 +149,8 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.events = files.read_jsonl(path)
+        if not all("event" in event for event in self.events):
+            raise DataError(f"{path} is damaged; restore it, or begin anew with another --out")
 
     def find(self, event: str, **fields: Any) -> dict[str, Any] | None:
         """Return the event with these fields, None when it did not happen yet."""

@@ -85,8 +85,9 @@ def finish(
     """
     path = folder / "results.json"
     if path.exists():
+        finished = files.read_record(path, "results", "measured")
         watcher.say(f"{folder} is finished; its results are as they were")
-        return files.read_json(path)  # type: ignore[no-any-return]
+        return finished
     dataset = dataset_of(0)
     ledger = Ledger(folder / "ledger.jsonl")
     if ledger.find("final split opened") is None:
@@ -217,7 +218,7 @@ def _network(
     ]
     runs = []
     for answer, confusion in zip(answers, confusions, strict=True):
-        summary = files.read_json(answer.folder / "run.json")["summary"]
+        summary = files.read_record(answer.folder / "run.json", "summary")["summary"]
         runs.append(
             {
                 "folder": answer.folder.relative_to(folder).as_posix(),

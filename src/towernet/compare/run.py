@@ -67,7 +67,7 @@ def compare(
     """
     for name in request.models:
         check_size(name, request.recipe.data.size_px)
-    with files.lock(folder / "lock", holder=str(folder)):
+    with files.lock(folder / "lock", holder=str(folder), say=watcher.say):
         protocol = read_protocol(folder / "protocol.toml")
         if protocol is None and not files.is_empty(folder):
             raise ConfigError(

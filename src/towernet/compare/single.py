@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 from pydantic import ValidationError
@@ -17,7 +17,7 @@ from towernet.config import AS_BEGUN, Accept, RunConfig
 from towernet.data.archive import Limits
 from towernet.data.changes import reconcile
 from towernet.data.prepare import Dataset, fingerprint, prepare, sample_table
-from towernet.data.source import Source, open_source
+from towernet.data.source import DIGITS, Source, open_source
 from towernet.engine.checkpoint import require_weights
 from towernet.engine.device import choose_policy
 from towernet.engine.measure import measure
@@ -108,13 +108,18 @@ def resume_run(
         DataError: the folder holds no run, or the images are others.
     """
     files.read_json(folder / "run.json")  # no lock is made where no run is
-    with files.lock(folder / "lock", holder=str(folder)):
-        record = files.read_json(folder / "run.json")
+    with files.lock(folder / "lock", holder=str(folder), say=watcher.say):
+        record = files.read_record(folder / "run.json")
         files.require_format(folder / "run.json", record)
         try:
             config = RunConfig.model_validate(record["config"])
             plan = Plan.from_json(record["plan"])
             origin, versions = record["origin"], record["versions"]
+            if data is None and origin["data"] != DIGITS and not Path(origin["data"]).exists():
+                raise DataError(
+                    f"{origin['data']} is not there any more; say where the images are now:"
+                    f" towernet train IMAGES --resume {folder}"
+                )
             source = open_source(
                 data or origin["data"],
                 layout=origin["layout"],
@@ -156,10 +161,10 @@ def finished_run(folder: Path) -> dict[str, Any] | None:
         return None
     with files.lock(folder / "lock", holder=str(folder)):
         files.sweep(folder)
-        record = files.read_json(folder / "run.json")
+        record = files.read_record(folder / "run.json")
         files.require_format(folder / "run.json", record)
-        require_weights(folder, record)
-        return cast(dict[str, Any], files.read_json(folder / "results.json"))
+        require_weights(folder, files.read_record(folder / "run.json", "weights_sha256"))
+        return files.read_record(folder / "results.json", "results", "measured")
 
 
 def _sample_table(

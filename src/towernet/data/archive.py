@@ -146,7 +146,10 @@ def _kept(folder: Path) -> Unpacked | None:
     """Return what was unpacked before, unless a power loss or a person took some of it."""
     if not (folder / "index.json").exists():
         return None
-    index = files.read_json(folder / "index.json")
+    try:
+        index = files.read_record(folder / "index.json", "members", "bad_members", "folders")
+    except DataError:  # of the cache, so it is made again
+        return None
     members = []
     for name, content_id, num_bytes in index["members"]:
         file = folder / content_id[:2] / content_id

@@ -198,8 +198,8 @@ def _make_room(folder: Path, *, keep: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed + _MARGIN_BYTES:
         raise EnvironmentFault(
-            f"the decoded images need {needed / 1e9:.2f} GB in {folder} and {free / 1e9:.2f} GB are"
-            " free; free some space or point TOWERNET_CACHE to a larger disk"
+            f"the decoded images need {needed / 1e6:,.1f} MB in {folder} and {free / 1e6:,.1f} MB"
+            " are free; free some space or point TOWERNET_CACHE to a larger disk"
         )
 
 

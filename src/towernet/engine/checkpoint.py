@@ -159,13 +159,10 @@ def _manifest(path: Path) -> dict[str, Any]:
     Raises:
         DataError: it is damaged.
     """
-    written = files.read_json(path)
-    try:
-        manifest: dict[str, Any] = written["manifest"]
-        if files.digest(manifest) == written["sha256"]:
-            return manifest
-    except (KeyError, TypeError, ValueError):
-        pass
+    written = files.read_record(path, "manifest", "sha256")
+    manifest: dict[str, Any] = written["manifest"]
+    if files.digest(manifest) == written["sha256"]:
+        return manifest
     raise DataError(f"{path} is damaged; restore it or start again")
 
 
@@ -179,14 +176,19 @@ def read_state(
     """
     damaged: list[str] = []
     for path in sorted(folder.glob("*.json"), reverse=True):
-        weights = path.with_suffix(".safetensors")
+        bad = path
         try:
             manifest = _manifest(path)
-            if all(files.sha256(folder / name) == sha for name, sha in manifest["files"].items()):
+            for name, sha256 in manifest["files"].items():
+                bad = folder / name
+                if files.sha256(bad) != sha256:
+                    break
+            else:
+                weights = path.with_suffix(".safetensors")
                 return (read_weights(weights)[0], manifest["state"]), damaged
         except (DataError, OSError):
             pass
-        damaged.append(f"{weights} is damaged and passed over")
+        damaged.append(f"{bad} is damaged and passed over")
     return None, damaged
 
 

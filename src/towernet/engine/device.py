@@ -58,7 +58,7 @@ class Policy:
 
     def words(self) -> str:
         """Say it to a person."""
-        return f"{self.kind()}, {self.threads} threads"
+        return f"{self.kind()}, {self.threads} thread{'' if self.threads == 1 else 's'}"
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:

@@ -189,7 +189,7 @@ def open_run(
         }
         files.write_json(path, record)
         return record
-    record = files.read_json(path)
+    record = files.read_record(path)
     files.require_format(path, record)
     if record.get("status") == "finished":
         # Nothing is computed any more: what it was made from and by plays no part.
@@ -268,6 +268,8 @@ def _loop(
                     " it, or begin anew with another --out"
                 )
             restore_tensors(found[0], model, optimizer, averaged)
+        if not (found or damaged) and (folder / "metrics.jsonl").exists():
+            watcher.say(f"no state is left in {folder / 'last'}: {folder.name} begins anew")
         if found or damaged:
             watcher.say(f"{folder.name} goes on after step {state.step}")
 
