@@ -253,3 +253,26 @@ def test_a_new_run_has_nothing_to_accept(towernet, photos, tmp_path):
     refused = towernet("train", photos, "--accept-changes", "--out", tmp_path / "run")
     assert refused.returncode == 2
     assert "--accept-… belongs to --resume RUN" in refused.stderr
+
+
+def test_images_that_are_elsewhere_now_are_asked_for(towernet, begun, cut_off):
+    edit_record(begun, f"{cut_off / 'photos'}", "/gone/photos")
+    refused = towernet("train", "--resume", begun / "run")
+    assert refused.returncode == 3
+    assert refused.stderr.splitlines()[-1] == (
+        "error: /gone/photos is not there any more; say where the images are now:"
+        f" towernet train IMAGES --resume {begun / 'run'}"
+    )
+    assert towernet("train", begun / "photos", "--resume", begun / "run").returncode == 0
+
+
+def test_a_finished_run_needs_no_images_any_more(towernet, finished_run, tmp_path):
+    out = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    record = json.loads((out / "run.json").read_text())
+    record["origin"]["data"] = "/gone/photos"
+    (out / "run.json").write_text(json.dumps(record))
+    before = (out / "results.json").read_bytes()
+    said = towernet("train", "--resume", out)
+    assert said.returncode == 0, said.stderr
+    assert "is finished; its results are as they were" in said.stderr
+    assert (out / "results.json").read_bytes() == before
