@@ -218,7 +218,7 @@ def test_too_small_a_disk_is_told_before_anything_is_decoded(table, source):
     free = shutil.disk_usage("/").free
     size_px = int((free / NUM_USED) ** 0.5)  # three times what is free
     with pytest.raises(
-        EnvironmentFault, match=r"need [\d.]+ GB in .* and [\d.]+ GB are free; free"
+        EnvironmentFault, match=r"need [\d.,]+ MB in .* and [\d.,]+ MB are free; free"
     ):
         opened(table, source, size_px=size_px, progress=pytest.fail)
 

@@ -71,6 +71,7 @@ class Lab:
 
     def __exit__(self, *_: object) -> None:
         assert self.process.stdin and self.process.stdout
+        self.process.kill()
         self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
