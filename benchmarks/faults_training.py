@@ -438,6 +438,7 @@ def _changed(
         "said": ended.stderr.splitlines()[-1].replace(str(trial) + "/", ""),
         "untouched": before == now,
         "accepted": accepted,
+        "said_then": again.stderr.splitlines()[-1] if accepted is False else "",
     }
 
 

@@ -200,6 +200,17 @@ def test_changed_images_are_refused_and_accepted_in_the_open(towernet, begun):
     assert table.loc[table.path == "lying/03.png", "reason"].item() == GONE
 
 
+def test_what_was_accepted_and_then_cut_off_goes_on(lab, begun):
+    (begun / "photos" / "lying" / "03.png").unlink()
+    words = ["train", str(begun / "photos"), "--resume", str(begun / "run")]
+    cut = lab.run([*words, "--accept-data-change"], begun / "run", action="kill", nth=50)
+    assert cut.exit_code == -9
+    ended = lab.run(words, begun / "run")  # what is accepted is not asked for again
+    assert ended.exit_code == 0, ended.stderr
+    results = json.loads((begun / "run" / "results.json").read_text())["results"]
+    assert "1 image removed" in results["accepted"][0]
+
+
 def test_other_versions_are_refused_and_accepted_in_the_open(towernet, begun):
     import torch
 

@@ -193,5 +193,7 @@ def read_state(
 
 
 def drop_state(folder: Path) -> None:
-    """Remove the resuming state of a run that is finished."""
+    """Remove the resuming state of a run that is finished: manifests first, as always."""
+    for manifest in folder.glob("*.json"):
+        files.remove(manifest)
     files.remove(folder)

@@ -193,7 +193,7 @@ def open_run(
     files.require_format(path, record)
     if record.get("status") == "finished":
         # Nothing is computed any more: what it was made from and by plays no part.
-        wanted |= {key: record.get(key) for key in ("data", "versions", "contract")}
+        wanted |= {key: record.get(key) for key in ("data", "versions")}
         wanted["plan"] |= {"policy": record.get("plan", {}).get("policy")}
     accepted = []
     if record.get("data") != wanted["data"]:
@@ -203,10 +203,11 @@ def open_run(
                 " --out, or go on with those that are left by --accept-data-change"
             )
         accepted.append("images")
-        # What a picture becomes for the network stays as it was; the classes must.
-        kept = {"class_names": wanted["contract"]["class_names"]}
-        wanted["contract"] = record.get("contract", {}) | kept
     try:
+        # What a picture becomes for the network stays as it was begun, also when fewer images
+        # would give another mean; the classes must be the same.
+        classes = {"class_names": wanted["contract"]["class_names"]}
+        wanted["contract"] = record["contract"] | classes
         accepted += refuse_changes(folder, _decisive(record), _decisive(wanted), accept)
     except (KeyError, TypeError) as error:
         raise DataError(
