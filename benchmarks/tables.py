@@ -15,6 +15,7 @@ from typing import Any
 from _common import RESULTS
 from towernet import files
 from towernet.cli.tables import count_words
+from towernet.data.table import counted
 
 README = Path(__file__).parent.parent / "README.md"
 MARKED = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -22,7 +23,7 @@ MARKED = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 def machine(result: dict[str, Any], hardware: dict[str, Any], versions: dict[str, str]) -> str:
     return (
-        f"{hardware['processor']}, {hardware['threads']} threads, {hardware['dtype']};"
+        f"{hardware['processor']}, {counted(hardware['threads'], 'thread')}, {hardware['dtype']};"
         f" torch {versions['torch']}, Python {versions['python']};"
         f" commit {result['commit']}, {result['date'][:10]}."
     )
