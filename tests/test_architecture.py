@@ -18,6 +18,7 @@ ROWS = [
     {"engine"},
     {"models", "data"},
     {"attention", "config"},
+    {"native"},
     {"rng", "files", "registry"},
     {"errors", "__init__"},
 ]

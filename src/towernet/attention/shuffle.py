@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from towernet.attention.base import ATTENTION, GatedBlock
 from towernet.errors import ConfigError
+from towernet.native import ops
 
 _EPSILON = 1e-5
 
@@ -78,6 +79,16 @@ class ShuffleAttention(GatedBlock):
 
     def forward(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Weigh the feature map, then let the halves of the channels take turns."""
+        if ops.usable(x_BCHW, lanes=32):
+            parameters = (
+                self.channel_weight,
+                self.channel_bias,
+                self.spatial_weight,
+                self.spatial_bias,
+                self.norm_weight,
+                self.norm_bias,
+            )
+            return ops.shuffle_attention(x_BCHW, parameters, groups=self.groups, epsilon=_EPSILON)
         return shuffle_channels(super().forward(x_BCHW))
 
     def extra_repr(self) -> str:

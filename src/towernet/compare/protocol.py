@@ -14,7 +14,7 @@ from towernet import files
 from towernet.config import Accept, Recipe, refuse_changes
 from towernet.data.prepare import Dataset
 from towernet.data.table import write_table
-from towernet.engine.device import Policy, bits_depend_on, choose_policy
+from towernet.engine.device import Policy, bits_depend_on, choose_policy, kernels_here
 from towernet.engine.runlog import Watcher
 from towernet.errors import DataError, in_one_line
 
@@ -119,7 +119,7 @@ def go_on(
     device = policy.device if device == "auto" else device
     if accept.changes:
         # The number format stays as it was chosen, as long as the device is the same.
-        policy = replace(policy, threads=threads)
+        policy = replace(policy, threads=threads, kernels=kernels_here(policy))
         if device != policy.device:
             policy = choose_policy(device, threads)
     policy.apply()  # a device that is gone is said first

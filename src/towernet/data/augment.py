@@ -1,7 +1,8 @@
-"""Augmentation of a whole batch, every draw given: one warp, then brightness and contrast.
+"""Augmentation of a whole batch, every draw given: one warp, then one map of the colours.
 
 Crop, mirror and rotation are one affine map from output to input positions, so a pixel is
 interpolated once. Nothing here draws: the numbers come from `towernet.rng`, by content.
+On a CPU the kernels of `towernet.native` do the same in a seventh of the time.
 
 Shapes: B images, S their stored side, O the output side, C = 3 channels, D = 8 draws.
 """
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from towernet import rng
 from towernet.config import AugmentConfig
+from towernet.native import ops
 
 NUM_DRAWS = 8
 
@@ -49,6 +51,62 @@ def affine_maps(
     return torch.from_numpy(np.array(rows).transpose(2, 0, 1)).float()
 
 
+def colour_maps(
+    draws_BD: npt.NDArray[np.float64], config: AugmentConfig
+) -> tuple[Float[Tensor, "B 3 3"], Float[Tensor, " B"]]:
+    """Return a linear map of the colours for each image, and a contrast factor to follow it."""
+    brightness, contrast = 2 * draws_BD[:, 6:8].T - 1
+    colours = np.eye(3) * (1 + config.brightness * brightness)[:, None, None]
+    contrasts = 1 + config.contrast * contrast
+    return torch.from_numpy(colours).float(), torch.from_numpy(contrasts).float()
+
+
+def training_input(
+    stored_NSSC: npt.NDArray[np.uint8],
+    rows_B: npt.NDArray[np.int64],
+    draws_BD: npt.NDArray[np.float64],
+    config: AugmentConfig,
+    *,
+    size_px: int,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    device: str = "cpu",
+) -> Float[Tensor, "B 3 O O"]:
+    """Return augmented, normalised images, by the kernels where they are enabled.
+
+    Args:
+        stored_NSSC: All the cached pixels.
+        rows_B: Which of them.
+        draws_BD: From `draws`.
+        config: What is done, and how strongly.
+        size_px: O, the side of the output.
+        mean: Of each channel, as a fraction of white.
+        std: Of each channel.
+        device: Where the images are wanted.
+    """
+    if device == "cpu" and ops.are_enabled():
+        colours_B33, contrasts_B = colour_maps(draws_BD, config)
+        return ops.augment(
+            stored_NSSC,
+            rows_B,
+            affine_maps(draws_BD, config, size_px),
+            colours_B33,
+            contrasts_B,
+            size_px=size_px,
+            mean=mean,
+            std=std,
+            nearest=config.interpolation == "nearest",
+            clip=changes_colours(config),
+        )
+    images_BSSC = torch.from_numpy(stored_NSSC[rows_B]).to(device)
+    return normalise(augment(images_BSSC, draws_BD, config, size_px=size_px), mean, std)
+
+
+def changes_colours(config: AugmentConfig) -> bool:
+    """Whether the colours are changed at all."""
+    return bool(config.brightness or config.contrast)
+
+
 def augment(
     images_BSSC: UInt8[Tensor, "B S S 3"],
     draws_BD: npt.NDArray[np.float64],
@@ -76,15 +134,14 @@ def augment(
         padding_mode="zeros" if nearest else "reflection",
         align_corners=False,
     )
-    if config.brightness or config.contrast:
-        factors = torch.from_numpy(2 * draws_BD[:, 6:8] - 1).float().to(x_BCSS.device)
-        brightness, contrast = (
-            (1 + strength * factors[:, i])[:, None, None, None]
-            for i, strength in enumerate((config.brightness, config.contrast))
+    if changes_colours(config):
+        colours_B33, contrasts_B = (
+            maps.to(x_BCOO.device) for maps in colour_maps(draws_BD, config)
         )
-        x_BCOO *= brightness
+        x_BCOO = torch.einsum("bij,bjhw->bihw", colours_B33, x_BCOO)
         mean_B111 = x_BCOO.mean(dim=(1, 2, 3), keepdim=True)
-        x_BCOO = x_BCOO.sub_(mean_B111).mul_(contrast).add_(mean_B111).clamp_(0, 1)
+        contrasts_B111 = contrasts_B[:, None, None, None]
+        x_BCOO = x_BCOO.sub_(mean_B111).mul_(contrasts_B111).add_(mean_B111).clamp_(0, 1)
     return x_BCOO
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from towernet import rng
 from towernet.config import Recipe
-from towernet.data.augment import augment, draws, normalise
+from towernet.data.augment import draws, training_input
 from towernet.data.prepare import Dataset
 from towernet.engine.device import Policy
 
@@ -51,14 +51,16 @@ def make_batch(
 ) -> tuple[Tensor, Tensor]:
     """Return the network's input and the labels for some training images, by their positions."""
     part = dataset.train
-    pixels = torch.from_numpy(dataset.train_pixels[part.rows[chosen]]).to(policy.device)
-    images = augment(
-        pixels,
+    images = training_input(
+        dataset.train_pixels,
+        part.rows[chosen],
         draws(seed, epoch, part.keys[chosen]),
         recipe.augment,
         size_px=dataset.contract.size_px,
+        mean=dataset.contract.mean,
+        std=dataset.contract.std,
+        device=policy.device,
     )
-    images = normalise(images, dataset.contract.mean, dataset.contract.std)
     images = images.contiguous(memory_format=policy.memory_format)
     return images, torch.from_numpy(part.labels[chosen]).to(policy.device)
 

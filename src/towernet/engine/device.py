@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from towernet.engine.memory import keep_freed_memory
 from towernet.errors import ConfigError, EnvironmentFault
+from towernet.native import library, ops, selftest
 
 # bf16 keeps 8 bits of a number; sums of some hundred products stay within this of fp32.
 LARGEST_RELATIVE_ERROR = 0.05
@@ -34,6 +36,7 @@ class Policy:
         channels_last: Whether feature maps lie in memory channel by channel.
         threads: Threads of one operation; the number changes bits, so it is part of the policy.
         reason: What the self-test found, for the log.
+        kernels: "native": our kernels in C where they apply. "torch": torch's operations alone.
     """
 
     device: str
@@ -41,6 +44,7 @@ class Policy:
     channels_last: bool
     threads: int
     reason: str
+    kernels: str = "torch"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -54,7 +58,8 @@ class Policy:
     def kind(self) -> str:
         """Say it without the threads."""
         layout = "channels_last" if self.channels_last else "contiguous"
-        return f"{self.device}, {self.dtype}, {layout}"
+        native = ", kernels in C" if self.kernels == "native" else ""
+        return f"{self.device}, {self.dtype}, {layout}{native}"
 
     def words(self) -> str:
         """Say it to a person."""
@@ -71,10 +76,10 @@ class Policy:
         return model.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload,no-any-return]
 
     def apply(self) -> None:
-        """Set the process to this policy: threads, deterministic kernels.
+        """Set the process to this policy: threads, kernels, memory.
 
         Raises:
-            EnvironmentFault: the machine does not offer the device.
+            EnvironmentFault: the machine does not offer the device, or cannot have the kernels.
         """
         if not _present(self.device):
             raise EnvironmentFault(
@@ -82,6 +87,14 @@ class Policy:
                 " where the run was begun"
             )
         torch.set_num_threads(self.threads)
+        if self.kernels == "native" and isinstance(found := library.load(), library.Missing):
+            raise EnvironmentFault(
+                f"this was begun with kernels in C and {found.reason}; mend that, or go on with"
+                " torch's own by --accept-changes (other bits)"
+            )
+        ops.enable(self.kernels == "native")
+        if self.device == "cpu":
+            keep_freed_memory()
         if self.device == "cuda":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.backends.cudnn.benchmark = False
@@ -92,7 +105,7 @@ class Policy:
 
 def fp32(policy: Policy) -> Policy:
     """Return the policy with full precision, in which test results are computed."""
-    return Policy(policy.device, "float32", policy.channels_last, policy.threads, "test results")
+    return replace(policy, dtype="float32", reason="test results")
 
 
 def require_device(device: str) -> None:
@@ -139,7 +152,30 @@ def choose_policy(device: str = "auto", threads: int | None = None) -> Policy:
         if deviation <= LARGEST_RELATIVE_ERROR:
             timed.append((seconds, candidate))
     best = min(timed, key=lambda pair: pair[0])[1]
-    return Policy(device, best.dtype, best.channels_last, threads, "; ".join(found))
+    kernels, words = _choose_kernels(best)
+    return replace(best, reason="; ".join([*found, *words]), kernels=kernels)
+
+
+def kernels_here(policy: Policy) -> str:
+    """Return the policy's kernels, or torch's where ours cannot be had."""
+    missing = policy.kernels == "native" and isinstance(library.load(), library.Missing)
+    return "torch" if missing else policy.kernels
+
+
+def _choose_kernels(policy: Policy) -> tuple[str, list[str]]:
+    """Return whether our kernels are used with this policy, and what is to be said of it.
+
+    They are made for feature maps that lie channel by channel on a CPU, and must agree with
+    torch's own operations on this very machine.
+    """
+    if policy.device != "cpu" or not policy.channels_last:
+        return "torch", []
+    if isinstance(found := library.load(), library.Missing):
+        return "torch", [f"training is slower than it could be: {found.reason}"]
+    deviation = selftest.deviation()
+    if not deviation <= selftest.LARGEST_DEVIATION:
+        return "torch", [f"kernels in C not used, since they err by {deviation:.1%}"]
+    return "native", []
 
 
 def _present(device: str) -> bool:
@@ -230,9 +266,14 @@ def bits_depend_on(policy: Policy) -> dict[str, str]:
     """
     if policy.device == "cuda":
         return versions() | {"gpu": torch.cuda.get_device_name()}
+    found = library.load() if policy.kernels == "native" else None
+    kernels = found.identity if isinstance(found, library.Library) else "torch"
     offered = _cpuinfo("flags").split()
     wide = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in offered]
-    return versions() | {"instructions": " ".join([platform.machine(), *wide])}
+    return versions() | {
+        "instructions": " ".join([platform.machine(), *wide]),
+        "kernels": kernels,
+    }
 
 
 def versions() -> dict[str, str]:

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from towernet.native import ops
+
 
 class ConvNormPool(nn.Module):
     """3×3 convolution with bias, batch norm, 2×2 max pooling, ReLU; halves the map.
@@ -36,8 +38,11 @@ class ConvNormPool(nn.Module):
 
     def forward(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D I J"]:
         """Return the pooled features, none negative."""
+        x_BCHW = self.conv(x_BCHW)
+        if self.training and ops.usable(x_BCHW) and min(x_BCHW.shape[2:]) > 1:
+            return ops.norm_pool_relu(x_BCHW, self.norm)
         # ReLU commutes with max pooling, values and gradients both; after it, it costs a quarter.
-        return F.relu(F.max_pool2d(self.norm(self.conv(x_BCHW)), 2))
+        return F.relu(F.max_pool2d(self.norm(x_BCHW), 2))
 
 
 class ResidualInception(nn.Module):

@@ -1,0 +1,228 @@
+"""The kernels as torch operations, with their gradients.
+
+Each has a formula beside it where it is called; `usable` says which of the two a tensor takes.
+Shapes: B images, C channels, H × W pixels, I × J = H/2 × W/2 pooled pixels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from towernet.native.library import Library, load
+
+_SUFFIX = {torch.bfloat16: "bf16", torch.float32: "f32"}
+_enabled = False
+
+
+def enable(wanted: bool) -> None:
+    """Use the kernels from now on, or torch's own operations: part of a run's policy.
+
+    Raises:
+        RuntimeError: they are wanted and there are none here.
+    """
+    global _enabled
+    if wanted and not isinstance(found := load(), Library):
+        raise RuntimeError(found.reason)
+    _enabled = wanted
+
+
+@contextlib.contextmanager
+def enabled(wanted: bool) -> Iterator[None]:
+    """Use the kernels, or not, for a while."""
+    before = _enabled
+    enable(wanted)
+    try:
+        yield
+    finally:
+        enable(before)
+
+
+def are_enabled() -> bool:
+    """Whether the kernels are used."""
+    return _enabled
+
+
+def usable(x_BCHW: Tensor, *, lanes: int = 16) -> bool:
+    """Whether the kernels can take this feature map: on, not traced, its layout and numbers."""
+    return (
+        _enabled
+        and x_BCHW.device.type == "cpu"
+        and x_BCHW.dtype in _SUFFIX
+        and x_BCHW.dim() == 4
+        and x_BCHW.shape[1] % lanes == 0
+        and x_BCHW.numel() > 0
+        and type(x_BCHW) is Tensor
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and x_BCHW.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+def _call(name: str, *arguments: Any) -> Any:
+    """Call a function of the library: tensors go as pointers, whole numbers as int64.
+
+    It holds the tensors until the call is over: a pointer alone would not.
+    """
+    found = load()
+    assert isinstance(found, Library)
+    return getattr(found.functions, name)(*[_as_c(argument) for argument in arguments])
+
+
+def _call_for(x: Tensor, name: str, *arguments: Any) -> None:
+    """Call a kernel for the number format of `x`; threads come last."""
+    _call(f"{name}_{_SUFFIX[x.dtype]}", *arguments, torch.get_num_threads())
+
+
+def augment(
+    stored_NSSC: npt.NDArray[np.uint8],
+    rows_B: npt.NDArray[np.int64],
+    maps_B23: Tensor,
+    colours_B33: Tensor,
+    contrasts_B: Tensor,
+    *,
+    size_px: int,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    nearest: bool,
+    clip: bool,
+) -> Tensor:
+    """Warp pictures, map their colours, normalise them: (B, 3, O, O) float32, channels_last.
+
+    What it does is said, in torch's words, by `towernet.data.augment.augment` and `normalise`.
+
+    Args:
+        stored_NSSC: All the pictures, in one piece of memory.
+        rows_B: Which of them.
+        maps_B23: From output to input positions, both in [-1, 1] across the picture.
+        colours_B33: Linear maps of red, green and blue.
+        contrasts_B: Factors about the picture's mean, after the colours.
+        size_px: O.
+        mean: Of each colour, in [0, 1].
+        std: Of each colour.
+        nearest: Nearest pixel and black outside, else bilinear and mirrored outside.
+        clip: Keep values in [0, 1] before they are normalised.
+    """
+    assert stored_NSSC.dtype == np.uint8 and stored_NSSC.flags.c_contiguous
+    size = stored_NSSC.shape[1]
+    rows = torch.from_numpy(np.ascontiguousarray(rows_B, np.int64))
+    out_BOOC = torch.empty(len(rows_B), size_px, size_px, 3)
+    _call(
+        "augment", stored_NSSC, rows, len(rows), size, maps_B23.contiguous(),
+        colours_B33.contiguous(), contrasts_B.contiguous(), int(clip), int(nearest),
+        torch.tensor(mean), 1 / torch.tensor(std), size_px, out_BOOC, torch.get_num_threads(),
+    )  # fmt: skip
+    return out_BOOC.permute(0, 3, 1, 2)
+
+
+def _as_c(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return ctypes.c_void_p(value.ctypes.data)
+    if isinstance(value, Tensor):
+        return ctypes.c_void_p(value.data_ptr())
+    return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_int64(value)
+
+
+class _NormPoolRelu(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, running_mean: Tensor,
+        running_var: Tensor, momentum: float, epsilon: float,
+    ) -> Tensor:  # fmt: skip
+        batch, channels, height, width = x.shape
+        rows = batch * height * width
+        lines = torch.empty(4, channels)
+        line, mean, inverse_std = lines[:2], lines[2], lines[3]
+        blocks = _call("num_blocks", rows, channels)
+        partial = torch.empty(blocks, 2, channels)
+        _call_for(x, "norm_moments", x, rows, channels, partial)
+        _call("norm_finish", partial, rows, channels, epsilon, momentum, weight, bias,
+              running_mean, running_var, mean, inverse_std, line)  # fmt: skip
+        shape = (batch, channels, height // 2, width // 2)
+        chosen, y = (
+            torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last) for _ in range(2)
+        )
+        _call_for(x, "norm_pool_relu", x, batch, height, width, channels, line, chosen, y)
+        ctx.save_for_backward(x, chosen, lines)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        x, chosen, lines = ctx.saved_tensors
+        line, mean, inverse_std = lines[:2], lines[2], lines[3]
+        gradient = gradient.to(x.dtype).contiguous(memory_format=torch.channels_last)
+        batch, channels, height, width = x.shape
+        rows = chosen.numel() // channels
+        blocks = _call("num_blocks", rows, channels)
+        partial, sums = torch.empty(blocks, 2, channels), torch.empty(2, channels)
+        _call_for(x, "norm_pool_relu_sums", gradient, chosen, rows, channels, line, mean,
+                  inverse_std, partial)  # fmt: skip
+        _call("add_blocks", partial, blocks, channels, sums)
+        dx = torch.empty_like(x)
+        _call_for(x, "norm_pool_relu_backward", gradient, chosen, x, batch, height, width, channels,
+                  line, mean, inverse_std, sums, dx)  # fmt: skip
+        return dx, sums[1], sums[0], None, None, None, None
+
+
+def norm_pool_relu(x_BCHW: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    """Batch norm as it trains, 2×2 max pooling and ReLU: (B, C, H, W) to (B, C, I, J).
+
+    Updates the norm's running statistics as torch does. The map must be `usable`.
+    """
+    assert norm.momentum is not None and norm.num_batches_tracked is not None
+    norm.num_batches_tracked.add_(1)
+    y_BCIJ: Tensor = _NormPoolRelu.apply(
+        x_BCHW, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.momentum, norm.eps
+    )
+    return y_BCIJ
+
+
+class _ShuffleAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, groups: int, epsilon: float, *parameters: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        flat = torch.stack(parameters)
+        kept, y = torch.empty(batch, 4, channels), torch.empty_like(x)
+        _call_for(x, "shuffle_attention", x, batch, height * width, channels, groups, epsilon,
+                  flat, kept, y)  # fmt: skip
+        ctx.groups = groups
+        ctx.save_for_backward(x, flat, kept)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        x, flat, kept = ctx.saved_tensors
+        gradient = gradient.to(x.dtype).contiguous(memory_format=torch.channels_last)
+        batch, channels, height, width = x.shape
+        sums, dx = torch.empty(batch, 2, channels), torch.empty_like(x)
+        gradients = torch.empty_like(flat)
+        _call_for(x, "shuffle_attention_backward", gradient, x, batch, height * width, channels,
+                  ctx.groups, flat, kept, sums, dx)  # fmt: skip
+        _call("shuffle_attention_parameters", sums, kept, batch, channels, ctx.groups, flat,
+              gradients)  # fmt: skip
+        return dx, None, None, *gradients.unbind()
+
+
+def shuffle_attention(
+    x_BCHW: Tensor, parameters: tuple[Tensor, ...], *, groups: int, epsilon: float
+) -> Tensor:
+    """Shuffle attention, gates and shuffle in one: (B, C, H, W) to the same.
+
+    Args:
+        x_BCHW: The map; it must be `usable`, and C a multiple of 32.
+        parameters: Channel weight and bias, spatial weight and bias, norm weight and bias, (k,).
+        groups: G.
+        epsilon: Added to the variance.
+    """
+    y_BCHW: Tensor = _ShuffleAttention.apply(x_BCHW, groups, epsilon, *parameters)
+    return y_BCHW

@@ -1,0 +1,68 @@
+"""Do the kernels do on this machine what torch does? Asked before every run that would use them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from towernet.native import ops
+
+# Sums of some hundred float32 numbers in another order.
+LARGEST_DEVIATION = 1e-4
+
+
+def deviation() -> float:
+    """Return the largest relative error of outputs and gradients against torch, in float32."""
+    generator = torch.Generator().manual_seed(0)
+    x = 3 + torch.randn(3, 32, 11, 7, generator=generator)
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    with ops.enabled(True):
+        pairs = [
+            *zip(_norm_pool_relu(x, native=True), _norm_pool_relu(x, native=False), strict=True),
+            *zip(_shuffle(x, native=True), _shuffle(x, native=False), strict=True),
+        ]
+    return max(((got - wanted).norm() / wanted.norm()).item() for got, wanted in pairs)
+
+
+def _norm_pool_relu(x: Tensor, *, native: bool) -> list[Tensor]:
+    norm = nn.BatchNorm2d(x.shape[1])
+    with torch.no_grad():
+        norm.weight.copy_(torch.linspace(-1, 2, x.shape[1]))
+        norm.bias.copy_(torch.linspace(-0.5, 0.5, x.shape[1]))
+    y = ops.norm_pool_relu(x, norm) if native else F.relu(F.max_pool2d(norm(x), 2))
+    return _with_gradients(y, [x, *norm.parameters()]) + [*norm.buffers()][:2]
+
+
+def _shuffle(x: Tensor, *, native: bool) -> list[Tensor]:
+    weights = torch.linspace(-1, 1.5, 6 * 4).reshape(6, 4)
+    parameters = tuple(row.clone().requires_grad_() for row in weights)
+    if native:
+        y = ops.shuffle_attention(x, parameters, groups=4, epsilon=1e-5)
+    else:
+        y = _plain_shuffle_attention(x, *parameters)
+    return _with_gradients(y, [x, *parameters])
+
+
+def _plain_shuffle_attention(
+    x: Tensor, channel_weight: Tensor, channel_bias: Tensor, spatial_weight: Tensor,
+    spatial_bias: Tensor, norm_weight: Tensor, norm_bias: Tensor,
+) -> Tensor:  # fmt: skip
+    """The layer as its paper's listing writes it."""
+    b, _, h, w = x.shape
+    half = len(channel_weight)
+
+    def spread(parameter: Tensor) -> Tensor:
+        return parameter[None, :, None, None]
+
+    x_0, x_1 = x.reshape(-1, 2 * half, h, w).chunk(2, dim=1)
+    gate_0 = spread(channel_weight) * x_0.mean((2, 3), keepdim=True) + spread(channel_bias)
+    normed = F.group_norm(x_1, half, norm_weight, norm_bias)
+    gate_1 = spread(spatial_weight) * normed + spread(spatial_bias)
+    y = torch.cat([x_0 * gate_0.sigmoid(), x_1 * gate_1.sigmoid()], dim=1)
+    return y.reshape(b, 2, -1, h, w).transpose(1, 2).reshape(x.shape)
+
+
+def _with_gradients(y: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    weights = torch.linspace(-1, 1, y.numel()).reshape(y.shape)
+    return [y.detach(), *torch.autograd.grad((y * weights).sum(), inputs)]
