@@ -34,7 +34,8 @@ from towernet.data.prepare import NOTEBOOK_MEAN, NOTEBOOK_STD, prepare, sample_t
 from towernet.data.source import open_source
 from towernet.engine.batches import epoch_batches
 from towernet.engine.device import choose_policy, hardware, versions
-from towernet.engine.step import make_optimizer, train_step
+from towernet.engine.optimizer import make_optimizer
+from towernet.engine.step import train_step
 from towernet.engine.train import initial_model
 
 BATCH_SIZE = 32

@@ -290,7 +290,7 @@ def test_the_default_schedule_warms_up_once_and_anneals_to_zero():
 
 def test_norms_biases_and_gates_are_not_decayed_unless_the_notebook_says_so():
     from towernet.config import load_recipe
-    from towernet.engine.step import make_optimizer
+    from towernet.engine.optimizer import make_optimizer
     from towernet.models.catalogue import build
 
     model = build("towernet", 5, 128)
@@ -401,3 +401,61 @@ def test_tensorboard_reads_the_events_after_a_resume(run, tmp_path):
         (row["step"], round(row["validation_accuracy"], 5)) for row in metrics
     ]
     assert len(metrics) == NUM_EPOCHS
+
+
+@pytest.mark.parametrize("shape", [(16, 75), (75, 16), (31, 47), (4, 300)])
+def test_orthogonalised_steps_have_singular_values_near_one_and_the_same_directions(shape):
+    from towernet.engine.optimizer import orthogonalise
+
+    matrix = torch.randn(shape, dtype=torch.float64)
+    found = orthogonalise(matrix)
+    values = torch.linalg.svdvals(found)
+    assert values.min() > 0.5
+    assert values.max() < 1.3
+    # U Vᵀ of the matrix itself is what is approached.
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    nearest = u @ v
+    assert (found - nearest).norm() / nearest.norm() < 0.35
+    half = orthogonalise(matrix.bfloat16()).double()
+    assert (half - found).norm() / found.norm() < 0.05
+
+
+def test_filters_step_orthogonally_and_all_else_by_sgd():
+    from towernet.config import TrainConfig
+    from towernet.engine.optimizer import make_optimizer, orthogonalise, set_learning_rate
+
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 24, 3), torch.nn.Conv2d(24, 24, 3, groups=24), torch.nn.Linear(5, 7)
+    ).to(memory_format=torch.channels_last)
+    config = TrainConfig(epochs=1, muon_rate=0.5, muon_weight_decay=0.1)
+    optimizer = make_optimizer(model, config, "any")
+    reference = torch.optim.SGD(
+        [
+            {"params": [model[1].weight, model[2].weight], "weight_decay": config.weight_decay},
+            {"params": [model[1].bias, model[2].bias, model[0].bias], "weight_decay": 0.0},
+        ],
+        lr=0.1, momentum=config.momentum, nesterov=True,
+    )  # fmt: skip
+    start = {name: value.clone() for name, value in model.named_parameters()}
+    gradients = [{name: torch.randn_like(value) for name, value in start.items()} for _ in range(3)]
+    ends = []
+    for stepper in (optimizer, reference):
+        set_learning_rate(optimizer, 0.1)
+        for name, parameter in model.named_parameters():
+            parameter.data.copy_(start[name])
+        for gradient in gradients:
+            for name, parameter in model.named_parameters():
+                parameter.grad = gradient[name].clone()
+            stepper.step()
+        ends.append({name: value.detach().clone() for name, value in model.named_parameters()})
+    for name in start:
+        if name != "0.weight":
+            torch.testing.assert_close(ends[0][name], ends[1][name])
+    # The filters' steps in plain words.
+    weight, momentum = start["0.weight"].clone(), torch.zeros_like(start["0.weight"])
+    for gradient in gradients:
+        momentum = 0.9 * momentum + gradient["0.weight"]
+        look_ahead = (gradient["0.weight"] + 0.9 * momentum).permute(0, 2, 3, 1).reshape(24, 27)
+        step = orthogonalise(look_ahead).reshape(24, 3, 3, 3).permute(0, 3, 1, 2)
+        weight = weight * (1 - 0.05 * 0.1) - 0.05 * step
+    torch.testing.assert_close(ends[0]["0.weight"], weight)

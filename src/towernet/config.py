@@ -91,9 +91,20 @@ class TrainConfig(_Frozen):
     learning_rate: PositiveFloat = Field(
         0.05, description="Peak learning rate, whatever the batch size."
     )
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="SGD momentum.")
+    optimizer: Literal["muon", "sgd"] = Field(
+        "muon",
+        description="muon: the steps of convolution filters are orthogonalised, all else is SGD."
+        " sgd: SGD for everything.",
+    )
+    muon_rate: PositiveFloat = Field(
+        0.4, description="Learning rate of orthogonalised steps, as a multiple of learning_rate."
+    )
+    muon_weight_decay: Annotated[float, Field(ge=0)] = Field(
+        5e-4, description="Decoupled weight decay of orthogonalised filters."
+    )
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Of all steps.")
     nesterov: bool = Field(True, description="Look ahead along the momentum.")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="Coupled L2.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="Coupled L2, under SGD.")
     weight_decay_by_network: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default_factory=dict, description="Where one network's differs, as in the notebook."
     )

@@ -21,6 +21,7 @@ from towernet.engine.device import Policy
 from towernet.engine.evaluate import predict_logits
 from towernet.errors import DataError
 from towernet.models.catalogue import build
+from towernet.models.optimize import optimize
 
 NUM_DECODERS = 2
 WEIGHT_SUFFIXES = (
@@ -35,7 +36,7 @@ class Predictor:
 
     Args:
         folder: The run it came from.
-        model: The network, in evaluation mode, in full precision.
+        model: The network, made ready to answer: see `towernet.models.optimize`.
         contract: How a picture becomes its input, and what its answers are called.
         policy: Where and how it computes.
     """
@@ -106,7 +107,13 @@ def load_run(folder: Path, policy: Policy | None = None) -> Predictor:
             f"{folder / 'best.safetensors'} does not fit {name} with"
             f" {len(contract.class_names)} classes ({first}); train again"
         ) from error
-    return Predictor(folder, policy.place(model).eval(), contract, policy)
+    model = optimize(
+        model,
+        size_px=contract.size_px,
+        dtype=policy.torch_dtype,
+        memory_format=policy.memory_format,
+    )
+    return Predictor(folder, policy.place(model), contract, policy)
 
 
 def predict_files(

@@ -47,6 +47,8 @@ class ShuffleAttention(GatedBlock):
                 f" halves; {_suggest(channels)}"
             )
         self.channels, self.groups = channels, groups
+        # False where whoever reads the output takes the channels as they are (`models.optimize`).
+        self.shuffles = True
         half = channels // (2 * groups)
         self.channel_weight = nn.Parameter(torch.zeros(half))
         self.channel_bias = nn.Parameter(torch.ones(half))
@@ -79,7 +81,7 @@ class ShuffleAttention(GatedBlock):
 
     def forward(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Weigh the feature map, then let the halves of the channels take turns."""
-        if ops.usable(x_BCHW, lanes=32):
+        if self.shuffles and ops.usable(x_BCHW, lanes=32):
             parameters = (
                 self.channel_weight,
                 self.channel_bias,
@@ -89,7 +91,8 @@ class ShuffleAttention(GatedBlock):
                 self.norm_bias,
             )
             return ops.shuffle_attention(x_BCHW, parameters, groups=self.groups, epsilon=_EPSILON)
-        return shuffle_channels(super().forward(x_BCHW))
+        y_BCHW = super().forward(x_BCHW)
+        return shuffle_channels(y_BCHW) if self.shuffles else y_BCHW
 
     def extra_repr(self) -> str:
         """Show the sizes when the network is printed."""

@@ -55,6 +55,11 @@ class Policy:
         """The layout of images and weights."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """What convolutions and matrix products are computed in."""
+        return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
+
     def kind(self) -> str:
         """Say it without the threads."""
         layout = "channels_last" if self.channels_last else "contiguous"

@@ -16,7 +16,8 @@ from towernet.engine.batches import make_batch, steps_per_epoch
 from towernet.engine.device import Policy
 from towernet.engine.evaluate import BATCH_SIZE, predict_logits
 from towernet.engine.memory import is_out_of_memory, out_of_memory_words
-from towernet.engine.step import average_weights, make_optimizer, train_step
+from towernet.engine.optimizer import make_optimizer
+from towernet.engine.step import average_weights, train_step
 from towernet.errors import TowernetError, TrainingError, in_one_line
 from towernet.models.catalogue import build, outline
 from towernet.models.summary import count_parameters, multiply_adds
@@ -70,7 +71,7 @@ def measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
 def _measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
     contract, recipe = dataset.contract, config.recipe
     model = policy.place(build(config.model, len(contract.class_names), contract.size_px))
-    optimizer = make_optimizer(model, recipe.train, config.model)
+    optimizer = make_optimizer(model, recipe.train, config.model, policy.torch_dtype)
     averaged = average_weights(model, recipe.train.ema_fraction, 1000)
     chosen = np.arange(min(recipe.train.batch_size, len(dataset.train)))
 

@@ -51,7 +51,7 @@ class State:
 
 
 def state_tensors(
-    model: nn.Module, optimizer: torch.optim.SGD, averaged: AveragedModel | None
+    model: nn.Module, optimizer: torch.optim.Optimizer, averaged: AveragedModel | None
 ) -> dict[str, Tensor]:
     """Name every tensor that resuming needs."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
@@ -66,7 +66,7 @@ def state_tensors(
 def restore_tensors(
     tensors: dict[str, Tensor],
     model: nn.Module,
-    optimizer: torch.optim.SGD,
+    optimizer: torch.optim.Optimizer,
     averaged: AveragedModel | None,
 ) -> None:
     """Put back what `state_tensors` named."""

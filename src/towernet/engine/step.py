@@ -1,4 +1,4 @@
-"""One optimiser step, the optimiser, and the averaged weights that are evaluated."""
+"""One optimiser step, and the averaged weights that are evaluated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from towernet.config import TrainConfig
 from towernet.engine.device import Policy
 
 
@@ -35,30 +34,6 @@ def train_step(
     loss.backward()
     optimizer.step()
     return loss.detach(), logits_BK.detach().float()
-
-
-def make_optimizer(model: nn.Module, config: TrainConfig, model_name: str) -> torch.optim.SGD:
-    """Return SGD with weight decay on what has more than one axis, or on everything.
-
-    Norms, biases and gates are one-dimensional (gates as 1×k×1×1): decay pulls a gate's bias to 0.
-    """
-    weight_decay = config.weight_decay_by_network.get(model_name, config.weight_decay)
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for parameter in model.parameters():
-        num_axes = sum(length > 1 for length in parameter.shape)
-        (decayed if num_axes > 1 or config.decay_everything else plain).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    return torch.optim.SGD(
-        [group for group in groups if group["params"]],
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        nesterov=config.nesterov and config.momentum > 0,
-        fused=True,
-    )
 
 
 def average_weights(model: nn.Module, ema_fraction: float, num_steps: int) -> AveragedModel:

@@ -26,10 +26,11 @@ from towernet.engine.batches import epoch_batches, prefetch, steps_per_epoch
 from towernet.engine.device import Policy, bits_depend_on, hardware
 from towernet.engine.evaluate import evaluate
 from towernet.engine.memory import peak_memory_mib, reset_peak_memory
+from towernet.engine.optimizer import make_optimizer, set_learning_rate
 from towernet.engine.runlog import RunLog, Watcher
 from towernet.engine.schedule import learning_rate
 from towernet.engine.state import State, restore_tensors, state_tensors
-from towernet.engine.step import average_weights, make_optimizer, train_step
+from towernet.engine.step import average_weights, train_step
 from towernet.engine.stop import StopSwitch
 from towernet.errors import DataError, TrainingError, in_one_line
 from towernet.models.catalogue import build
@@ -248,7 +249,7 @@ def _loop(
     recipe, policy, contract = config.recipe, plan.policy, dataset.contract
     seed = run_seed(config)
     model = policy.place(initial_model(config, len(contract.class_names), contract.size_px))
-    optimizer = make_optimizer(model, recipe.train, config.model)
+    optimizer = make_optimizer(model, recipe.train, config.model, policy.torch_dtype)
     averaged = (
         average_weights(model, recipe.train.ema_fraction, plan.num_steps)
         if recipe.train.ema_fraction
@@ -322,8 +323,7 @@ def _loop(
         num_images_now = 0
         for images, labels in batches:
             rate = learning_rate(state.step, plan.num_steps, recipe.train, plan.learning_rate)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            set_learning_rate(optimizer, rate)
             # Dropout draws from torch's generator: seeded by the step, it needs no saving.
             torch.manual_seed(rng.derive(seed, "step", state.step))
             loss, logits = train_step(

@@ -34,15 +34,28 @@ class ConvNormPool(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1)
-        self.norm = nn.BatchNorm2d(out_channels, eps=1e-3)
+        self.norm: nn.Module = nn.BatchNorm2d(out_channels, eps=1e-3)
 
     def forward(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D I J"]:
         """Return the pooled features, none negative."""
         x_BCHW = self.conv(x_BCHW)
-        if self.training and ops.usable(x_BCHW) and min(x_BCHW.shape[2:]) > 1:
-            return ops.norm_pool_relu(x_BCHW, self.norm)
+        if ops.usable(x_BCHW) and min(x_BCHW.shape[2:]) > 1:
+            if self.training:
+                assert isinstance(self.norm, nn.BatchNorm2d)
+                return ops.norm_pool_relu(x_BCHW, self.norm)
+            if not torch.is_grad_enabled():
+                return ops.line_pool_relu(x_BCHW, *self._line())
         # ReLU commutes with max pooling, values and gradients both; after it, it costs a quarter.
         return F.relu(F.max_pool2d(self.norm(x_BCHW), 2))
+
+    def _line(self) -> tuple[Float[Tensor, " D"], Float[Tensor, " D"]]:
+        """Return the scale and the shift that the norm is when it evaluates."""
+        norm = self.norm
+        if not isinstance(norm, nn.BatchNorm2d):  # folded into the convolution
+            return torch.ones(self.conv.out_channels), torch.zeros(self.conv.out_channels)
+        assert norm.running_var is not None and norm.running_mean is not None
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        return scale, norm.bias - norm.running_mean * scale
 
 
 class ResidualInception(nn.Module):

@@ -62,7 +62,7 @@ def usable(x_BCHW: Tensor, *, lanes: int = 16) -> bool:
         and x_BCHW.numel() > 0
         and type(x_BCHW) is Tensor
         and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
         and x_BCHW.is_contiguous(memory_format=torch.channels_last)
     )
 
@@ -124,6 +124,8 @@ def augment(
 
 
 def _as_c(value: Any) -> Any:
+    if value is None:
+        return None
     if isinstance(value, np.ndarray):
         return ctypes.c_void_p(value.ctypes.data)
     if isinstance(value, Tensor):
@@ -183,6 +185,16 @@ def norm_pool_relu(x_BCHW: Tensor, norm: nn.BatchNorm2d) -> Tensor:
     y_BCIJ: Tensor = _NormPoolRelu.apply(
         x_BCHW, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.momentum, norm.eps
     )
+    return y_BCIJ
+
+
+def line_pool_relu(x_BCHW: Tensor, scale_C: Tensor, shift_C: Tensor) -> Tensor:
+    """Scale and shift each channel, 2×2 max pooling, ReLU, without a gradient: to (B, C, I, J)."""
+    batch, channels, height, width = x_BCHW.shape
+    shape = (batch, channels, height // 2, width // 2)
+    y_BCIJ = torch.empty(shape, dtype=x_BCHW.dtype, memory_format=torch.channels_last)
+    line = torch.stack([scale_C.float(), shift_C.float()])
+    _call_for(x_BCHW, "norm_pool_relu", x_BCHW, batch, height, width, channels, line, None, y_BCIJ)
     return y_BCIJ
 
 

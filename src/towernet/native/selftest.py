@@ -22,7 +22,7 @@ def deviation() -> float:
             *zip(_norm_pool_relu(x, native=True), _norm_pool_relu(x, native=False), strict=True),
             *zip(_shuffle(x, native=True), _shuffle(x, native=False), strict=True),
         ]
-    return max(((got - wanted).norm() / wanted.norm()).item() for got, wanted in pairs)
+    return max(float((got - wanted).norm() / wanted.norm()) for got, wanted in pairs)
 
 
 def _norm_pool_relu(x: Tensor, *, native: bool) -> list[Tensor]:

@@ -1,0 +1,174 @@
+"""The optimiser: SGD, with orthogonalised steps for convolution filters where the recipe says so.
+
+Source: Jordan et al. Muon: an optimizer for hidden layers in neural networks. 2024. Its
+Newton-Schulz iteration is that of Bernstein and Newhouse, arXiv:2409.20325, with Jordan's
+coefficients. Here it takes convolution filters only, and SGD takes all else: a classifier's
+weights are no hidden layer, and vgg's are too large.
+
+Shapes: D output channels, N = input channels × kernel height × kernel width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim.sgd import sgd
+
+from towernet.config import TrainConfig
+
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+# From any matrix, four steps bring all but the tiniest singular values to between 0.7 and 1.2.
+_NUM_ITERATIONS = 4
+
+
+def orthogonalise(matrix_DN: Float[Tensor, "D N"]) -> Float[Tensor, "D N"]:
+    """Return roughly the nearest matrix whose singular values are all 1, in the same dtype.
+
+    Example:
+        >>> values = torch.linalg.svdvals(orthogonalise(torch.randn(20, 90)))
+        >>> bool(values.min() > 0.5 and values.max() < 1.3)
+        True
+    """
+    a, b, c = _COEFFICIENTS
+    x: Tensor = matrix_DN / (matrix_DN.float().norm().to(matrix_DN.dtype) + 1e-7)
+    if is_high := x.shape[0] > x.shape[1]:
+        x = x.T
+    for _ in range(_NUM_ITERATIONS):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if is_high else x
+
+
+class MuonAndSGD(torch.optim.Optimizer):
+    """SGD with momentum whose steps for the groups marked `orthogonal` are orthogonalised first.
+
+    Args:
+        groups: As for torch's SGD, each also with `orthogonal`, and `rate`: the group's learning
+            rate as a multiple of the run's. Weight decay of an orthogonal group is decoupled.
+        momentum: Of all groups.
+        nesterov: Look ahead along the momentum.
+        dtype: What the orthogonalisation computes in.
+    """
+
+    def __init__(
+        self,
+        groups: Iterable[dict[str, Any]],
+        *,
+        momentum: float,
+        nesterov: bool,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0})
+        self.momentum, self.nesterov, self.dtype = momentum, nesterov, dtype
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Take one step along the gradients."""
+        for group in self.param_groups:
+            params = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if group["orthogonal"]:
+                self._orthogonal_step(params, group["lr"], group["weight_decay"])
+            else:
+                self._sgd_step(params, group["lr"], group["weight_decay"])
+
+    def _orthogonal_step(self, params: list[Tensor], rate: float, weight_decay: float) -> None:
+        for parameter in params:
+            gradient, state = parameter.grad, self.state[parameter]
+            assert gradient is not None
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+            momentum = state["momentum_buffer"].mul_(self.momentum).add_(gradient)
+            step = gradient.add(momentum, alpha=self.momentum) if self.nesterov else momentum
+            # (D, height, width, C): how channels_last weights lie in memory, so nothing is copied.
+            step = step.movedim(1, -1)
+            matrix_DN = orthogonalise(step.reshape(len(step), -1).to(self.dtype))
+            num_rows, num_columns = matrix_DN.shape
+            step = matrix_DN.to(parameter.dtype).reshape(step.shape).movedim(-1, 1)
+            parameter.mul_(1 - rate * weight_decay)
+            parameter.add_(step, alpha=-rate * max(1.0, num_rows / num_columns) ** 0.5)
+
+    def _sgd_step(self, params: list[Tensor], rate: float, weight_decay: float) -> None:
+        if not params:
+            return
+        momenta = [self.state[parameter].get("momentum_buffer") for parameter in params]
+        sgd(
+            params,
+            [parameter.grad for parameter in params if parameter.grad is not None],
+            momenta,
+            fused=True,
+            weight_decay=weight_decay,
+            momentum=self.momentum,
+            lr=rate,
+            dampening=0.0,
+            nesterov=self.nesterov,
+            maximize=False,
+        )
+        for parameter, momentum in zip(params, momenta, strict=True):
+            if momentum is not None:
+                self.state[parameter]["momentum_buffer"] = momentum
+
+
+def make_optimizer(
+    model: nn.Module, config: TrainConfig, model_name: str, dtype: torch.dtype = torch.float32
+) -> MuonAndSGD:
+    """Return the optimiser, with weight decay on what has more than one axis, or on everything.
+
+    Norms, biases and gates are one-dimensional (gates as 1×k×1×1): decay pulls a gate's bias to 0.
+
+    Args:
+        model: Whose parameters it steps.
+        config: The recipe's.
+        model_name: By which its weight decay is found.
+        dtype: What orthogonalisation computes in.
+    """
+    weight_decay = config.weight_decay_by_network.get(model_name, config.weight_decay)
+    filters = set(_filters(model)) if config.optimizer == "muon" else set()
+    orthogonal: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for parameter in model.parameters():
+        num_axes = sum(length > 1 for length in parameter.shape)
+        if parameter in filters:
+            orthogonal.append(parameter)
+        elif num_axes > 1 or config.decay_everything:
+            decayed.append(parameter)
+        else:
+            plain.append(parameter)
+    sgd_group = {"orthogonal": False, "rate": 1.0}
+    groups = [
+        {
+            "params": orthogonal,
+            "weight_decay": config.muon_weight_decay,
+            "orthogonal": True,
+            "rate": config.muon_rate,
+        },
+        {"params": decayed, "weight_decay": weight_decay} | sgd_group,
+        {"params": plain, "weight_decay": 0.0} | sgd_group,
+    ]
+    optimizer = MuonAndSGD(
+        [group for group in groups if group["params"]],
+        momentum=config.momentum,
+        nesterov=config.nesterov and config.momentum > 0,
+        dtype=dtype,
+    )
+    set_learning_rate(optimizer, config.learning_rate)
+    return optimizer
+
+
+def set_learning_rate(optimizer: MuonAndSGD, rate: float) -> None:
+    """Give every group its multiple of the run's learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["rate"]
+
+
+def _filters(model: nn.Module) -> list[Tensor]:
+    """Return the weights of convolutions that see all their input channels."""
+    return [
+        module.weight
+        for module in model.modules()
+        if isinstance(module, nn.Conv2d) and module.groups == 1
+    ]

@@ -1,0 +1,143 @@
+"""A network made ready to answer: the same answers, folded norms, absorbed shuffles."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from crashlab.lab import compiler
+from towernet.models.catalogue import build
+from towernet.models.optimize import absorb_shuffles, fold, foldable, optimize
+from towernet.models.towernet import TowerNet
+from towernet.native import ops
+
+
+def trained(model: nn.Module, size_px: int = 128) -> nn.Module:
+    """Move statistics, norms and gates off their start values."""
+    model.train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        model(torch.randn(8, 3, size_px, size_px) + 0.5)
+    return model.eval()
+
+
+def relative_error(got, wanted):
+    return ((got - wanted).norm() / wanted.norm()).item()
+
+
+@pytest.mark.parametrize(
+    ("name", "num_norms"),
+    [
+        ("towernet", 4),
+        ("mobilenet_v2", 52),
+        ("resnet18", 20),
+        ("googlenet", 57),
+        ("vgg11", 0),
+        ("vgg11_bn", 8),
+        # Its norms come before the convolutions: only those between two of them can go.
+        ("densenet121", 59),
+        ("shufflenet_v2_x0_5", 56),
+        ("regnet_y_400mf", 53),
+        ("convnext_tiny", 0),
+    ],
+)
+@torch.no_grad()
+def test_every_norm_behind_a_convolution_is_folded_and_no_answer_changes(name, num_norms):
+    model = trained(build(name, 5, 128))
+    assert len(foldable(model, 128)) == num_norms
+    x = torch.randn(2, 3, 128, 128)
+    fast = optimize(model, size_px=128)
+    assert relative_error(fast(x), model(x)) < 1e-5
+    norms_left = sum(isinstance(m, nn.BatchNorm2d) for m in fast.modules())
+    assert norms_left == sum(isinstance(m, nn.BatchNorm2d) for m in model.modules()) - num_norms
+
+
+def test_the_network_itself_stays_as_it_was():
+    model = trained(TowerNet(4)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimize(model, size_px=128)
+    assert model.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@torch.no_grad()
+def test_shuffles_are_absorbed_by_whoever_reads_them():
+    model = trained(TowerNet(5)).double()
+    x = torch.randn(2, 3, 127, 140, dtype=torch.float64)
+    wanted = model(x)
+    absorb_shuffles(model)
+    assert not any(getattr(m, "shuffles", False) for m in model.modules())
+    assert relative_error(model(x), wanted) < 1e-12
+
+
+@torch.no_grad()
+def test_an_absorbed_shuffle_that_is_still_done_is_noticed():
+    model = trained(TowerNet(5))
+    x = torch.randn(2, 3, 128, 128)
+    wanted = model(x)
+    absorb_shuffles(model)
+    model.attention_4.shuffles = True
+    assert relative_error(model(x), wanted) > 1e-3
+
+
+class ReadsTwice(nn.Module):
+    """The convolution's output goes past the norm as well."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return (self.norm(x) + x).mean((2, 3))
+
+
+class CallsTwice(nn.Module):
+    """One convolution, two norms."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.norm_1, self.norm_2 = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return self.norm_2(self.conv(self.norm_1(self.conv(x)))).mean((2, 3))
+
+
+@pytest.mark.parametrize("make", [ReadsTwice, CallsTwice])
+@torch.no_grad()
+def test_what_others_read_is_not_folded(make):
+    model = trained(make(), 16)
+    assert foldable(model, 16) == []
+    # Folded all the same, it would answer otherwise: the check is needed.
+    x = torch.randn(2, 3, 16, 16)
+    wanted = model(x)
+    fold(model, "conv", "norm" if make is ReadsTwice else "norm_1")
+    assert relative_error(model(x), wanted) > 1e-3
+
+
+@torch.no_grad()
+def test_bf16_keeps_its_weights_in_bf16_and_answers_within_its_digits():
+    model = trained(build("resnet18", 5, 128))
+    x = torch.randn(4, 3, 128, 128)
+    fast = optimize(model, size_px=128, dtype=torch.bfloat16)
+    assert fast.conv1.weight.dtype == torch.bfloat16
+    with torch.autocast("cpu", torch.bfloat16):
+        assert relative_error(fast(x).float(), model.float()(x)) < 0.05
+
+
+@pytest.mark.skipif(compiler() is None, reason="no C compiler")
+@torch.no_grad()
+def test_with_the_kernels_the_answers_are_the_same():
+    model = trained(TowerNet(5))
+    x = torch.randn(2, 3, 128, 128).contiguous(memory_format=torch.channels_last)
+    wanted = model(x)
+    with ops.enabled(True):
+        fast = optimize(model, size_px=128)
+        assert fast.attention_3.shuffles
+        assert relative_error(fast(x), wanted) < 1e-5
+        assert relative_error(model.to(memory_format=torch.channels_last)(x), wanted) < 1e-5
