@@ -1,45 +1,47 @@
-"""The notebook recipe's training speed on caltech16.zip at 256 px, beside a plain program.
+"""Training speed at 256 px, batch 32: ours, a plain program of the same network, tuned peers.
 
-The plain program is what one would write first: fp32, contiguous tensors, the notebook's layers in
-its order with textbook shuffle attention, and a DataLoader that decodes each JPEG every epoch.
-Ours is the engine as `towernet train --recipe notebook` uses it, data path included.
-Rounds of both are interleaved in one process; the figure is the median ratio.
+All contenders take turns, each in a process of its own. The plain program is what one would write
+first: fp32, contiguous tensors, the layers in the notebook's order with textbook shuffle attention.
+A peer's `default` is torch as it comes (fp32, contiguous), its `engine` is towernet's own engine
+(bf16, channels_last, memory kept), its `compiled` is the same under torch.compile; the best of the
+three counts. The share of GEMM's peak counts 3 × 2 × multiply-adds an image.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import random
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 import psutil
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from _common import data_set, write_result
-from towernet.config import RunConfig, load_recipe
-from towernet.data.prepare import NOTEBOOK_MEAN, NOTEBOOK_STD, prepare, sample_table
+from _contenders import Contenders, Measure, serve, timed
+from towernet.config import load_recipe
+from towernet.data.prepare import prepare, sample_table
 from towernet.data.source import open_source
-from towernet.engine.batches import epoch_batches
-from towernet.engine.device import choose_policy, hardware, versions
+from towernet.engine.batches import make_batch
+from towernet.engine.device import Policy, choose_policy, hardware, versions
 from towernet.engine.optimizer import make_optimizer
-from towernet.engine.step import train_step
-from towernet.engine.train import initial_model
+from towernet.engine.step import average_weights, train_step
+from towernet.models.catalogue import build, outline
+from towernet.models.summary import multiply_adds
 
-BATCH_SIZE = 32
-SECONDS_TO_FILL_THE_QUEUE = 3.0
+SIZE_PX, BATCH_SIZE, NUM_CLASSES = 256, 32, 16
+PEERS = ("mobilenet_v2", "resnet50", "vgg19")
+MODES = ("default", "engine", "compiled")
+# Steps of one round: some seconds for each contender.
+STEPS = {"towernet": 8, "towernet_patch": 12, "mobilenet_v2": 3, "resnet50": 2, "vgg19": 1}
+GEMM_SIDE = 2048
 
 
 class PlainShuffleAttention(nn.Module):
@@ -103,81 +105,116 @@ def plain_towernet(num_classes: int) -> nn.Module:
     )  # fmt: skip
 
 
-class DecodingDataset(Dataset[tuple[Tensor, int]]):
-    """Decodes, resizes, rotates and normalises one image at a time, as a first program does."""
-
-    def __init__(self, paths: list[Path], labels: list[int], size_px: int) -> None:
-        self.paths, self.labels, self.size_px = paths, labels, size_px
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        image = Image.open(io.BytesIO(self.paths[i].read_bytes())).convert("RGB")
-        image = image.resize((self.size_px, self.size_px), Image.Resampling.BILINEAR)
-        image = image.rotate(random.uniform(-10, 10), Image.Resampling.NEAREST)
-        x = torch.from_numpy(np.asarray(image, np.float32) / 255)
-        x = (x - torch.tensor(NOTEBOOK_MEAN)) / torch.tensor(NOTEBOOK_STD)
-        return x.permute(2, 0, 1).contiguous(), self.labels[i]
-
-
-def rounds(step: Callable[[], None], steps: int) -> Iterator[float]:
-    """Yield images per second of one round of steps after another, the first step not counted."""
+def images_per_second(step: Any, network: str) -> Measure:
+    step()  # the first one chooses kernels and allocates
     step()
-    while True:
-        start = time.perf_counter()
-        for _ in range(steps):
-            step()
-        yield steps * BATCH_SIZE / (time.perf_counter() - start)
+    steps = STEPS.get(network, 3)
+    return lambda: {"images_per_second": BATCH_SIZE / timed(step, steps)}
 
 
-def plain_rounds(paths: list[Path], labels: list[int], size_px: int, steps: int, workers: int
-                 ) -> Iterator[float]:  # fmt: skip
-    """Yield images per second of one round after another, epochs running on."""
-    model = plain_towernet(max(labels) + 1)
+def plain(network: str) -> Measure:
+    """torch as it comes."""
+    torch.manual_seed(0)
+    model = plain_towernet(NUM_CLASSES) if network == "towernet" else build(network, 16, SIZE_PX)
     optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=2e-4)
-    loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-        DecodingDataset(paths, labels, size_px),  # type: ignore[arg-type]
-        BATCH_SIZE, shuffle=True, num_workers=workers, persistent_workers=True, drop_last=True,
-    )  # fmt: skip
-
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        while True:
-            yield from loader
-
-    stream = batches()
+    images = torch.randn(BATCH_SIZE, 3, SIZE_PX, SIZE_PX)
+    labels = torch.randint(0, NUM_CLASSES, (BATCH_SIZE,))
+    model.train()
 
     def step() -> None:
-        images, wanted = next(stream)
         optimizer.zero_grad()
-        F.cross_entropy(model(images), wanted).backward()
+        F.cross_entropy(model(images), labels).backward()
         optimizer.step()
 
-    yield from rounds(step, steps)
+    return images_per_second(step, network)
 
 
-def our_rounds(dataset: Any, policy: Any, steps: int) -> Iterator[float]:
-    """Yield images per second of the engine, round after round."""
+def policy_of(mode: str) -> Policy:
+    policy = choose_policy()
+    kernels = "torch" if mode == "torch" else policy.kernels
+    policy = Policy("cpu", policy.dtype, policy.channels_last, policy.threads, mode, kernels)
+    policy.apply()
+    return policy
+
+
+def engine(network: str, mode: str) -> Measure:
+    """Steps of the notebook recipe by our engine, on one batch; `with data` makes batches too."""
+    policy = policy_of(mode)
+    torch.manual_seed(0)
     recipe = load_recipe("notebook")
-    config = RunConfig(model="towernet", recipe=recipe)
-    model = policy.place(initial_model(config, len(dataset.contract.class_names), 256))
-    optimizer = make_optimizer(model, recipe.train, "towernet")
-
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        epoch = 0
-        while True:
-            for images, labels in epoch_batches(dataset, recipe, policy, seed=0, epoch=epoch):
-                if len(labels) == BATCH_SIZE:
-                    yield images, labels
-            epoch += 1
-
-    stream = batches()
+    model = policy.place(build(network, NUM_CLASSES, SIZE_PX))
+    optimizer = make_optimizer(model, recipe.train, network, policy.torch_dtype)
+    called = torch.compile(model) if mode == "compiled" else model
+    images = torch.randn(BATCH_SIZE, 3, SIZE_PX, SIZE_PX)
+    images = images.contiguous(memory_format=policy.memory_format)
+    labels = torch.randint(0, NUM_CLASSES, (BATCH_SIZE,))
 
     def step() -> None:
-        images, labels = next(stream)
-        train_step(model, optimizer, images, labels, label_smoothing=0.0, policy=policy)
+        train_step(called, optimizer, images, labels, label_smoothing=0.0, policy=policy)  # type: ignore[arg-type]
 
-    yield from rounds(step, steps)
+    return images_per_second(step, network)
+
+
+def data_path(network: str) -> Measure:
+    """The default recipe with everything in it: what part of a step goes to making its batch."""
+    policy = policy_of("engine")
+    recipe = load_recipe("default")
+    source = open_source(str(data_set("caltech16.zip")))
+    table = sample_table(source, seed=0, images_per_class=None, workers=2)
+    config = recipe.data.model_copy(update={"size_px": SIZE_PX})
+    dataset = prepare(table, source, config, seed=0, workers=2)
+    torch.manual_seed(0)
+    model = policy.place(build(network, len(dataset.contract.class_names), SIZE_PX))
+    optimizer = make_optimizer(model, recipe.train, network, policy.torch_dtype)
+    averaged = average_weights(model, recipe.train.ema_fraction, 1000)
+    taken = 0
+
+    def measure() -> dict[str, Any]:
+        nonlocal taken
+        making = 0.0
+        started = time.perf_counter()
+        for _ in range(STEPS[network]):
+            start = time.perf_counter()
+            chosen = (np.arange(BATCH_SIZE) + BATCH_SIZE * taken) % len(dataset.train)
+            batch = make_batch(dataset, recipe, policy, 0, taken, chosen)
+            making += time.perf_counter() - start
+            train_step(
+                model, optimizer, batch.images_BCHW, batch.targets, label_smoothing=0.1,
+                policy=policy,
+            )  # fmt: skip
+            averaged.update_parameters(model)
+            taken += 1
+        total = time.perf_counter() - started
+        return {
+            "images_per_second": STEPS[network] * BATCH_SIZE / total,
+            "share_of_data_path": making / total,
+        }
+
+    measure()
+    return measure
+
+
+def gemm() -> Measure:
+    def measure() -> dict[str, Any]:
+        found = {}
+        for dtype in (torch.bfloat16, torch.float32):
+            a, b = (torch.randn(GEMM_SIDE, GEMM_SIDE).to(dtype) for _ in range(2))
+            torch.mm(a, b)
+            # The best of some: others on the machine can only slow it down.
+            seconds = min(timed(lambda a=a, b=b: torch.mm(a, b), 2) for _ in range(5))  # type: ignore[misc]
+            found[f"gflops_{str(dtype).split('.')[1]}"] = 2e-9 * GEMM_SIDE**3 / seconds
+        return found
+
+    return measure
+
+
+def make(name: str) -> Measure:
+    network, _, mode = name.partition(" ")
+    if name == "gemm":
+        return gemm()
+    if mode == "with data":
+        return data_path(network)
+    return plain(network) if mode in ("plain", "default") else engine(network, mode)
 
 
 def peak_memory_mib(data: Path) -> float:
@@ -187,12 +224,13 @@ def peak_memory_mib(data: Path) -> float:
             [sys.executable, "-m", "towernet", "train", str(data), "--recipe", "notebook",
              "--epochs", "1", "--out", f"{folder}/run"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env=os.environ | {"TOWERNET_CACHE": f"{folder}/cache"},
         )  # fmt: skip
         peak, watched = 0, psutil.Process(process.pid)
         while process.poll() is None:
             try:
                 tree = [watched, *watched.children(recursive=True)]
-                peak = max(peak, sum(child.memory_info().rss for child in tree))
+                peak = max(peak, sum(_own_bytes(child) for child in tree))
             except psutil.NoSuchProcess:
                 pass
             time.sleep(0.1)
@@ -201,40 +239,57 @@ def peak_memory_mib(data: Path) -> float:
     return peak / 2**20
 
 
+def _own_bytes(process: psutil.Process) -> int:
+    """Return what a process holds beyond mapped files: the pixel cache is the system's to drop."""
+    memory = process.memory_info()
+    return int(memory.rss - memory.shared)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=16, help="Steps in one round.")
-    parser.add_argument("--workers", type=int, default=2, help="Of the plain program's loader.")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--contender", help="One of the programs, started by this script.")
     args = parser.parse_args()
-
-    source = open_source(str(data_set("caltech16.zip")))
-    table = sample_table(source, seed=0, images_per_class=None, workers=2)
-    dataset = prepare(table, source, load_recipe("notebook").data, seed=0, workers=2)
-    policy = choose_policy()
-    file_of = {entry.path: entry.file for entry in source.files}
-    paths = [file_of[path] for path in dataset.train.paths]
-
-    streams = {
-        "plain": plain_rounds(paths, dataset.train.labels.tolist(), 256, args.steps, args.workers),
-        "towernet": our_rounds(dataset, policy, args.steps),
-    }
-    speeds: dict[str, list[float]] = {name: [] for name in streams}
+    if args.contender:
+        serve(make)
+        return
+    ours = ["towernet plain", "towernet engine", "towernet torch", "towernet compiled",
+            "towernet with data", "towernet_patch engine"]  # fmt: skip
+    names = ["gemm", *ours, *(f"{peer} {mode}" for peer in PEERS for mode in MODES)]
+    contenders = Contenders(names)
     for _ in range(args.rounds):
-        for name, stream in streams.items():
-            speeds[name].append(next(stream))
-            # The loader's processes fill their queue, which the plain program's next round gets
-            # for nothing, and then rest: they must not decode during the other's round.
-            time.sleep(SECONDS_TO_FILL_THE_QUEUE)
-            print(f"{name}: {speeds[name][-1]:.1f} images/s", flush=True)
-    ratios = [ours / plain for ours, plain in zip(speeds["towernet"], speeds["plain"], strict=True)]
+        contenders.round()
+    contenders.end()
+    summary = contenders.summary()
+    best = {
+        peer: max(
+            (f"{peer} {mode}" for mode in MODES if f"{peer} {mode}" in summary),
+            key=lambda name: summary[name]["images_per_second"]["median"],
+        )
+        for peer in PEERS
+    }
+    policy = choose_policy()
+    peak = summary["gemm"][f"gflops_{policy.dtype}"]["median"]
+    shares = {}
+    for name, figures in summary.items():
+        network = name.partition(" ")[0]
+        if "images_per_second" in figures:
+            work = 6e-9 * multiply_adds(outline(network, NUM_CLASSES, SIZE_PX), SIZE_PX)
+            shares[name] = work * figures["images_per_second"]["median"] / peak
     write_result(
         "throughput",
         {
-            "images_per_second": {name: median(values) for name, values in speeds.items()},
-            "rounds": speeds,
-            "ratio": median(ratios),
-            "ratio_spread": [min(ratios), max(ratios)],
+            "contenders": summary,
+            "failed": contenders.failed,
+            "best_of_peer": best,
+            "times_plain": contenders.ratio(
+                "images_per_second", "towernet engine", "towernet plain"
+            ),
+            "times_peer": {
+                peer: contenders.ratio("images_per_second", "towernet engine", name)
+                for peer, name in best.items()
+            },
+            "share_of_gemm": shares,
             "peak_memory_mib": peak_memory_mib(data_set("caltech16.zip")),
             "hardware": hardware(policy),
             "versions": versions(),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from towernet.config import AugmentConfig
-from towernet.data.augment import NUM_DRAWS, augment, draws, to_input
+from towernet.data.augment import NUM_DRAWS, augment, draws, mix, mixing_shares, to_input
 
 STILL = AugmentConfig(
     crop_scale_min=1, crop_ratio_max=1, flip=False, rotation_degrees=0, brightness=0, contrast=0
@@ -90,3 +90,32 @@ def test_input_is_the_normalised_image(images):
     x = to_input(images, mean, std)
     expected = (images.numpy() / 255 - np.array(mean)) / np.array(std)
     np.testing.assert_allclose(x.permute(0, 2, 3, 1).numpy(), expected, atol=1e-6)
+
+
+def test_images_and_targets_are_mixed_by_the_same_shares_with_the_next():
+    shares = torch.tensor([1.0, 0.75, 0.5])
+    images = torch.arange(3.0)[:, None, None, None].expand(3, 3, 2, 2)
+    mixed = mix(images, shares)
+    torch.testing.assert_close(mixed[:, 0, 0, 0], torch.tensor([0.0, 0.75 + 0.25 * 2, 1.0]))
+    targets = mix(torch.eye(3), shares)
+    torch.testing.assert_close(targets, torch.tensor([[1, 0, 0], [0, 0.75, 0.25], [0.5, 0, 0.5]]))
+
+
+def test_shares_are_the_larger_part_of_a_beta_draw():
+    keys = np.arange(4000, dtype=np.uint64)
+    shares = mixing_shares(1, 2, keys, 0.2)
+    assert shares.min() >= 0.5
+    assert shares.max() <= 1
+    # E|X − 1/2| of Beta(a, a) at a = 0.2, by numerical integration.
+    assert np.mean(shares) == pytest.approx(0.8986, abs=0.01)
+    np.testing.assert_array_equal(shares[::-1], mixing_shares(1, 2, keys[::-1], 0.2))
+
+
+def test_short_runs_mix_nothing():
+    from towernet.config import load_recipe
+
+    recipe = load_recipe("default")
+    edge = recipe.augment.mixup_from_epochs
+    assert recipe.at_length(edge).augment.mixup_alpha > 0
+    assert recipe.at_length(edge - 0.1).augment.mixup_alpha == 0
+    assert recipe.at_length(1.0).train == recipe.train

@@ -224,7 +224,9 @@ def test_an_epoch_sees_every_training_image_once(make_dataset):
 
     dataset = make_dataset()
     recipe = override(
-        load_recipe("default"), train={"batch_size": 8}, augment={"brightness": 0, "contrast": 0}
+        load_recipe("default"),
+        train={"batch_size": 8},
+        augment={"brightness": 0, "contrast": 0, "mixup_alpha": 0},
     )
     policy = Policy("cpu", "float32", False, 1, "test")
     # Every image a shade of its own, so that it is known again: nothing is augmented here.
@@ -235,13 +237,15 @@ def test_an_epoch_sees_every_training_image_once(make_dataset):
         contract=replace(dataset.contract, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
     )
     batches = list(epoch_batches(dataset, recipe, policy, seed=0, epoch=0))
-    seen = [round(255 * float(image[0, 9, 9])) for images, _ in batches for image in images]
+    seen = [round(255 * float(image[0, 9, 9])) for batch in batches for image in batch.images_BCHW]
     assert sorted(seen) == sorted(dataset.train.rows.tolist())
     label_of = dict(zip(dataset.train.rows, dataset.train.labels, strict=True))
-    assert [label_of[row] for row in seen] == torch.cat([labels for _, labels in batches]).tolist()
-    assert batches[0][0].shape[1:] == (3, SIZE_PX, SIZE_PX)
+    assert [label_of[row] for row in seen] == torch.cat(
+        [batch.labels_B for batch in batches]
+    ).tolist()
+    assert batches[0].images_BCHW.shape[1:] == (3, SIZE_PX, SIZE_PX)
     late = list(epoch_batches(dataset, recipe, policy, seed=0, epoch=0, first=2))
-    torch.testing.assert_close(late[0][0], batches[2][0], rtol=0, atol=0)
+    torch.testing.assert_close(late[0].images_BCHW, batches[2].images_BCHW, rtol=0, atol=0)
 
 
 def test_prefetching_hands_errors_on_and_ends_its_thread():

@@ -11,7 +11,7 @@ from towernet.attention import ShuffleAttention
 from towernet.errors import ConfigError
 from towernet.models.blocks import ConvNormPool, ResidualInception, start_as_paddle
 from towernet.models.summary import count_parameters, layers, multiply_adds, run_on_meta
-from towernet.models.towernet import TowerNet
+from towernet.models.towernet import PatchTowerNet, TowerNet
 
 
 class InThePagesOrder(nn.Module):
@@ -163,3 +163,58 @@ def test_a_seed_decides_the_start():
     )
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+class PatchInWords(nn.Module):
+    """The patch variant once more, from its weights, in functions alone."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def conv(self, block, x, stride=1, relu=True):
+        conv, norm = block[0], block[1]
+        side = conv.weight.shape[2]
+        padding = 0 if stride > 1 else side // 2
+        x = F.conv2d(x, conv.weight, None, stride, padding)
+        x = F.batch_norm(x, None, None, norm.weight, norm.bias, training=True)
+        return F.relu(x) if relu else x
+
+    def inception(self, block, x):
+        branches = [
+            self.conv(block.branch_1, x),
+            self.conv(block.branch_3[1], self.conv(block.branch_3[0], x)),
+            self.conv(block.branch_5[1], self.conv(block.branch_5[0], x)),
+            self.conv(block.branch_pool[1], F.max_pool2d(x, 3, 1, 1)),
+        ]
+        return F.relu(torch.cat(branches, 1) + self.conv(block.shortcut, x, relu=False))
+
+    def forward(self, x):
+        n = self.network
+        x = self.conv(n.stem, x, stride=4)
+        for stage in (n.stage_2, n.stage_3):
+            x = F.conv2d(x, stage.conv.weight, stage.conv.bias, padding=1)
+            x = F.batch_norm(
+                x, None, None, stage.norm.weight, stage.norm.bias, training=True, eps=1e-3
+            )
+            x = F.max_pool2d(F.relu(x), 2)
+        x = F.max_pool2d(self.inception(n.inception_4, n.attention_3(x)), 2)
+        x = self.inception(n.inception_5, n.attention_4(x))
+        return n.head(self.inception(n.inception_6, x).mean((2, 3)))
+
+
+def test_the_patch_variant_is_what_it_says_values_and_gradients():
+    network, x = PatchTowerNet(5).double().train(), torch.randn(3, 3, 64, 96).double()
+    words = PatchInWords(network)
+    torch.testing.assert_close(network(x), words(x))
+    torch.testing.assert_close(gradients(network, x), gradients(words, x))
+    assert count_parameters(PatchTowerNet(16)) == 972_040
+    assert multiply_adds(PatchTowerNet(16), 128) == 173_068_288
+
+
+def test_the_patch_variant_takes_small_images():
+    from towernet.models.catalogue import build, check_size
+
+    assert build("towernet_patch", 3, 32)(torch.rand(2, 3, 32, 32)).shape == (2, 3)
+    with pytest.raises(ConfigError, match=r"cannot take 16-px images; give --size 32"):
+        check_size("towernet_patch", 16)

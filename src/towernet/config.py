@@ -78,6 +78,14 @@ class AugmentConfig(_Frozen):
     )
     brightness: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="Factor 1 ± this.")
     contrast: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="Factor 1 ± this.")
+    mixup_alpha: Annotated[float, Field(ge=0)] = Field(
+        0.2,
+        description="Pairs of images and labels are mixed by shares from Beta(this, this), the"
+        " larger one for the image itself; 0 mixes none. [arXiv:1710.09412]",
+    )
+    mixup_from_epochs: Annotated[float, Field(ge=0)] = Field(
+        30.0, description="Shorter runs mix nothing: they have no time to overfit."
+    )
 
 
 class TrainConfig(_Frozen):
@@ -154,6 +162,14 @@ class Recipe(_Frozen):
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
+
+    def at_length(self, num_epochs: float) -> Recipe:
+        """Return what holds for a run of so many epochs."""
+        if num_epochs >= self.augment.mixup_from_epochs:
+            return self
+        return self.model_copy(
+            update={"augment": self.augment.model_copy(update={"mixup_alpha": 0.0})}
+        )
 
 
 class RunConfig(_Frozen):

@@ -13,6 +13,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+import scipy.special
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
@@ -156,6 +157,22 @@ def normalise(
         torch.tensor(std, device=x_BCHW.device),
     )
     return (x_BCHW - mean_C[:, None, None]) / std_C[:, None, None]
+
+
+def mixing_shares(
+    seed: int, epoch: int, item_keys: npt.NDArray[np.uint64], alpha: float
+) -> npt.NDArray[np.float64]:
+    """Return (B,) how much of each image is itself: the larger part of a Beta draw."""
+    uniform_B = rng.uniform(seed, epoch, item_keys, "mixup")[:, 0]
+    share_B = scipy.special.betaincinv(alpha, alpha, uniform_B)
+    return np.asarray(np.maximum(share_B, 1 - share_B))
+
+
+def mix(x: Tensor, shares_B: Float[Tensor, " B"]) -> Tensor:
+    """Mix each row, an image or a target, with the next one; the last with the first."""
+    shares = shares_B.reshape(-1, *[1] * (x.dim() - 1))
+    mixed: Tensor = torch.lerp(x.roll(-1, dims=0), x, shares)
+    return mixed
 
 
 def to_input(

@@ -8,17 +8,19 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from towernet import rng
 from towernet.config import Recipe
-from towernet.data.augment import draws, training_input
+from towernet.data.augment import draws, mix, mixing_shares, training_input
 from towernet.data.prepare import Dataset
 from towernet.engine.device import Policy
 
@@ -41,6 +43,21 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
     return len(batch_starts(num_images, batch_size)) - 1
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What one step learns from.
+
+    Args:
+        images_BCHW: The network's input.
+        labels_B: The class of each image; of a mixed one, that with the larger share.
+        targets: The labels again, or (B, K) probabilities where images are mixed.
+    """
+
+    images_BCHW: Tensor
+    labels_B: Tensor
+    targets: Tensor
+
+
 def make_batch(
     dataset: Dataset,
     recipe: Recipe,
@@ -48,8 +65,8 @@ def make_batch(
     seed: int,
     epoch: int,
     chosen: npt.NDArray[np.int64],
-) -> tuple[Tensor, Tensor]:
-    """Return the network's input and the labels for some training images, by their positions."""
+) -> Batch:
+    """Return some training images, by their positions, augmented and maybe mixed."""
     part = dataset.train
     images = training_input(
         dataset.train_pixels,
@@ -61,13 +78,20 @@ def make_batch(
         std=dataset.contract.std,
         device=policy.device,
     )
+    labels = torch.from_numpy(part.labels[chosen]).to(policy.device)
+    targets = labels
+    if recipe.augment.mixup_alpha:
+        shares_B = mixing_shares(seed, epoch, part.keys[chosen], recipe.augment.mixup_alpha)
+        shares = torch.from_numpy(shares_B).float().to(policy.device)
+        targets = mix(F.one_hot(labels, len(dataset.contract.class_names)).float(), shares)
+        images = mix(images, shares)
     images = images.contiguous(memory_format=policy.memory_format)
-    return images, torch.from_numpy(part.labels[chosen]).to(policy.device)
+    return Batch(images, labels, targets)
 
 
 def epoch_batches(
     dataset: Dataset, recipe: Recipe, policy: Policy, *, seed: int, epoch: int, first: int = 0
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[Batch]:
     """Yield an epoch's batches from number `first` on."""
     order = rng.order(seed, epoch, dataset.train.keys)
     starts = batch_starts(len(order), recipe.train.batch_size)

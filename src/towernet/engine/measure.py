@@ -76,12 +76,12 @@ def _measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
     chosen = np.arange(min(recipe.train.batch_size, len(dataset.train)))
 
     def step() -> None:
-        images, labels = make_batch(dataset, recipe, policy, config.seed, 0, chosen)
+        batch = make_batch(dataset, recipe, policy, config.seed, 0, chosen)
         train_step(
             model,
             optimizer,
-            images,
-            labels,
+            batch.images_BCHW,
+            batch.targets,
             label_smoothing=recipe.train.label_smoothing,
             policy=policy,
         )

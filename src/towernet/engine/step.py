@@ -17,20 +17,21 @@ def train_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     images_BCHW: Float[Tensor, "B C H W"],
-    labels_B: Int[Tensor, " B"],
+    targets: Int[Tensor, " B"] | Float[Tensor, "B K"],
     *,
     label_smoothing: float,
     policy: Policy,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "B K"]]:
     """Take one optimiser step; return the batch's mean cross-entropy, in nats, and its logits.
 
-    Both are still on the device: `.item()` waits for a GPU, and the caller decides when.
+    Targets are classes or probabilities. What is returned is still on the device: `.item()` waits
+    for a GPU, and the caller decides when.
     """
     model.train()
     optimizer.zero_grad(set_to_none=True)
     with policy.autocast():
         logits_BK = model(images_BCHW)
-    loss = F.cross_entropy(logits_BK.float(), labels_B, label_smoothing=label_smoothing)
+    loss = F.cross_entropy(logits_BK.float(), targets, label_smoothing=label_smoothing)
     loss.backward()
     optimizer.step()
     return loss.detach(), logits_BK.detach().float()

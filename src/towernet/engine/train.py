@@ -246,7 +246,9 @@ def _loop(
     resumable: bool,
     prefetch_depth: int,
 ) -> State:
-    recipe, policy, contract = config.recipe, plan.policy, dataset.contract
+    policy, contract = plan.policy, dataset.contract
+    num_steps_epoch = steps_per_epoch(len(dataset.train), config.recipe.train.batch_size)
+    recipe = config.recipe.at_length(plan.num_steps / num_steps_epoch)
     seed = run_seed(config)
     model = policy.place(initial_model(config, len(contract.class_names), contract.size_px))
     optimizer = make_optimizer(model, recipe.train, config.model, policy.torch_dtype)
@@ -275,7 +277,6 @@ def _loop(
         if found or damaged:
             watcher.say(f"{folder.name} goes on after step {state.step}")
 
-    num_steps_epoch = steps_per_epoch(len(dataset.train), recipe.train.batch_size)
     log = RunLog(folder, state.metrics, state.timings)
     saved = time.monotonic()
     watcher.begin(config.model, state.step, plan.num_steps, num_steps_epoch)
@@ -321,7 +322,7 @@ def _loop(
             prefetch_depth,
         )
         num_images_now = 0
-        for images, labels in batches:
+        for batch in batches:
             rate = learning_rate(state.step, plan.num_steps, recipe.train, plan.learning_rate)
             set_learning_rate(optimizer, rate)
             # Dropout draws from torch's generator: seeded by the step, it needs no saving.
@@ -329,17 +330,18 @@ def _loop(
             loss, logits = train_step(
                 model,
                 optimizer,
-                images,
-                labels,
+                batch.images_BCHW,
+                batch.targets,
                 label_smoothing=recipe.train.label_smoothing,
                 policy=policy,
             )
             if averaged is not None:
                 averaged.update_parameters(model)
-            correct = (logits.argmax(dim=1) == labels).sum()
-            unread.append((state.step, rate, loss, correct, len(labels)))
+            num_images = len(batch.labels_B)
+            correct = (logits.argmax(dim=1) == batch.labels_B).sum()
+            unread.append((state.step, rate, loss, correct, num_images))
             state.step += 1
-            num_images_now += len(labels)
+            num_images_now += num_images
             if len(unread) >= NUM_STEPS_UNREAD[policy.device]:
                 latest_loss = read_losses()
                 seconds = time.perf_counter() - started

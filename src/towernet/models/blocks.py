@@ -58,6 +58,45 @@ class ConvNormPool(nn.Module):
         return scale, norm.bias - norm.running_mean * scale
 
 
+class ConvNorm(nn.Sequential):
+    """Convolution without bias, batch norm, and ReLU unless told otherwise; the map keeps its size.
+
+    Args:
+        in_channels: C of the input.
+        out_channels: C of the output.
+        kernel_size: Side of the filter, odd; or, with a stride of the same, of the patches.
+        stride: The convolution's step.
+        relu: Whether a ReLU follows.
+
+    Example:
+        >>> ConvNorm(3, 8, 5)(torch.rand(2, 3, 10, 10)).shape
+        torch.Size([2, 8, 10, 10])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        relu: bool = True,
+    ) -> None:
+        padding = 0 if stride == kernel_size else kernel_size // 2
+        super().__init__(
+            nn.Conv2d(
+                in_channels,
+                out_channels,
+                kernel_size,
+                stride=stride,
+                padding=padding,
+                bias=False,
+            ),
+            nn.BatchNorm2d(out_channels),
+            *([nn.ReLU()] if relu else []),
+        )
+
+
 class ResidualInception(nn.Module):
     """Four branches side by side plus a 1×1 shortcut: 256 channels in and out, same map.
 
@@ -88,6 +127,29 @@ class ResidualInception(nn.Module):
             self.branch_pool(F.max_pool2d(x_BCHW, 3, stride=1, padding=1)),
         ]
         return F.relu(F.relu(torch.cat(branches, dim=1)) + self.shortcut(x_BCHW))
+
+
+class NormedInception(nn.Module):
+    """The residual inception block with a batch norm behind every convolution and no biases.
+
+    Example:
+        >>> NormedInception()(torch.rand(2, 256, 5, 3)).shape
+        torch.Size([2, 256, 5, 3])
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branch_1 = ConvNorm(256, 64, 1)
+        self.branch_3 = nn.Sequential(ConvNorm(256, 64, 1), ConvNorm(64, 128, 3))
+        self.branch_5 = nn.Sequential(ConvNorm(256, 16, 1), ConvNorm(16, 32, 5))
+        self.branch_pool = nn.Sequential(nn.MaxPool2d(3, 1, 1), ConvNorm(256, 32, 1))
+        self.shortcut = ConvNorm(256, 256, 1, relu=False)
+
+    def forward(self, x_BCHW: Float[Tensor, "B 256 H W"]) -> Float[Tensor, "B 256 H W"]:
+        """Return relu(inception(x) + shortcut(x))."""
+        branches = [self.branch_1, self.branch_3, self.branch_5, self.branch_pool]
+        joined_BCHW = torch.cat([branch(x_BCHW) for branch in branches], dim=1)
+        return F.relu(joined_BCHW + self.shortcut(x_BCHW))
 
 
 @torch.no_grad()

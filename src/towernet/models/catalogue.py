@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,13 +13,18 @@ from torch.overrides import TorchFunctionMode
 from towernet.errors import ConfigError, TowernetError
 from towernet.models import classics
 from towernet.models.summary import run_on_meta
-from towernet.models.towernet import TowerNet
+from towernet.models.towernet import PatchTowerNet, TowerNet
 from towernet.registry import unknown_name
+
+_OURS: dict[str, Callable[[int], nn.Module]] = {
+    "towernet": TowerNet,
+    "towernet_patch": PatchTowerNet,
+}
 
 
 def names() -> list[str]:
     """Return the names `build` knows, ours first; timm's are not among them."""
-    return ["towernet", *classics.torchvision_names()]
+    return [*_OURS, *classics.torchvision_names()]
 
 
 def build(name: str, num_classes: int, size_px: int) -> nn.Module:
@@ -77,8 +83,8 @@ def check_size(name: str, size_px: int) -> None:
 
 
 def _make(name: str, num_classes: int, size_px: int) -> nn.Module:
-    if name == "towernet":
-        return TowerNet(num_classes)
+    if name in _OURS:
+        return _OURS[name](num_classes)
     if name.startswith(classics.TIMM_PREFIX):
         bare_name = name.removeprefix(classics.TIMM_PREFIX)
         return classics.build_timm(bare_name, num_classes, size_px)

@@ -1,0 +1,113 @@
+"""Programs that take turns: each in a process of its own, so none lives by another's settings.
+
+A script that measures calls `serve` when it was started as a contender, and `Contenders` otherwise.
+One contender works at a time; the others wait for a line on their standard input, asleep.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+Measure = Callable[[], dict[str, Any]]
+SECONDS_TO_FALL_ASLEEP = 0.3  # idle threads of OpenMP spin for a while
+
+
+def serve(make: Callable[[str], Measure]) -> None:
+    """Be a contender: make ready, then measure once for each line that comes in."""
+    name = sys.argv[sys.argv.index("--contender") + 1]
+    try:
+        measure = make(name)
+        print(json.dumps({"ready": name}), flush=True)
+        for _ in sys.stdin:
+            print(json.dumps(measure()), flush=True)
+    except Exception as error:  # its words are the result: this contender cannot run here
+        print(json.dumps({"failed": f"{type(error).__name__}: {str(error)[:300]}"}), flush=True)
+
+
+def timed(action: Callable[[], Any], times: int) -> float:
+    """Return the seconds of one of so many calls in a row."""
+    start = time.perf_counter()
+    for _ in range(times):
+        action()
+    return (time.perf_counter() - start) / times
+
+
+class Contenders:
+    """The processes, started one after another, each measured once in every round."""
+
+    def __init__(self, names: list[str], *, environment: dict[str, str] | None = None) -> None:
+        self.found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+        self.failed: dict[str, str] = {}
+        self._processes: dict[str, subprocess.Popen[str]] = {}
+        for name in names:
+            print(f"making ready: {name}", flush=True)
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, str(Path(sys.argv[0])), *sys.argv[1:], "--contender", name],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                text=True, env=environment,
+            )  # fmt: skip
+            self._read(name)
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        stream = self._processes[name].stdout
+        assert stream is not None
+        for line in stream:
+            if line.startswith("{"):
+                answer: dict[str, Any] = json.loads(line)
+                if "failed" in answer:
+                    self.failed[name] = answer["failed"]
+                    return None
+                return answer
+        self.failed[name] = "its process ended"
+        return None
+
+    def round(self, only: list[str] | None = None) -> None:
+        """Measure every contender, or some, once."""
+        for name, process in self._processes.items():
+            if name in self.failed or (only is not None and name not in only):
+                continue
+            time.sleep(SECONDS_TO_FALL_ASLEEP)
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            if (answer := self._read(name)) is not None:
+                self.found[name].append(answer)
+                print(name, {k: round(v, 4) for k, v in answer.items()}, flush=True)
+
+    def end(self) -> None:
+        """Let them all end."""
+        for process in self._processes.values():
+            assert process.stdin is not None
+            process.stdin.close()
+        for process in self._processes.values():
+            process.wait()
+
+    def summary(self) -> dict[str, Any]:
+        """Return the median, the least and the largest of each figure, by contender."""
+        result: dict[str, Any] = {}
+        for name, rounds in self.found.items():
+            if not rounds:
+                continue
+            result[name] = {
+                key: {
+                    "median": median(values),
+                    "min": min(values),
+                    "max": max(values),
+                }
+                for key in rounds[0]
+                if (values := [answer[key] for answer in rounds])
+            }
+        return result
+
+    def ratio(self, key: str, above: str, below: str) -> dict[str, float]:
+        """Return the median and the spread of a figure's ratio, round by round."""
+        pairs = zip(self.found[above], self.found[below], strict=False)
+        ratios = [a[key] / b[key] for a, b in pairs]
+        return {"median": median(ratios), "min": min(ratios), "max": max(ratios)}

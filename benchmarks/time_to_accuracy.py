@@ -1,0 +1,204 @@
+"""How long until the notebook's best accuracy, on its own split of caltech16?
+
+The notebook recipe trains TowerNet at 256 px for 60 of its 100 epochs; its best accuracy on its
+selection set is the target, and 100 times its median epoch is the time the ratios are taken of.
+The default recipe trains at 128 px on the same split, with a short and a long budget, several seeds
+each. Times count from the start of the command with an empty cache: Python, self-test, checking and
+decoding included. The notebook's run is interrupted and resumed between the others, so that all
+meet the same machine. Each result is kept: started again, the script goes on.
+
+python benchmarks/time_to_accuracy.py --work /tmp/time-to-accuracy
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+
+from _common import data_set, write_result
+from towernet.engine.device import choose_policy, hardware, versions
+
+NUM_EPOCHS, NUM_EPOCHS_RUN = 100, 60
+RECIPE = '[data]\nsplit_rule = "every_fifth"\n'
+# (network, minutes of training, seeds)
+RUNS = (("towernet_patch", 0.9, 5), ("towernet", 0.9, 5), ("towernet_patch", 4.0, 5))
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+
+
+def command(*words: object, cache: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "towernet", "train", *map(str, words)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env=os.environ | {"TOWERNET_CACHE": str(cache)},
+    )  # fmt: skip
+
+
+def notebook_epochs(work: Path, until: int) -> list[dict[str, Any]]:
+    """Go on with the notebook's run until so many epochs are done; return their lines."""
+    folder = work / "notebook"
+    metrics = folder / "metrics.jsonl"
+    if len(lines(metrics)) < until:
+        words = (
+            ["--resume", folder] if (folder / "run.json").exists()
+            else [data_set("caltech16.zip"), "--recipe", "notebook", "--epochs", NUM_EPOCHS,
+                  "--out", folder]
+        )  # fmt: skip
+        process = command(*words, cache=work / "notebook-cache")
+        while process.poll() is None and len(lines(metrics)) < until:
+            time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        process.wait()
+    timings = lines(folder / "timings.jsonl")
+    return [row | timing for row, timing in zip(lines(metrics), timings, strict=False)]
+
+
+def tree_bytes(process: psutil.Process) -> int:
+    try:
+        tree = [process, *process.children(recursive=True)]
+        return sum(p.memory_info().rss - p.memory_info().shared for p in tree)
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def one_run(work: Path, network: str, minutes: float, seed: int) -> dict[str, Any]:
+    """Train once from an empty cache; return the accuracy at each second it became known."""
+    kept = work / f"{network}-{minutes:g}-{seed}.json"
+    if kept.exists():
+        found: dict[str, Any] = json.loads(kept.read_text())
+        return found
+    recipe, folder, cache = work / "recipe.toml", work / "run", work / "cache"
+    recipe.write_text(RECIPE)
+    for path in (folder, cache):
+        shutil.rmtree(path, ignore_errors=True)
+    start = time.perf_counter()
+    process = command(
+        data_set("caltech16.zip"), "--recipe", recipe, "--model", network, "--minutes", minutes,
+        "--seed", seed, "--out", folder, cache=cache,
+    )  # fmt: skip
+    watched = psutil.Process(process.pid)
+    curve: list[tuple[float, float]] = []
+    peak = 0
+    while process.poll() is None:
+        rows = lines(folder / "metrics.jsonl")
+        curve += [
+            (time.perf_counter() - start, row["validation_accuracy"]) for row in rows[len(curve) :]
+        ]
+        peak = max(peak, tree_bytes(watched))
+        time.sleep(0.1)
+    if process.returncode:
+        sys.exit(f"error: training {network} failed; run it by hand to see why")
+    timings = lines(folder / "timings.jsonl")
+    rows = lines(folder / "metrics.jsonl")
+    result = {
+        "network": network,
+        "minutes": minutes,
+        "seed": seed,
+        "curve": curve,
+        "seconds": curve[-1][0],
+        "command_seconds": time.perf_counter() - start,
+        "best_accuracy": max(row["validation_accuracy"] for row in rows),
+        "last_accuracy": rows[-1]["validation_accuracy"],
+        "epochs": rows[-1]["epoch"],
+        "first_epoch_seconds": timings[0]["seconds"],
+        "later_epoch_seconds": median(row["seconds"] for row in timings[1:-1]),
+        "peak_mib": peak / 2**20,
+    }
+    kept.write_text(json.dumps(result))
+    print({key: value for key, value in result.items() if key != "curve"}, flush=True)
+    return result
+
+
+def seconds_to(run: dict[str, Any], accuracy: float) -> float | None:
+    """Return when a run's evaluation first reached an accuracy."""
+    return next((seconds for seconds, found in run["curve"] if found >= accuracy), None)
+
+
+def median_or_none(values: list[float | None]) -> float | None:
+    """Return the median, where what was never reached is later than everything."""
+    middle = sorted(float("inf") if value is None else value for value in values)[len(values) // 2]
+    return None if middle == float("inf") else middle
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("runs/time-to-accuracy"))
+    args = parser.parse_args()
+    work: Path = args.work
+    work.mkdir(parents=True, exist_ok=True)
+    todo = [
+        (network, minutes, seed)
+        for seed in range(max(seeds for _, _, seeds in RUNS))
+        for network, minutes, seeds in RUNS
+        if seed < seeds
+    ]
+    epochs = []
+    for i, run in enumerate(todo):
+        epochs = notebook_epochs(work, round(NUM_EPOCHS_RUN * (i + 1) / len(todo)))
+        print(f"notebook: {len(epochs)} epochs", flush=True)
+        one_run(work, *run)
+    epochs = epochs[:NUM_EPOCHS_RUN]
+    # The epoch a run was interrupted in counts what it was trained before and after.
+    hundred = NUM_EPOCHS * median(row["seconds"] for row in epochs)
+    target = max(row["validation_accuracy"] for row in epochs)
+    table = []
+    for network, minutes, seeds in RUNS:
+        runs = [one_run(work, network, minutes, seed) for seed in range(seeds)]
+        reached = [seconds_to(run, target) for run in runs]
+        above = [seconds_to(run, target + 0.05) for run in runs]
+        middle, middle_above = median_or_none(reached), median_or_none(above)
+        table.append(
+            {
+                "network": network,
+                "minutes": minutes,
+                "seeds": seeds,
+                "seconds": median(run["seconds"] for run in runs),
+                "epochs": median(run["epochs"] for run in runs),
+                "best_accuracy": [run["best_accuracy"] for run in runs],
+                "last_accuracy": [run["last_accuracy"] for run in runs],
+                "seconds_to_target": reached,
+                "fraction_to_target": middle and middle / hundred,
+                "seconds_to_five_points_above": above,
+                "fraction_to_five_points_above": middle_above and middle_above / hundred,
+                "first_epoch_over_later": median(
+                    run["first_epoch_seconds"] / run["later_epoch_seconds"] for run in runs
+                ),
+                "peak_mib": max(run["peak_mib"] for run in runs),
+            }
+        )
+    policy = choose_policy()
+    write_result(
+        "time_to_accuracy",
+        {
+            "notebook": {
+                "epochs_run": len(epochs),
+                "best_accuracy": target,
+                "best_epoch": max(epochs, key=lambda row: row["validation_accuracy"])["epoch"],
+                "median_epoch_seconds": hundred / NUM_EPOCHS,
+                "hundred_epochs_seconds": hundred,
+                "training_accuracy": max(row["train_accuracy"] for row in epochs),
+            },
+            "runs": table,
+            "hardware": hardware(policy),
+            "versions": versions(),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
