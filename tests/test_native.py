@@ -163,6 +163,17 @@ def test_augmentation_is_its_formula(stored, wanted, config):
     assert x.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_pixels_that_are_a_tensor_give_the_same_images():
+    """As they are on a GPU."""
+    pixels = np.random.default_rng(3).integers(0, 256, (9, 40, 40, 3), dtype=np.uint8)
+    rows = np.array([4, 0, 8])
+    numbers = draws(1, 2, rows.astype(np.uint64))
+    options = {"size_px": 32, "mean": (0.5,) * 3, "std": (0.2,) * 3}
+    mapped = training_input(pixels, rows, numbers, AugmentConfig(), **options)
+    tensor = training_input(torch.from_numpy(pixels), rows, numbers, AugmentConfig(), **options)
+    torch.testing.assert_close(mapped, tensor, atol=1e-3, rtol=0)
+
+
 def test_the_last_picture_is_not_read_beyond_its_end():
     """Its file is mapped: the page behind it may not be there."""
     import mmap

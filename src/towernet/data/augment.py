@@ -63,7 +63,7 @@ def colour_maps(
 
 
 def training_input(
-    stored_NSSC: npt.NDArray[np.uint8],
+    stored_NSSC: npt.NDArray[np.uint8] | UInt8[Tensor, "N S S 3"],
     rows_B: npt.NDArray[np.int64],
     draws_BD: npt.NDArray[np.float64],
     config: AugmentConfig,
@@ -76,7 +76,7 @@ def training_input(
     """Return augmented, normalised images, by the kernels where they are enabled.
 
     Args:
-        stored_NSSC: All the cached pixels.
+        stored_NSSC: All the cached pixels, mapped, or on the device.
         rows_B: Which of them.
         draws_BD: From `draws`.
         config: What is done, and how strongly.
@@ -85,7 +85,7 @@ def training_input(
         std: Of each channel.
         device: Where the images are wanted.
     """
-    if device == "cpu" and ops.are_enabled():
+    if isinstance(stored_NSSC, np.ndarray) and device == "cpu" and ops.are_enabled():
         colours_B33, contrasts_B = colour_maps(draws_BD, config)
         return ops.augment(
             stored_NSSC,
@@ -99,7 +99,11 @@ def training_input(
             nearest=config.interpolation == "nearest",
             clip=changes_colours(config),
         )
-    images_BSSC = torch.from_numpy(stored_NSSC[rows_B]).to(device)
+    images_BSSC = (
+        torch.from_numpy(stored_NSSC[rows_B]).to(device)
+        if isinstance(stored_NSSC, np.ndarray)
+        else stored_NSSC[torch.from_numpy(rows_B).to(stored_NSSC.device)]
+    )
     return normalise(augment(images_BSSC, draws_BD, config, size_px=size_px), mean, std)
 
 

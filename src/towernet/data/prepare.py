@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,9 @@ from towernet.data.check import check
 from towernet.data.contract import Contract
 from towernet.data.source import Source
 from towernet.data.table import path_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NOTEBOOK_MEAN = (0.50950350, 0.54632660, 0.57409690)
 NOTEBOOK_STD = (0.26059777, 0.26041326, 0.29220656)
@@ -48,14 +52,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Everything a run reads: parts, pixels, the class contract, the table it came from."""
+    """Everything a run reads: parts, pixels, the class contract, the table it came from.
+
+    The training pixels, (N, S, S, 3), are mapped from the cache, or a tensor on a GPU.
+    """
 
     table: pd.DataFrame
     contract: Contract
     train: Part
     validation: Part
     test: Part
-    train_pixels: npt.NDArray[np.uint8]
+    train_pixels: npt.NDArray[np.uint8] | Tensor
     pixels: npt.NDArray[np.uint8]
 
     @property

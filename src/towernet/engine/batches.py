@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeVar
 
@@ -56,6 +56,18 @@ class Batch:
     images_BCHW: Tensor
     labels_B: Tensor
     targets: Tensor
+
+
+def pixels_on_device(dataset: Dataset, policy: Policy) -> Dataset:
+    """Return the data with the training pixels on the GPU, if they take a quarter of its memory."""
+    if policy.device != "cuda":
+        return dataset
+    free, _ = torch.cuda.mem_get_info()
+    if dataset.train_pixels.nbytes > free // 4:
+        return dataset
+    # A mapped array cannot be written to, which torch warns of; the copy is made on the way.
+    pixels = torch.from_numpy(np.array(dataset.train_pixels)).to(policy.device)
+    return replace(dataset, train_pixels=pixels)
 
 
 def make_batch(

@@ -22,7 +22,7 @@ from towernet.data.contract import Contract
 from towernet.data.prepare import Dataset, fingerprint
 from towernet.data.table import write_table
 from towernet.engine import checkpoint
-from towernet.engine.batches import epoch_batches, prefetch, steps_per_epoch
+from towernet.engine.batches import epoch_batches, pixels_on_device, prefetch, steps_per_epoch
 from towernet.engine.device import Policy, bits_depend_on, hardware
 from towernet.engine.evaluate import evaluate
 from towernet.engine.memory import peak_memory_mib, reset_peak_memory
@@ -249,6 +249,7 @@ def _loop(
     policy, contract = plan.policy, dataset.contract
     num_steps_epoch = steps_per_epoch(len(dataset.train), config.recipe.train.batch_size)
     recipe = config.recipe.at_length(plan.num_steps / num_steps_epoch)
+    dataset = pixels_on_device(dataset, policy)
     seed = run_seed(config)
     model = policy.place(initial_model(config, len(contract.class_names), contract.size_px))
     optimizer = make_optimizer(model, recipe.train, config.model, policy.torch_dtype)

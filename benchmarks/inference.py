@@ -1,0 +1,126 @@
+"""Inference without decoding, batch 1 and 32, at 256 px: ours beside tuned peers; all take turns.
+
+`default` is torch as it comes, `optimized` is `towernet.models.optimize` in bf16, channels_last,
+`compiled` is that under torch.compile with its weights frozen. A peer counts with its best. What
+decoding a JPEG of caltech16 takes is measured beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import zipfile
+from typing import Any
+
+import torch
+
+from _common import data_set, write_result
+from _contenders import Contenders, Measure, serve, timed
+from towernet.data.decode import decode, fit
+from towernet.engine.device import choose_policy, hardware, versions
+from towernet.models.catalogue import build
+from towernet.models.optimize import optimize
+
+SIZE_PX, NUM_CLASSES = 256, 16
+BATCHES = {1: 20, 32: 3}  # calls of one round
+OURS, PEERS = ("towernet", "towernet_patch"), ("mobilenet_v2", "resnet50")
+MODES = ("default", "optimized", "compiled")
+
+
+def decoding() -> Measure:
+    """One picture after another, from bytes to the network's pixels."""
+    with zipfile.ZipFile(data_set("caltech16.zip")) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".jpg")][::60]
+        contents = [archive.read(name) for name in names]
+
+    def measure() -> dict[str, Any]:
+        def all_of_them() -> None:
+            for content in contents:
+                fit(decode(content).pixels, SIZE_PX, "crop", (255, 255, 255))
+
+        return {"decode_ms": 1000 * timed(all_of_them, 1) / len(contents)}
+
+    return measure
+
+
+def make(name: str) -> Measure:
+    if name == "decoding":
+        return decoding()
+    network, _, mode = name.partition(" ")
+    torch.manual_seed(0)
+    model = build(network, NUM_CLASSES, SIZE_PX).eval()
+    policy = choose_policy()
+    memory_format = torch.contiguous_format
+    if mode != "default":
+        policy.apply()
+        memory_format = policy.memory_format
+        model = optimize(
+            model, size_px=SIZE_PX, dtype=policy.torch_dtype, memory_format=memory_format
+        )
+    called: Any = model
+    if mode == "compiled":
+        import torch._inductor.config as inductor
+
+        inductor.freezing = True
+        called = torch.compile(model)
+    images = {
+        size: torch.randn(size, 3, SIZE_PX, SIZE_PX).contiguous(memory_format=memory_format)
+        for size in BATCHES
+    }
+    bf16 = mode != "default" and policy.dtype == "bfloat16"
+
+    def answer(size: int) -> None:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            called(images[size])
+
+    def measure() -> dict[str, Any]:
+        return {
+            f"batch_{size}_ms": 1000 * timed(lambda size=size: answer(size), calls)  # type: ignore[misc]
+            for size, calls in BATCHES.items()
+        }
+
+    measure()
+    return measure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--contender", help="One of the programs, started by this script.")
+    args = parser.parse_args()
+    if args.contender:
+        serve(make)
+        return
+    names = [f"{network} {mode}" for network in (*OURS, *PEERS) for mode in MODES]
+    contenders = Contenders(["decoding", *names])
+    for _ in range(args.rounds):
+        contenders.round()
+    contenders.end()
+    summary = contenders.summary()
+
+    def best(network: str, key: str, modes: tuple[str, ...] = MODES) -> str:
+        there = [f"{network} {mode}" for mode in modes if f"{network} {mode}" in summary]
+        return min(there, key=lambda name: float(summary[name][key]["median"]))
+
+    times = {}
+    for size in BATCHES:
+        key = f"batch_{size}_ms"
+        for ours in OURS:
+            for peer in PEERS:
+                # As fast as the peer is 1: the peer's time over ours. Ours as the product has it.
+                times[f"{ours} over {peer}, batch {size}"] = contenders.ratio(
+                    key, best(peer, key), f"{ours} optimized"
+                )
+    write_result(
+        "inference",
+        {
+            "contenders": summary,
+            "failed": contenders.failed,
+            "times_peer": times,
+            "hardware": hardware(choose_policy()),
+            "versions": versions(),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
