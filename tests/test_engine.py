@@ -412,7 +412,9 @@ def test_orthogonalised_steps_have_singular_values_near_one_and_the_same_directi
     from towernet.engine.optimizer import orthogonalise
 
     matrix = torch.randn(shape, dtype=torch.float64)
-    found = orthogonalise(matrix)
+    found = orthogonalise(matrix[None])[0]
+    together = orthogonalise(torch.stack([torch.randn_like(matrix), matrix]))[1]
+    torch.testing.assert_close(found, together)
     values = torch.linalg.svdvals(found)
     assert values.min() > 0.5
     assert values.max() < 1.3
@@ -420,7 +422,7 @@ def test_orthogonalised_steps_have_singular_values_near_one_and_the_same_directi
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
     nearest = u @ v
     assert (found - nearest).norm() / nearest.norm() < 0.35
-    half = orthogonalise(matrix.bfloat16()).double()
+    half = orthogonalise(matrix.bfloat16()[None])[0].double()
     assert (half - found).norm() / found.norm() < 0.05
 
 
@@ -460,6 +462,6 @@ def test_filters_step_orthogonally_and_all_else_by_sgd():
     for gradient in gradients:
         momentum = 0.9 * momentum + gradient["0.weight"]
         look_ahead = (gradient["0.weight"] + 0.9 * momentum).permute(0, 2, 3, 1).reshape(24, 27)
-        step = orthogonalise(look_ahead).reshape(24, 3, 3, 3).permute(0, 3, 1, 2)
+        step = orthogonalise(look_ahead[None]).reshape(24, 3, 3, 3).permute(0, 3, 1, 2)
         weight = weight * (1 - 0.05 * 0.1) - 0.05 * step
     torch.testing.assert_close(ends[0]["0.weight"], weight)

@@ -22,7 +22,7 @@ from towernet.errors import TowernetError, TrainingError, in_one_line
 from towernet.models.catalogue import build, outline
 from towernet.models.summary import count_parameters, multiply_adds
 
-MEASURING_SECONDS = 2.0
+MEASURING_SECONDS = 1.0
 NUM_STEPS_AT_LEAST, NUM_STEPS_AT_MOST = 2, 20
 
 

@@ -5,12 +5,13 @@ Newton-Schulz iteration is that of Bernstein and Newhouse, arXiv:2409.20325, wit
 coefficients. Here it takes convolution filters only, and SGD takes all else: a classifier's
 weights are no hidden layer, and vgg's are too large.
 
-Shapes: D output channels, N = input channels × kernel height × kernel width.
+Shapes: G filters of one shape, D output channels, N = input channels × kernel pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -25,22 +26,30 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _NUM_ITERATIONS = 4
 
 
-def orthogonalise(matrix_DN: Float[Tensor, "D N"]) -> Float[Tensor, "D N"]:
-    """Return roughly the nearest matrix whose singular values are all 1, in the same dtype.
+def orthogonalise(matrices_GDN: Float[Tensor, "G D N"]) -> Float[Tensor, "G D N"]:
+    """Return roughly the nearest matrices whose singular values are all 1, in the same dtype.
 
     Example:
-        >>> values = torch.linalg.svdvals(orthogonalise(torch.randn(20, 90)))
+        >>> values = torch.linalg.svdvals(orthogonalise(torch.randn(1, 20, 90)))
         >>> bool(values.min() > 0.5 and values.max() < 1.3)
         True
     """
+    if len(matrices_GDN) == 1:  # one product is faster than a batch of one
+        return _iterate(matrices_GDN[0], torch.addmm)[None]
+    return _iterate(matrices_GDN, torch.baddbmm)
+
+
+def _iterate(x: Tensor, product: Callable[..., Tensor]) -> Tensor:
+    """Newton and Schulz's iteration; product(a, b, c) is β·a + α·b·c."""
     a, b, c = _COEFFICIENTS
-    x: Tensor = matrix_DN / (matrix_DN.float().norm().to(matrix_DN.dtype) + 1e-7)
-    if is_high := x.shape[0] > x.shape[1]:
-        x = x.T
+    norm = torch.linalg.matrix_norm(x.float(), keepdim=True)
+    x = x / (norm + 1e-7).to(x.dtype)
+    if is_high := x.shape[-2] > x.shape[-1]:
+        x = x.mT
     for _ in range(_NUM_ITERATIONS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.T if is_high else x
+        gram = x @ x.mT
+        x = product(x, product(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if is_high else x
 
 
 class MuonAndSGD(torch.optim.Optimizer):
@@ -76,20 +85,30 @@ class MuonAndSGD(torch.optim.Optimizer):
                 self._sgd_step(params, group["lr"], group["weight_decay"])
 
     def _orthogonal_step(self, params: list[Tensor], rate: float, weight_decay: float) -> None:
+        gradients = [parameter.grad for parameter in params if parameter.grad is not None]
         for parameter in params:
-            gradient, state = parameter.grad, self.state[parameter]
-            assert gradient is not None
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = torch.zeros_like(parameter)
-            momentum = state["momentum_buffer"].mul_(self.momentum).add_(gradient)
-            step = gradient.add(momentum, alpha=self.momentum) if self.nesterov else momentum
-            # (D, height, width, C): how channels_last weights lie in memory, so nothing is copied.
-            step = step.movedim(1, -1)
-            matrix_DN = orthogonalise(step.reshape(len(step), -1).to(self.dtype))
-            num_rows, num_columns = matrix_DN.shape
-            step = matrix_DN.to(parameter.dtype).reshape(step.shape).movedim(-1, 1)
-            parameter.mul_(1 - rate * weight_decay)
-            parameter.add_(step, alpha=-rate * max(1.0, num_rows / num_columns) ** 0.5)
+            if "momentum_buffer" not in self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        steps = [self.state[parameter]["momentum_buffer"] for parameter in params]
+        torch._foreach_mul_(steps, self.momentum)
+        torch._foreach_add_(steps, gradients)
+        if self.nesterov:
+            steps = list(torch._foreach_add(gradients, steps, alpha=self.momentum))
+        if weight_decay:
+            torch._foreach_mul_(params, 1 - rate * weight_decay)
+        # Filters of one shape together: small products one by one cost more than they compute.
+        by_shape: dict[torch.Size, list[int]] = defaultdict(list)
+        for i, step in enumerate(steps):
+            by_shape[step.shape].append(i)
+        for chosen in by_shape.values():
+            # (D, height, width, C): how channels_last weights lie in memory, so nothing is turned.
+            stack = torch.stack([steps[i].movedim(1, -1) for i in chosen])
+            matrices_GDN = orthogonalise(stack.flatten(2).to(self.dtype))
+            num_rows, num_columns = matrices_GDN.shape[1:]
+            scale = -rate * max(1.0, num_rows / num_columns) ** 0.5
+            moved = matrices_GDN.to(stack.dtype).reshape(stack.shape)
+            for i, step in zip(chosen, moved.unbind(), strict=True):
+                params[i].add_(step.movedim(-1, 1), alpha=scale)
 
     def _sgd_step(self, params: list[Tensor], rate: float, weight_decay: float) -> None:
         if not params:
