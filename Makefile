@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test lint types format clean
 
-demo: $(READY)  ## the main job on the embedded default: four networks, 40 seconds each
+demo: $(READY)  ## the main job on the embedded default: five networks, 40 seconds each
 	$(BIN)/towernet compare digits --size 128 --images-per-class 40 --minutes 0.67 --out runs/demo
 
 test: $(READY)  ## the tests; those on the larger image sets need TOWERNET_DATA

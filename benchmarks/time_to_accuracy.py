@@ -179,6 +179,7 @@ def main() -> None:
                     run["first_epoch_seconds"] / run["later_epoch_seconds"] for run in runs
                 ),
                 "peak_mib": max(run["peak_mib"] for run in runs),
+                "curves": [run["curve"] for run in runs],
             }
         )
     policy = choose_policy()
@@ -191,6 +192,10 @@ def main() -> None:
                 "best_epoch": max(epochs, key=lambda row: row["validation_accuracy"])["epoch"],
                 "median_epoch_seconds": hundred / NUM_EPOCHS,
                 "hundred_epochs_seconds": hundred,
+                "curve": [
+                    [(i + 1) * hundred / NUM_EPOCHS, row["validation_accuracy"]]
+                    for i, row in enumerate(epochs)
+                ],
                 "training_accuracy": max(row["train_accuracy"] for row in epochs),
             },
             "runs": table,

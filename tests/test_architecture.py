@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "towernet"
 # Rows import lower rows only; within a row nobody imports a neighbour of another part.
 ROWS = [
-    {"__main__"},
+    {"__main__", "door"},
     {"cli", "testing"},
     {"serve", "report"},
     {"compare", "explain", "export"},
@@ -46,7 +46,8 @@ def imports_of(path: Path) -> set[str]:
 
 
 def part_of(path: Path) -> str:
-    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    name = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    return "door" if name == "__init__" else name  # what the package offers lies further in
 
 
 def wrong_imports(part: str, imported: set[str]) -> set[str]:

@@ -141,3 +141,16 @@ def test_with_the_kernels_the_answers_are_the_same():
         assert fast.attention_3.shuffles
         assert relative_error(fast(x), wanted) < 1e-5
         assert relative_error(model.to(memory_format=torch.channels_last)(x), wanted) < 1e-5
+
+
+def test_the_package_offers_it_without_importing_torch_at_once():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, towernet\nassert 'torch' not in sys.modules\n"
+        "from towernet import optimize\nassert 'torch' in sys.modules\n"
+        "try:\n    towernet.optimise\nexcept AttributeError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "module 'towernet' has no attribute 'optimise'\n"

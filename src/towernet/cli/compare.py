@@ -15,7 +15,7 @@ def compare(
     data: options.Data,
     models: Annotated[
         str, typer.Option(help="Networks, comma-separated; `towernet models` lists them.")
-    ] = "towernet,resnet50,vgg19,mobilenet_v2",
+    ] = "towernet,towernet_patch,resnet50,vgg19,mobilenet_v2",
     runs: Annotated[int, typer.Option(help="Runs of each network, on other training splits.")] = 1,
     recipe: options.RecipeName = "default",
     epochs: options.Epochs = None,

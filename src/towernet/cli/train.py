@@ -16,7 +16,7 @@ def train(
         str | None,
         typer.Argument(help="As for `compare`; with --resume the run knows it."),
     ] = None,
-    model: Annotated[str, typer.Option(help="A name from `towernet models`.")] = "towernet",
+    model: Annotated[str, typer.Option(help="A name from `towernet models`.")] = "towernet_patch",
     recipe: options.RecipeName = "default",
     epochs: options.Epochs = None,
     minutes: options.Minutes = None,
