@@ -69,14 +69,15 @@ def batches(dataset: Any) -> dict[str, Any]:
 
     policy, recipe = choose_policy(), load_recipe("default")
     policy.apply()
+    size = dataset.contract.size_px
     start = time.perf_counter()
     order = rng.order(0, 0, dataset.train.keys)
     ordering = time.perf_counter() - start
-    make_batch(dataset, recipe, policy, 0, 0, order[:BATCH_SIZE])
+    make_batch(dataset, recipe, policy, 0, 0, order[:BATCH_SIZE], size)
     start = time.perf_counter()
     for i in range(NUM_BATCHES):
         first = i * BATCH_SIZE % (len(order) - BATCH_SIZE)
-        make_batch(dataset, recipe, policy, 0, 0, order[first : first + BATCH_SIZE])
+        make_batch(dataset, recipe, policy, 0, 0, order[first : first + BATCH_SIZE], size)
     return {
         "order_seconds": ordering,
         "batch_ms": 1000 * (time.perf_counter() - start) / NUM_BATCHES,

@@ -176,7 +176,7 @@ def data_path(network: str) -> Measure:
         for _ in range(STEPS[network]):
             start = time.perf_counter()
             chosen = (np.arange(BATCH_SIZE) + BATCH_SIZE * taken) % len(dataset.train)
-            batch = make_batch(dataset, recipe, policy, 0, taken, chosen)
+            batch = make_batch(dataset, recipe, policy, 0, taken, chosen, SIZE_PX)
             making += time.perf_counter() - start
             train_step(
                 model, optimizer, batch.images_BCHW, batch.targets, label_smoothing=0.1,

@@ -236,7 +236,9 @@ def test_an_epoch_sees_every_training_image_once(make_dataset):
         train_pixels=np.broadcast_to(shades[:, None, None, None], dataset.train_pixels.shape),
         contract=replace(dataset.contract, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
     )
-    batches = list(epoch_batches(dataset, recipe, policy, seed=0, epoch=0))
+    batches = list(
+        epoch_batches(dataset, recipe, policy, seed=0, epoch=0, size_px=lambda step: SIZE_PX)
+    )
     seen = [round(255 * float(image[0, 9, 9])) for batch in batches for image in batch.images_BCHW]
     assert sorted(seen) == sorted(dataset.train.rows.tolist())
     label_of = dict(zip(dataset.train.rows, dataset.train.labels, strict=True))
@@ -244,7 +246,11 @@ def test_an_epoch_sees_every_training_image_once(make_dataset):
         [batch.labels_B for batch in batches]
     ).tolist()
     assert batches[0].images_BCHW.shape[1:] == (3, SIZE_PX, SIZE_PX)
-    late = list(epoch_batches(dataset, recipe, policy, seed=0, epoch=0, first=2))
+    late = list(
+        epoch_batches(
+            dataset, recipe, policy, seed=0, epoch=0, first=2, size_px=lambda step: SIZE_PX
+        )
+    )
     torch.testing.assert_close(late[0].images_BCHW, batches[2].images_BCHW, rtol=0, atol=0)
 
 
@@ -465,3 +471,36 @@ def test_filters_step_orthogonally_and_all_else_by_sgd():
         step = orthogonalise(look_ahead[None]).reshape(24, 3, 3, 3).permute(0, 3, 1, 2)
         weight = weight * (1 - 0.05 * 0.1) - 0.05 * step
     torch.testing.assert_close(ends[0]["0.weight"], weight)
+
+
+def test_a_run_begins_with_smaller_images_and_ends_at_full_size():
+    from towernet.config import TrainConfig
+    from towernet.engine.schedule import training_size_px
+
+    def sizes(name, size_px, **changes):
+        config = TrainConfig(epochs=1, **changes)
+        return [training_size_px(step, 10, name, size_px, config) for step in range(10)]
+
+    assert sizes("towernet_patch", 128) == [96] * 6 + [128] * 4
+    assert sizes("resnet18", 224, small_share=0.25) == [160] * 2 + [224] * 8
+    assert sizes("towernet", 128) == [128] * 10  # it takes no less than 127
+    assert sizes("towernet", 256) == [192] * 6 + [256] * 4
+    assert sizes("vit_b_16", 128) == [128] * 10  # made for one size
+    assert sizes("resnet18", 128, small_size=1) == [128] * 10
+    assert sizes("resnet18", 8) == [8] * 10
+
+
+def test_a_steps_images_are_of_its_size(make_dataset):
+    from towernet.config import load_recipe, override
+    from towernet.engine.batches import epoch_batches
+    from towernet.engine.device import Policy
+
+    dataset = make_dataset()
+    recipe = override(load_recipe("default"), train={"batch_size": 8})
+    policy = Policy("cpu", "float32", True, 1, "test")
+    num = -(-len(dataset.train) // 8)
+    batches = epoch_batches(
+        dataset, recipe, policy, seed=0, epoch=1, first=1,
+        size_px=lambda step: {num + 1: 32}.get(step, SIZE_PX),
+    )  # fmt: skip
+    assert [len(batch.images_BCHW[0, 0]) for batch in batches] == [32] + [SIZE_PX] * (num - 2)

@@ -125,6 +125,12 @@ class TrainConfig(_Frozen):
         " notebook: 100-batch half periods, stepped per batch.",
     )
     warmup_fraction: Fraction = Field(0.05, description="Share of all steps spent warming up.")
+    small_size: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.75,
+        description="Side of the images in the first part of a run, as a share of the full side;"
+        " 1 trains at full size throughout, as do networks that cannot take less.",
+    )
+    small_share: Fraction = Field(0.6, description="That first part, as a share of all steps.")
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.1, description="Probability mass moved to all classes. [arXiv:1512.00567]"
     )

@@ -77,15 +77,16 @@ def make_batch(
     seed: int,
     epoch: int,
     chosen: npt.NDArray[np.int64],
+    size_px: int,
 ) -> Batch:
-    """Return some training images, by their positions, augmented and maybe mixed."""
+    """Return some training images, by their positions, augmented to a size and maybe mixed."""
     part = dataset.train
     images = training_input(
         dataset.train_pixels,
         part.rows[chosen],
         draws(seed, epoch, part.keys[chosen]),
         recipe.augment,
-        size_px=dataset.contract.size_px,
+        size_px=size_px,
         mean=dataset.contract.mean,
         std=dataset.contract.std,
         device=policy.device,
@@ -102,13 +103,21 @@ def make_batch(
 
 
 def epoch_batches(
-    dataset: Dataset, recipe: Recipe, policy: Policy, *, seed: int, epoch: int, first: int = 0
+    dataset: Dataset,
+    recipe: Recipe,
+    policy: Policy,
+    *,
+    seed: int,
+    epoch: int,
+    size_px: Callable[[int], int],
+    first: int = 0,
 ) -> Iterator[Batch]:
-    """Yield an epoch's batches from number `first` on."""
+    """Yield an epoch's batches from number `first` on; `size_px` says the size of each step's."""
     order = rng.order(seed, epoch, dataset.train.keys)
-    starts = batch_starts(len(order), recipe.train.batch_size)
-    for start, end in list(pairwise(starts))[first:]:
-        yield make_batch(dataset, recipe, policy, seed, epoch, order[start:end])
+    parts = list(pairwise(batch_starts(len(order), recipe.train.batch_size)))
+    for number, (start, end) in list(enumerate(parts))[first:]:
+        step = epoch * len(parts) + number
+        yield make_batch(dataset, recipe, policy, seed, epoch, order[start:end], size_px(step))
 
 
 def prefetch(make: Callable[[], Iterable[Item]], depth: int) -> Iterator[Item]:

@@ -17,6 +17,7 @@ from towernet.engine.device import Policy
 from towernet.engine.evaluate import BATCH_SIZE, predict_logits
 from towernet.engine.memory import is_out_of_memory, out_of_memory_words
 from towernet.engine.optimizer import make_optimizer
+from towernet.engine.schedule import small_size_px
 from towernet.engine.step import average_weights, train_step
 from towernet.errors import TowernetError, TrainingError, in_one_line
 from towernet.models.catalogue import build, outline
@@ -31,7 +32,8 @@ class Cost:
     """What one network costs on this machine.
 
     Args:
-        step_seconds: One training step, augmentation and averaging included.
+        step_seconds: One training step, augmentation and averaging included; on average over a
+            run that begins with smaller images.
         image_seconds: Evaluating one image.
         parameters: Trainable numbers.
         multiply_adds: For one image at the run's size.
@@ -75,8 +77,8 @@ def _measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
     averaged = average_weights(model, recipe.train.ema_fraction, 1000)
     chosen = np.arange(min(recipe.train.batch_size, len(dataset.train)))
 
-    def step() -> None:
-        batch = make_batch(dataset, recipe, policy, config.seed, 0, chosen)
+    def step(size_px: int) -> None:
+        batch = make_batch(dataset, recipe, policy, config.seed, 0, chosen, size_px)
         train_step(
             model,
             optimizer,
@@ -88,8 +90,15 @@ def _measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
         if recipe.train.ema_fraction:
             averaged.update_parameters(model)
 
-    step()  # the first one chooses kernels and allocates
-    step_seconds = _median_seconds(step, policy)
+    def seconds_at(size_px: int) -> float:
+        step(size_px)  # the first one chooses kernels and allocates
+        return _median_seconds(lambda: step(size_px), policy)
+
+    step_seconds = seconds_at(contract.size_px)
+    small_px = small_size_px(config.model, contract.size_px, recipe.train)
+    if small_px < contract.size_px:
+        share = recipe.train.small_share
+        step_seconds = share * seconds_at(small_px) + (1 - share) * step_seconds
     rows = dataset.validation.rows[:BATCH_SIZE]
 
     def evaluate() -> None:

@@ -28,7 +28,7 @@ from towernet.engine.evaluate import evaluate
 from towernet.engine.memory import peak_memory_mib, reset_peak_memory
 from towernet.engine.optimizer import make_optimizer, set_learning_rate
 from towernet.engine.runlog import RunLog, Watcher
-from towernet.engine.schedule import learning_rate
+from towernet.engine.schedule import learning_rate, training_size_px
 from towernet.engine.state import State, restore_tensors, state_tensors
 from towernet.engine.step import average_weights, train_step
 from towernet.engine.stop import StopSwitch
@@ -283,6 +283,9 @@ def _loop(
     watcher.begin(config.model, state.step, plan.num_steps, num_steps_epoch)
     unread: list[tuple[int, float, Tensor, Tensor, int]] = []
 
+    def size_of(step: int) -> int:
+        return training_size_px(step, plan.num_steps, config.model, contract.size_px, recipe.train)
+
     def read_losses() -> float:
         """Wait for the device, add up, and stop at a loss that is not a number."""
         loss = math.nan
@@ -318,7 +321,7 @@ def _loop(
         started = time.perf_counter()
         batches = prefetch(
             lambda epoch=epoch, first=first: epoch_batches(  # type: ignore[misc]
-                dataset, recipe, policy, seed=seed, epoch=epoch, first=first
+                dataset, recipe, policy, seed=seed, epoch=epoch, first=first, size_px=size_of
             ),
             prefetch_depth,
         )

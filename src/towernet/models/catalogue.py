@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from towernet.errors import ConfigError, TowernetError
+from towernet.errors import ConfigError, MissingExtraError, TowernetError
 from towernet.models import classics
 from towernet.models.summary import run_on_meta
 from towernet.models.towernet import PatchTowerNet, TowerNet
@@ -80,6 +80,18 @@ def check_size(name: str, size_px: int) -> None:
             " choose another network from `towernet models`"
         ) from error
     raise ConfigError(f"{name} cannot take {size_px}-px images; give --size {fitting}") from error
+
+
+@functools.cache
+def also_takes(name: str, size_px: int, other_px: int) -> bool:
+    """Whether a network built for images of one size takes those of another as well."""
+    try:
+        run_on_meta(outline(name, 2, size_px), other_px)
+    except MissingExtraError:
+        raise
+    except Exception:  # each network says it in its own way
+        return False
+    return True
 
 
 def _make(name: str, num_classes: int, size_px: int) -> nn.Module:
