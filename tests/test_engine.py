@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from conftest import TINY_NETWORK
+from crashlab.lab import compiler
 from towernet import files
 
 SIZE_PX, BATCH_SIZE, NUM_EPOCHS = 64, 8, 3
@@ -486,7 +487,7 @@ def test_a_run_begins_with_smaller_images_and_ends_at_full_size():
     assert sizes("towernet", 128) == [128] * 10  # it takes no less than 127
     assert sizes("towernet", 256) == [192] * 6 + [256] * 4
     assert sizes("vit_b_16", 128) == [128] * 10  # made for one size
-    assert sizes("resnet18", 128, small_size=1) == [128] * 10
+    assert sizes("resnet18", 200, small_size=1) == [200] * 10
     assert sizes("resnet18", 8) == [8] * 10
 
 
@@ -504,3 +505,28 @@ def test_a_steps_images_are_of_its_size(make_dataset):
         size_px=lambda step: {num + 1: 32}.get(step, SIZE_PX),
     )  # fmt: skip
     assert [len(batch.images_BCHW[0, 0]) for batch in batches] == [32] + [SIZE_PX] * (num - 2)
+
+
+@pytest.mark.skipif(compiler() is None, reason="no C compiler")
+def test_the_dry_run_takes_its_steps_as_the_run_will(make_dataset, monkeypatch):
+    """Minutes become steps by it: measured without the kernels, there would be too few."""
+    from towernet.config import RunConfig, load_recipe, override
+    from towernet.engine import measure as measure_module
+    from towernet.engine.device import Policy
+    from towernet.native import ops
+
+    seen = []
+    real = measure_module.train_step
+
+    def watched(*arguments, **options):
+        seen.append(ops.are_enabled())
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(measure_module, "train_step", watched)
+    recipe = override(load_recipe("default"), data={"size_px": SIZE_PX}, train={"batch_size": 8})
+    config = RunConfig(model=TINY_NETWORK, recipe=recipe)
+    for kernels in ("native", "torch"):
+        seen.clear()
+        policy = Policy("cpu", "float32", True, 1, "test", kernels)
+        measure_module.measure(config, make_dataset(), policy)
+        assert set(seen) == {kernels == "native"}

@@ -12,7 +12,7 @@ import torch
 
 from towernet.config import RunConfig
 from towernet.data.prepare import Dataset
-from towernet.engine.batches import make_batch, steps_per_epoch
+from towernet.engine.batches import make_batch, pixels_on_device, steps_per_epoch
 from towernet.engine.device import Policy
 from towernet.engine.evaluate import BATCH_SIZE, predict_logits
 from towernet.engine.memory import is_out_of_memory, out_of_memory_words
@@ -71,6 +71,8 @@ def measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
 
 
 def _measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
+    policy.apply()  # as the runs will: by the kernels, with memory kept
+    dataset = pixels_on_device(dataset, policy)
     contract, recipe = dataset.contract, config.recipe
     model = policy.place(build(config.model, len(contract.class_names), contract.size_px))
     optimizer = make_optimizer(model, recipe.train, config.model, policy.torch_dtype)

@@ -34,6 +34,8 @@ def small_size_px(model_name: str, size_px: int, config: TrainConfig) -> int:
     It is a multiple of 16, which most networks halve without a remainder; the full side where the
     network cannot take less.
     """
+    if config.small_size == 1:
+        return size_px
     small_px = round(config.small_size * size_px / 16) * 16
     if 0 < small_px < size_px and also_takes(model_name, size_px, small_px):
         return small_px
