@@ -6,6 +6,7 @@ One contender works at a time; the others wait for a line on their standard inpu
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -75,8 +76,12 @@ class Contenders:
                 continue
             time.sleep(SECONDS_TO_FALL_ASLEEP)
             assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
+            try:
+                process.stdin.write("go\n")
+                process.stdin.flush()
+            except BrokenPipeError:  # it died, for want of memory maybe; the others go on
+                self.failed[name] = "its process ended"
+                continue
             if (answer := self._read(name)) is not None:
                 self.found[name].append(answer)
                 print(name, {k: round(v, 4) for k, v in answer.items()}, flush=True)
@@ -85,7 +90,8 @@ class Contenders:
         """Let them all end."""
         for process in self._processes.values():
             assert process.stdin is not None
-            process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
         for process in self._processes.values():
             process.wait()
 

@@ -24,13 +24,13 @@ def time_to_accuracy() -> None:
     axes.axhline(100 * notebook["best_accuracy"], color="#888888", linewidth=0.8, linestyle=":")
     for run in result["runs"]:
         style = "-" if run["minutes"] > 1 else "--"
+        words = f"default recipe, {run['network']}, {run['minutes']:g} min"
         for i, curve in enumerate(run["curves"]):
             seconds, accuracy = zip(*curve, strict=True)
             axes.plot(
                 seconds, [100 * value for value in accuracy], style, linewidth=1,
                 color=COLOURS[run["network"]], alpha=0.8,
-                label=f"default recipe, {run['network']}, {run['minutes']:g} min, 5 seeds"
-                if i == 0 else None,
+                label=f"{words}, {len(run['curves'])} seeds" if i == 0 else None,
             )  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlim(left=15)

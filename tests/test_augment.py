@@ -116,6 +116,8 @@ def test_short_runs_mix_nothing():
 
     recipe = load_recipe("default")
     edge = recipe.augment.mixup_from_epochs
-    assert recipe.at_length(edge).augment.mixup_alpha > 0
-    assert recipe.at_length(edge - 0.1).augment.mixup_alpha == 0
-    assert recipe.at_length(1.0).train == recipe.train
+    assert recipe.mixes(edge)
+    assert not recipe.mixes(edge - 0.1)
+    assert not recipe.unmixed().mixes(edge)
+    assert recipe.unmixed().train == recipe.train
+    assert not load_recipe("notebook").mixes(100.0)

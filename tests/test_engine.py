@@ -121,6 +121,46 @@ def test_a_run_stopped_after_any_step_and_resumed_ends_in_the_same_bytes(run, tm
     assert len(stopped_at) >= 8  # the last step ends the run by itself
 
 
+@pytest.mark.skipif(compiler() is None, reason="no C compiler")
+def test_with_kernels_mixing_and_two_sizes_a_resumed_run_ends_in_the_same_bytes(
+    make_dataset, tmp_path
+):
+    from towernet.config import RunConfig, load_recipe, override
+    from towernet.engine.device import Policy
+    from towernet.engine.runlog import Watcher
+    from towernet.engine.stop import StopSwitch
+    from towernet.engine.train import Plan, train
+    from towernet.errors import INTERRUPTED, Interrupted
+
+    recipe = override(
+        load_recipe("default"), data={"size_px": SIZE_PX}, train={"epochs": 3, "batch_size": 8}
+    )
+    config = RunConfig(model="towernet_patch", recipe=recipe)
+    plan = Plan(12, 0.01, Policy("cpu", "bfloat16", True, 1, "test", "native"), mixes=True)
+
+    def go(folder, watcher=None, stop=None):
+        train(
+            config, make_dataset(), folder, plan, watcher=watcher or Watcher(),
+            stop=stop or StopSwitch(), origin={"command": "test"},
+        )  # fmt: skip
+
+    class StopsAfter(Watcher):
+        def __init__(self, stop, last):
+            self.switch, self.last = stop, last
+
+        def step(self, step, loss, accuracy, images_per_second):
+            if step >= self.last:
+                self.switch.exit_code = INTERRUPTED
+
+    go(tmp_path / "whole")
+    for last in (3, 7, 9):  # with smaller images, at the change, at full size
+        stop = StopSwitch()
+        with pytest.raises(Interrupted):
+            go(tmp_path / f"stopped-{last}", StopsAfter(stop, last), stop)
+        go(tmp_path / f"stopped-{last}")
+        assert exact(tmp_path / f"stopped-{last}") == exact(tmp_path / "whole")
+
+
 def test_a_resume_that_forgets_the_momentum_is_noticed(run, tmp_path, monkeypatch):
     """The sabotaged twin of exact resume."""
     from towernet.engine import train as train_module

@@ -112,9 +112,12 @@ class TrainConfig(_Frozen):
     )
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Of all steps.")
     nesterov: bool = Field(True, description="Look ahead along the momentum.")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="Coupled L2, under SGD.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        5e-4, description="Coupled L2, of what SGD steps."
+    )
     weight_decay_by_network: dict[str, Annotated[float, Field(ge=0)]] = Field(
-        default_factory=dict, description="Where one network's differs, as in the notebook."
+        default_factory=dict,
+        description="Where one network's differs, as in the notebook; of what SGD steps.",
     )
     decay_everything: bool = Field(
         False, description="Decay norms, biases and gates too, as the notebook did."
@@ -169,13 +172,14 @@ class Recipe(_Frozen):
     augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
 
-    def at_length(self, num_epochs: float) -> Recipe:
-        """Return what holds for a run of so many epochs."""
-        if num_epochs >= self.augment.mixup_from_epochs:
-            return self
-        return self.model_copy(
-            update={"augment": self.augment.model_copy(update={"mixup_alpha": 0.0})}
-        )
+    def mixes(self, num_epochs: float) -> bool:
+        """Whether a run of so many epochs mixes images."""
+        return self.augment.mixup_alpha > 0 and num_epochs >= self.augment.mixup_from_epochs
+
+    def unmixed(self) -> Recipe:
+        """Return the same without mixing."""
+        augment = self.augment.model_copy(update={"mixup_alpha": 0.0})
+        return self.model_copy(update={"augment": augment})
 
 
 class RunConfig(_Frozen):

@@ -111,6 +111,7 @@ def load_run(folder: Path, policy: Policy | None = None) -> Predictor:
         model,
         size_px=contract.size_px,
         dtype=policy.torch_dtype,
+        absorb=policy.kernels == "torch",
         memory_format=policy.memory_format,
     )
     return Predictor(folder, policy.place(model), contract, policy)

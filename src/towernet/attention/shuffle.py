@@ -81,15 +81,16 @@ class ShuffleAttention(GatedBlock):
 
     def forward(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Weigh the feature map, then let the halves of the channels take turns."""
-        if self.shuffles and ops.usable(x_BCHW, lanes=32):
-            parameters = (
-                self.channel_weight,
-                self.channel_bias,
-                self.spatial_weight,
-                self.spatial_bias,
-                self.norm_weight,
-                self.norm_bias,
-            )
+        parameters = (
+            self.channel_weight,
+            self.channel_bias,
+            self.spatial_weight,
+            self.spatial_bias,
+            self.norm_weight,
+            self.norm_bias,
+        )
+        fits = self.shuffles and x_BCHW.shape[1] == self.channels
+        if fits and ops.usable(x_BCHW, *parameters, lanes=32):
             return ops.shuffle_attention(x_BCHW, parameters, groups=self.groups, epsilon=_EPSILON)
         y_BCHW = super().forward(x_BCHW)
         return shuffle_channels(y_BCHW) if self.shuffles else y_BCHW

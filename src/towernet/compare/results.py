@@ -29,6 +29,7 @@ from towernet.engine.batches import steps_per_epoch
 from towernet.engine.device import fp32, hardware, versions
 from towernet.engine.evaluate import predict_logits
 from towernet.engine.runlog import Watcher
+from towernet.engine.schedule import small_size_px
 from towernet.predict import Predictor, load_run
 
 NUM_LATENCY_RUNS = 15
@@ -209,8 +210,8 @@ def _network(
 ) -> dict[str, Any]:
     """Return a network's row of the results."""
     class_names, labels = dataset.contract.class_names, dataset.final.labels
-    num_steps = protocol.num_steps[outcome.name]
-    batch_size = protocol.request.recipe.train.batch_size
+    request, num_steps = protocol.request, protocol.num_steps[outcome.name]
+    batch_size = request.recipe.train.batch_size
     num_epochs = num_steps / steps_per_epoch(len(dataset.train), batch_size)
     confusions = [
         confusion_matrix(labels, answer.logits_NK.argmax(axis=1), len(class_names))
@@ -246,6 +247,10 @@ def _network(
         ],
         "epochs": round(num_epochs, 4),
         "steps": num_steps,
+        "mixed": request.recipe.mixes(num_epochs),
+        "first_size_px": small_size_px(
+            outcome.name, request.recipe.data.size_px, request.recipe.train
+        ),
         "runs": runs,
     }
     if outcome.failure is not None:

@@ -18,6 +18,7 @@ from towernet.data.archive import Limits
 from towernet.data.changes import reconcile
 from towernet.data.prepare import Dataset, fingerprint, prepare, sample_table
 from towernet.data.source import DIGITS, Source, open_source
+from towernet.engine.batches import steps_per_epoch
 from towernet.engine.checkpoint import require_weights
 from towernet.engine.device import choose_policy
 from towernet.engine.measure import measure
@@ -74,7 +75,9 @@ def begin_run(
         steps = budget(config.recipe, cost, dataset)
         seconds = steps * cost.seconds_per_step(dataset, config.recipe.train.batch_size)
         watcher.say(f"{config.model}: {steps} steps, about {in_time(seconds)}")
-        plan = Plan(steps, config.recipe.train.learning_rate, policy)
+        per_epoch = steps_per_epoch(len(dataset.train), config.recipe.train.batch_size)
+        mixes = config.recipe.mixes(steps / per_epoch)
+        plan = Plan(steps, config.recipe.train.learning_rate, policy, mixes)
         origin = origin | {"cost": asdict(cost)}
         return _train_and_conclude(config, plan, dataset, source, folder, origin, watcher, stop)
 

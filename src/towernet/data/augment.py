@@ -72,8 +72,9 @@ def training_input(
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
     device: str = "cpu",
+    kernels: bool = False,
 ) -> Float[Tensor, "B 3 O O"]:
-    """Return augmented, normalised images, by the kernels where they are enabled.
+    """Return augmented, normalised images.
 
     Args:
         stored_NSSC: All the cached pixels, mapped, or on the device.
@@ -84,8 +85,10 @@ def training_input(
         mean: Of each channel, as a fraction of white.
         std: Of each channel.
         device: Where the images are wanted.
+        kernels: By the kernels in C, on a CPU, instead of torch's operations.
     """
-    if isinstance(stored_NSSC, np.ndarray) and device == "cpu" and ops.are_enabled():
+    if kernels:
+        assert isinstance(stored_NSSC, np.ndarray) and device == "cpu"
         colours_B33, contrasts_B = colour_maps(draws_BD, config)
         return ops.augment(
             stored_NSSC,

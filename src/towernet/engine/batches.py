@@ -25,6 +25,7 @@ from towernet.data.prepare import Dataset
 from towernet.engine.device import Policy
 
 Item = TypeVar("Item")
+PIXEL_ROWS_AT_ONCE = 256
 
 
 def batch_starts(num_images: int, batch_size: int) -> list[int]:
@@ -59,14 +60,20 @@ class Batch:
 
 
 def pixels_on_device(dataset: Dataset, policy: Policy) -> Dataset:
-    """Return the data with the training pixels on the GPU, if they take a quarter of its memory."""
+    """Return the data with the training pixels on the GPU, if a quarter of what is free there holds
+    them.
+    """
     if policy.device != "cuda":
+        return dataset
+    if isinstance(dataset.train_pixels, Tensor):
         return dataset
     free, _ = torch.cuda.mem_get_info()
     if dataset.train_pixels.nbytes > free // 4:
         return dataset
-    # A mapped array cannot be written to, which torch warns of; the copy is made on the way.
-    pixels = torch.from_numpy(np.array(dataset.train_pixels)).to(policy.device)
+    pixels = torch.empty(dataset.train_pixels.shape, dtype=torch.uint8, device=policy.device)
+    for start in range(0, len(pixels), PIXEL_ROWS_AT_ONCE):  # never all of them in memory
+        rows = np.array(dataset.train_pixels[start : start + PIXEL_ROWS_AT_ONCE])
+        pixels[start : start + PIXEL_ROWS_AT_ONCE] = torch.from_numpy(rows)
     return replace(dataset, train_pixels=pixels)
 
 
@@ -90,6 +97,7 @@ def make_batch(
         mean=dataset.contract.mean,
         std=dataset.contract.std,
         device=policy.device,
+        kernels=policy.kernels == "native",
     )
     labels = torch.from_numpy(part.labels[chosen]).to(policy.device)
     targets = labels

@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from towernet.engine import kernels
 from towernet.engine.memory import keep_freed_memory
 from towernet.errors import ConfigError, EnvironmentFault
-from towernet.native import library, ops, selftest
+from towernet.native import ops
 
 # bf16 keeps 8 bits of a number; sums of some hundred products stay within this of fp32.
 LARGEST_RELATIVE_ERROR = 0.05
@@ -92,10 +93,10 @@ class Policy:
                 " where the run was begun"
             )
         torch.set_num_threads(self.threads)
-        if self.kernels == "native" and isinstance(found := library.load(), library.Missing):
+        if self.kernels == "native" and (fault := kernels.fault()) is not None:
             raise EnvironmentFault(
-                f"this was begun with kernels in C and {found.reason}; mend that, or go on with"
-                " torch's own by --accept-changes (other bits)"
+                f"this was begun with kernels in C and {fault}; mend that, or go on with torch"
+                " alone by --accept-changes (other bits)"
             )
         ops.enable(self.kernels == "native")
         if self.device == "cpu":
@@ -157,29 +158,26 @@ def choose_policy(device: str = "auto", threads: int | None = None) -> Policy:
         if deviation <= LARGEST_RELATIVE_ERROR:
             timed.append((seconds, candidate))
     best = min(timed, key=lambda pair: pair[0])[1]
-    kernels, words = _choose_kernels(best)
-    return replace(best, reason="; ".join([*found, *words]), kernels=kernels)
+    chosen, words = _choose_kernels(best)
+    return replace(best, reason="; ".join([*found, *words]), kernels=chosen)
 
 
 def kernels_here(policy: Policy) -> str:
     """Return the policy's kernels, or torch's where ours cannot be had."""
-    missing = policy.kernels == "native" and isinstance(library.load(), library.Missing)
-    return "torch" if missing else policy.kernels
+    return "torch" if kernels.fault() else policy.kernels
 
 
 def _choose_kernels(policy: Policy) -> tuple[str, list[str]]:
     """Return whether our kernels are used with this policy, and what is to be said of it.
 
-    They are made for feature maps that lie channel by channel on a CPU, and must agree with
-    torch's own operations on this very machine.
+    They are made for a CPU, and for feature maps whose pixels lie there with all their channels.
     """
-    if policy.device != "cpu" or not policy.channels_last:
+    if policy.device != "cpu":
         return "torch", []
-    if isinstance(found := library.load(), library.Missing):
-        return "torch", [f"training is slower than it could be: {found.reason}"]
-    deviation = selftest.deviation()
-    if not deviation <= selftest.LARGEST_DEVIATION:
-        return "torch", [f"kernels in C not used, since they err by {deviation:.1%}"]
+    if not policy.channels_last:
+        return "torch", ["no kernels in C, since channels_last is slower here"]
+    if (fault := kernels.fault()) is not None:
+        return "torch", [f"training is slower than it could be: {fault}"]
     return "native", []
 
 
@@ -247,6 +245,7 @@ def hardware(policy: Policy) -> dict[str, Any]:
         "dtype": policy.dtype,
         "channels_last": policy.channels_last,
         "threads": policy.threads,
+        "kernels": policy.kernels,
     }
 
 
@@ -271,13 +270,11 @@ def bits_depend_on(policy: Policy) -> dict[str, str]:
     """
     if policy.device == "cuda":
         return versions() | {"gpu": torch.cuda.get_device_name()}
-    found = library.load() if policy.kernels == "native" else None
-    kernels = found.identity if isinstance(found, library.Library) else "torch"
     offered = _cpuinfo("flags").split()
     wide = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in offered]
     return versions() | {
         "instructions": " ".join([platform.machine(), *wide]),
-        "kernels": kernels,
+        "kernels": kernels.identity() if policy.kernels == "native" else "torch",
     }
 
 
@@ -285,7 +282,7 @@ def versions() -> dict[str, str]:
     """Return the versions that can change a result's bits."""
     from importlib.metadata import version
 
-    names = ("torch", "torchvision", "numpy", "pillow", "scikit-learn")
+    names = ("torch", "torchvision", "numpy", "pillow", "scikit-learn", "scipy")
     import towernet
 
     return {

@@ -15,6 +15,7 @@ from towernet.data.augment import to_input
 from towernet.data.contract import Contract
 from towernet.data.prepare import Part
 from towernet.engine.device import Policy
+from towernet.native import ops
 
 BATCH_SIZE = 64
 
@@ -36,7 +37,7 @@ def predict_logits(
         images = torch.from_numpy(pixels_NSS3[rows[start : start + BATCH_SIZE]]).to(policy.device)
         images_BCHW = to_input(images, contract.mean, contract.std)
         images_BCHW = images_BCHW.contiguous(memory_format=policy.memory_format)
-        with policy.autocast():
+        with policy.autocast(), ops.enabled(policy.kernels == "native"):
             logits.append(model(images_BCHW).float().cpu().numpy())
     return (
         np.concatenate(logits) if logits else np.zeros((0, len(contract.class_names)), np.float32)

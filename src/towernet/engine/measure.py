@@ -25,6 +25,8 @@ from towernet.models.summary import count_parameters, multiply_adds
 
 MEASURING_SECONDS = 1.0
 NUM_STEPS_AT_LEAST, NUM_STEPS_AT_MOST = 2, 20
+# The first steps choose kernels and claim memory; a slow network has done so after one.
+WARMING_SECONDS, NUM_WARMING_STEPS = 1.0, 4
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,6 @@ def _measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
             averaged.update_parameters(model)
 
     def seconds_at(size_px: int) -> float:
-        step(size_px)  # the first one chooses kernels and allocates
         return _median_seconds(lambda: step(size_px), policy)
 
     step_seconds = seconds_at(contract.size_px)
@@ -106,7 +107,6 @@ def _measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
     def evaluate() -> None:
         predict_logits(model, dataset.pixels, contract, policy, rows=rows)
 
-    evaluate()
     evaluate_seconds = _median_seconds(evaluate, policy)
     return replace(
         size_of(config, dataset),
@@ -123,6 +123,11 @@ def size_of(config: RunConfig, dataset: Dataset) -> Cost:
 
 
 def _median_seconds(action: Callable[[], None], policy: Policy) -> float:
+    warm_until = time.perf_counter() + WARMING_SECONDS
+    for _ in range(NUM_WARMING_STEPS):
+        action()
+        if time.perf_counter() > warm_until:
+            break
     seconds: list[float] = []
     while len(seconds) < NUM_STEPS_AT_LEAST or (
         sum(seconds) < MEASURING_SECONDS and len(seconds) < NUM_STEPS_AT_MOST

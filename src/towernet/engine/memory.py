@@ -6,6 +6,7 @@ import ctypes
 import resource
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,16 +35,22 @@ def keep_freed_memory() -> None:
     By default every large tensor is mapped and unmapped, and each of its pages is cleared by the
     system when it is first touched: a third of a training step. Elsewhere nothing happens.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
+    if (mallopt := _of_glibc("mallopt")) is not None:
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def _of_glibc(name: str) -> Any:
+    """Return a function of glibc's, None with another library."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 def reset_peak_memory() -> None:
     """Start counting anew where the system can (Linux), so that each run has its own peak."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
+    if (trim := _of_glibc("malloc_trim")) is not None:
+        trim(0)  # what the run before has freed is not this one's
     clear = Path("/proc/self/clear_refs")
     if clear.exists():
         try:

@@ -51,12 +51,15 @@ class Plan:
     Args:
         num_steps: Optimiser steps of the whole run.
         learning_rate: The peak, from the recipe or a comparison's trial.
-        policy: Device, dtype, layout, threads.
+        policy: Device, dtype, layout, threads, kernels.
+        mixes: Whether images are mixed: by the length of the run that is planned, so that its
+            learning-rate trials do as it does.
     """
 
     num_steps: int
     learning_rate: float
     policy: Policy
+    mixes: bool = False
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> Plan:
@@ -228,7 +231,7 @@ def _decisive(record: dict[str, Any]) -> dict[str, Any]:
     policy = Policy(**record["plan"]["policy"])
     return {
         "": record["config"],
-        "plan": {key: record["plan"][key] for key in ("num_steps", "learning_rate")},
+        "plan": {key: record["plan"].get(key) for key in ("num_steps", "learning_rate", "mixes")},
         "contract": record["contract"],
         "versions": record["versions"],
         "threads": policy.threads,
@@ -248,7 +251,7 @@ def _loop(
 ) -> State:
     policy, contract = plan.policy, dataset.contract
     num_steps_epoch = steps_per_epoch(len(dataset.train), config.recipe.train.batch_size)
-    recipe = config.recipe.at_length(plan.num_steps / num_steps_epoch)
+    recipe = config.recipe if plan.mixes else config.recipe.unmixed()
     dataset = pixels_on_device(dataset, policy)
     seed = run_seed(config)
     model = policy.place(initial_model(config, len(contract.class_names), contract.size_px))
@@ -412,5 +415,5 @@ def _loop(
 
 
 def _hash(config: RunConfig, plan: Plan) -> str:
-    decided = [config.model_dump(mode="json"), plan.num_steps, plan.learning_rate]
+    decided = [config.model_dump(mode="json"), plan.num_steps, plan.learning_rate, plan.mixes]
     return files.digest(decided)

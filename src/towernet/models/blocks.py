@@ -39,23 +39,34 @@ class ConvNormPool(nn.Module):
     def forward(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D I J"]:
         """Return the pooled features, none negative."""
         x_BCHW = self.conv(x_BCHW)
-        if ops.usable(x_BCHW) and min(x_BCHW.shape[2:]) > 1:
-            if self.training:
-                assert isinstance(self.norm, nn.BatchNorm2d)
-                return ops.norm_pool_relu(x_BCHW, self.norm)
-            if not torch.is_grad_enabled():
-                return ops.line_pool_relu(x_BCHW, *self._line())
+        y_BDIJ = self._by_kernel(x_BCHW)
+        if y_BDIJ is not None:
+            return y_BDIJ
         # ReLU commutes with max pooling, values and gradients both; after it, it costs a quarter.
         return F.relu(F.max_pool2d(self.norm(x_BCHW), 2))
 
-    def _line(self) -> tuple[Float[Tensor, " D"], Float[Tensor, " D"]]:
-        """Return the scale and the shift that the norm is when it evaluates."""
+    def _by_kernel(self, x_BDHW: Tensor) -> Tensor | None:
+        """Return what the kernels make of it, None where they do not apply."""
         norm = self.norm
-        if not isinstance(norm, nn.BatchNorm2d):  # folded into the convolution
-            return torch.ones(self.conv.out_channels), torch.zeros(self.conv.out_channels)
-        assert norm.running_var is not None and norm.running_mean is not None
+        if min(x_BDHW.shape[2:]) < 2 or norm._forward_hooks or norm._forward_pre_hooks:
+            return None
+        if type(norm) is nn.Identity:  # folded into the convolution
+            if torch.is_grad_enabled() or not ops.usable(x_BDHW):
+                return None
+            num = x_BDHW.shape[1]
+            return ops.line_pool_relu(x_BDHW, torch.ones(num), torch.zeros(num))
+        if type(norm) is not nn.BatchNorm2d or norm.momentum is None:
+            return None
+        numbers = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+        if not ops.usable(x_BDHW, *numbers):
+            return None
+        if norm.training:
+            return ops.norm_pool_relu(x_BDHW, norm)
+        if torch.is_grad_enabled():
+            return None
+        assert norm.running_mean is not None and norm.running_var is not None
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        return scale, norm.bias - norm.running_mean * scale
+        return ops.line_pool_relu(x_BDHW, scale, norm.bias - norm.running_mean * scale)
 
 
 class ConvNorm(nn.Sequential):

@@ -17,10 +17,10 @@ from torch.overrides import TorchFunctionMode
 from towernet.attention.shuffle import ShuffleAttention
 from towernet.models.summary import run_on_meta
 from towernet.models.towernet import TowerNet
-from towernet.native import ops
 
-_Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
-_Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+# Exactly these: what is derived from them may do more (timm's norms hold an activation).
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def optimize(
@@ -28,19 +28,20 @@ def optimize(
     *,
     size_px: int = 224,
     dtype: torch.dtype = torch.float32,
+    absorb: bool = True,
     memory_format: torch.memory_format = torch.channels_last,
 ) -> nn.Module:
     """Return a copy that gives the same answers in less time; it cannot be trained.
 
     Batch norms are folded into the convolutions before them, wherever nothing else reads those.
-    TowerNet's channel shuffles are absorbed by the weights that read them, unless the kernels in C
-    shuffle for nothing.
+    TowerNet's channel shuffles are absorbed by the weights that read them.
 
     Args:
         model: A network, of any family.
         size_px: Side of images it can take; it is run once, on shapes alone.
         dtype: Of convolutions and matrix products. With bfloat16 their weights are kept in it, and
             the network is to be called under autocast.
+        absorb: Whether shuffles are absorbed; the kernels in C shuffle for nothing.
         memory_format: The layout of its weights.
 
     Example:
@@ -51,7 +52,7 @@ def optimize(
     fast = copy.deepcopy(model).eval().requires_grad_(False)
     for conv, norm in foldable(fast, size_px):
         fold(fast, conv, norm)
-    if isinstance(fast, TowerNet) and not ops.are_enabled():
+    if absorb and isinstance(fast, TowerNet):
         absorb_shuffles(fast)
     if dtype != torch.float32:
         for module in fast.modules():
@@ -82,7 +83,7 @@ def foldable(model: nn.Module, size_px: int) -> list[tuple[str, str]]:
     def leave(name: str) -> Any:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             calls[name] += 1
-            if isinstance(module, _Conv):
+            if type(module) in _CONVS:
                 outputs[id(output)] = name
             elif inputs and id(inputs[0]) in outputs:
                 pairs.append((id(inputs[0]), outputs[id(inputs[0])], name))
@@ -92,7 +93,10 @@ def foldable(model: nn.Module, size_px: int) -> list[tuple[str, str]]:
     hooks = [
         module.register_forward_hook(leave(name))
         for name, module in model.named_modules()
-        if isinstance(module, _Conv | _Norm)
+        if type(module) in (*_CONVS, *_NORMS)
+        and not (
+            module._forward_hooks or module._forward_pre_hooks  # weight norm, for one
+        )
     ]
     try:
         with CountsReaders():
@@ -120,13 +124,14 @@ def _tensors(values: Sequence[Any]) -> list[Tensor]:
 
 def _has_statistics(model: nn.Module, name: str) -> bool:
     norm = model.get_submodule(name)
-    return isinstance(norm, _Norm) and norm.running_mean is not None
+    return getattr(norm, "running_mean", None) is not None
 
 
 def fold(model: nn.Module, conv_name: str, norm_name: str) -> None:
     """Put a norm into the convolution before it; an identity takes its place."""
     conv, norm = model.get_submodule(conv_name), model.get_submodule(norm_name)
-    assert isinstance(conv, _Conv) and isinstance(norm, _Norm)
+    assert isinstance(conv, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d)
     assert norm.running_mean is not None and norm.running_var is not None
     # In double: a network must not answer otherwise because it was made ready.
     scale_D = (norm.running_var.double() + norm.eps).rsqrt()

@@ -2,6 +2,7 @@
 
 It uses the threads torch has already started (a second pool would wait, spinning, for the cores of
 the first), so it is linked against no OpenMP of its own and needs one that speaks GNU's names.
+What is loaded is a program: the cache's folder must be this user's alone.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import ctypes
 import functools
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -24,8 +26,10 @@ from towernet.errors import EnvironmentFault
 _SOURCES = tuple(sorted(Path(__file__).parent.glob("*.[chi]*")))
 _FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC",
           "-Wno-psabi")  # fmt: skip
-_COMPILERS = ("cc", "gcc", "clang")
+# clang calls another OpenMP by names that GNU's does not know, so gcc is asked first.
+_COMPILERS = ("gcc", "cc", "clang")
 _TIMEOUT_S = 120
+_UNFINISHED = ".compiling-"
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Library:
 
     Args:
         functions: The C functions, by attribute.
-        identity: What their bits depend on: a hash of sources, compiler, flags and processor.
+        identity: What their bits depend on: a hash of sources, flags, compiler and processor.
     """
 
     functions: ctypes.CDLL
@@ -53,55 +57,82 @@ def load() -> Library | Missing:
     """Return the kernels, compiled first if this machine has not done so, or why there are none."""
     if not hasattr(ctypes.CDLL(None), "GOMP_parallel"):
         return Missing("torch was built with another OpenMP than GNU's")
-    compiler = _compiler()
-    if compiler is None:
-        return Missing("no C compiler was found (install gcc)")
+    wanted = [shlex.split(os.environ["CC"])] if os.environ.get("CC") else [[n] for n in _COMPILERS]
+    compilers = [words for words in wanted if words and shutil.which(words[0])]
+    if not compilers:
+        named = f"CC is {os.environ['CC']}" if os.environ.get("CC") else "install gcc"
+        return Missing(f"no C compiler was found ({named})")
+    missing = Missing("")
+    for compiler in compilers:
+        found = _load_with(compiler)
+        if isinstance(found, Library):
+            return found
+        missing = missing if missing.reason else found  # the first one's words
+    return missing
+
+
+def _load_with(compiler: list[str]) -> Library | Missing:
     try:
         identity = _identity(compiler)
         folder = files.cache_folder() / "native"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / f"{identity}.so"
         if not path.exists():
             with files.lock(folder / "lock", holder=str(folder), wait=True):
                 if not path.exists():
                     _compile(compiler, path)
-        functions = ctypes.CDLL(str(path))
+        if not (_is_ours(folder) and _is_ours(path)):
+            return Missing(
+                f"others may write to {folder}, and what lies there would be run; point"
+                " TOWERNET_CACHE to a folder of your own"
+            )
     except (OSError, subprocess.SubprocessError, EnvironmentFault) as error:
         return Missing(f"the kernels could not be compiled ({_in_short(error)})")
+    try:
+        functions = ctypes.CDLL(str(path))
+    except OSError as error:
+        path.unlink(missing_ok=True)  # damaged, or for other libraries: compiled anew next time
+        return Missing(f"the kernels could not be loaded ({_in_short(error)})")
     functions.num_blocks.restype = ctypes.c_int64
     return Library(functions, identity)
 
 
-def _compiler() -> str | None:
-    names = (os.environ["CC"],) if os.environ.get("CC") else _COMPILERS
-    return next((path for name in names if (path := shutil.which(name))), None)
+def _is_ours(path: Path) -> bool:
+    status = path.stat()
+    return status.st_uid == os.geteuid() and not status.st_mode & 0o022
 
 
-def _identity(compiler: str) -> str:
+def _identity(compiler: list[str]) -> str:
     """Hash what decides the machine code: the same hash, the same bits."""
-    target = _run([compiler, "-march=native", "-E", "-v", "-x", "c", os.devnull])
-    made_from = hashlib.sha256(" ".join(_FLAGS).encode() + target.encode())
+    # The macros a compiler defines name its version and all the processor's instructions.
+    macros = _run([*compiler, *_FLAGS, "-dM", "-E", "-x", "c", os.devnull])
+    made_from = hashlib.sha256(" ".join(_FLAGS).encode() + macros.encode())
     for source in _SOURCES:
         made_from.update(source.read_bytes())
     return made_from.hexdigest()[:16]
 
 
-def _compile(compiler: str, path: Path) -> None:
+def _compile(compiler: list[str], path: Path) -> None:
     """Compile without linking first: what is linked with -fopenmp brings a pool of its own."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as name:
+    for leftover in path.parent.glob(f"{_UNFINISHED}*"):  # of who was killed; we hold the lock
+        shutil.rmtree(leftover, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=_UNFINISHED) as name:
         folder = Path(name)
         programs = [source for source in _SOURCES if source.suffix == ".c"]
         objects = [folder / f"{source.stem}.o" for source in programs]
         for source, target in zip(programs, objects, strict=True):
-            _run([compiler, *_FLAGS, "-c", str(source), "-o", str(target)])
-        _run([compiler, "-shared", *map(str, objects), "-o", str(folder / "kernels.so")])
-        files.write_bytes(path, (folder / "kernels.so").read_bytes())
+            _run([*compiler, *_FLAGS, "-c", str(source), "-o", str(target)])
+        made = folder / "kernels.so"
+        _run([*compiler, "-shared", *map(str, objects), "-o", str(made)])
+        files.write_bytes(path, made.read_bytes())
+        path.chmod(0o600)
 
 
 def _run(words: list[str]) -> str:
     """Run the compiler in its own language; return what it printed."""
     done = subprocess.run(
-        words, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S,
-        stdin=subprocess.DEVNULL, env=os.environ | {"LC_ALL": "C"},
+        words, capture_output=True, check=True, timeout=_TIMEOUT_S, stdin=subprocess.DEVNULL,
+        encoding="utf-8", errors="replace", env=os.environ | {"LC_ALL": "C"},
     )  # fmt: skip
     return done.stdout + done.stderr
 

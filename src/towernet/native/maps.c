@@ -1,14 +1,14 @@
 /* What torch does in many passes over memory, done in one or two; channels_last, on the CPU.
  *
  * Feature maps are rows of C channels, C a multiple of 16; their numbers are bfloat16 or float32,
- * and all arithmetic is in float32, sums over many rows in double. How the rows are cut into
- * blocks does not depend on the number of threads, so neither do the bits.
+ * and all arithmetic is in float32; the sums of blocks of rows are put together in double. How the
+ * rows are cut into blocks does not depend on the number of threads, so neither do the bits.
+ * Nothing is allocated here: what is needed on the way comes in as `scratch`.
  *
  * Shapes: N images, H x W pixels, C channels, R = N*H*W rows; I x J = H/2 x W/2 pooled pixels.
  */
 #include <math.h>
 #include <stdint.h>
-#include <stdlib.h>
 
 #include "vectors.h"
 
@@ -51,14 +51,16 @@ int64_t num_blocks(int64_t rows, int64_t channels)
 }
 
 /* Two vectors' numbers taking turns, and back. */
-#define INTERLEAVED_LOW(a, b) \
-    __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#if defined(__clang__) || __GNUC__ >= 12
+#define PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define PICK(a, b, ...) __builtin_shuffle(a, b, (v16i){__VA_ARGS__})
+#endif
+#define INTERLEAVED_LOW(a, b) PICK(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
 #define INTERLEAVED_HIGH(a, b) \
-    __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
-#define EVEN(a, b) \
-    __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
-#define ODD(a, b) \
-    __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
+    PICK(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#define EVEN(a, b) PICK(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
+#define ODD(a, b) PICK(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
 
 /* From one image's means and squared deviations to its gates' lines; the latter become 1/std.
  * Channel c belongs to group c / 2k, and in it to the channel half or the spatial half. */
@@ -125,12 +127,13 @@ static void join_moments(const float *partial, int64_t rows, int64_t channels, d
 }
 
 /* From the blocks' moments to batch norm's mean and 1/std, and the line that normalises.
- * partial: (blocks, 2, C) from norm_moments. line: (2, C) scale and shift. */
+ * partial: (blocks, 2, C) from norm_moments; line: (2, C) scale and shift; scratch: (2, C). */
 void norm_finish(const float *partial, int64_t rows, int64_t channels, float epsilon,
                  float momentum, const float *weight, const float *bias, float *running_mean,
-                 float *running_var, float *mean_out, float *inverse_std, float *line)
+                 float *running_var, float *mean_out, float *inverse_std, float *line,
+                 double *scratch)
 {
-    double *mean = malloc(2 * channels * sizeof *mean), *squares = mean + channels;
+    double *mean = scratch, *squares = scratch + channels;
     join_moments(partial, rows, channels, mean, squares);
     for (int64_t c = 0; c < channels; c++) {
         double variance = squares[c] / rows;
@@ -142,28 +145,33 @@ void norm_finish(const float *partial, int64_t rows, int64_t channels, float eps
         running_mean[c] += momentum * ((float)mean[c] - running_mean[c]);
         running_var[c] += momentum * ((float)unbiased - running_var[c]);
     }
-    free(mean);
 }
 
-/* Add up the blocks' two sums, for each channel. partial: (blocks, 2, C); sums: (2, C). */
-void add_blocks(const float *partial, int64_t blocks, int64_t channels, float *sums)
+/* Add up the blocks' two sums, for each channel.
+ * partial: (blocks, 2, C); sums: (2, C); scratch: (2, C). */
+void add_blocks(const float *partial, int64_t blocks, int64_t channels, float *sums,
+                double *scratch)
 {
-    double *total = calloc(2 * channels, sizeof *total);
+    double *total = scratch;
+    for (int64_t i = 0; i < 2 * channels; i++)
+        total[i] = 0;
     for (int64_t b = 0; b < blocks; b++)
         for (int64_t i = 0; i < 2 * channels; i++)
             total[i] += partial[2 * b * channels + i];
     for (int64_t i = 0; i < 2 * channels; i++)
         sums[i] = (float)total[i];
-    free(total);
 }
 
 /* The gradients of shuffle attention's parameters. sums: (N, 2, C) from its backward; kept:
- * (N, 4, C) from its forward; gradients: (6, k), in the parameters' order. */
+ * (N, 4, C) from its forward; gradients: (6, k), in the parameters' order; scratch: (6, k). */
 void shuffle_attention_parameters(const float *sums, const float *kept, int64_t n, int64_t channels,
-                                  int64_t groups, const float *parameters, float *gradients)
+                                  int64_t groups, const float *parameters, float *gradients,
+                                  double *scratch)
 {
     int64_t k = channels / (2 * groups);
-    double *total = calloc(6 * k, sizeof *total);
+    double *total = scratch;
+    for (int64_t i = 0; i < 6 * k; i++)
+        total[i] = 0;
     for (int64_t image = 0; image < n; image++)
         for (int64_t c = 0; c < channels; c++) {
             int64_t i = c % k;
@@ -182,5 +190,4 @@ void shuffle_attention_parameters(const float *sums, const float *kept, int64_t 
         }
     for (int64_t i = 0; i < 6 * k; i++)
         gradients[i] = (float)total[i];
-    free(total);
 }

@@ -51,20 +51,49 @@ def are_enabled() -> bool:
     return _enabled
 
 
-def usable(x_BCHW: Tensor, *, lanes: int = 16) -> bool:
-    """Whether the kernels can take this feature map: on, not traced, its layout and numbers."""
+def usable(x_BCHW: Tensor, *parameters: Tensor | None, lanes: int = 16) -> bool:
+    """Whether the kernels can take this feature map, and these parameters and statistics.
+
+    They must be enabled and the program not traced or transformed; the map channels_last on a CPU,
+    in bfloat16 or float32; the parameters float32. Everything else is torch's to do or to refuse.
+    """
     return (
         _enabled
+        and not torch._C._are_functorch_transforms_active()
+        and type(x_BCHW) is Tensor
         and x_BCHW.device.type == "cpu"
         and x_BCHW.dtype in _SUFFIX
         and x_BCHW.dim() == 4
         and x_BCHW.shape[1] % lanes == 0
         and x_BCHW.numel() > 0
-        and type(x_BCHW) is Tensor
+        and x_BCHW.is_contiguous(memory_format=torch.channels_last)
+        and all(map(_is_plain, parameters))
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-        and x_BCHW.is_contiguous(memory_format=torch.channels_last)
     )
+
+
+def _is_plain(parameter: Tensor | None) -> bool:
+    return (
+        parameter is not None
+        and parameter.dtype == torch.float32
+        and parameter.device.type == "cpu"
+        and parameter.is_contiguous()
+    )
+
+
+def _float32(*shape: int) -> Tensor:
+    """Return memory for numbers, whatever torch's defaults are."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
+
+
+def _float64(*shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.float64, device="cpu")
+
+
+def _like(x: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
+    """Return memory for a feature map, channels_last, in the number format of another."""
+    return torch.empty(shape, dtype=x.dtype, device="cpu", memory_format=torch.channels_last)
 
 
 def _call(name: str, *arguments: Any) -> Any:
@@ -112,14 +141,22 @@ def augment(
         clip: Keep values in [0, 1] before they are normalised.
     """
     assert stored_NSSC.dtype == np.uint8 and stored_NSSC.flags.c_contiguous
+    assert len(rows_B) == len(maps_B23) == len(colours_B33) == len(contrasts_B)
+    assert len(rows_B) == 0 or 0 <= rows_B.min() <= rows_B.max() < len(stored_NSSC)
     size = stored_NSSC.shape[1]
-    rows = torch.from_numpy(np.ascontiguousarray(rows_B, np.int64))
-    out_BOOC = torch.empty(len(rows_B), size_px, size_px, 3)
-    _call(
-        "augment", stored_NSSC, rows, len(rows), size, maps_B23.contiguous(),
-        colours_B33.contiguous(), contrasts_B.contiguous(), int(clip), int(nearest),
-        torch.tensor(mean), 1 / torch.tensor(std), size_px, out_BOOC, torch.get_num_threads(),
+    rows = np.ascontiguousarray(rows_B, np.int64)
+    floats = [
+        torch.as_tensor(values, dtype=torch.float32, device="cpu").contiguous()
+        for values in (maps_B23, colours_B33, contrasts_B, mean, [1 / value for value in std])
+    ]
+    maps, colours, contrasts, centre, inverse_std = floats
+    out_BOOC = _float32(len(rows), size_px, size_px, 3)
+    failed = _call(
+        "augment", stored_NSSC, rows, len(rows), size, maps, colours, contrasts, int(clip),
+        int(nearest), centre, inverse_std, size_px, out_BOOC, torch.get_num_threads(),
     )  # fmt: skip
+    if failed:
+        raise MemoryError(f"no memory to augment {len(rows)} pictures of {size} pixels")
     return out_BOOC.permute(0, 3, 1, 2)
 
 
@@ -141,17 +178,15 @@ class _NormPoolRelu(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         batch, channels, height, width = x.shape
         rows = batch * height * width
-        lines = torch.empty(4, channels)
+        lines = _float32(4, channels)
         line, mean, inverse_std = lines[:2], lines[2], lines[3]
         blocks = _call("num_blocks", rows, channels)
-        partial = torch.empty(blocks, 2, channels)
+        partial, scratch = _float32(blocks, 2, channels), _float64(2, channels)
         _call_for(x, "norm_moments", x, rows, channels, partial)
         _call("norm_finish", partial, rows, channels, epsilon, momentum, weight, bias,
-              running_mean, running_var, mean, inverse_std, line)  # fmt: skip
+              running_mean, running_var, mean, inverse_std, line, scratch)  # fmt: skip
         shape = (batch, channels, height // 2, width // 2)
-        chosen, y = (
-            torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last) for _ in range(2)
-        )
+        chosen, y = _like(x, shape), _like(x, shape)
         _call_for(x, "norm_pool_relu", x, batch, height, width, channels, line, chosen, y)
         ctx.save_for_backward(x, chosen, lines)
         return y
@@ -165,25 +200,33 @@ class _NormPoolRelu(torch.autograd.Function):
         batch, channels, height, width = x.shape
         rows = chosen.numel() // channels
         blocks = _call("num_blocks", rows, channels)
-        partial, sums = torch.empty(blocks, 2, channels), torch.empty(2, channels)
+        partial, sums = _float32(blocks, 2, channels), _float32(2, channels)
         _call_for(x, "norm_pool_relu_sums", gradient, chosen, rows, channels, line, mean,
                   inverse_std, partial)  # fmt: skip
-        _call("add_blocks", partial, blocks, channels, sums)
+        _call("add_blocks", partial, blocks, channels, sums, _float64(2, channels))
         dx = torch.empty_like(x)
+        scratch = _float32(2, channels)
         _call_for(x, "norm_pool_relu_backward", gradient, chosen, x, batch, height, width, channels,
-                  line, mean, inverse_std, sums, dx)  # fmt: skip
+                  line, mean, inverse_std, sums, dx, scratch)  # fmt: skip
         return dx, sums[1], sums[0], None, None, None, None
 
 
 def norm_pool_relu(x_BCHW: Tensor, norm: nn.BatchNorm2d) -> Tensor:
     """Batch norm as it trains, 2×2 max pooling and ReLU: (B, C, H, W) to (B, C, I, J).
 
-    Updates the norm's running statistics as torch does. The map must be `usable`.
+    Updates the norm's running statistics as torch does. The map must be `usable` with the norm's
+    weight, bias and statistics. It has a gradient, and its gradient has none.
     """
     assert norm.momentum is not None and norm.num_batches_tracked is not None
     norm.num_batches_tracked.add_(1)
     y_BCIJ: Tensor = _NormPoolRelu.apply(
-        x_BCHW, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.momentum, norm.eps
+        x_BCHW,
+        norm.weight,
+        norm.bias,
+        norm.running_mean,
+        norm.running_var,
+        float(norm.momentum),
+        float(norm.eps),
     )
     return y_BCIJ
 
@@ -192,7 +235,7 @@ def line_pool_relu(x_BCHW: Tensor, scale_C: Tensor, shift_C: Tensor) -> Tensor:
     """Scale and shift each channel, 2×2 max pooling, ReLU, without a gradient: to (B, C, I, J)."""
     batch, channels, height, width = x_BCHW.shape
     shape = (batch, channels, height // 2, width // 2)
-    y_BCIJ = torch.empty(shape, dtype=x_BCHW.dtype, memory_format=torch.channels_last)
+    y_BCIJ = _like(x_BCHW, shape)
     line = torch.stack([scale_C.float(), shift_C.float()])
     _call_for(x_BCHW, "norm_pool_relu", x_BCHW, batch, height, width, channels, line, None, y_BCIJ)
     return y_BCIJ
@@ -203,7 +246,8 @@ class _ShuffleAttention(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, groups: int, epsilon: float, *parameters: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
         flat = torch.stack(parameters)
-        kept, y = torch.empty(batch, 4, channels), torch.empty_like(x)
+        assert channels == 2 * groups * flat.shape[1]
+        kept, y = _float32(batch, 4, channels), torch.empty_like(x)
         _call_for(x, "shuffle_attention", x, batch, height * width, channels, groups, epsilon,
                   flat, kept, y)  # fmt: skip
         ctx.groups = groups
@@ -216,12 +260,12 @@ class _ShuffleAttention(torch.autograd.Function):
         x, flat, kept = ctx.saved_tensors
         gradient = gradient.to(x.dtype).contiguous(memory_format=torch.channels_last)
         batch, channels, height, width = x.shape
-        sums, dx = torch.empty(batch, 2, channels), torch.empty_like(x)
-        gradients = torch.empty_like(flat)
+        sums, dx = _float32(batch, 2, channels), torch.empty_like(x)
+        gradients, scratch = torch.empty_like(flat), _float32(batch, 2, channels)
         _call_for(x, "shuffle_attention_backward", gradient, x, batch, height * width, channels,
-                  ctx.groups, flat, kept, sums, dx)  # fmt: skip
+                  ctx.groups, flat, kept, sums, dx, scratch)  # fmt: skip
         _call("shuffle_attention_parameters", sums, kept, batch, channels, ctx.groups, flat,
-              gradients)  # fmt: skip
+              gradients, _float64(*flat.shape))  # fmt: skip
         return dx, None, None, *gradients.unbind()
 
 
@@ -231,10 +275,12 @@ def shuffle_attention(
     """Shuffle attention, gates and shuffle in one: (B, C, H, W) to the same.
 
     Args:
-        x_BCHW: The map; it must be `usable`, and C a multiple of 32.
+        x_BCHW: The map; it must be `usable` with the parameters, and C a multiple of 32.
         parameters: Channel weight and bias, spatial weight and bias, norm weight and bias, (k,).
         groups: G.
         epsilon: Added to the variance.
+
+    It has a gradient, and its gradient has none.
     """
     y_BCHW: Tensor = _ShuffleAttention.apply(x_BCHW, groups, epsilon, *parameters)
     return y_BCHW

@@ -113,19 +113,30 @@ static double mean_of(const float *plane, int out_size, int row)
 /* Augment a batch.
  * stored: (all, S, S, 3); rows: (N,) which of them; maps: (N, 2, 3); colours: (N, 3, 3) linear maps
  * of the colours; contrasts: (N,) factors about the picture's mean; clip: whether values then stay
- * in [0, 1]; mean, inverse_std: (3,) what is normalised by; out: (N, O, O, 3). */
-void augment(const uint8_t *stored, const int64_t *rows, int64_t n, int64_t size,
+ * in [0, 1]; mean, inverse_std: (3,) what is normalised by; out: (N, O, O, 3). Returns 0, or 1 where
+ * there is no memory. */
+int augment(const uint8_t *stored, const int64_t *rows, int64_t n, int64_t size,
              const float *maps, const float *colours, const float *contrasts, int64_t clip,
              int64_t nearest, const float *mean, const float *inverse_std, int64_t out_size,
              float *out, int64_t threads)
 {
     int64_t row = (out_size + LANES - 1) / LANES * LANES, plane = out_size * row;
+    int failed = 0;
+    if (threads > n)
+        threads = n;
 #pragma omp parallel num_threads(threads)
     {
         uint32_t *pixels = malloc(size * size * sizeof *pixels);
         float *planes = malloc(3 * plane * sizeof *planes);
+        if (!pixels || !planes) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp barrier
 #pragma omp for schedule(static)
         for (int64_t image = 0; image < n; image++) {
+            if (failed)
+                continue;
             const uint8_t *source = stored + rows[image] * size * size * 3;
             for (int64_t p = 0; p < size * size; p++)
                 pixels[p] = source[3 * p] | source[3 * p + 1] << 8 | source[3 * p + 2] << 16;
@@ -156,4 +167,5 @@ void augment(const uint8_t *stored, const int64_t *rows, int64_t n, int64_t size
         free(pixels);
         free(planes);
     }
+    return failed;
 }
