@@ -32,7 +32,7 @@ from towernet.engine.device import choose_policy, hardware, versions
 NUM_EPOCHS, NUM_EPOCHS_RUN = 100, 60
 RECIPE = '[data]\nsplit_rule = "every_fifth"\n'
 # (network, minutes of training, seeds)
-RUNS = (("towernet_patch", 0.75, 5), ("towernet_patch", 3.4, 5), ("towernet", 2.0, 3))
+RUNS = (("towernet_patch", 0.75, 5), ("towernet_patch", 2.5, 5), ("towernet", 2.0, 1))
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
