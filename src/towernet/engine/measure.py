@@ -15,7 +15,7 @@ from towernet.data.prepare import Dataset
 from towernet.engine.batches import make_batch, pixels_on_device, steps_per_epoch
 from towernet.engine.device import Policy
 from towernet.engine.evaluate import BATCH_SIZE, predict_logits
-from towernet.engine.memory import is_out_of_memory, out_of_memory_words
+from towernet.engine.memory import is_out_of_memory, out_of_memory_words, return_freed_memory
 from towernet.engine.optimizer import make_optimizer
 from towernet.engine.schedule import small_size_px
 from towernet.engine.step import average_weights, train_step
@@ -73,6 +73,7 @@ def measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
 
 
 def _measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
+    return_freed_memory()  # of the network before
     policy.apply()  # as the runs will: by the kernels, with memory kept
     dataset = pixels_on_device(dataset, policy)
     contract, recipe = dataset.contract, config.recipe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import resource
 import sys
 from pathlib import Path
@@ -40,6 +41,13 @@ def keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def return_freed_memory() -> None:
+    """Give the system back what was kept, between one network and the next."""
+    gc.collect()
+    if (trim := _of_glibc("malloc_trim")) is not None:
+        trim(0)
+
+
 def _of_glibc(name: str) -> Any:
     """Return a function of glibc's, None with another library."""
     return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
@@ -49,8 +57,7 @@ def reset_peak_memory() -> None:
     """Start counting anew where the system can (Linux), so that each run has its own peak."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    if (trim := _of_glibc("malloc_trim")) is not None:
-        trim(0)  # what the run before has freed is not this one's
+    return_freed_memory()  # what the run before has freed is not this one's
     clear = Path("/proc/self/clear_refs")
     if clear.exists():
         try:

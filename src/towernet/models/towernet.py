@@ -81,8 +81,9 @@ class PatchTowerNet(nn.Module):
         num_classes: K, how many answers there are.
 
     Example:
-        >>> PatchTowerNet(16)(torch.rand(2, 3, 64, 64)).shape
-        torch.Size([2, 16])
+        >>> network = PatchTowerNet(16)
+        >>> sum(parameter.numel() for parameter in network.parameters())
+        972040
     """
 
     def __init__(self, num_classes: int) -> None:

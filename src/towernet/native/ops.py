@@ -69,7 +69,7 @@ def usable(x_BCHW: Tensor, *parameters: Tensor | None, lanes: int = 16) -> bool:
         and x_BCHW.is_contiguous(memory_format=torch.channels_last)
         and all(map(_is_plain, parameters))
         and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+        and torch._C._get_tracing_state() is None
     )
 
 
