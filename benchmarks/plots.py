@@ -21,7 +21,7 @@ def time_to_accuracy() -> None:
         seconds, [100 * value for value in accuracy], color="#888888", linewidth=1.2,
         label="notebook recipe, towernet, 256 px",
     )  # fmt: skip
-    axes.axhline(100 * notebook["best_accuracy"], color="#888888", linewidth=0.8, linestyle=":")
+    axes.axhline(100 * notebook["target"], color="#888888", linewidth=0.8, linestyle=":")
     for run in result["runs"]:
         style = "-" if run["minutes"] > 1 else "--"
         words = f"default recipe, {run['network']}, {run['minutes']:g} min"

@@ -1,7 +1,8 @@
 """How long until the notebook's best accuracy, on its own split of caltech16?
 
-The notebook recipe trains TowerNet at 256 px for 60 of its 100 epochs; its best accuracy on its
-selection set is the target, and 100 times its median epoch is the time the ratios are taken of.
+The notebook recipe trains TowerNet at 256 px for some of its 100 epochs; 100 times its median epoch
+is the time the ratios are taken of. The target is its best accuracy on its selection set: that of
+60 epochs where so many are run, else the 83.4 % that were measured when the recipe was rebuilt.
 The default recipe trains at 128 px on the same split, with a short and a long budget, several seeds
 each. Times count from the start of the command with an empty cache: Python, self-test, checking and
 decoding included. The notebook's run is interrupted and resumed between the others, so that all
@@ -29,10 +30,11 @@ import psutil
 from _common import data_set, write_result
 from towernet.engine.device import choose_policy, hardware, versions
 
-NUM_EPOCHS, NUM_EPOCHS_RUN = 100, 60
+NUM_EPOCHS, NUM_EPOCHS_TO_BEST = 100, 60
+KNOWN_BEST = 0.834
 RECIPE = '[data]\nsplit_rule = "every_fifth"\n'
 # (network, minutes of training, seeds)
-RUNS = (("towernet_patch", 0.75, 5), ("towernet_patch", 2.5, 5), ("towernet", 2.0, 1))
+RUNS = (("towernet_patch", 0.75, 5), ("towernet_patch", 2.5, 5))
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -139,7 +141,9 @@ def median_or_none(values: list[float | None]) -> float | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("runs/time-to-accuracy"))
+    parser.add_argument("--notebook-epochs", type=int, default=NUM_EPOCHS_TO_BEST)
     args = parser.parse_args()
+    num_epochs: int = args.notebook_epochs
     work: Path = args.work
     work.mkdir(parents=True, exist_ok=True)
     todo = [
@@ -150,13 +154,14 @@ def main() -> None:
     ]
     epochs = []
     for i, run in enumerate(todo):
-        epochs = notebook_epochs(work, round(NUM_EPOCHS_RUN * (i + 1) / len(todo)))
+        epochs = notebook_epochs(work, round(num_epochs * (i + 1) / len(todo)))
         print(f"notebook: {len(epochs)} epochs", flush=True)
         one_run(work, *run)
-    epochs = epochs[:NUM_EPOCHS_RUN]
+    epochs = epochs[:num_epochs]
     # The epoch a run was interrupted in counts what it was trained before and after.
     hundred = NUM_EPOCHS * median(row["seconds"] for row in epochs)
-    target = max(row["validation_accuracy"] for row in epochs)
+    best = max(row["validation_accuracy"] for row in epochs)
+    target = best if num_epochs >= NUM_EPOCHS_TO_BEST else max(best, KNOWN_BEST)
     table = []
     for network, minutes, seeds in RUNS:
         runs = [one_run(work, network, minutes, seed) for seed in range(seeds)]
@@ -189,7 +194,8 @@ def main() -> None:
         {
             "notebook": {
                 "epochs_run": len(epochs),
-                "best_accuracy": target,
+                "target": target,
+                "best_accuracy": best,
                 "best_epoch": max(epochs, key=lambda row: row["validation_accuracy"])["epoch"],
                 "median_epoch_seconds": hundred / NUM_EPOCHS,
                 "hundred_epochs_seconds": hundred,
