@@ -101,7 +101,7 @@ def throughput(result: dict[str, Any]) -> str:
             *lines,
             "",
             f"towernet's steps are {spread(result['times_plain'])}× those of the plain program, and"
-            f" {peers}, each at its best of three. GEMM reaches"
+            f" {peers}, each at its best of those above. GEMM reaches"
             f" {gemm['gflops_bfloat16']['median']:.0f} GFLOP/s in bf16 and"
             f" {gemm['gflops_float32']['median']:.0f} in fp32 in the same window. Making batches"
             f" takes {100 * share:.1f} % of a step; one epoch of `--recipe notebook` peaks at"
