@@ -150,7 +150,8 @@ def time_to_accuracy(result: dict[str, Any]) -> str:
             " selection set and not a test result. Seconds count from the start of the command with"
             " an empty cache, decoding included; 1/n is the share of the notebook's hundred epochs"
             f" on this same engine, by the median of the {notebook['epochs_run']} that were run"
-            f" between the others{known}. {machine(result, result['hardware'], result['versions'])}",
+            f" between the others{known}."
+            f" {machine(result, result['hardware'], result['versions'])}",
         ]
     )
 
