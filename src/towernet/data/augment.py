@@ -178,7 +178,8 @@ def mixing_shares(
 def mix(x: Tensor, shares_B: Float[Tensor, " B"]) -> Tensor:
     """Mix each row, an image or a target, with the next one; the last with the first."""
     shares = shares_B.reshape(-1, *[1] * (x.dim() - 1))
-    mixed: Tensor = torch.lerp(x.roll(-1, dims=0), x, shares)
+    # `roll` would lay channels_last images out anew.
+    mixed: Tensor = torch.lerp(torch.cat([x[1:], x[:1]]), x, shares)
     return mixed
 
 
