@@ -267,6 +267,7 @@ def main() -> None:
             key=lambda name: summary[name]["images_per_second"]["median"],
         )
         for peer in PEERS
+        if any(name.startswith(f"{peer} ") for name in summary)
     }
     policy = choose_policy()
     peak = summary["gemm"][f"gflops_{policy.dtype}"]["median"]
