@@ -47,7 +47,7 @@ def time_to_accuracy() -> None:
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, loc="lower right")
-    figure.savefig(DOCS / "time-to-accuracy.svg", metadata={"Date": None})
+    figure.savefig(DOCS / "time_to_accuracy.svg", metadata={"Date": None})
     plt.close(figure)
 
 
