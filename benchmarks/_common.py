@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from towernet import files
 
 RESULTS = Path(__file__).parent / "results"
@@ -31,6 +33,19 @@ def commit() -> str:
         ["git", "describe", "--always", "--dirty"],
         cwd=RESULTS, capture_output=True, text=True, check=False,
     ).stdout.strip()  # fmt: skip
+
+
+def own_bytes(process: psutil.Process) -> int:
+    """Return what a process and its children hold beyond mapped files, 0 once they are gone.
+
+    Mapped pixels are the system's to drop.
+    """
+    try:
+        tree = [process, *process.children(recursive=True)]
+        memories = [member.memory_info() for member in tree]
+    except psutil.NoSuchProcess:
+        return 0
+    return sum(memory.rss - memory.shared for memory in memories)
 
 
 def write_result(name: str, result: dict[str, Any]) -> None:

@@ -226,7 +226,8 @@ def _protocols() -> list[bytes]:
     request = Request(models=("towernet", "resnet18"), recipe=load_recipe("quick"))
     policy = Policy("cpu", "float32", True, 1, "told")
     costs = {"towernet": {"parameters": 3.0}}
-    written = Protocol(request, "ab" * 32, policy, {"towernet": 3}, costs, {}, {"torch": "2.13"})
+    steps, mixes, versions = {"towernet": 3}, {"towernet": True}, {"torch": "2.13"}
+    written = Protocol(request, "ab" * 32, policy, steps, mixes, costs, {}, versions)
     with tempfile.TemporaryDirectory() as folder:
         written.write(Path(folder) / "protocol.toml")
         return [(Path(folder) / "protocol.toml").read_bytes()]

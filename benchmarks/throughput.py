@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from _common import data_set, write_result
+from _common import data_set, own_bytes, write_result
 from _contenders import Contenders, Measure, serve, timed
 from towernet.config import load_recipe
 from towernet.data.prepare import prepare, sample_table
@@ -130,8 +131,8 @@ def plain(network: str) -> Measure:
 
 def policy_of(mode: str) -> Policy:
     policy = choose_policy()
-    kernels = "torch" if mode == "torch" else policy.kernels
-    policy = Policy("cpu", policy.dtype, policy.channels_last, policy.threads, mode, kernels)
+    if mode == "torch":
+        policy = replace(policy, kernels="torch")
     policy.apply()
     return policy
 
@@ -227,21 +228,11 @@ def peak_memory_mib(data: Path) -> float:
         )  # fmt: skip
         peak, watched = 0, psutil.Process(process.pid)
         while process.poll() is None:
-            try:
-                tree = [watched, *watched.children(recursive=True)]
-                peak = max(peak, sum(_own_bytes(child) for child in tree))
-            except psutil.NoSuchProcess:
-                pass
+            peak = max(peak, own_bytes(watched))
             time.sleep(0.1)
         if process.returncode:
             sys.exit("error: the training run failed; run it by hand to see why")
     return peak / 2**20
-
-
-def _own_bytes(process: psutil.Process) -> int:
-    """Return what a process holds beyond mapped files: the pixel cache is the system's to drop."""
-    memory = process.memory_info()
-    return int(memory.rss - memory.shared)
 
 
 def main() -> None:

@@ -27,7 +27,8 @@ from typing import Any
 
 import psutil
 
-from _common import data_set, write_result
+from _common import data_set, own_bytes, write_result
+from towernet import files
 from towernet.engine.device import choose_policy, hardware, versions
 
 NUM_EPOCHS, NUM_EPOCHS_TO_BEST = 100, 60
@@ -35,12 +36,6 @@ KNOWN_BEST = 0.834
 RECIPE = '[data]\nsplit_rule = "every_fifth"\n'
 # (network, minutes of training, seeds)
 RUNS = (("towernet_patch", 0.75, 5), ("towernet_patch", 2.5, 5))
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
 
 
 def command(*words: object, cache: Path) -> subprocess.Popen[bytes]:
@@ -55,28 +50,20 @@ def notebook_epochs(work: Path, until: int) -> list[dict[str, Any]]:
     """Go on with the notebook's run until so many epochs are done; return their lines."""
     folder = work / "notebook"
     metrics = folder / "metrics.jsonl"
-    if len(lines(metrics)) < until:
+    if len(files.read_jsonl(metrics)) < until:
         words = (
             ["--resume", folder] if (folder / "run.json").exists()
             else [data_set("caltech16.zip"), "--recipe", "notebook", "--epochs", NUM_EPOCHS,
                   "--out", folder]
         )  # fmt: skip
         process = command(*words, cache=work / "notebook-cache")
-        while process.poll() is None and len(lines(metrics)) < until:
+        while process.poll() is None and len(files.read_jsonl(metrics)) < until:
             time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         if process.wait() not in (0, 130):
             sys.exit("error: the notebook's training failed; run it by hand to see why")
-    timings = lines(folder / "timings.jsonl")
-    return [row | timing for row, timing in zip(lines(metrics), timings, strict=False)]
-
-
-def tree_bytes(process: psutil.Process) -> int:
-    try:
-        tree = [process, *process.children(recursive=True)]
-        return sum(p.memory_info().rss - p.memory_info().shared for p in tree)
-    except psutil.NoSuchProcess:
-        return 0
+    timings = files.read_jsonl(folder / "timings.jsonl")
+    return [row | timing for row, timing in zip(files.read_jsonl(metrics), timings, strict=False)]
 
 
 def one_run(work: Path, network: str, minutes: float, seed: int) -> dict[str, Any]:
@@ -98,16 +85,16 @@ def one_run(work: Path, network: str, minutes: float, seed: int) -> dict[str, An
     curve: list[tuple[float, float]] = []
     peak = 0
     while process.poll() is None:
-        rows = lines(folder / "metrics.jsonl")
+        rows = files.read_jsonl(folder / "metrics.jsonl")
         curve += [
             (time.perf_counter() - start, row["validation_accuracy"]) for row in rows[len(curve) :]
         ]
-        peak = max(peak, tree_bytes(watched))
+        peak = max(peak, own_bytes(watched))
         time.sleep(0.1)
     if process.returncode:
         sys.exit(f"error: training {network} failed; run it by hand to see why")
-    timings = lines(folder / "timings.jsonl")
-    rows = lines(folder / "metrics.jsonl")
+    timings = files.read_jsonl(folder / "timings.jsonl")
+    rows = files.read_jsonl(folder / "metrics.jsonl")
     result = {
         "network": network,
         "minutes": minutes,

@@ -211,6 +211,26 @@ def test_what_was_accepted_and_then_cut_off_goes_on(lab, begun):
     assert "1 image removed" in results["accepted"][0]
 
 
+def test_whether_images_are_mixed_was_decided_once_and_holds_when_images_go(
+    lab, own_photos, tmp_path
+):
+    """With fewer images an epoch has fewer steps, and the same steps are more epochs."""
+    recipe, out = tmp_path / "recipe.toml", tmp_path / "out"
+    recipe.write_text("[augment]\nmixup_from_epochs = 3.5\n[train]\ntrial_factors = [1.0]\n")
+    words = ["compare", str(own_photos), "--models", TINY_NETWORK, "--recipe", str(recipe)]
+    words += [*OPTIONS, "--out", str(out)]
+    assert lab.run(words, out, action="kill", nth=50).exit_code == -9
+    (record,) = out.glob("runs/*/run.json")
+    for name in ("lying", "leaning"):
+        for i in range(8):
+            (own_photos / name / f"{i:02d}.png").unlink()
+    ended = lab.run([*words, "--accept-data-change"], out)
+    assert ended.exit_code == 0, ended.stderr
+    assert json.loads(record.read_text())["plan"]["mixes"] is False
+    (network,) = json.loads((out / "results.json").read_text())["results"]["networks"]
+    assert network["mixed"] is False and network["steps"] == 12
+
+
 def test_other_versions_are_refused_and_accepted_in_the_open(towernet, begun):
     import torch
 

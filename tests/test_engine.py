@@ -87,20 +87,22 @@ def test_another_seed_is_another_run(run, tmp_path):
     assert exact(tmp_path / "a")["metrics.jsonl"] != exact(tmp_path / "b")["metrics.jsonl"]
 
 
-def test_a_run_stopped_after_any_step_and_resumed_ends_in_the_same_bytes(run, tmp_path):
+def stops_after(last, stop):
+    """Be a watcher by whom the user's Ctrl-C comes at a step of our choosing."""
     from towernet.engine.runlog import Watcher
-    from towernet.engine.stop import StopSwitch
-    from towernet.errors import INTERRUPTED, Interrupted
+    from towernet.errors import INTERRUPTED
 
     class StopsAfter(Watcher):
-        """The user's Ctrl-C, at a step of our choosing."""
-
-        def __init__(self, stop, last):
-            self.switch, self.last = stop, last
-
         def step(self, step, loss, accuracy, images_per_second):
-            if step >= self.last:
-                self.switch.exit_code = INTERRUPTED
+            if step >= last:
+                stop.exit_code = INTERRUPTED
+
+    return StopsAfter()
+
+
+def test_a_run_stopped_after_any_step_and_resumed_ends_in_the_same_bytes(run, tmp_path):
+    from towernet.engine.stop import StopSwitch
+    from towernet.errors import Interrupted
 
     run(tmp_path / "whole")
     expected = exact(tmp_path / "whole")
@@ -110,7 +112,7 @@ def test_a_run_stopped_after_any_step_and_resumed_ends_in_the_same_bytes(run, tm
         folder = tmp_path / f"stopped-{last}"
         stop = StopSwitch()
         try:
-            run(folder, watcher=StopsAfter(stop, last), stop=stop)
+            run(folder, watcher=stops_after(last, stop), stop=stop)
         except Interrupted as error:
             assert f"is complete up to step {last} of" in str(error)
             stopped_at.append(last)
@@ -130,7 +132,7 @@ def test_with_kernels_mixing_and_two_sizes_a_resumed_run_ends_in_the_same_bytes(
     from towernet.engine.runlog import Watcher
     from towernet.engine.stop import StopSwitch
     from towernet.engine.train import Plan, train
-    from towernet.errors import INTERRUPTED, Interrupted
+    from towernet.errors import Interrupted
 
     recipe = override(
         load_recipe("default"), data={"size_px": SIZE_PX}, train={"epochs": 3, "batch_size": 8}
@@ -144,19 +146,11 @@ def test_with_kernels_mixing_and_two_sizes_a_resumed_run_ends_in_the_same_bytes(
             stop=stop or StopSwitch(), origin={"command": "test"},
         )  # fmt: skip
 
-    class StopsAfter(Watcher):
-        def __init__(self, stop, last):
-            self.switch, self.last = stop, last
-
-        def step(self, step, loss, accuracy, images_per_second):
-            if step >= self.last:
-                self.switch.exit_code = INTERRUPTED
-
     go(tmp_path / "whole")
     for last in (3, 7, 9):  # with smaller images, at the change, at full size
         stop = StopSwitch()
         with pytest.raises(Interrupted):
-            go(tmp_path / f"stopped-{last}", StopsAfter(stop, last), stop)
+            go(tmp_path / f"stopped-{last}", stops_after(last, stop), stop)
         go(tmp_path / f"stopped-{last}")
         assert exact(tmp_path / f"stopped-{last}") == exact(tmp_path / "whole")
 
@@ -556,10 +550,11 @@ def test_the_dry_run_takes_its_steps_as_the_run_will(make_dataset, monkeypatch):
     from towernet.native import ops
 
     seen = []
+    a_map = torch.ones(1, 16, 2, 2).contiguous(memory_format=torch.channels_last)
     real = measure_module.train_step
 
     def watched(*arguments, **options):
-        seen.append(ops.are_enabled())
+        seen.append(ops.usable(a_map))
         return real(*arguments, **options)
 
     monkeypatch.setattr(measure_module, "train_step", watched)

@@ -88,6 +88,11 @@ def budget(recipe: Recipe, cost: Cost, dataset: Dataset) -> int:
     raise ConfigError("the recipe names no budget; give --epochs or --minutes")
 
 
+def mixes(recipe: Recipe, num_steps: int, dataset: Dataset) -> bool:
+    """Whether a run of so many steps is long enough to mix images."""
+    return recipe.mixes(num_steps / steps_per_epoch(len(dataset.train), recipe.train.batch_size))
+
+
 def trial_rates(recipe: Recipe) -> list[float]:
     """Return the learning rates that are tried for each network, lowest first."""
     return sorted(recipe.train.learning_rate * factor for factor in recipe.train.trial_factors)

@@ -39,6 +39,7 @@ class Protocol:
         fingerprint: Of the images used.
         policy: Device, dtype, layout and threads of all networks.
         num_steps: Optimiser steps of one run, by network.
+        mixes: Whether a run is long enough to mix images, by network; its trials do as it does.
         costs: What the dry run measured, by network: seconds of a step and of an image,
             parameters, multiply-adds.
         failures: Why a network could not take its first step, by network.
@@ -49,6 +50,7 @@ class Protocol:
     fingerprint: str
     policy: Policy
     num_steps: dict[str, int]
+    mixes: dict[str, bool]
     costs: dict[str, dict[str, float]]
     failures: dict[str, str]
     versions: dict[str, str]
@@ -63,6 +65,7 @@ class Protocol:
             "decided": {
                 "policy": asdict(self.policy),
                 "num_steps": self.num_steps,
+                "mixes": self.mixes,
                 "costs": self.costs,
                 "failures": self.failures,
             },
@@ -87,6 +90,8 @@ def read_protocol(path: Path) -> Protocol | None:
             values["images"]["fingerprint"],
             Policy(**decided["policy"]),
             decided["num_steps"],
+            # Before there was mixing, none of them did.
+            decided.get("mixes", dict.fromkeys(decided["num_steps"], False)),
             decided["costs"],
             decided["failures"],
             values["versions"],

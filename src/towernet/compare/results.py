@@ -247,7 +247,7 @@ def _network(
         ],
         "epochs": round(num_epochs, 4),
         "steps": num_steps,
-        "mixed": request.recipe.mixes(num_epochs),
+        "mixed": protocol.mixes[outcome.name],
         "first_size_px": small_size_px(
             outcome.name, request.recipe.data.size_px, request.recipe.train
         ),

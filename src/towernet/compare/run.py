@@ -16,6 +16,7 @@ from towernet import files
 from towernet.compare.plan import (
     budget,
     measure_networks,
+    mixes,
     plan_words,
     preflight,
     trial_rates,
@@ -28,7 +29,6 @@ from towernet.data.changes import reconcile
 from towernet.data.prepare import Dataset, fingerprint, prepare, sample_table
 from towernet.data.source import Source
 from towernet.data.table import write_table
-from towernet.engine.batches import steps_per_epoch
 from towernet.engine.checkpoint import drop_state
 from towernet.engine.device import bits_depend_on, choose_policy
 from towernet.engine.memory import is_out_of_memory, out_of_memory_words
@@ -162,6 +162,7 @@ def _decide(
         fingerprint(dataset.table),
         policy,
         num_steps,
+        {name: mixes(request.recipe, steps, dataset) for name, steps in num_steps.items()},
         {name: asdict(cost) for name, cost in costs.items()},
         failures,
         bits_depend_on(policy),
@@ -275,10 +276,6 @@ class Comparison:
         resumable: bool = True,
     ) -> dict[str, Any]:
         request = self.protocol.request
-        dataset = self.dataset_of(repetition)
-        # The run's length decides, also for its trials; that of the first repetition for all.
-        per_epoch = steps_per_epoch(len(self.dataset_of(0).train), request.recipe.train.batch_size)
-        mixes = request.recipe.mixes(self.protocol.num_steps[name] / per_epoch)
         config = RunConfig(
             model=name,
             recipe_name=request.recipe_name,
@@ -290,9 +287,9 @@ class Comparison:
         with files.lock(folder / "lock", holder=str(folder)):
             return train(
                 config,
-                dataset,
+                self.dataset_of(repetition),
                 folder,
-                Plan(num_steps, rate, self.protocol.policy, mixes),
+                Plan(num_steps, rate, self.protocol.policy, self.protocol.mixes[name]),
                 watcher=self.watcher,
                 stop=self.stop,
                 origin=self.origin,

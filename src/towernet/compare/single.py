@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from towernet import files
-from towernet.compare.plan import budget, in_time, preflight
+from towernet.compare.plan import budget, in_time, mixes, preflight
 from towernet.compare.protocol import Protocol, Request, go_on, note_accepted
 from towernet.compare.results import Outcome, finish
 from towernet.config import AS_BEGUN, Accept, RunConfig
@@ -18,7 +18,6 @@ from towernet.data.archive import Limits
 from towernet.data.changes import reconcile
 from towernet.data.prepare import Dataset, fingerprint, prepare, sample_table
 from towernet.data.source import DIGITS, Source, open_source
-from towernet.engine.batches import steps_per_epoch
 from towernet.engine.checkpoint import require_weights
 from towernet.engine.device import choose_policy
 from towernet.engine.measure import measure
@@ -75,9 +74,8 @@ def begin_run(
         steps = budget(config.recipe, cost, dataset)
         seconds = steps * cost.seconds_per_step(dataset, config.recipe.train.batch_size)
         watcher.say(f"{config.model}: {steps} steps, about {in_time(seconds)}")
-        per_epoch = steps_per_epoch(len(dataset.train), config.recipe.train.batch_size)
-        mixes = config.recipe.mixes(steps / per_epoch)
-        plan = Plan(steps, config.recipe.train.learning_rate, policy, mixes)
+        rate = config.recipe.train.learning_rate
+        plan = Plan(steps, rate, policy, mixes(config.recipe, steps, dataset))
         origin = origin | {"cost": asdict(cost)}
         return _train_and_conclude(config, plan, dataset, source, folder, origin, watcher, stop)
 
@@ -254,6 +252,7 @@ def _protocol(
         fingerprint(dataset.table),
         plan.policy,
         {config.model: plan.num_steps},
+        {config.model: plan.mixes},
         {config.model: origin["cost"]},
         {},
         versions,

@@ -164,7 +164,8 @@ def choose_policy(device: str = "auto", threads: int | None = None) -> Policy:
 
 def kernels_here(policy: Policy) -> str:
     """Return the policy's kernels, or torch's where ours cannot be had."""
-    return "torch" if kernels.fault() else policy.kernels
+    wanted = policy.kernels == "native"  # asking compiles them
+    return "native" if wanted and kernels.fault() is None else "torch"
 
 
 def _choose_kernels(policy: Policy) -> tuple[str, list[str]]:

@@ -34,7 +34,8 @@ def keep_freed_memory() -> None:
     """Let glibc keep what a step frees for the next one, instead of asking the system anew.
 
     By default every large tensor is mapped and unmapped, and each of its pages is cleared by the
-    system when it is first touched: a third of a training step. Elsewhere nothing happens.
+    system when it is first touched, which takes as long as what is then written to it. With another
+    library nothing happens.
     """
     if (mallopt := _of_glibc("mallopt")) is not None:
         mallopt(_M_MMAP_MAX, 0)

@@ -46,11 +46,6 @@ def enabled(wanted: bool) -> Iterator[None]:
         enable(before)
 
 
-def are_enabled() -> bool:
-    """Whether the kernels are used."""
-    return _enabled
-
-
 def usable(x_BCHW: Tensor, *parameters: Tensor | None, lanes: int = 16) -> bool:
     """Whether the kernels can take this feature map, and these parameters and statistics.
 
