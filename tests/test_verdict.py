@@ -54,6 +54,10 @@ def test_a_loss_of_our_own_network_comes_first(results):
     said = verdict(lost, {"resnet50": right(180), "towernet": right(160)})
     assert said.startswith("Our own network, towernet, did not come first: resnet50")
 
+    won = results([0.9], [0.8], names=("towernet_patch", "towernet"))
+    said = verdict(won, {"towernet_patch": right(180), "towernet": right(160)})
+    assert said.startswith("towernet_patch is ahead")
+
 
 def test_equal_accuracies_are_level(results):
     from towernet.compare.verdict import verdict

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from towernet.compare.scores import mcnemar_p, sign_flip_p
+from towernet.models.catalogue import OURS
 
-OWN_NETWORK = "towernet"
 SIGNIFICANT = 0.05
 # 2 / 2^K must be below it, or the test could not say yes to anything.
 MIN_RUNS_TO_DECIDE = 6
@@ -41,12 +41,11 @@ def verdict(results: dict[str, Any], correct: dict[str, npt.NDArray[np.bool_]]) 
     )
     if len(results["networks"]) == 1:
         return f"{first['name']} names {scored} correctly."
-    names = [network["name"] for network in results["networks"]]
-    lead = (
-        "Our own network, towernet, did not come first: "
-        if OWN_NETWORK in names and first["name"] != OWN_NETWORK
-        else ""
-    )
+    ours = [network["name"] for network in results["networks"] if network["name"] in OURS]
+    lead = ""
+    if ours and first["name"] not in ours:
+        noun = "network" if len(ours) == 1 else "networks"
+        lead = f"Our own {noun}, {' and '.join(sorted(ours))}, did not come first: "
     if len(ranked) == 1:
         return f"{lead}{first['name']} is the only network that could be ranked, with {scored}."
     second = ranked[1]

@@ -16,7 +16,7 @@ from towernet.models.summary import run_on_meta
 from towernet.models.towernet import PatchTowerNet, TowerNet
 from towernet.registry import unknown_name
 
-_OURS: dict[str, Callable[[int], nn.Module]] = {
+OURS: dict[str, Callable[[int], nn.Module]] = {
     "towernet": TowerNet,
     "towernet_patch": PatchTowerNet,
 }
@@ -24,7 +24,7 @@ _OURS: dict[str, Callable[[int], nn.Module]] = {
 
 def names() -> list[str]:
     """Return the names `build` knows, ours first; timm's are not among them."""
-    return [*_OURS, *classics.torchvision_names()]
+    return [*OURS, *classics.torchvision_names()]
 
 
 def build(name: str, num_classes: int, size_px: int) -> nn.Module:
@@ -95,8 +95,8 @@ def also_takes(name: str, size_px: int, other_px: int) -> bool:
 
 
 def _make(name: str, num_classes: int, size_px: int) -> nn.Module:
-    if name in _OURS:
-        return _OURS[name](num_classes)
+    if name in OURS:
+        return OURS[name](num_classes)
     if name.startswith(classics.TIMM_PREFIX):
         bare_name = name.removeprefix(classics.TIMM_PREFIX)
         return classics.build_timm(bare_name, num_classes, size_px)
