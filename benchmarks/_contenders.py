@@ -66,7 +66,8 @@ class Contenders:
                     self.failed[name] = answer["failed"]
                     return None
                 return answer
-        self.failed[name] = "its process ended"
+        # Below 0 it is the signal: 9 is how the system ends what takes too much memory.
+        self.failed[name] = f"its process ended with code {self._processes[name].wait()}"
         return None
 
     def round(self, only: list[str] | None = None) -> None:
@@ -79,8 +80,8 @@ class Contenders:
             try:
                 process.stdin.write("go\n")
                 process.stdin.flush()
-            except BrokenPipeError:  # it died, for want of memory maybe; the others go on
-                self.failed[name] = "its process ended"
+            except BrokenPipeError:  # it died; the others go on
+                self.failed[name] = f"its process ended with code {process.wait()}"
                 continue
             if (answer := self._read(name)) is not None:
                 self.found[name].append(answer)
