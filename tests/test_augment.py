@@ -94,7 +94,7 @@ def test_input_is_the_normalised_image(images):
 
 def test_images_and_targets_are_mixed_by_the_same_shares_with_the_next():
     shares = torch.tensor([1.0, 0.75, 0.5])
-    images = torch.arange(3.0)[:, None, None, None].expand(3, 3, 2, 2)
+    images = torch.arange(3.0)[:, None, None, None].repeat(1, 3, 2, 2)
     mixed = mix(images, shares)
     torch.testing.assert_close(mixed[:, 0, 0, 0], torch.tensor([0.0, 0.75 + 0.25 * 2, 1.0]))
     targets = mix(torch.eye(3), shares)
