@@ -40,6 +40,7 @@ def images(folder: str, small: str) -> dict[str, Any]:
     from towernet.config import DataConfig
     from towernet.data.prepare import prepare, sample_table
     from towernet.data.source import open_source
+    from towernet.engine.memory import return_freed_memory
 
     config = DataConfig(size_px=8, train_margin=1.0)
 
@@ -49,9 +50,11 @@ def images(folder: str, small: str) -> dict[str, Any]:
         return prepare(table, source, config, seed=0, workers=2)
 
     made(small)
+    return_freed_memory()  # as the command does before it measures the first network
     before, start = memory("RssAnon"), time.perf_counter()
     dataset = made(folder)
     seconds = time.perf_counter() - start
+    return_freed_memory()
     num = len(dataset.table)
     return {
         "num_images": num,
