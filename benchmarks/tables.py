@@ -184,7 +184,7 @@ def scaling(result: dict[str, Any]) -> str:
     for point in result["images"]:
         lines.append(
             f"| {point['num_images']:,} images, checked and prepared | {point['seconds']:.1f} s;"
-            f" {point['held_bytes_per_image']:,.0f} bytes of memory each |"
+            f" {point['held_bytes_per_image'] * point['num_images'] / 1e6:.1f} MB of memory |"
         )
     lines += [
         f"| {point['num_rows']:,} rows | an epoch is put in order in"
