@@ -1,6 +1,7 @@
-"""The four networks on an image set, end to end through the command; resumable.
+"""A comparison on an image set, end to end through the command; said again, it goes on.
 
-python benchmarks/compare_sets.py caltech16 sign-digits --minutes 4
+python benchmarks/compare_sets.py caltech16 sign-digits --minutes 2.5
+python benchmarks/compare_sets.py sign-digits --models towernet,resnet18 --runs 8 --minutes 1
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="+", help="caltech16, sign-digits …: NAME.zip is compared.")
     parser.add_argument("--minutes", type=float, default=4.0, help="Of one network.")
+    parser.add_argument("--models", help="Else the command's own five.")
+    parser.add_argument("--runs", type=int, default=1, help="Of each network.")
     parser.add_argument("--check-only", action="store_true", help="Open no test split.")
     args = parser.parse_args()
     for name in args.names:
@@ -48,17 +51,17 @@ def main() -> None:
         write_result(f"check-{name}", check)
         if args.check_only:
             continue
-        folder = Path("runs") / f"benchmark-{name}"
+        kind = "compare" if args.runs == 1 else "verdict"
+        folder = Path("runs") / f"{kind}-{name}"
         if (folder / "results.json").exists():
             sys.exit(f"error: {folder} is finished, maybe by another commit; move it away")
-        towernet(
-            "compare", data_set(f"{name}.zip"), "--minutes", args.minutes, "--out", folder
-        )  # fmt: skip
+        words = ["--minutes", f"{args.minutes:g}", "--runs", str(args.runs), "--out", str(folder)]
+        if args.models:
+            words = ["--models", args.models, *words]
+        towernet("compare", data_set(f"{name}.zip"), *words)
         conclusion = json.loads((folder / "results.json").read_text())
-        conclusion["made"]["command"] = (
-            f"towernet compare {name}.zip --minutes {args.minutes:g} --out {folder}"
-        )
-        write_result(f"compare-{name}", conclusion)
+        conclusion["made"]["command"] = " ".join(["towernet", "compare", f"{name}.zip", *words])
+        write_result(f"{kind}-{name}", conclusion)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Any
 from _common import RESULTS
 from towernet import files
 from towernet.cli.tables import count_words
+from towernet.compare.verdict import answer_words, in_points
 from towernet.data.table import counted
 
 README = Path(__file__).parent.parent / "README.md"
@@ -59,11 +60,50 @@ def comparison(result: dict[str, Any]) -> str:
         "",
         *notes,
         *([""] if notes else []),
+        *(pairs(results) if results["num_runs"] > 1 else []),
         f"n = {counts['test']} test images ({counts['train']} training, {counts['validation']}"
-        f" validation), {results['size_px']} px, {results['num_runs']} run each;"
+        f" validation), {results['size_px']} px, {counted(results['num_runs'], 'run')} each;"
         f" `{made['command']}`. {machine(result, made['hardware'], made['versions'])}",
     ]
     return "\n".join(words)
+
+
+def pairs(results: dict[str, Any]) -> list[str]:
+    """Return the table of all differences, between empty lines."""
+    lines = [
+        "| first | second | difference | 95 % interval, all at once | p | first ahead in | |",
+        "|---|---|---:|---:|---:|---:|---|",
+    ]
+    for pair in results["comparisons"]:
+        low, high = map(in_points, pair["interval"])
+        answer = answer_words(pair, results["equal_within"], results["num_runs"])
+        lines.append(
+            f"| {pair['first']} | {pair['second']} | {in_points(pair['difference'])} points"
+            f" | {low} to {high} | {pair['p_adjusted']:.3f}"
+            f" | {100 * pair['chance_better']:.0f} % | {answer} |"
+        )
+    return [*lines, ""]
+
+
+def simulate_verdicts(result: dict[str, Any]) -> str:
+    lines = [
+        "| made-up comparison | runs | intervals hold the truth, all at once"
+        " | equal networks called different | the truth of a fresh pool |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {row['scene']} | {row['num_runs']} | {100 * row['coverage']:.1f} %"
+        f" | {100 * row['false']:.1f} % | {100 * row['coverage_fresh_pool']:.1f} % |"
+        for row in result["rows"]
+    ]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{result['num_comparisons']:,} comparisons in each cell, {result['seconds']:.0f} s in"
+            f" all; commit {result['commit']}, {result['date'][:10]}.",
+        ]
+    )
 
 
 def spread(figure: dict[str, float], digits: int = 1) -> str:
@@ -309,6 +349,7 @@ def table(name: str) -> str:
         "time_to_accuracy": time_to_accuracy,
         "inference": inference,
         "scaling": scaling,
+        "simulate_verdicts": simulate_verdicts,
         "faults": faults,
     }
     if name in made:

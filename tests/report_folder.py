@@ -14,6 +14,9 @@ from sklearn.metrics import confusion_matrix, f1_score, log_loss, precision_reca
 from sklearn.neural_network import MLPClassifier
 
 from towernet import files
+from towernet.compare.calibration import calibrated
+from towernet.compare.statistics import judge
+from towernet.compare.verdict import pair_row
 from towernet.data.table import make_table, write_frame, write_table
 
 PLAIN_NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -116,7 +119,11 @@ def train(digits: Digits, folder: Path, name: str, repetition: int) -> tuple[Any
         pd.DataFrame({key: pd.Series(v, dtype=v.dtype) for key, v in frame.items()}),
     )
     best = max(rows, key=lambda row: row["validation_accuracy"])
+    logits = {split: np.log(model.predict_proba(digits.x[part[split]]) + 1e-9) for split in part}
     return (truth, said), {
+        "calibration": calibrated(
+            (logits["validation"], digits.y[part["validation"]]), (logits["test"], truth)
+        ),
         "accuracy": float((said == truth).mean()),
         "macro_f1": float(f1_score(truth, said, average="macro", zero_division=0)),
         "validation_accuracy": best["validation_accuracy"],
@@ -124,19 +131,23 @@ def train(digits: Digits, folder: Path, name: str, repetition: int) -> tuple[Any
     }
 
 
-def network(digits: Digits, folder: Path, name: str, num_runs: int, kind: str) -> dict[str, Any]:
-    """Train a network's runs; return its entry in the results."""
+def network(
+    digits: Digits, folder: Path, name: str, num_runs: int, kind: str
+) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
+    """Train a network's runs; return its entry in the results, and what each got right."""
     answers, runs = [], []
     for k in range(num_runs):
         run_folder = "." if kind == "run" else f"runs/{name}-{k}"
         answer, row = train(digits, folder / run_folder, name, k)
         answers.append(answer)
+        calibration = row.pop("calibration")
         runs.append({"folder": run_folder} | row)
+    right = np.array([said == truth for truth, said in answers])
     truth, said = (np.concatenate(values) for values in zip(*answers, strict=True))
     scores = precision_recall_fscore_support(truth, said, labels=np.arange(10), zero_division=0)
     accuracy = float(np.mean([run["accuracy"] for run in runs]))
     spread = 1.96 * (accuracy * (1 - accuracy) / 120) ** 0.5
-    return {
+    entry = {
         "name": name, "status": "ranked", "reason": "", "rank": 0, "accuracy": accuracy,
         "interval": [accuracy - spread, min(1.0, accuracy + spread)],
         "macro_f1": float(np.mean([run["macro_f1"] for run in runs])),
@@ -155,8 +166,17 @@ def network(digits: Digits, folder: Path, name: str, num_runs: int, kind: str) -
              "num_images": int(scores[3][i])}
             for i in range(10)
         ],
-        "runs": runs,
+        "runs": runs, "calibration": None if kind == "run" else calibration,
     }  # fmt: skip
+    return entry, right
+
+
+def pairs(found: list[tuple[dict[str, Any], np.ndarray[Any, Any]]]) -> list[dict[str, Any]]:
+    """Judge all pairs of networks."""
+    right = np.array([right for _, right in found])
+    family = judge(right, np.arange(right.shape[2]))
+    names = [entry["name"] for entry, _ in found]
+    return [pair_row(family, difference, names, 0.005) for difference in family.differences]
 
 
 def build(
@@ -170,8 +190,9 @@ def build(
     """Write a comparison's folder, or a single run's, as the program writes it."""
     write_table(folder / "samples.parquet", digits.table())
     names = list(NETWORKS) if kind == "comparison" else ["mlp-64"]
-    networks = [network(digits, folder, name, num_runs, kind) for name in names]
-    networks.sort(key=lambda entry: -entry["accuracy"])
+    found = [network(digits, folder, name, num_runs, kind) for name in names]
+    found.sort(key=lambda pair: -pair[0]["accuracy"])
+    networks = [entry for entry, _ in found]
     for rank, entry in enumerate(networks):
         entry["rank"] = rank + 1
     if kind == "comparison":
@@ -202,7 +223,15 @@ def build(
                 "class_names": digits.class_names,
                 "num_images": {"train": 360, "validation": 120, "test": 120 * (split == "test")},
                 "majority_accuracy": 0.108, "size_px": 8, "recipe": "default", "seed": 0,
-                "num_runs": num_runs, "networks": networks,
+                "num_runs": num_runs, "networks": networks, "equal_within": 0.005,
+                "protocol": "0123456789abcdef" * 4, "comparisons": pairs(found),
+                "num_suspects": 207,
+                "suspects": [
+                    {"path": path, "class_name": digits.class_names[0],
+                     "looks_like": digits.class_names[k % 10], "confidence_in_label": 0.01 * k,
+                     "confidence": 0.9, "num_runs": 1 + k % 2}
+                    for k, path in enumerate(digits.paths[:30])
+                ],
                 "winner": {"name": best["name"], "folder": best["runs"][0]["folder"]},
             },
             "measured": {

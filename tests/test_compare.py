@@ -65,6 +65,15 @@ def test_it_ends_with_a_ranking_a_winner_and_a_report(finished):
     assert results["sentence"] in " ".join(done.stdout.split())
     assert (folder / "report.html").exists()
     assert (folder / "results.csv").read_text().count("\n") == 3
+    assert (folder / "suspects.csv").read_text().startswith("path,class_name,looks_like,")
+    ranked = [network for network in results["networks"] if network["status"] == "ranked"]
+    assert len(results["comparisons"]) == len(ranked) * (len(ranked) - 1) // 2
+    for pair in results["comparisons"]:
+        first, second = (
+            next(network for network in ranked if network["name"] == pair[key])
+            for key in ("first", "second")
+        )
+        assert pair["difference"] == pytest.approx(first["accuracy"] - second["accuracy"])
     assert "on this machine" in done.stderr
     assert "I read this as 3 classes" in done.stderr
 
@@ -215,6 +224,29 @@ def test_prediction_gives_what_the_comparison_recorded(towernet, finished, photo
         assert row["predictions"][0]["probability"] == pytest.approx(confidence, abs=1e-5)
 
 
+def test_prediction_says_when_it_is_not_sure(towernet, finished, photos, tmp_path):
+    folder, _ = finished
+    run_folder = Path(
+        shutil.copytree(folder / results_of(folder)["winner"]["folder"], tmp_path / "run")
+    )
+    image = photos / "lying" / "00.png"
+    path = run_folder / "calibration.json"
+    kept = json.loads(path.read_text())
+    assert kept.keys() == {"temperature", "threshold", "wanted_accuracy"}
+    for threshold, sure in ((0.0, True), (1.0, False), (None, None)):
+        path.write_text(json.dumps(kept | {"threshold": threshold}))
+        (row,) = json.loads(towernet("predict", run_folder, image, "--json").stdout)
+        assert row["sure"] is sure
+        said = towernet("predict", run_folder, image).stdout
+        assert said.endswith("  (not sure)\n") == (sure is False)
+    for damage in ({"temperature": float("inf")}, {"temperature": "1"}, {"threshold": "high"}):
+        path.write_text(json.dumps(kept | damage))
+        done = towernet("predict", run_folder, image)
+        assert done.returncode == 3
+        assert "is damaged (" in done.stderr
+        assert "restore it or delete it" in done.stderr
+
+
 def test_an_image_that_cannot_be_used_is_named_and_the_others_answered(
     towernet, finished, photos, tmp_path
 ):
@@ -265,6 +297,45 @@ def test_repeated_runs_share_the_test_split_and_redraw_the_rest(towernet, photos
     assert set(first.path[first.split == "test"]) == set(second.path[second.split == "test"])
     assert set(first.path[first.split == "train"]) != set(second.path[second.split == "train"])
     assert len(results_of(folder)["networks"][0]["runs"]) == 2
+
+
+def test_test_images_decide_nothing_before_the_end(towernet, photos, tmp_path):
+    """With other pictures in the test folder all that is learnt is the same, to the bit."""
+    from PIL import Image
+
+    folders = [tmp_path / "as-it-is", tmp_path / "other"]
+    for data in folders:
+        for path in sorted(photos.rglob("*.png")):
+            split = "test" if int(path.stem) < 4 else "train"
+            target = data / split / path.parent.name / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if split == "test" and data.name == "other":
+                Image.open(path).transpose(Image.Transpose.ROTATE_90).save(target)
+            else:
+                shutil.copy(path, target)
+    words = (*WORDS[:3], 3, *WORDS[4:])
+    for data in folders:
+        done = towernet("compare", data, *words, "--out", tmp_path / f"{data.name}-out")
+        assert done.returncode == 0, done.stderr
+    one, two = (tmp_path / f"{data.name}-out" for data in folders)
+    learnt = ("best.safetensors", "metrics.jsonl")
+    before, after = (
+        {name: found for name, found in exact_files(folder).items() if name.endswith(learnt)}
+        for folder in (one, two)
+    )
+    assert len(before) == 4
+    assert before == after
+    results = [results_of(folder) for folder in (one, two)]
+    assert results[0]["winner"] == results[1]["winner"]
+    predictions = [
+        [
+            found
+            for name, found in exact_files(folder).items()
+            if name.endswith("predictions.parquet")
+        ]
+        for folder in (one, two)
+    ]
+    assert predictions[0] != predictions[1]
 
 
 def test_train_resumes_to_the_bit_through_the_command(towernet, photos, tmp_path):

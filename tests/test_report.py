@@ -113,9 +113,12 @@ def test_the_report_answers_first_and_then_says_everything(comparison: Path) -> 
     text = Elements(html).text
     parts = [
         "mlp-64 is best:", "These runs show no difference", "Ranking", "Not ranked",
-        "step 3: the loss is not finite", "Learning curves", "How the learning rate was chosen",
+        "step 3: the loss is not finite", "Who differs from whom", "mlp-8", "All 3 differences",
+        "Learning curves", "How the learning rate was chosen",
         "diverged", "The images", "One image of each class", "Quarantined files", "broken.jpg",
-        "What it said", "Precision, recall and F1", "Its worst mistakes", "How it was run",
+        "Labels worth a look", "labels of 207 wrong; the 24 it doubts most are shown",
+        "What it said", "How sure it is", "Precision, recall and F1", "Its worst mistakes",
+        "How it was run",
         "towernet compare digits --models mlp-64,mlp-8,linear --epochs 40", "15.6 GiB",
     ]  # fmt: skip
     at = 0
@@ -156,6 +159,23 @@ def test_worst_mistakes_are_the_surest_wrong_answers_each_picture_once(
     check_readable(html)
     assert "of 2 runs" in html
     assert "Thin lines are single runs" in html
+    assert "too few runs to tell" in html
+    assert "first ahead in" in html
+
+
+def test_a_folder_of_before_there_were_differences_is_still_read(
+    comparison: Path, digits: Digits, tmp_path: Path
+) -> None:
+    shutil.copytree(comparison, tmp_path, dirs_exist_ok=True)
+    values = files.read_json(tmp_path / "results.json")
+    for key in ("comparisons", "suspects", "num_suspects", "equal_within", "protocol"):
+        del values["results"][key]
+    for entry in values["results"]["networks"]:
+        del entry["calibration"]
+    files.write_json(tmp_path / "results.json", values)
+    html = write_report(tmp_path, picture=digits.pictures.get).read_text(encoding="utf-8")
+    check_readable(html)
+    assert "Who differs from whom" not in html
 
 
 def test_a_picture_that_is_not_at_hand_is_said(comparison: Path, tmp_path: Path) -> None:
@@ -197,6 +217,7 @@ def test_hostile_names_are_inert_short_and_visible(hostile: tuple[Path, Digits])
         ("network.html", "{{ names[true_index]|name(24) }}", "{{ names[true_index]|safe }}"),
         ("data.html", "{{ entry.class_name|short }}", "{{ entry.class_name|safe }}"),
         ("macros.html", "{{ row.path|name(80) }}", "{{ row.path|safe }}"),
+        ("report.html", "{{ row.looks_like|name(28) }}", "{{ row.looks_like|safe }}"),
     ],
 )
 def test_a_template_that_trusts_a_name_is_caught(
@@ -258,7 +279,12 @@ def test_twenty_networks_with_ten_runs_stay_below_five_megabytes(
         for run in runs:
             shutil.copytree(comparison / entry["runs"][0]["folder"], tmp_path / run["folder"])
             files.write_jsonl(tmp_path / run["folder"] / "metrics.jsonl", rows)
-    values["results"] |= {"networks": networks, "num_runs": 10}
+    pair = values["results"]["comparisons"][0]
+    pairs = [
+        pair | {"first": f"network-{i}", "second": f"network-{j}"}
+        for i in range(20) for j in range(i + 1, 20)
+    ]  # fmt: skip
+    values["results"] |= {"networks": networks, "num_runs": 10, "comparisons": pairs}
     files.write_json(tmp_path / "results.json", values)
     noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
     report = write_report(tmp_path, picture=lambda path: noise)  # nothing compresses worse

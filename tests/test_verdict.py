@@ -5,102 +5,228 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+NUM_IMAGES = 400
+
+
+def answers(accuracy, num_runs, *, seed):
+    """Which of 400 images the runs of a made-up network get right; some are hard for all."""
+    hard = np.random.default_rng(0).random(NUM_IMAGES)
+    draws = np.random.default_rng(seed)
+    return np.array(
+        [
+            np.argsort(np.argsort(hard + 0.05 * draws.standard_normal(NUM_IMAGES)))
+            < round(accuracy * NUM_IMAGES) + draws.integers(-2, 3)
+            for _ in range(num_runs)
+        ]
+    )
+
 
 @pytest.fixture
 def results():
-    """The ranking of two networks on 200 test images, 180 and 160 of them right."""
+    """What is found of networks of these accuracies, each with so many runs."""
+    from towernet.compare.statistics import judge
+    from towernet.compare.verdict import pair_row
 
-    def network(name, accuracies):
-        accuracy = sum(accuracies) / len(accuracies)
-        return {
-            "name": name,
-            "status": "ranked",
-            "accuracy": accuracy,
-            "interval": [accuracy - 0.05, accuracy + 0.05],
-            "runs": [{"accuracy": value} for value in accuracies],
+    def make(accuracies, num_runs, *, kind="comparison", equal_within=0.005):
+        right = {
+            name: answers(accuracy, num_runs, seed=number + 1)
+            for number, (name, accuracy) in enumerate(accuracies.items())
         }
-
-    def make(first, second, names=("towernet", "resnet50")):
+        names = sorted(right, key=lambda name: -right[name].mean())
+        networks = [
+            {
+                "name": name,
+                "status": "ranked",
+                "accuracy": float(right[name].mean()),
+                "interval": [right[name].mean() - 0.03, right[name].mean() + 0.03],
+            }
+            for name in names
+        ]
+        family = judge(np.array([right[name] for name in names]), np.arange(NUM_IMAGES))
         return {
-            "kind": "comparison",
+            "kind": kind,
             "final_split": "test",
-            "num_images": {"test": 200},
+            "num_images": {"test": NUM_IMAGES},
             "majority_accuracy": 0.3,
-            "num_runs": len(first),
-            "networks": [network(names[0], first), network(names[1], second)],
+            "equal_within": equal_within,
+            "num_runs": num_runs,
+            "networks": networks,
+            "comparisons": [pair_row(family, d, names, equal_within) for d in family.differences],
             "winner": {"name": names[0], "folder": "runs/x-0"},
         }
 
     return make
 
 
-def right(num_right, num_images=200):
-    return np.arange(num_images) < num_right
-
-
-def test_one_run_speaks_of_models_and_of_chance(results):
+def test_a_clear_lead_is_better_and_says_by_how_much(results):
     from towernet.compare.verdict import verdict
 
-    said = verdict(results([0.9], [0.8]), {"towernet": right(180), "resnet50": right(160)})
-    assert "10.0 points before resnet50, more than chance would make of these two models" in said
-    said = verdict(results([0.9], [0.88]), {"towernet": right(180), "resnet50": right(176)})
-    assert "these runs do not show a difference" in said
+    found = results({"towernet": 0.9, "resnet50": 0.7}, 8)
+    said = verdict(found)
+    low, high = found["comparisons"][0]["interval"]
+    assert said.startswith("towernet is better than resnet50, with 9")
+    assert said.endswith(f"points [{100 * low:.1f}, {100 * high:.1f}].")
+    assert 0.14 < low < 0.2 < high < 0.26
+
+
+def test_one_run_speaks_of_models(results):
+    from towernet.compare.verdict import remarks, verdict
+
+    found = results({"towernet": 0.9, "resnet50": 0.7}, 1)
+    assert verdict(found).startswith("This model of towernet is better than that of resnet50, with")
+    assert any("not of the networks: another seed" in words for words in remarks(found))
+    found = results({"towernet": 0.9, "resnet50": 0.89}, 1)
+    assert "but these models do not show a difference" in verdict(found)
+    assert found["comparisons"][0]["runs_needed"] is None
+
+
+def test_what_is_not_shown_says_what_would_show_it(results):
+    from towernet.compare.verdict import verdict
+
+    found = results({"towernet": 0.855, "resnet50": 0.85}, 8)
+    said = verdict(found)
+    assert "came first, with 8" in said
+    assert "but these runs do not show a difference" in said
+    row = found["comparisons"][0]
+    assert row["answer"] == "open"
+    assert row["images_needed"] > NUM_IMAGES
+    assert said.endswith(f"would show one of {100 * row['to_show']:g} points.")
+
+
+def test_the_better_and_the_undecided_are_told_apart(results):
+    from towernet.compare.verdict import verdict
+
+    found = results({"towernet": 0.855, "resnet50": 0.85, "vgg19": 0.6}, 9)
+    said = verdict(found)
+    assert "is better than vgg19" in said
+    assert "do not show a difference from resnet50" in said
+
+
+def test_equal_is_said_when_the_whole_interval_is_small(results):
+    from towernet.compare.verdict import verdict
+
+    found = results({"towernet": 0.86, "resnet50": 0.86}, 12, equal_within=0.2)
+    assert "is equal to " in verdict(found)
+    assert "within ±20 points" in verdict(found)
+    narrow = results({"towernet": 0.86, "resnet50": 0.86}, 12, equal_within=0.0005)
+    assert "is equal to" not in verdict(narrow)
+
+
+ROW = {
+    "first": "a", "difference": 0.02, "interval": [0.01, 0.03], "to_show": None,
+    "images_needed": None, "runs_needed": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ("better", "a is better than b, with 90.0 % of 400 test images: 2.0 points [1.0, 3.0]."),
+        (
+            "better better",
+            "a is better than every other network, with 90.0 % of 400 test images: 2.0 points over"
+            " b [1.0, 3.0].",
+        ),
+        (
+            "better better failed",
+            "a is better than every other ranked network, with 90.0 % of 400 test images: 2.0"
+            " points over b [1.0, 3.0].",
+        ),
+        ("equal", "a came first, with 90.0 % of 400 test images, and is equal to b within ±0.5"
+         " points."),
+        ("open", "a came first, with 90.0 % of 400 test images, but these runs do not show a"
+         " difference: 2.0 points [1.0, 3.0]."),
+        ("tie", "a and b are level, with 90.0 % of 400 test images, but these runs do not show a"
+         " difference: 0.0 points [1.0, 3.0]."),
+        (
+            "open equal better better",
+            "a is better than d and e, with 90.0 % of 400 test images: 2.0 points over d [1.0,"
+            " 3.0], is equal to c within ±0.5 points, but these runs do not show a difference from"
+            " b: 2.0 points [1.0, 3.0].",
+        ),
+        (
+            "equal better",
+            "a is better than c, with 90.0 % of 400 test images: 2.0 points [1.0, 3.0], and is"
+            " equal to b within ±0.5 points.",
+        ),
+    ],
+)  # fmt: skip
+def test_every_sentence_is_one(answers, said):
+    from towernet.compare.verdict import verdict
+
+    kinds = answers.split()
+    network = {"status": "ranked", "accuracy": 0.9, "interval": [0.87, 0.93]}
+    networks = [network | {"name": name} for name in "abcde"[: len(kinds) + 1]]
+    rows = []
+    for name, kind in zip("bcde", kinds, strict=False):
+        if kind == "failed":
+            networks[-1] = {"name": name, "status": "failed"}
+            continue
+        row = ROW | {"second": name, "answer": kind}
+        rows.append(row | {"answer": "open", "difference": 0.0} if kind == "tie" else row)
+    results = {
+        "networks": networks, "comparisons": rows, "num_runs": 8, "final_split": "test",
+        "num_images": {"test": 400}, "equal_within": 0.005,
+    }  # fmt: skip
+    assert verdict(results) == said
+
+
+def test_what_would_have_been_shown_asks_for_nothing_more():
+    """So many images and runs, and networks so alike, that a point would not have been missed."""
+    from towernet.compare.statistics import judge
+    from towernet.compare.verdict import answer_words, pair_row
+
+    draws = np.random.default_rng(0)
+    right = draws.random(6000) < 0.9
+    runs = np.array([[right ^ (draws.random(6000) < 0.02) for _ in range(9)] for _ in range(2)])
+    family = judge(runs, np.arange(6000))
+    row = pair_row(family, family.differences[0], "ab", 0.001)
+    assert row["answer"] == "open"
+    assert answer_words(row | {"to_show": 0.01}, 0.001, 9)
+    row = pair_row(family, family.differences[0], "ab", 0.005)
+    assert row["runs_needed"] is None or row["runs_needed"] > 9
+    assert "0 more" not in answer_words(row, 0.005, 9)
 
 
 def test_a_loss_of_our_own_network_comes_first(results):
     from towernet.compare.verdict import verdict
 
-    lost = results([0.9], [0.8], names=("resnet50", "towernet"))
-    said = verdict(lost, {"resnet50": right(180), "towernet": right(160)})
-    assert said.startswith("Our own network, towernet, did not come first: resnet50")
-
-    won = results([0.9], [0.8], names=("towernet_patch", "towernet"))
-    said = verdict(won, {"towernet_patch": right(180), "towernet": right(160)})
-    assert said.startswith("towernet_patch is ahead")
-
-
-def test_equal_accuracies_are_level(results):
-    from towernet.compare.verdict import verdict
-
-    said = verdict(results([0.9], [0.9]), {"towernet": right(180), "resnet50": right(180)})
-    assert said.startswith("towernet and resnet50 are level")
+    lost = verdict(results({"resnet50": 0.9, "towernet": 0.7}, 8))
+    assert lost.startswith("Our own network, towernet, did not come first: resnet50 is better")
+    won = verdict(results({"towernet_patch": 0.9, "towernet": 0.7}, 8))
+    assert won.startswith("towernet_patch is better")
 
 
 def test_a_network_at_chance_level_is_called_that(results):
     from towernet.compare.verdict import remarks
 
-    assert any("resnet50 cannot be told from" in r for r in remarks(results([0.9], [0.32])))
-    assert not any("cannot be told from" in r for r in remarks(results([0.9], [0.8])))
+    found = results({"towernet": 0.9, "resnet50": 0.32}, 1)
+    assert any("resnet50 cannot be told from" in words for words in remarks(found))
+    found = results({"towernet": 0.9, "resnet50": 0.7}, 1)
+    assert not any("cannot be told from" in words for words in remarks(found))
 
 
-def test_few_runs_cannot_decide_and_many_can(results):
+def test_too_few_runs_decide_nothing_however_large_the_lead(results):
     from towernet.compare.verdict import remarks, verdict
 
-    few = results([0.9, 0.91, 0.92], [0.5, 0.51, 0.52])
-    assert "these runs do not show a difference" in verdict(few, {})
-    assert any("give --runs 6 or more" in remark for remark in remarks(few))
-    many = results([0.9, 0.91, 0.92, 0.9, 0.91, 0.92, 0.9], [0.8, 0.81, 0.82, 0.83, 0.8, 0.8, 0.8])
-    assert "more than chance would make of these two networks" in verdict(many, {})
+    few = results({"towernet": 0.9, "resnet50": 0.5}, 3)
+    assert few["comparisons"][0]["answer"] == "too_few_runs"
+    assert "do not show a difference" in verdict(few)
+    assert any("give --runs 6 or more" in words for words in remarks(few))
+    many = results({"towernet": 0.9, "resnet50": 0.5}, 6)
+    assert not any("give --runs" in words for words in remarks(many))
 
 
-@pytest.mark.parametrize("num_runs", [2, 6, 8])
-def test_the_smallest_sign_flip_p_is_two_in_two_to_the_k(num_runs):
-    from towernet.compare.scores import sign_flip_p
+def test_too_few_runs_are_said_before_they_are_spent():
+    from towernet.compare.verdict import too_few_runs
 
-    differences = np.linspace(0.01, 0.03, num_runs)
-    assert sign_flip_p(differences) == pytest.approx(2 / 2**num_runs)
-
-
-def test_mcnemar_is_that_of_statsmodels():
-    from statsmodels.stats.contingency_tables import mcnemar
-
-    from towernet.compare.scores import mcnemar_p
-
-    draw = np.random.default_rng(3)
-    one, two = draw.random(300) < 0.8, draw.random(300) < 0.7
-    table = [[(one & two).sum(), (one & ~two).sum()], [(~one & two).sum(), (~one & ~two).sum()]]
-    assert mcnemar_p(one, two) == pytest.approx(mcnemar(table, exact=True).pvalue)
-    assert mcnemar_p(one, one) == 1.0
+    assert too_few_runs(5, 8) == (
+        "With 8 runs no difference among 10 comparisons, however large, can be told from chance;"
+        " give --runs 9 or more."
+    )
+    assert too_few_runs(5, 9) is None
+    assert too_few_runs(5, 1) is None
+    assert too_few_runs(1, 3) is None
 
 
 def test_f1_and_confusion_are_those_of_scikit_learn():

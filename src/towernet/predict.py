@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from towernet.models.catalogue import build
 from towernet.models.optimize import optimize
 
 NUM_DECODERS = 2
+CALIBRATION_FILE = "calibration.json"
 WEIGHT_SUFFIXES = (
     ".pt", ".pth", ".safetensors", ".pdparams", ".onnx", ".pkl", ".joblib", ".npy", ".npz", ".h5",
     ".hdf5", ".keras", ".ckpt", ".tflite", ".pb", ".gguf",
@@ -39,12 +41,16 @@ class Predictor:
         model: The network, made ready to answer: see `towernet.models.optimize`.
         contract: How a picture becomes its input, and what its answers are called.
         policy: Where and how it computes.
+        temperature: What logits are divided by, so that it is as sure as it is right.
+        threshold: Below this probability it had better not be believed; None where nobody knows.
     """
 
     folder: Path
     model: nn.Module
     contract: Contract
     policy: Policy
+    temperature: float = 1.0
+    threshold: float | None = None
 
     def pixels(self, content: bytes) -> npt.NDArray[np.uint8]:
         """Decode and fit one picture, (S, S, 3).
@@ -59,7 +65,7 @@ class Predictor:
     def probabilities(self, pixels_NSS3: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """Return (N, K) probabilities for fitted pixels."""
         logits = predict_logits(self.model, pixels_NSS3, self.contract, self.policy)
-        return torch.from_numpy(logits).double().softmax(dim=1).numpy()
+        return (torch.from_numpy(logits).double() / self.temperature).softmax(dim=1).numpy()
 
 
 def load_run(folder: Path, policy: Policy | None = None) -> Predictor:
@@ -114,7 +120,21 @@ def load_run(folder: Path, policy: Policy | None = None) -> Predictor:
         absorb=policy.kernels == "torch",
         memory_format=policy.memory_format,
     )
-    return Predictor(folder, policy.place(model), contract, policy)
+    return Predictor(folder, policy.place(model), contract, policy, *_calibration(folder))
+
+
+def _calibration(folder: Path) -> tuple[float, float | None]:
+    """Return a run's temperature and threshold; one that was not judged has neither."""
+    path = folder / CALIBRATION_FILE
+    if not path.exists():
+        return 1.0, None
+    values = files.read_record(path, "temperature", "threshold")
+    temperature, threshold = values["temperature"], values["threshold"]
+    if not isinstance(temperature, float) or not 0 < temperature < math.inf:
+        raise DataError(f"{path} is damaged (temperature {temperature}); restore it or delete it")
+    if threshold is not None and not (isinstance(threshold, float) and 0 <= threshold <= 1):
+        raise DataError(f"{path} is damaged (threshold {threshold}); restore it or delete it")
+    return temperature, threshold
 
 
 def predict_files(

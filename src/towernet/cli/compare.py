@@ -8,15 +8,15 @@ from typing import Annotated
 import typer
 
 from towernet.cli import options
-from towernet.errors import ConfigError
 
 
 def compare(
     data: options.Data,
-    models: Annotated[
-        str, typer.Option(help="Networks, comma-separated; `towernet models` lists them.")
-    ] = "towernet,towernet_patch,resnet50,vgg19,mobilenet_v2",
+    models: options.Models = options.DEFAULT_MODELS,
     runs: Annotated[int, typer.Option(help="Runs of each network, on other training splits.")] = 1,
+    equal_within: Annotated[
+        float, typer.Option(help="Differences up to so many points of accuracy do not matter.")
+    ] = 0.5,
     recipe: options.RecipeName = "default",
     epochs: options.Epochs = None,
     minutes: options.Minutes = None,
@@ -56,11 +56,7 @@ def compare(
     from towernet.report.page import write_report
     from towernet.report.pictures import pictures
 
-    names = tuple(name.strip() for name in models.split(","))
-    if not all(names):
-        raise ConfigError(f"--models is '{models}'; give names, comma-separated")
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"--models names {twice[0]} twice; use --runs to repeat networks")
+    names = options.model_names(models)
     require_device(device)
     screen = Screen()
     limits = options.archive_limits(max_archive_gb, max_archive_entries)
@@ -87,6 +83,7 @@ def compare(
                 "recipe": resolved.model_dump(),
                 "seed": seed,
                 "images_per_class": images_per_class,
+                "equal_within": equal_within / 100,
             },
             where="the command line",
         )

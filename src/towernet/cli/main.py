@@ -20,6 +20,7 @@ from towernet.cli.check import check
 from towernet.cli.compare import compare
 from towernet.cli.import_weights import import_weights
 from towernet.cli.models import models, summary
+from towernet.cli.plan import plan
 from towernet.cli.predict import predict
 from towernet.cli.train import train
 from towernet.errors import (
@@ -54,7 +55,7 @@ app = typer.Typer(
     " on your own pictures.\n\n[bold]towernet compare photos/[/bold] is all it takes:"
     " one sub-folder of images per class.",
 )
-for verb in (compare, train, check, predict, import_weights, models, summary):
+for verb in (compare, train, check, plan, predict, import_weights, models, summary):
     app.command()(verb)
 
 

@@ -22,6 +22,10 @@ Data = Annotated[
         " a zip or tar of it, a CSV with path,label, or `digits`, which is built in."
     ),
 ]
+Models = Annotated[
+    str, typer.Option(help="Networks, comma-separated; `towernet models` lists them.")
+]
+DEFAULT_MODELS = "towernet,towernet_patch,resnet50,vgg19,mobilenet_v2"
 RecipeName = Annotated[
     str, typer.Option("--recipe", help="default, quick, notebook, or your own .toml file.")
 ]
@@ -100,6 +104,22 @@ def archive_limits(gb: float | None, entries: int | None) -> Limits:
     from towernet.data.archive import Limits
 
     return Limits(max_bytes=None if gb is None else int(gb * 1e9), max_entries=entries)
+
+
+def model_names(models: str) -> tuple[str, ...]:
+    """Return the networks that `--models` names.
+
+    Raises:
+        ConfigError: a name is empty or said twice.
+    """
+    from towernet.errors import ConfigError
+
+    names = tuple(name.strip() for name in models.split(","))
+    if not all(names):
+        raise ConfigError(f"--models is '{models}'; give names, comma-separated")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"--models names {twice[0]} twice; use --runs to repeat networks")
+    return names
 
 
 def resolve_recipe(

@@ -32,6 +32,7 @@ def predict(
         raise ConfigError(f"--top is {top}; give at least 1")
     predictor = load_run(run)
     names = predictor.contract.class_names
+    threshold = predictor.threshold
     rows: list[dict[str, Any]] = []
     for path, answer in zip(images, predict_files(predictor, images), strict=True):
         if isinstance(answer, DataError):
@@ -45,6 +46,7 @@ def predict(
                     {"class_name": names[i], "probability": round(float(answer[i]), 6)}
                     for i in best
                 ],
+                "sure": None if threshold is None else bool(answer.max() >= threshold),
             }
         )
     failed = [row for row in rows if "error" in row]
@@ -62,5 +64,6 @@ def predict(
                 f"{shown(p['class_name'])} {100 * p['probability']:.1f} %"
                 for p in row["predictions"]
             )
-            console.print(f"{escape(shown(row['path']))}  [bold]{escape(said)}[/bold]")
+            unsure = "  (not sure)" if row["sure"] is False else ""
+            console.print(f"{escape(shown(row['path']))}  [bold]{escape(said)}[/bold]{unsure}")
     return DATA if failed else 0

@@ -106,9 +106,14 @@ def trial_steps(recipe: Recipe, num_steps: int) -> int:
 
 
 def measure_networks(
-    request: Request, dataset: Dataset, policy: Policy
+    request: Request, dataset: Dataset, policy: Policy, watcher: Watcher
 ) -> tuple[dict[str, Cost], dict[str, str]]:
-    """Dry-run every network; return the costs, and why some cannot take a step, by network."""
+    """Dry-run every network; return the costs, and why some cannot take a step, by network.
+
+    Raises:
+        TrainingError: none of them can.
+    """
+    watcher.say(f"self-test: {policy.reason}; using {policy.words()}")
     costs, failures = {}, {}
     for name in request.models:
         config = RunConfig(model=name, recipe=request.recipe, seed=request.seed)
@@ -117,6 +122,9 @@ def measure_networks(
         except TrainingError as error:
             failures[name] = str(error).partition(": ")[2]  # after the network's name
             costs[name] = size_of(config, dataset)
+            watcher.say(f"{name} is left out: {failures[name]}")
+    if len(failures) == len(costs):
+        raise TrainingError(f"no network can be trained here: {'; '.join(failures.values())}")
     return costs, failures
 
 

@@ -11,12 +11,21 @@ import tomli_w
 from pydantic import BaseModel, Field, PositiveInt
 
 from towernet import files
+from towernet.compare.statistics import SIGNIFICANT
 from towernet.config import Accept, Recipe, refuse_changes
 from towernet.data.prepare import Dataset
 from towernet.data.table import write_table
 from towernet.engine.device import Policy, bits_depend_on, choose_policy, kernels_here
 from towernet.engine.runlog import Watcher
 from towernet.errors import DataError, in_one_line
+
+# What decides; `equal_within` is the request's.
+RULE = {
+    "measure": "accuracy on the final split",
+    "test": "sign flips over runs, exact McNemar with one; Holm over all pairs",
+    "interval": "over runs and images, simultaneous over all pairs",
+    "level": SIGNIFICANT,
+}
 
 
 class Request(BaseModel, frozen=True, extra="forbid"):
@@ -28,6 +37,9 @@ class Request(BaseModel, frozen=True, extra="forbid"):
     recipe: Recipe = Field(description="How every network is trained.")
     seed: int = Field(0, ge=0, lt=2**31, description="All draws are functions of it.")
     images_per_class: PositiveInt | None = Field(None, description="Only so many images a class.")
+    equal_within: float = Field(
+        0.005, gt=0, lt=1, description="The largest difference in accuracy that does not matter."
+    )
 
 
 @dataclass(frozen=True)
@@ -56,21 +68,33 @@ class Protocol:
     versions: dict[str, str]
 
     def write(self, path: Path) -> None:
-        """Write `protocol.toml`. TOML has no null: what is not given is left out."""
-        values = {
+        """Write `protocol.toml`."""
+        values = self._values()
+        values["decided"]["costs"] = self.costs
+        values["digest"] = self.digest()
+        files.write_text(path, tomli_w.dumps(values))
+
+    def digest(self) -> str:
+        """Return the SHA-256 of all that decides the result, so of nothing measured."""
+        values = self._values()
+        del values["decided"]["policy"]["reason"]
+        return files.digest(values)
+
+    def _values(self) -> dict[str, Any]:
+        """Return it as tables of TOML, which has no null: what is not given is left out."""
+        return {
             "request": self.request.model_dump(mode="json", exclude_none=True),
             "images": {"fingerprint": self.fingerprint},
             "format": files.FORMAT,
+            "rule": RULE,
             "versions": self.versions,
             "decided": {
                 "policy": asdict(self.policy),
                 "num_steps": self.num_steps,
                 "mixes": self.mixes,
-                "costs": self.costs,
                 "failures": self.failures,
             },
         }
-        files.write_text(path, tomli_w.dumps(values))
 
 
 def read_protocol(path: Path) -> Protocol | None:

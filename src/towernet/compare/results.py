@@ -20,19 +20,24 @@ import pandas as pd
 import scipy.special
 
 from towernet import files
+from towernet.compare.calibration import calibrated
+from towernet.compare.labels import OutOfSample
 from towernet.compare.protocol import Ledger, Protocol
 from towernet.compare.scores import confusion_matrix, macro_f1, per_class, wilson
-from towernet.compare.verdict import remarks, verdict
+from towernet.compare.statistics import judge
+from towernet.compare.verdict import pair_row, remarks, verdict
 from towernet.data.prepare import Dataset, Part
+from towernet.data.splits import tied
 from towernet.data.table import write_frame
 from towernet.engine.batches import steps_per_epoch
 from towernet.engine.device import fp32, hardware, versions
 from towernet.engine.evaluate import predict_logits
 from towernet.engine.runlog import Watcher
 from towernet.engine.schedule import small_size_px
-from towernet.predict import Predictor, load_run
+from towernet.predict import CALIBRATION_FILE, Predictor, load_run
 
 NUM_LATENCY_RUNS = 15
+MAX_SUSPECTS = 200  # in the results; suspects.csv has them all
 
 
 @dataclass
@@ -54,11 +59,15 @@ class Answers:
         folder: The run.
         logits_NK: One row an image.
         latency_ms: Milliseconds for one image alone, median.
+        validation_logits_NK: What it answered for its own validation images.
+        calibration: What its confidence is worth, None where no split is left to tell it on.
     """
 
     folder: Path
     logits_NK: npt.NDArray[np.float32]
     latency_ms: float
+    validation_logits_NK: npt.NDArray[np.float32]
+    calibration: dict[str, Any] | None
 
 
 def finish(
@@ -119,7 +128,9 @@ def _conclude(
     # The thread count changes bits, so it must be the runs' also when nothing is left to train.
     protocol.policy.apply()
     request, dataset = protocol.request, dataset_of(0)
-    networks, measured, correct = [], {}, {}
+    networks, measured, right = [], {}, {}
+    best: dict[str, Any] | None = None
+    asked: OutOfSample | None = None  # of the winner alone: one network's answers can be large
     for outcome in outcomes:
         watcher.say(f"{outcome.name} answers for {len(dataset.final)} images")
         answers = [
@@ -129,10 +140,17 @@ def _conclude(
         if not all(np.isfinite(answer.logits_NK).all() for answer in answers):
             # The largest of them would be the first class: an accuracy of its own, and no answer.
             outcome.failure, answers = "its answers are not numbers", []
-        networks.append(_network(outcome, answers, folder, protocol, dataset))
+        network = _network(outcome, answers, folder, protocol, dataset)
+        networks.append(network)
         measured[outcome.name] = _measured(outcome, answers)
         if answers:
-            correct[outcome.name] = answers[0].logits_NK.argmax(axis=1) == dataset.final.labels
+            right[outcome.name] = [
+                answer.logits_NK.argmax(axis=1) == dataset.final.labels for answer in answers
+            ]
+        if network["status"] == "ranked" and (best is None or _worth(network) > _worth(best)):
+            best = asked = None  # before another is built beside it
+            best, asked = network, _out_of_sample(answers, dataset_of)
+        del answers
     # Ranked by accuracy; a tie goes to the smaller network, then to the name: never to a timing.
     networks.sort(
         key=lambda n: (n["status"] != "ranked", -(n["accuracy"] or 0.0), n["parameters"], n["name"])
@@ -155,10 +173,17 @@ def _conclude(
         "recipe": request.recipe_name,
         "seed": request.seed,
         "num_runs": request.runs,
+        "protocol": protocol.digest(),
+        "equal_within": request.equal_within,
         "networks": networks,
-        "winner": _winner(ranked),
+        "comparisons": _comparisons(
+            [network["name"] for network in ranked], right, dataset, request.equal_within
+        ),
+        "winner": best and {"name": best["name"], "folder": _best_run(best["runs"])["folder"]},
     }
-    results["sentence"] = verdict(results, correct)
+    suspects = [] if asked is None else _suspects(asked, dataset, folder)
+    results["num_suspects"], results["suspects"] = len(suspects), suspects[:MAX_SUSPECTS]
+    results["sentence"] = verdict(results)
     results["accepted"] = [
         event["words"]
         for event in Ledger(folder / "ledger.jsonl").events
@@ -169,7 +194,67 @@ def _conclude(
     return {"results": results, "measured": {"networks": measured, "total_seconds": total}}
 
 
+def _out_of_sample(answers: list[Answers], dataset_of: Callable[[int], Dataset]) -> OutOfSample:
+    """Gather what a network's runs say of images they were not trained on."""
+    dataset = dataset_of(0)
+    found = OutOfSample(len(dataset.pixels), len(dataset.contract.class_names))
+    for repetition, answer in enumerate(answers):
+        degree = answer.calibration["temperature"] if answer.calibration else 1.0
+        parts = {dataset.final_split: (dataset.final.rows, answer.logits_NK)}
+        parts["validation"] = (
+            dataset_of(repetition).validation.rows,
+            answer.validation_logits_NK,
+        )
+        for rows, logits_NK in parts.values():
+            if np.isfinite(logits_NK).all():
+                said = scipy.special.softmax(logits_NK.astype(np.float64) / degree, axis=1)
+                found.add(rows, said)
+    return found
+
+
+def _suspects(asked: OutOfSample, dataset: Dataset, folder: Path) -> list[dict[str, Any]]:
+    """Return the labels that look wrong to the winning network; write them to `suspects.csv`."""
+    labels, paths = np.zeros(len(dataset.pixels), np.int64), [""] * len(dataset.pixels)
+    for part in (dataset.train, dataset.validation, dataset.test):
+        labels[part.rows] = part.labels
+        for row, path in zip(part.rows, part.paths, strict=True):
+            paths[row] = path
+    names = dataset.contract.class_names
+    suspects = [
+        {
+            "path": paths[found["row"]],
+            "class_name": names[labels[found["row"]]],
+            "looks_like": names[found["looks_like"]],
+            **{key: found[key] for key in ("confidence_in_label", "confidence", "num_runs")},
+        }
+        for found in asked.suspects(labels)
+    ]
+    text = io.StringIO()
+    columns = ("path", "class_name", "looks_like", "confidence_in_label", "confidence", "num_runs")
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(suspects)
+    files.write_text(folder / "suspects.csv", text.getvalue())
+    return suspects
+
+
+def _comparisons(
+    names: list[str],
+    right: dict[str, list[npt.NDArray[np.bool_]]],
+    dataset: Dataset,
+    equal_within: float,
+) -> list[dict[str, Any]]:
+    """Judge all pairs of the ranked networks, which come in the order of their rank."""
+    if len(names) < 2:
+        return []
+    used = dataset.table[dataset.table.status == "used"]
+    _, cluster_N = np.unique(tied(used)[dataset.final.rows], return_inverse=True)
+    family = judge(np.array([right[name] for name in names]), cluster_N)
+    return [pair_row(family, difference, names, equal_within) for difference in family.differences]
+
+
 def _answer(run_folder: Path, protocol: Protocol, dataset: Dataset) -> Answers:
+    files.remove(run_folder / CALIBRATION_FILE)  # one of an end that was cut short
     predictor = load_run(run_folder, fp32(protocol.policy))
     logits = predict_logits(
         predictor.model,
@@ -178,7 +263,21 @@ def _answer(run_folder: Path, protocol: Protocol, dataset: Dataset) -> Answers:
         predictor.policy,
         rows=dataset.final.rows,
     )
-    probabilities = scipy.special.softmax(logits.astype(np.float64), axis=1)
+    # Where there is no test split these are the same images.
+    validation_logits = (
+        logits
+        if dataset.final_split == "validation"
+        else predict_logits(
+            predictor.model,
+            dataset.pixels,
+            predictor.contract,
+            predictor.policy,
+            rows=dataset.validation.rows,
+        )
+    )
+    calibration = _calibrate(run_folder, dataset, validation_logits, logits)
+    degree = calibration["temperature"] if calibration else 1.0
+    probabilities = scipy.special.softmax(logits.astype(np.float64) / degree, axis=1)
     names = np.array(dataset.contract.class_names, dtype=object)
     labels = dataset.final.labels
     # Names need not be UTF-8, which pandas' own string type would demand of them.
@@ -192,7 +291,27 @@ def _answer(run_folder: Path, protocol: Protocol, dataset: Dataset) -> Answers:
         }
     )
     write_frame(run_folder / "predictions.parquet", frame)
-    return Answers(run_folder, logits, _latency_ms(predictor, dataset))
+    latency_ms = _latency_ms(predictor, dataset)
+    return Answers(run_folder, logits, latency_ms, validation_logits, calibration)
+
+
+def _calibrate(
+    run_folder: Path,
+    dataset: Dataset,
+    logits_NK: npt.NDArray[np.float32],
+    final_logits_NK: npt.NDArray[np.float32],
+) -> dict[str, Any] | None:
+    """Fit a run's confidence on its validation images, and write what `predict` needs of it."""
+    if dataset.final_split == "validation":
+        return None
+    if not (np.isfinite(logits_NK).all() and np.isfinite(final_logits_NK).all()):
+        return None
+    found = calibrated(
+        (logits_NK, dataset.validation.labels), (final_logits_NK, dataset.final.labels)
+    )
+    kept = {key: found[key] for key in ("temperature", "threshold", "wanted_accuracy")}
+    files.write_json(run_folder / CALIBRATION_FILE, kept)
+    return found
 
 
 def _latency_ms(predictor: Predictor, dataset: Dataset) -> float:
@@ -228,6 +347,8 @@ def _network(
                 "validation_accuracy": summary["validation_accuracy"],
                 "validation_loss": summary["validation_loss"],
                 "best_epoch": summary["best_epoch"],
+                "temperature": answer.calibration and answer.calibration["temperature"],
+                "calibration_error": answer.calibration and answer.calibration["calibration_error"],
             }
         )
     row: dict[str, Any] = {
@@ -236,7 +357,15 @@ def _network(
         "reason": outcome.failure or "",
         "rank": None,
         **dict.fromkeys(
-            ("accuracy", "interval", "macro_f1", "validation_accuracy", "confusion", "per_class")
+            (
+                "accuracy",
+                "interval",
+                "macro_f1",
+                "validation_accuracy",
+                "confusion",
+                "per_class",
+                "calibration",
+            )
         ),
         "parameters": int(protocol.costs[outcome.name]["parameters"]),
         "multiply_adds": int(protocol.costs[outcome.name]["multiply_adds"]),
@@ -265,6 +394,7 @@ def _network(
         "validation_accuracy": fmean(run["validation_accuracy"] for run in runs),
         "confusion": total_confusion.tolist(),
         "per_class": per_class(total_confusion, class_names),
+        "calibration": answers[runs.index(_best_run(runs))].calibration,
     }
     majority_accuracy = _majority_accuracy(dataset, dataset.validation)
     if num_epochs < 1:
@@ -288,20 +418,15 @@ def _majority_accuracy(dataset: Dataset, part: Part) -> float:
     return float((part.labels == majority).mean())
 
 
-def _winner(ranked: list[dict[str, Any]]) -> dict[str, str] | None:
-    """Return the network and the run to use: chosen on validation, never on the final split."""
-    if not ranked:
-        return None
-    network = max(
-        ranked,
-        key=lambda n: (
-            n["validation_accuracy"],
-            -fmean(run["validation_loss"] for run in n["runs"]),
-            -n["parameters"],
-        ),
-    )
-    run = max(network["runs"], key=lambda r: (r["validation_accuracy"], -r["validation_loss"]))
-    return {"name": network["name"], "folder": run["folder"]}
+def _worth(network: dict[str, Any]) -> tuple[float, float, int]:
+    """Return what the network to use has most of: on validation, never on the final split."""
+    losses = fmean(run["validation_loss"] for run in network["runs"])
+    return network["validation_accuracy"], -losses, -network["parameters"]
+
+
+def _best_run(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the run to use of a network's: the best on its validation images."""
+    return max(runs, key=lambda r: (r["validation_accuracy"], -r["validation_loss"]))
 
 
 def _measured(outcome: Outcome, answers: list[Answers]) -> dict[str, Any]:

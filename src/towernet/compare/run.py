@@ -24,6 +24,7 @@ from towernet.compare.plan import (
 )
 from towernet.compare.protocol import Ledger, Protocol, Request, go_on, note_accepted, read_protocol
 from towernet.compare.results import Outcome, finish
+from towernet.compare.verdict import too_few_runs
 from towernet.config import AS_BEGUN, Accept, RunConfig
 from towernet.data.changes import reconcile
 from towernet.data.prepare import Dataset, fingerprint, prepare, sample_table
@@ -146,17 +147,14 @@ def _decide(
 ) -> Protocol:
     """Measure, turn minutes into steps, and write it all down before the first step."""
     policy = choose_policy(device, threads)
-    watcher.say(f"self-test: {policy.reason}; using {policy.words()}")
-    costs, failures = measure_networks(request, dataset, policy)
-    for name, reason in failures.items():
-        watcher.say(f"{name} is left out: {reason}")
-    if len(failures) == len(costs):
-        raise TrainingError(f"no network can be trained here: {'; '.join(failures.values())}")
+    costs, failures = measure_networks(request, dataset, policy, watcher)
     num_steps = {
         name: 0 if name in failures else budget(request.recipe, cost, dataset)
         for name, cost in costs.items()
     }
     watcher.say(plan_words(request, dataset, costs, num_steps))
+    if (few := too_few_runs(len(costs) - len(failures), request.runs)) is not None:
+        watcher.say(few)
     protocol = Protocol(
         request,
         fingerprint(dataset.table),

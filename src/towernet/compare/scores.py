@@ -1,4 +1,4 @@
-"""How good answers are: accuracy with its interval, F1, confusion, and who differs from whom.
+"""How good answers are: accuracy with its interval, F1, confusion.
 
 Shapes: N images, K classes.
 """
@@ -50,37 +50,3 @@ def wilson(accuracy: float, num_images: int) -> tuple[float, float]:
     low, high = proportion_confint(accuracy * num_images, num_images, method="wilson")
     # Rounding must not leave a perfect score outside its own interval.
     return min(float(low), accuracy), max(float(high), accuracy)
-
-
-def sign_flip_p(differences_K: npt.NDArray[np.float64]) -> float:
-    """Return the two-sided p of paired differences being as large if their signs were chance.
-
-    Exact up to 16 runs; beyond, from 65,536 draws with a fixed seed. The smallest it can be with
-    K runs is 2 / 2^K.
-    """
-    from scipy.stats import permutation_test
-
-    result = permutation_test(
-        (differences_K,),
-        lambda values, axis: values.mean(axis=axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=2**16,
-        rng=np.random.default_rng(0),
-    )
-    return float(result.pvalue)
-
-
-def mcnemar_p(right_N: npt.NDArray[np.bool_], other_right_N: npt.NDArray[np.bool_]) -> float:
-    """Return the exact two-sided p of two models being right on the same images equally often.
-
-    Source: McNemar, Psychometrika 1947; the exact form is a sign test on the images that
-    one got right and the other wrong.
-    """
-    from scipy.stats import binomtest
-
-    only_first = int((right_N & ~other_right_N).sum())
-    only_second = int((~right_N & other_right_N).sum())
-    if only_first + only_second == 0:
-        return 1.0
-    return float(binomtest(only_first, only_first + only_second).pvalue)

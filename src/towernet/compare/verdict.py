@@ -1,18 +1,16 @@
-"""The answer in words: what the final split says, and what it does not say."""
+"""The answer in words: what the final split says, what it does not, and what would settle it."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from towernet.compare.scores import mcnemar_p, sign_flip_p
+from towernet.compare.statistics import Difference, Family, min_runs
 from towernet.models.catalogue import OURS
 
-SIGNIFICANT = 0.05
-# 2 / 2^K must be below it, or the test could not say yes to anything.
-MIN_RUNS_TO_DECIDE = 6
+# What can become of a pair, the first of which has the higher accuracy.
+BETTER, EQUAL, OPEN, TOO_FEW_RUNS = "better", "equal", "open", "too_few_runs"
 
 
 def percent(fraction: float) -> str:
@@ -20,12 +18,102 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
 
 
-def verdict(results: dict[str, Any], correct: dict[str, npt.NDArray[np.bool_]]) -> str:
+def in_points(fraction: float) -> str:
+    """Write a difference in percentage points; what is not 0 does not read as 0.
+
+    Example:
+        >>> in_points(0.0312), in_points(-0.0002), in_points(-0.0000001)
+        ('3.1', '\u22120.02', '0.0')
+    """
+    points = 100 * fraction
+    text = f"{points:.1f}" if abs(points) >= 0.05 else f"{points:.2f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "\u2212")
+
+
+def pair_row(
+    family: Family, difference: Difference, names: Sequence[str], equal_within: float
+) -> dict[str, Any]:
+    """Return a pair's row of the results: its difference, its answer, and what would settle it.
+
+    Args:
+        family: All the pairs that are judged together.
+        difference: The pair's; the first network has the higher accuracy.
+        names: Of the networks, by position.
+        equal_within: The largest difference that matters to nobody, a fraction.
+    """
+    num_runs, num_images = family.num_runs, family.num_images
+    too_few = 1 < num_runs < min_runs(family.num_comparisons)
+    to_show = runs = images = None
+    if difference.is_within(equal_within) and not too_few:
+        answer = EQUAL
+    elif difference.is_shown():
+        answer = BETTER
+    else:
+        answer = TOO_FEW_RUNS if too_few else OPEN
+        # A difference of the size seen, in half points, and one that matters.
+        seen = math.ceil(200 * abs(difference.mean) - 1e-9) / 200
+        to_show = max(seen, 2 * equal_within)
+        variance = difference.variance
+        # Else it would have been shown already, or probably.
+        if too_few or family.detectable(variance, num_runs, num_images) > to_show:
+            images = family.images_needed(variance, to_show)
+            if num_runs > 1:  # one run does not tell how runs differ
+                runs = family.runs_needed(variance, to_show)
+            to_show = to_show if runs or images else None
+    return {
+        "first": names[difference.first],
+        "second": names[difference.second],
+        "difference": difference.mean,
+        "interval": list(difference.interval),
+        "p": difference.p,
+        "p_adjusted": difference.p_adjusted,
+        "chance_better": difference.chance_better,
+        "chance_interval": list(difference.chance_interval),
+        "answer": answer,
+        "to_show": to_show,
+        "runs_needed": runs,
+        "images_needed": images,
+    }
+
+
+def answer_words(row: dict[str, Any], equal_within: float, num_runs: int) -> str:
+    """Say what became of a pair, and what would settle it."""
+    words = {
+        BETTER: "the first is better",
+        EQUAL: f"equal within ±{100 * equal_within:g} points",
+        OPEN: "not shown",
+        TOO_FEW_RUNS: "too few runs to tell",
+    }[row["answer"]]
+    return "; ".join(filter(None, (words, settling(row, num_runs))))
+
+
+def settling(row: dict[str, Any], num_runs: int) -> str:
+    """Say what would settle a pair, '' where nothing here would."""
+    if row["to_show"] is None:
+        return ""
+    difference = f"one of {100 * row['to_show']:g} points"
+    ways = []
+    if row["images_needed"]:
+        ways.append(f"about {_rounded(row['images_needed'])} test images")
+    if row["runs_needed"]:
+        more = row["runs_needed"] - num_runs
+        ways.append(f"{more} more run{'s' if more != 1 else ''}")
+    if not ways:
+        return f"{difference} would probably have been shown"
+    return f"{' or '.join(ways)} would show {difference}"
+
+
+def _rounded(number: int) -> str:
+    """Write a count to two digits."""
+    step = max(1, 10 ** (len(str(number)) - 2))
+    return f"{math.ceil(number / step) * step:,}"
+
+
+def verdict(results: dict[str, Any]) -> str:
     """Answer in one sentence; if our own network is not first, that comes first.
 
     Args:
-        results: The ranking and what it is about.
-        correct: By network, (N,) which final images its first run got right.
+        results: The ranking, its pairs, and what it is about.
     """
     ranked = [network for network in results["networks"] if network["status"] == "ranked"]
     split = f"{results['num_images'][results['final_split']]} {_split_words(results)} images"
@@ -35,42 +123,105 @@ def verdict(results: dict[str, Any], correct: dict[str, npt.NDArray[np.bool_]]) 
             " give more time, or look at the data with `towernet check`."
         )
     first = ranked[0]
+    scored = f"{percent(first['accuracy'])} of {split}"
     low, high = first["interval"]
-    scored = (
-        f"{percent(first['accuracy'])} of {split} (95 % interval {percent(low)} to {percent(high)})"
-    )
     if len(results["networks"]) == 1:
-        return f"{first['name']} names {scored} correctly."
-    ours = [network["name"] for network in results["networks"] if network["name"] in OURS]
-    lead = ""
-    if ours and first["name"] not in ours:
-        noun = "network" if len(ours) == 1 else "networks"
-        lead = f"Our own {noun}, {' and '.join(sorted(ours))}, did not come first: "
+        return (
+            f"{first['name']} names {scored} correctly"
+            f" (95 % interval {percent(low)} to {percent(high)})."
+        )
+    lead = _lead(results, first["name"])
     if len(ranked) == 1:
         return f"{lead}{first['name']} is the only network that could be ranked, with {scored}."
-    second = ranked[1]
-    points = 100 * (first["accuracy"] - second["accuracy"])
-    if points == 0:
-        return f"{lead}{first['name']} and {second['name']} are level with {scored}."
-    told = (
-        f"{lead}{first['name']} is ahead with {scored}, {points:.1f} points before {second['name']}"
-    )
-    if results["num_runs"] == 1:
-        p = mcnemar_p(correct[first["name"]], correct[second["name"]])
-        what, words = "these two models", "exact McNemar"
+    is_one_run = results["num_runs"] == 1
+    subject = f"this model of {first['name']}" if is_one_run else first["name"]
+    sentence = f"{lead}{subject} {_said_of_first(results, first['name'], scored)}."
+    return sentence[0].upper() + sentence[1:] if is_one_run else sentence
+
+
+def _said_of_first(results: dict[str, Any], first: str, scored: str) -> str:
+    """Say what is known of the network that came first, against all others."""
+    is_one_run = results["num_runs"] == 1
+    rows = [row for row in results["comparisons"] if row["first"] == first]
+    beaten = [row for row in rows if row["answer"] == BETTER]
+    equal = [row for row in rows if row["answer"] == EQUAL]
+    undecided = [row for row in rows if row["answer"] in (OPEN, TOO_FEW_RUNS)]
+    if beaten:
+        kind = "model" if is_one_run else "network"
+        whom = _names(beaten, is_one_run)
+        if len(beaten) == len(rows) > 1:
+            is_all = len(rows) == len(results["networks"]) - 1
+            whom = f"every other {'' if is_all else 'ranked '}{kind}"
+        said = f"is better than {whom}, with {scored}: {_gaps(beaten)}"
+    elif rows[0]["difference"] == 0:
+        tied = [row for row in rows if row["difference"] == 0]
+        said = f"and {_names(tied, is_one_run)} are level, with {scored}"
     else:
-        pairs = zip(first["runs"], second["runs"], strict=True)
-        p = sign_flip_p(np.array([one["accuracy"] - two["accuracy"] for one, two in pairs]))
-        what, words = "these two networks", f"sign-flip over {results['num_runs']} runs"
-    p_words = f"{words} p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
-    if p < SIGNIFICANT:
-        return f"{told}, more than chance would make of {what} ({p_words})."
-    return f"{told}; these runs do not show a difference between the two ({p_words})."
+        said = f"came first, with {scored}"
+    if equal:
+        margin = 100 * results["equal_within"]
+        said += f", {'' if undecided else 'and '}is equal to {_names(equal, is_one_run)}"
+        said += f" within ±{margin:g} points"
+    if undecided:
+        runs = "these models" if is_one_run else "these runs"
+        from_whom = "" if len(undecided) == len(rows) else f" from {_names(undecided, is_one_run)}"
+        said += f", but {runs} do not show a difference{from_whom}: {_gaps(undecided)}"
+        if ways := settling(undecided[0], results["num_runs"]):
+            said += f"; {ways}"
+    return said
+
+
+def _lead(results: dict[str, Any], first: str) -> str:
+    """Return what is said before all else where our own network lost."""
+    ours = [network["name"] for network in results["networks"] if network["name"] in OURS]
+    if not ours or first in ours:
+        return ""
+    noun = "network" if len(ours) == 1 else "networks"
+    return f"Our own {noun}, {' and '.join(sorted(ours))}, did not come first: "
+
+
+def _names(rows: list[dict[str, Any]], is_one_run: bool) -> str:
+    names = [row["second"] for row in rows]
+    prefix = "" if not is_one_run else ("that of " if len(names) == 1 else "those of ")
+    return f"{prefix}{' and '.join(filter(None, (', '.join(names[:-1]), names[-1])))}"
+
+
+def _gaps(rows: list[dict[str, Any]]) -> str:
+    """Say by how much the first network leads over the nearest of some others."""
+    nearest = rows[0]
+    low, high = map(in_points, nearest["interval"])
+    to = f" over {nearest['second']}" if len(rows) > 1 else ""
+    return f"{in_points(nearest['difference'])} points{to} [{low}, {high}]"
+
+
+def too_few_runs(num_networks: int, num_runs: int) -> str | None:
+    """Say that so many runs could not show any difference, None where they could."""
+    num_comparisons = num_networks * (num_networks - 1) // 2
+    fewest = min_runs(num_comparisons)
+    if num_comparisons == 0 or num_runs == 1 or num_runs >= fewest:
+        return None
+    among = "" if num_comparisons == 1 else f" among {num_comparisons} comparisons"
+    return (
+        f"With {num_runs} runs no difference{among}, however large, can be told from chance;"
+        f" give --runs {fewest} or more."
+    )
 
 
 def remarks(results: dict[str, Any]) -> list[str]:
     """Return what a careful reader should know beside the verdict."""
     said = []
+    ranked = [network for network in results["networks"] if network["status"] == "ranked"]
+    if any(
+        row["answer"] != EQUAL
+        for row in results["comparisons"]
+        if row["first"] == ranked[0]["name"]
+    ):
+        sample = "other test images" if results["num_runs"] == 1 else "other runs and test images"
+        at_once = ", for all comparisons at once" if len(ranked) > 2 else ""
+        said.append(
+            f"In brackets: what the difference may be with {sample} of the same kind (95 %"
+            f" interval{at_once})."
+        )
     if results["final_split"] == "validation":
         said.append(
             "The figures are the best epoch on the selection set, not a test result: this protocol"
@@ -80,7 +231,6 @@ def remarks(results: dict[str, Any]) -> list[str]:
         f"Something changed on the way and was accepted: {words}."
         for words in results.get("accepted", [])
     ]
-    ranked = [network for network in results["networks"] if network["status"] == "ranked"]
     said += [
         f"{network['name']} cannot be told from always naming the commonest class, which is right"
         f" for {percent(results['majority_accuracy'])}."
@@ -98,15 +248,13 @@ def remarks(results: dict[str, Any]) -> list[str]:
                 " neither as settled."
             )
     if ranked and results["num_runs"] == 1 and results["kind"] == "comparison":
+        fewest = min_runs(len(ranked) * (len(ranked) - 1) // 2)
         said.append(
             "With one run each this speaks of these trained models, not of the networks:"
-            " another seed can change the order. Give --runs for more."
+            f" another seed can change the order. --runs {fewest} or more would tell."
         )
-    elif ranked and 1 < results["num_runs"] < MIN_RUNS_TO_DECIDE:
-        said.append(
-            f"With {results['num_runs']} runs no difference, however large, can be told from"
-            f" chance; give --runs {MIN_RUNS_TO_DECIDE} or more."
-        )
+    elif (few := too_few_runs(len(ranked), results["num_runs"])) is not None:
+        said.append(few)
     return said
 
 

@@ -143,14 +143,19 @@ def require_trainable(table: pd.DataFrame) -> None:
         )
 
 
+def tied(table: pd.DataFrame) -> Ints:
+    """Return a number for each used image, the same where near duplicates or groups tie them."""
+    rows = np.flatnonzero(_is(table, USED))
+    return connect(len(rows), [_codes(table, rows, "cluster"), _codes(table, rows, "group")])
+
+
 class _Units:
     """The used rows and the unit each is of: what clusters and groups tie is never divided."""
 
     def __init__(self, table: pd.DataFrame, rows: Ints) -> None:
         self.class_names = table["class_name"].to_numpy(dtype=object)[rows]
         self.classes = _codes(table, rows, "class_name")
-        ties = [_codes(table, rows, "cluster"), _codes(table, rows, "group")]
-        self.unit = connect(len(rows), ties)
+        self.unit = tied(table)
         # A unit is drawn for by the least of its images' content ids.
         contents = table["content_id"].to_numpy(dtype=object)[rows]
         order = np.lexsort((_dense(contents), self.unit))

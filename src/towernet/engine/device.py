@@ -283,7 +283,10 @@ def versions() -> dict[str, str]:
     """Return the versions that can change a result's bits."""
     from importlib.metadata import version
 
-    names = ("torch", "torchvision", "numpy", "pillow", "scikit-learn", "scipy")
+    names = (
+        "torch", "torchvision", "numpy", "pillow", "scikit-learn", "scipy", "statsmodels",
+        "cleanlab",
+    )  # fmt: skip
     import towernet
 
     return {

@@ -19,6 +19,7 @@ from jaxtyping import UInt8
 from jinja2 import BaseLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from towernet.compare.verdict import answer_words, in_points
 from towernet.data.table import read_table, shown
 from towernet.errors import DataError
 from towernet.files import read_json, read_jsonl, write_text
@@ -29,6 +30,7 @@ Picture = Callable[[str], UInt8[npt.NDArray[np.uint8], "H W 3"] | None]
 MAX_TABLE_CLASSES = 20  # a larger confusion matrix is drawn, not written
 MAX_DRAWN_CLASSES = 120  # a larger one cannot be read; its most frequent mistakes are listed
 _MISTAKES_IN_ALL = 120  # pictures of mistakes, shared among the networks: about half a megabyte
+_SUSPECTS_SHOWN = 24
 _RESULTS_KEYS = {
     "title", "kind", "sentence", "remarks", "final_split", "class_names", "num_images",
     "majority_accuracy", "size_px", "recipe", "seed", "num_runs", "networks", "winner",
@@ -76,7 +78,8 @@ def render(contents: dict[str, Any], loader: BaseLoader | None = None) -> str:
         function.__name__: function
         for function in (
             tables.short, tables.percent, tables.interval, tables.whole, tables.compact,
-            tables.significant, tables.decimals, tables.duration, figures.shade, name, prose,
+            tables.significant, tables.decimals, tables.duration, figures.shade,
+            name, prose, in_points, answer_words,
         )
     }  # fmt: skip
     style = environment.get_template("report.css").render()
@@ -134,12 +137,17 @@ def _contents(folder: Path, values: dict[str, Any], picture: Picture) -> dict[st
         "ranked": ranked,
         "unranked": [network for network in networks if network["status"] != "ranked"],
         "scale": tables.accuracy_scale(ranked, results["majority_accuracy"]),
+        "pair_scale": tables.difference_scale(results.get("comparisons", [])),
         "curves": _curves(networks, metrics),
         "rates": sorted({t["learning_rate"] for n in networks for t in n["trials"]}),
         "data": tables.data_card(table),
         "gallery": [
             entry | {"uri": _thumbnail(picture, entry["path"])}
             for entry in tables.gallery(table, seed=results["seed"])
+        ],
+        "suspects": [
+            suspect | {"uri": _thumbnail(picture, suspect["path"])}
+            for suspect in results.get("suspects", [])[:_SUSPECTS_SHOWN]
         ],
         "details": [
             _network(folder, network, results["class_names"], picture, num_mistakes)

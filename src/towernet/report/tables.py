@@ -83,6 +83,12 @@ def duration(seconds: Number | None) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def difference_scale(pairs: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """Return the ends, in whole points, of the scale on which differences are drawn."""
+    bounds = [0.0, 0.01, *(bound for pair in pairs for bound in pair["interval"])]
+    return math.floor(100 * min(bounds)) / 100, math.ceil(100 * max(bounds)) / 100
+
+
 def accuracy_scale(networks: Sequence[dict[str, Any]], majority: Number) -> tuple[float, float]:
     """Return the ends, in whole 5 %, of the scale on which the accuracies are drawn."""
     values = [majority]

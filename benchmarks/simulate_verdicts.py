@@ -1,0 +1,163 @@
+"""Does a verdict keep its word? Thousands of made-up comparisons whose truth is known.
+
+Each is judged by `towernet.compare.statistics`, as a real one is. A network names an image
+correctly when the sum of its skill, the image's ease (for all networks and for this one), the
+run's luck and chance is above 0. A run's luck has two parts: its weights, and which images of the
+labelled pool it was trained on: four of five, the same for all networks, so that training sets
+overlap. The truth is then known in closed form.
+
+Coverage: how often all intervals of a comparison hold the truth at once. False: how often equal
+networks were called different. `fresh pool` is the coverage of what another collection of training
+images would give, which the interval does not claim.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before numpy is there: a process computes by one thread
+
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from _common import write_result
+from towernet.compare.statistics import judge
+
+RUNS = (8, 10, 29)
+POOL, SHARE = 200, 0.8
+EASE = 1.5  # standard deviation of what makes an image easy for all networks
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A kind of comparison.
+
+    Args:
+        name: What it is called.
+        networks: How many.
+        images: In the test split.
+        cluster: How many images belong together.
+        accuracy: Of the networks, about.
+        taste: Standard deviation of what makes an image easy for one network.
+        seed_luck: Of a run's weights.
+        training_luck: Of which images a run was trained on.
+    """
+
+    name: str
+    networks: int = 4
+    images: int = 350
+    cluster: int = 1
+    accuracy: float = 0.85
+    taste: float = 0.5
+    seed_luck: float = 0.08
+    training_luck: float = 0.04
+
+
+SCENES = (
+    Scene("two networks", networks=2),
+    Scene("four networks"),
+    Scene("images decide", images=150, taste=0.8, seed_luck=0.03, training_luck=0.02),
+    Scene("runs decide", images=2000, seed_luck=0.25, training_luck=0.12),
+    Scene("clusters of five", images=400, cluster=5),
+    Scene("nearly perfect", accuracy=0.985),
+)
+
+
+def play(scene: Scene, num_runs: int, num_comparisons: int, equal: bool, seed: int) -> Any:
+    """Return how often all truths were held, for this pool and a fresh one, and how often any
+    two networks were called different.
+    """
+    chance = np.random.default_rng(seed)
+    num, clusters = scene.networks, -(-scene.images // scene.cluster)
+    cluster = np.repeat(np.arange(clusters), scene.cluster)[: scene.images]
+    luck = scene.seed_luck**2 + scene.training_luck**2
+    scale = np.sqrt(1 + EASE**2 + scene.taste**2 + luck)
+    held = held_fresh = shown = 0
+    for _ in range(num_comparisons):
+        skill = np.full(num, ndtri(scene.accuracy) * scale)
+        if not equal:
+            skill += chance.normal(0, 0.1 * scale, num)
+        # What each image of the pool is worth to each network, so scaled that a run's share of
+        # them varies as wanted about the pool's mean.
+        worth = chance.normal(0, 1, (num, POOL))
+        worth *= scene.training_luck * np.sqrt(POOL * SHARE / (1 - SHARE))
+        pool = np.zeros(num)
+        if not equal:
+            pool = worth.mean(axis=1)
+        worth -= worth.mean(axis=1, keepdims=True)
+        drawn = chance.permuted(np.tile(np.arange(POOL), (num_runs, 1)), axis=1)
+        chosen = np.zeros((num_runs, POOL))
+        np.put_along_axis(chosen, drawn[:, : int(SHARE * POOL)], 1 / (SHARE * POOL), axis=1)
+        run = worth @ chosen.T + chance.normal(0, scene.seed_luck, (num, num_runs))
+        ease = EASE * spread(chance, (), cluster) + scene.taste * spread(chance, (num,), cluster)
+        latent = (skill + pool)[:, None, None] + run[:, :, None] + ease[:, None, :]
+        right = latent + chance.standard_normal((num, num_runs, scene.images)) > 0
+        family = judge(right, cluster)
+        truth, truth_fresh = ndtr((skill + pool) / scale), ndtr(skill / scale)
+        held += all(holds(d, truth) for d in family.differences)
+        held_fresh += all(holds(d, truth_fresh) for d in family.differences)
+        shown += any(d.is_shown() for d in family.differences)
+    return held, held_fresh, shown
+
+
+def spread(chance: np.random.Generator, shape: tuple[int, ...], cluster: Any) -> Any:
+    """Return (..., N) numbers of variance 1; those of one cluster share four fifths of it."""
+    if len(cluster) == cluster[-1] + 1:
+        return chance.standard_normal((*shape, len(cluster)))
+    shared = chance.standard_normal((*shape, cluster[-1] + 1))[..., cluster]
+    own = chance.standard_normal((*shape, len(cluster)))
+    return np.sqrt(0.8) * shared + np.sqrt(0.2) * own
+
+
+def holds(difference: Any, accuracy: Any) -> bool:
+    low, high = difference.interval
+    return bool(low <= accuracy[difference.first] - accuracy[difference.second] <= high)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--comparisons", type=int, default=2000)
+    num: int = parser.parse_args().comparisons
+    start = time.perf_counter()
+    rows = []
+    with ProcessPoolExecutor(os.cpu_count()) as processes:
+        tasks = [
+            (scene, num_runs, processes.submit(play, scene, num_runs, num, False, number),
+             processes.submit(play, scene, num_runs, num, True, number + 1000))
+            for number, (scene, num_runs) in enumerate((s, k) for s in SCENES for k in RUNS)
+        ]  # fmt: skip
+        for scene, num_runs, differing, equal in tasks:
+            held, held_fresh, _ = differing.result()
+            _, _, false = equal.result()
+            row = {
+                "scene": scene.name,
+                "num_runs": num_runs,
+                "coverage": held / num,
+                "coverage_fresh_pool": held_fresh / num,
+                "false": false / num,
+            }
+            rows.append(row)
+            print(
+                f"{scene.name:18} {num_runs:3} runs: coverage {100 * held / num:5.1f} %,"
+                f" fresh pool {100 * held_fresh / num:5.1f} %, false {100 * false / num:4.1f} %",
+                flush=True,
+            )
+    write_result(
+        "simulate_verdicts",
+        {
+            "num_comparisons": num,
+            "scenes": [asdict(scene) for scene in SCENES],
+            "rows": rows,
+            "seconds": time.perf_counter() - start,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

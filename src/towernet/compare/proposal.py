@@ -1,0 +1,124 @@
+"""How to spend some hours: how many runs of how long, and what such a comparison could show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from towernet.compare.plan import disk_bytes
+from towernet.compare.protocol import Request
+from towernet.compare.statistics import Family, Variance, min_runs, simultaneous_level
+from towernet.data.prepare import Dataset
+from towernet.data.splits import tied
+from towernet.data.table import USED
+from towernet.engine.batches import steps_per_epoch
+from towernet.engine.measure import Cost
+
+# Before anything is trained nobody knows how networks will differ. Supposed, as small networks on
+# some hundred images a class do: each one's accuracy varies by 1.5 points from run to run, and of
+# ten images one is right for one network alone, half of the time for good.
+SUPPOSED_RUN, SUPPOSED_IMAGE, SUPPOSED_REST = 2 * 0.015**2, 0.05, 0.05
+FEWEST_EPOCHS = 8  # less is no comparison of networks but of first steps
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One way to spend the hours.
+
+    Args:
+        runs: Of each network.
+        minutes: Of training, for one run of one network.
+        epochs: That those minutes are, by network.
+        disk_bytes: At most, besides the decoded pixels.
+        detectable: The smallest difference it would show in four of five comparisons, a fraction;
+            None where it can show none.
+    """
+
+    runs: int
+    minutes: float
+    epochs: dict[str, float]
+    disk_bytes: int
+    detectable: float | None
+
+    def is_long_enough(self) -> bool:
+        """Whether every network sees its images often enough to be judged."""
+        return min(self.epochs.values()) >= FEWEST_EPOCHS
+
+
+def propose(
+    request: Request, dataset: Dataset, costs: Mapping[str, Cost], hours: float
+) -> list[Proposal]:
+    """Return some ways to spend so many hours, with few runs first.
+
+    Args:
+        request: The networks and the recipe; its own number of runs is not looked at.
+        dataset: The images.
+        costs: Of the networks that can take a step here.
+        hours: Of computing in all.
+    """
+    fewest = min_runs(len(costs) * (len(costs) - 1) // 2)
+    return [
+        _proposal(request, dataset, costs, hours, runs)
+        for runs in sorted({1, fewest, round(1.5 * fewest), 3 * fewest})
+    ]
+
+
+def choose(proposals: list[Proposal]) -> Proposal:
+    """Return the one to take: that shows the smallest difference in runs long enough.
+
+    Where none is both, the single runs that are at least long.
+    """
+    sound = [p for p in proposals if p.detectable is not None and p.is_long_enough()]
+    return min(sound, key=lambda p: (p.detectable, p.runs), default=proposals[0])
+
+
+def _proposal(
+    request: Request, dataset: Dataset, costs: Mapping[str, Cost], hours: float, runs: int
+) -> Proposal:
+    train = request.recipe.train
+    # What is tried with several learning rates is part of the bill.
+    trials = train.trial_share * len(train.trial_factors) if len(train.trial_factors) > 1 else 0
+    num_judged = len(dataset.final) + len(dataset.validation)
+    judging = runs * num_judged * sum(cost.image_seconds for cost in costs.values())
+    seconds = max(0.0, 3600 * hours - judging) / (len(costs) * (runs + trials))
+    per_epoch = steps_per_epoch(len(dataset.train), train.batch_size)
+    return Proposal(
+        runs,
+        seconds / 60,
+        {
+            name: seconds / cost.seconds_per_step(dataset, train.batch_size) / per_epoch
+            for name, cost in costs.items()
+        },
+        disk_bytes([cost.parameters for cost in costs.values()], runs),
+        detectable(len(costs), runs, len(dataset.final), num_clusters(dataset)),
+    )
+
+
+def num_clusters(dataset: Dataset) -> int:
+    """Return how many images of the final split there are, those tied together counted once."""
+    used = dataset.table[dataset.table.status == USED]
+    return len(np.unique(tied(used)[dataset.final.rows]))
+
+
+def detectable(
+    num_networks: int, num_runs: int, num_images: int, num_clusters: int
+) -> float | None:
+    """Return the smallest difference so many runs would probably show, None where they show none.
+
+    Example:
+        >>> detectable(4, 7, 350, 350) is None
+        True
+        >>> 0.03 < detectable(4, 8, 350, 350) < 0.09
+        True
+    """
+    pairs = list(combinations(range(num_networks), 2))
+    if num_runs < min_runs(len(pairs)):
+        return None
+    level = simultaneous_level(np.eye(num_networks), pairs)
+    image = SUPPOSED_IMAGE * num_images / num_clusters  # those tied together tell as much as one
+    variance = Variance(SUPPOSED_RUN, image, SUPPOSED_REST, num_clusters, num_images)
+    family = Family((), len(pairs), level, num_runs, num_images)
+    return family.detectable(variance, num_runs, num_images)

@@ -1,0 +1,407 @@
+"""What differences between networks are worth, when both runs and test images are a sample.
+
+K runs draw training images, weights and order anew, the same for every network, and all answer for
+the same N test images. A difference then varies for two reasons: other runs, and other images. The
+interval counts both, as the analysis of several readers and cases does: runs are the readers,
+images the cases. What it speaks of are networks trained on draws from *these* labelled images; what
+another collection of training images would give, no number of runs can tell.
+
+Sources: Gallas, One-shot estimate of MRMC variance, Academic Radiology 2006 (the sum of variances);
+Satterthwaite, Biometrics Bulletin 1946 (its degrees of freedom); Bonett and Price, Adjusted Wald
+confidence interval for a difference of binomial proportions based on paired data, JEBS 2012 (two
+images are added, one for each side; here to the variance only, as clusters that differ as those
+seen do); Holm, Scandinavian Journal of Statistics 1979.
+
+Shapes: M networks, K runs, N images, C clusters of images that belong together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+SIGNIFICANT = 0.05
+POWER = 0.8
+# Sign flips are counted one and all up to so many runs, and drawn beyond.
+MAX_EXACT_RUNS = 16
+NUM_FLIPS = 2**14
+NUM_DRAWS = 2**14  # of the largest of several differences; the level is then right to 0.2 points
+MAX_RUNS, MAX_IMAGES = 1_000, 10_000_000  # more is as good as never
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Variance:
+    """What one run and one image each contribute to the variance of a mean difference.
+
+    Args:
+        run: Of the expected difference, from run to run.
+        image: Of the expected difference, from image to image.
+        rest: Of one run's answer for one image beyond both.
+        num_clusters: C, how many images or clusters of images it was estimated from.
+        num_images: N, the images in them.
+    """
+
+    run: float
+    image: float
+    rest: float
+    num_clusters: int
+    num_images: int
+
+    def standard_error(self, num_runs: int, num_images: int) -> float:
+        """Return that of the mean difference over so many runs and images."""
+        return math.sqrt(sum(self._parts(num_runs, num_images)))
+
+    def degrees_of_freedom(self, num_runs: int, num_images: int) -> float:
+        """Return Satterthwaite's, the images in clusters as large as those seen."""
+        run, image, rest = self._parts(num_runs, num_images)
+        clusters = max(1.0, self.num_clusters * num_images / self.num_images - 1)
+        total = run + image + rest
+        if num_runs == 1:
+            return clusters
+        lacking = (
+            (run + rest) ** 2 / (num_runs - 1)
+            + (image + rest) ** 2 / clusters
+            + rest**2 / ((num_runs - 1) * clusters)
+        )
+        return max(1.0, total**2 / lacking)
+
+    def _parts(self, num_runs: int, num_images: int) -> tuple[float, float, float]:
+        return (
+            self.run / num_runs,
+            self.image / num_images,
+            self.rest / (num_runs * num_images),
+        )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How one network's accuracy differs from another's, and what that is worth.
+
+    Args:
+        first: Position of the one network.
+        second: Of the other.
+        mean: Accuracy of the first less that of the second, over all runs.
+        interval: 95 %, for all differences of the family at once.
+        p: Two-sided, of the runs' differences having the signs they have by chance; with one run,
+            of the images'.
+        p_adjusted: The same by Holm's procedure over the family.
+        chance_better: How often the first was ahead in a run, a tie counting half.
+        chance_interval: 95 %, exact where there is no tie.
+        variance: What the interval rests on.
+    """
+
+    first: int
+    second: int
+    mean: float
+    interval: tuple[float, float]
+    p: float
+    p_adjusted: float
+    chance_better: float
+    chance_interval: tuple[float, float]
+    variance: Variance
+
+    def is_shown(self) -> bool:
+        """Whether the two differ: the one rule, by the runs' signs and by runs and images both."""
+        low, high = self.interval
+        return self.p_adjusted < SIGNIFICANT and (low > 0 or high < 0)
+
+    def is_within(self, margin: float) -> bool:
+        """Whether the whole interval lies within so much of no difference."""
+        return max(map(abs, self.interval)) <= margin
+
+
+@dataclass(frozen=True)
+class Family:
+    """All differences between some networks, judged together.
+
+    Args:
+        differences: One for each pair, in the order of the networks.
+        num_comparisons: How many there are, or will be.
+        level: The error each interval alone is given, so that all together err in 5 %.
+        num_runs: K.
+        num_images: N.
+    """
+
+    differences: tuple[Difference, ...]
+    num_comparisons: int
+    level: float
+    num_runs: int
+    num_images: int
+
+    def runs_needed(self, variance: Variance, difference: float) -> int | None:
+        """Return how many runs in all, more than there are, would probably show a difference.
+
+        None where these images would not do, whatever the number of runs.
+        """
+        if variance.num_clusters < 2:
+            return None
+        fewest = max(self.num_runs + 1, min_runs(self.num_comparisons))
+        for num_runs in range(fewest, MAX_RUNS):
+            if self.detectable(variance, num_runs, self.num_images) <= difference:
+                return num_runs
+        return None
+
+    def images_needed(self, variance: Variance, difference: float) -> int | None:
+        """Return how many test images in all would, with the runs there are.
+
+        None where these runs would not do, whatever the number of images.
+        """
+        if variance.num_clusters < 2 or 1 < self.num_runs < min_runs(self.num_comparisons):
+            return None
+        low, high = self.num_images + 1, MAX_IMAGES
+        if self.detectable(variance, self.num_runs, high) > difference:
+            return None
+        while low < high:
+            middle = (low + high) // 2
+            if self.detectable(variance, self.num_runs, middle) <= difference:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    def detectable(self, variance: Variance, num_runs: int, num_images: int) -> float:
+        """Return the difference that so many runs and images show in four of five comparisons.
+
+        By the interval and by the signs of the runs, whichever asks for more.
+        """
+        from scipy.special import ndtri, stdtrit
+
+        freedom = variance.degrees_of_freedom(num_runs, num_images)
+        quantiles = stdtrit(freedom, 1 - self.level / 2) + stdtrit(freedom, POWER)
+        by_interval = float(quantiles) * variance.standard_error(num_runs, num_images)
+        if num_runs == 1:
+            return by_interval
+        spread = math.sqrt(variance.run + variance.rest / num_images)
+        holm_level = SIGNIFICANT / self.num_comparisons
+        if 4 / 2**num_runs >= holm_level:  # then every run has to have the same sign
+            by_signs = spread * float(ndtri(POWER ** (1 / num_runs)))
+        else:
+            freedom = num_runs - 1.0
+            quantiles = stdtrit(freedom, 1 - holm_level / 2) + stdtrit(freedom, POWER)
+            by_signs = float(quantiles) * spread / math.sqrt(num_runs)
+        return max(by_interval, by_signs)
+
+
+def judge(right_MKN: Bools, cluster_N: Ints) -> Family:
+    """Judge all pairs of networks by which images their runs got right.
+
+    Args:
+        right_MKN: Whether each run of each network named each image correctly; run k of every
+            network shares its draws.
+        cluster_N: Which images belong together: near duplicates, one person, one place.
+    """
+    num_networks, num_runs, num_images = right_MKN.shape
+    sizes_C = np.bincount(cluster_N)
+    right_MKC = np.array(
+        [[np.bincount(cluster_N, run, len(sizes_C)) for run in runs] for runs in right_MKN],
+        np.float64,
+    )
+    pairs = list(combinations(range(num_networks), 2))
+    level = simultaneous_level(_covariance(right_MKC, sizes_C), pairs)
+    raw = []
+    for first, second in pairs:
+        net_KC = right_MKC[first] - right_MKC[second]
+        raw.append(sign_flip_p(net_KC.sum(axis=1)) if num_runs > 1 else mcnemar_p(net_KC[0]))
+    differences = tuple(
+        _difference(pair, right_MKC[pair[0]] - right_MKC[pair[1]], sizes_C, level, p, p_adjusted)
+        for pair, p, p_adjusted in zip(pairs, raw, holm(raw), strict=True)
+    )
+    return Family(differences, len(pairs), level, num_runs, num_images)
+
+
+def _difference(
+    pair: tuple[int, int],
+    net_KC: Floats,
+    sizes_C: Ints,
+    level: float,
+    p: float,
+    p_adjusted: float,
+) -> Difference:
+    from scipy.special import stdtrit
+
+    num_runs, num_images = len(net_KC), int(sizes_C.sum())
+    by_run_K = net_KC.sum(axis=1)
+    mean = float(by_run_K.sum() / (num_runs * num_images))
+    variance = estimate(net_KC, sizes_C)
+    freedom = variance.degrees_of_freedom(num_runs, num_images)
+    reach = float(stdtrit(freedom, 1 - level / 2)) * variance.standard_error(num_runs, num_images)
+    if len(sizes_C) < 2:  # one cluster tells nothing of others
+        reach = 2.0
+    wins = float((by_run_K > 0).sum() + (by_run_K == 0).sum() / 2)
+    return Difference(
+        *pair,
+        mean,
+        (max(-1.0, mean - reach), min(1.0, mean + reach)),
+        p,
+        p_adjusted,
+        wins / num_runs,
+        exact_interval(wins, num_runs),
+        variance,
+    )
+
+
+def estimate(net_KC: Floats, sizes_C: Ints) -> Variance:
+    """Estimate where a difference's variance comes from.
+
+    Args:
+        net_KC: In each run and cluster, how many more images the first network got right.
+        sizes_C: How many images each cluster holds.
+    """
+    num_runs, num_clusters = net_KC.shape
+    num_images = int(sizes_C.sum())
+    by_run_K = net_KC.sum(axis=1) / num_images
+    by_cluster_C = net_KC.mean(axis=0)
+    spread = num_clusters / max(1, num_clusters - 1) / num_images**2
+    of_images = spread * float(((by_cluster_C - sizes_C * by_run_K.mean()) ** 2).sum())
+    of_runs = of_rest = 0.0
+    if num_runs > 1:
+        of_runs = float(by_run_K.var(ddof=1)) / num_runs
+        rest_KC = net_KC - by_cluster_C - np.outer(by_run_K - by_run_K.mean(), sizes_C)
+        of_rest = spread * float((rest_KC**2).sum()) / ((num_runs - 1) * num_runs)
+    # Both contain the rest; neither can be less than nothing.
+    # By how many images a cluster differs where one does: with one run and single images, 1. Where
+    # none does nobody knows, and it may be whole clusters.
+    differing = float(np.abs(by_cluster_C).sum())
+    size = float((by_cluster_C**2).sum()) / differing if differing else num_images / num_clusters
+    added = 2 * size**2 / (num_images + 2) ** 2
+    return Variance(
+        run=max(0.0, of_runs - of_rest) * num_runs,
+        image=(max(0.0, of_images - of_rest) + added) * num_images,
+        rest=of_rest * num_runs * num_images,
+        num_clusters=num_clusters,
+        num_images=num_images,
+    )
+
+
+def _covariance(right_MKC: Floats, sizes_C: Ints) -> Floats:
+    """Return (M, M): how the networks' accuracies vary together, over runs and over images."""
+    num_runs, num_images = right_MKC.shape[1], int(sizes_C.sum())
+    by_run_MK = right_MKC.sum(axis=2) / num_images
+    by_cluster_MC = right_MKC.mean(axis=1) - np.outer(by_run_MK.mean(axis=1), sizes_C)
+    spread = len(sizes_C) / max(1, len(sizes_C) - 1) / num_images**2
+    total: Floats = spread * by_cluster_MC @ by_cluster_MC.T
+    if num_runs > 1:
+        total = total + np.atleast_2d(np.cov(by_run_MK)) / num_runs
+    return total
+
+
+def simultaneous_level(covariance_MM: Floats, pairs: Sequence[tuple[int, int]]) -> float:
+    """Return the error to give each of some differences, so that any of them errs in 5 %.
+
+    Drawn from the normal distribution with the networks' own covariance, with a fixed seed: never
+    below Bonferroni's, never above that of one difference alone.
+    """
+    from scipy.special import ndtr
+
+    if len(pairs) < 2:
+        return SIGNIFICANT
+    first, second = np.array(pairs).T
+    values, vectors = np.linalg.eigh(covariance_MM)
+    # The symmetric root: unlike the eigenvectors themselves, it is one whatever rounding does.
+    root_MM = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    draws = _normal_draws(len(covariance_MM)) @ root_MM
+    spread = np.sqrt(
+        np.maximum(
+            covariance_MM[first, first]
+            + covariance_MM[second, second]
+            - 2 * covariance_MM[first, second],
+            0,
+        )
+    )
+    varies = spread > 1e-9
+    if not varies.any():
+        return SIGNIFICANT / len(pairs)
+    scaled = np.abs(draws[:, first[varies]] - draws[:, second[varies]]) / spread[varies]
+    largest = float(np.quantile(scaled.max(axis=1), 1 - SIGNIFICANT))
+    level = float(np.clip(2 * ndtr(-largest), SIGNIFICANT / len(pairs), SIGNIFICANT))
+    return round(level, 6)  # the last bits depend on how a product of matrices was summed
+
+
+@cache
+def _normal_draws(num_networks: int) -> Floats:
+    return np.random.default_rng(0).standard_normal((NUM_DRAWS, num_networks))
+
+
+def sign_flip_p(differences_K: npt.NDArray[np.float64]) -> float:
+    """Return the two-sided p of paired differences being as large if their signs were chance.
+
+    Exact up to 16 runs, where the smallest it can be is 2 / 2^K; beyond, from draws with a fixed
+    seed.
+    """
+    num_runs = len(differences_K)
+    observed = abs(float(differences_K.sum()))
+    signs = _signs(num_runs)
+    # As large up to rounding: the same sum comes out by many ways.
+    is_as_large = np.abs(signs @ differences_K) >= observed * (1 - 1e-9) - 1e-15
+    if num_runs <= MAX_EXACT_RUNS:
+        return float(is_as_large.mean())
+    return float((is_as_large.sum() + 1) / (len(signs) + 1))
+
+
+@cache
+def _signs(num_runs: int) -> Floats:
+    """Return flips, one a row: all that differ in more than every sign, or some drawn ones."""
+    if num_runs > MAX_EXACT_RUNS:
+        bits = np.random.default_rng(0).integers(0, 2, (NUM_FLIPS - 1, num_runs))
+    else:
+        bits = np.arange(2 ** (num_runs - 1))[:, None] >> np.arange(num_runs) & 1
+    return (1 - 2 * bits).astype(np.float64)
+
+
+def mcnemar_p(net_C: npt.NDArray[np.float64]) -> float:
+    """Return the exact two-sided p of two models being right equally often; a cluster counts once.
+
+    Source: McNemar, Psychometrika 1947; the exact form is a sign test on what only one got right.
+
+    Args:
+        net_C: In each cluster, how many more images the first got right.
+    """
+    from scipy.stats import binomtest
+
+    only_first, only_second = int((net_C > 0).sum()), int((net_C < 0).sum())
+    if only_first + only_second == 0:
+        return 1.0
+    return float(binomtest(only_first, only_first + only_second).pvalue)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return the p values adjusted for being several, by Holm's procedure."""
+    values = np.array(p, np.float64)
+    order = np.argsort(values)
+    # statsmodels has it too, and collects all garbage of the process each time.
+    steps = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    values[order] = np.minimum(steps, 1)
+    return [float(value) for value in values]
+
+
+def exact_interval(wins: float, num_runs: int) -> tuple[float, float]:
+    """Return the 95 % Clopper-Pearson interval of a probability."""
+    from scipy.special import betaincinv
+
+    losses = num_runs - wins
+    low = betaincinv(wins, losses + 1, SIGNIFICANT / 2) if wins else 0.0
+    high = betaincinv(wins + 1, losses, 1 - SIGNIFICANT / 2) if losses else 1.0
+    return float(low), float(high)
+
+
+def min_runs(num_comparisons: int) -> int:
+    """Return how few runs can show any difference at all among so many.
+
+    Example:
+        >>> [min_runs(num) for num in (1, 3, 4, 6, 8, 10)]
+        [6, 7, 8, 8, 9, 9]
+    """
+    num_runs = 2
+    while 2 / 2**num_runs >= SIGNIFICANT / max(1, num_comparisons):
+        num_runs += 1
+    return num_runs

@@ -1,0 +1,62 @@
+"""`towernet plan`: what some hours allow, said before they are spent."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+
+import pytest
+
+from conftest import TINY_NETWORK
+
+WORDS = ("--models", f"{TINY_NETWORK},resnet18", "--size", 64, "--batch-size", 8, "--workers", 1)
+
+
+def command_of(done):
+    return shlex.split(done.stdout.splitlines()[-1])
+
+
+def test_it_proposes_a_comparison_that_fits_and_says_what_it_shows(towernet, photos, tmp_path):
+    data = shutil.copytree(photos, tmp_path / "my photos")
+    done = towernet("plan", data, *WORDS, "--hours", 2, "--images-per-class", 9, "--seed", 3)
+    assert done.returncode == 0, done.stderr
+    words = command_of(done)
+    assert words[:3] == ["towernet", "compare", str(data)]
+    given = dict(zip(words[3::2], words[4::2], strict=True))
+    assert given["--models"] == f"{TINY_NETWORK},resnet18"
+    assert int(given["--runs"]) >= 6  # the fewest that can tell two networks apart
+    assert (given["--seed"], given["--images-per-class"], given["--size"]) == ("3", "9", "64")
+    minutes = float(given["--minutes"])
+    # Two networks, their runs and three trials of a share of a run.
+    assert 60 < minutes * 2 * (int(given["--runs"]) + 0.5) <= 120
+    assert "points" in done.stdout
+    assert "none" in done.stdout  # one run each shows nothing of networks
+
+
+def test_too_few_hours_are_said(towernet, photos):
+    done = towernet("plan", photos, *WORDS, "--hours", 0.002)
+    assert done.returncode == 0, done.stderr
+    assert "These hours are too few to compare networks" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--hours", 0), "--hours is 0; give more than 0 and less than 100,000"),
+        (("--hours", 200_000), "--hours is 200000; give more than 0 and less than 100,000"),
+        (("--models", "resnet18"), "--models is 'resnet18'; give two or more, which are compared"),
+        (("--models", "resnet18,"), "--models is 'resnet18,'; give names, comma-separated"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(towernet, photos, words, message):
+    done = towernet("plan", photos, *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1] == f"error: {message}"
+
+
+def test_more_runs_and_more_images_show_smaller_differences():
+    from towernet.compare.proposal import detectable
+
+    assert detectable(4, 8, 350, 350) > detectable(4, 16, 350, 350) > detectable(4, 16, 3500, 3500)
+    assert detectable(4, 16, 350, 50) > detectable(4, 16, 350, 350)
+    assert detectable(4, 7, 10**6, 10**6) is None
