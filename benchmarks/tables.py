@@ -71,7 +71,7 @@ def comparison(result: dict[str, Any]) -> str:
 def pairs(results: dict[str, Any]) -> list[str]:
     """Return the table of all differences, between empty lines."""
     lines = [
-        "| first | second | difference | 95 % interval, all at once | p | first ahead in | |",
+        "| first | second | difference | 95 % interval, all at once | p | runs the first led | |",
         "|---|---|---:|---:|---:|---:|---|",
     ]
     for pair in results["comparisons"]:

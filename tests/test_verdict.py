@@ -39,6 +39,8 @@ def results():
                 "status": "ranked",
                 "accuracy": float(right[name].mean()),
                 "interval": [right[name].mean() - 0.03, right[name].mean() + 0.03],
+                "multiply_adds": {"towernet": 200, "resnet50": 1300, "vgg19": 6000}.get(name, 170),
+                "parameters": 1,
             }
             for name in names
         ]
@@ -204,6 +206,26 @@ def test_a_network_at_chance_level_is_called_that(results):
     assert any("resnet50 cannot be told from" in words for words in remarks(found))
     found = results({"towernet": 0.9, "resnet50": 0.7}, 1)
     assert not any("cannot be told from" in words for words in remarks(found))
+
+
+def test_the_cheapest_that_is_not_shown_to_be_worse_is_named():
+    from towernet.compare.verdict import remarks
+
+    network = {"status": "ranked", "accuracy": 0.9, "interval": [0.87, 0.93], "parameters": 1}
+    costs = {"a": 1300, "b": 6000, "c": 200, "d": 100}
+    results = {
+        "networks": [network | {"name": n, "multiply_adds": cost} for n, cost in costs.items()],
+        "comparisons": [
+            ROW | {"second": name, "answer": answer}
+            for name, answer in {"b": "open", "c": "equal", "d": "better"}.items()
+        ],
+        "num_runs": 8, "final_split": "test", "majority_accuracy": 0.3, "winner": None,
+        "kind": "comparison",
+    }  # fmt: skip
+    said = [words for words in remarks(results) if words.startswith("The cheapest")]
+    assert said == ["The cheapest not shown to be worse is c: 15 % of a's multiply-adds."]
+    results["networks"][0]["multiply_adds"] = 150
+    assert not any(words.startswith("The cheapest") for words in remarks(results))
 
 
 def test_too_few_runs_decide_nothing_however_large_the_lead(results):

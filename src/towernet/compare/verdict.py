@@ -247,6 +247,8 @@ def remarks(results: dict[str, Any]) -> list[str]:
                 f" on the final split {ranked[0]['name']} came first. The two disagree, so take"
                 " neither as settled."
             )
+    if (cheapest := _cheapest(ranked, results["comparisons"])) is not None:
+        said.append(cheapest)
     if ranked and results["num_runs"] == 1 and results["kind"] == "comparison":
         fewest = min_runs(len(ranked) * (len(ranked) - 1) // 2)
         said.append(
@@ -256,6 +258,23 @@ def remarks(results: dict[str, Any]) -> list[str]:
     elif (few := too_few_runs(len(ranked), results["num_runs"])) is not None:
         said.append(few)
     return said
+
+
+def _cheapest(ranked: list[dict[str, Any]], rows: list[dict[str, Any]]) -> str | None:
+    """Say which network costs least of those not shown to be worse than the first, if another."""
+    if len(ranked) < 2:
+        return None
+    first = ranked[0]
+    answers = {row["second"]: row["answer"] for row in rows if row["first"] == first["name"]}
+    sound = [first, *(n for n in ranked[1:] if answers[n["name"]] != BETTER)]
+    cheapest = min(sound, key=lambda n: (n["multiply_adds"], n["parameters"]))
+    if cheapest is first:
+        return None
+    share = 100 * cheapest["multiply_adds"] / first["multiply_adds"]
+    return (
+        f"The cheapest not shown to be worse is {cheapest['name']}: {share:.2g} % of"
+        f" {first['name']}'s multiply-adds."
+    )
 
 
 def _split_words(results: dict[str, Any]) -> str:
