@@ -199,8 +199,8 @@ def test_no_file_is_named_after_a_class(run, run_of_labels):
         names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
         plain = {name for name in names if not name.startswith("tensorboard/")}
         assert plain == {
-            "best.safetensors", "ledger.jsonl", "metrics.jsonl", "predictions.parquet",
-            "report.html", "results.csv", "results.json", "run.json", "samples.parquet",
+            "best.safetensors", "calibration.json", "ledger.jsonl", "metrics.jsonl",
+            "predictions.parquet", "report.html", "results.csv", "results.json", "run.json", "samples.parquet",
             "timings.jsonl",
         }  # fmt: skip
         assert not list(folder.parent.parent.rglob("escaped*"))
