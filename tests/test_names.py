@@ -200,8 +200,8 @@ def test_no_file_is_named_after_a_class(run, run_of_labels):
         plain = {name for name in names if not name.startswith("tensorboard/")}
         assert plain == {
             "best.safetensors", "calibration.json", "ledger.jsonl", "metrics.jsonl",
-            "predictions.parquet", "report.html", "results.csv", "results.json", "run.json", "samples.parquet",
-            "timings.jsonl",
+            "predictions.parquet", "report.html", "results.csv", "results.json", "run.json",
+            "samples.parquet", "timings.jsonl",
         }  # fmt: skip
         assert not list(folder.parent.parent.rglob("escaped*"))
 
