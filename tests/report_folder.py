@@ -205,6 +205,7 @@ def build(
                 "validation_accuracy",
                 "confusion",
                 "per_class",
+                "calibration",
             ]
         )
         networks.append(

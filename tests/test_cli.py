@@ -207,6 +207,9 @@ def test_a_damaged_run_is_refused_by_the_file(refused, finished_run, photos, tmp
 
 def test_networks_named_twice_or_not_at_all(refused, photos):
     refused(["compare", photos, "--models", "resnet18,resnet18"], USAGE, "names resnet18 twice")
+    refused(
+        ["compare", photos, "--equal-within", 0], USAGE, "--equal-within is 0; give more than 0"
+    )
     refused(["compare", photos, "--models", ""], USAGE, "--models is ''; give names")
     refused(["check", ""], DATA, "named by an empty word")
 

@@ -201,7 +201,7 @@ def test_no_file_is_named_after_a_class(run, run_of_labels):
         assert plain == {
             "best.safetensors", "calibration.json", "ledger.jsonl", "metrics.jsonl",
             "predictions.parquet", "report.html", "results.csv", "results.json", "run.json",
-            "samples.parquet", "timings.jsonl",
+            "samples.parquet", "suspects.csv", "timings.jsonl",
         }  # fmt: skip
         assert not list(folder.parent.parent.rglob("escaped*"))
 

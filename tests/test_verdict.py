@@ -183,11 +183,13 @@ def test_what_would_have_been_shown_asks_for_nothing_more():
     runs = np.array([[right ^ (draws.random(6000) < 0.02) for _ in range(9)] for _ in range(2)])
     family = judge(runs, np.arange(6000))
     row = pair_row(family, family.differences[0], "ab", 0.001)
-    assert row["answer"] == "open"
-    assert answer_words(row | {"to_show": 0.01}, 0.001, 9)
-    row = pair_row(family, family.differences[0], "ab", 0.005)
-    assert row["runs_needed"] is None or row["runs_needed"] > 9
-    assert "0 more" not in answer_words(row, 0.005, 9)
+    assert answer_words(row, 0.001, 9) == (
+        "not shown; one of 0.5 points would probably have been shown"
+    )
+    family = judge(runs[:, :, :600], np.arange(600))
+    row = pair_row(family, family.differences[0], "ab", 0.001)
+    assert row["images_needed"] > 600
+    assert "test images" in answer_words(row, 0.001, 9)
 
 
 def test_a_loss_of_our_own_network_comes_first(results):

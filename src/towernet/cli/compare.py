@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from towernet.cli import options
+from towernet.errors import ConfigError
 
 
 def compare(
@@ -57,6 +58,10 @@ def compare(
     from towernet.report.pictures import pictures
 
     names = options.model_names(models)
+    if not 0 < equal_within < 100:
+        raise ConfigError(
+            f"--equal-within is {equal_within:g}; give more than 0 and less than 100 points"
+        )
     require_device(device)
     screen = Screen()
     limits = options.archive_limits(max_archive_gb, max_archive_entries)

@@ -159,6 +159,8 @@ def _epochs(proposal: Proposal) -> str:
 
 def _advice(chosen: Proposal, num_images: int) -> str:
     """Say what the chosen way is worth."""
+    from towernet.compare.proposal import SUPPOSED_ALONE, SUPPOSED_RUN_SPREAD
+
     slowest = min(chosen.epochs, key=chosen.epochs.__getitem__)
     if chosen.detectable is None:
         return (
@@ -167,8 +169,9 @@ def _advice(chosen: Proposal, num_images: int) -> str:
             " models only."
         )
     return (
-        "Shown in four of five comparisons, if accuracies differ by 1.5 points from run to run and"
-        f" one image in ten is right for one network alone; more than these {num_images} images"
+        "Shown in four of five comparisons, if an accuracy varies by"
+        f" {100 * SUPPOSED_RUN_SPREAD:g} points from run to run and one of two networks alone is"
+        f" right for {100 * SUPPOSED_ALONE:g} % of the images; more than these {num_images} images"
         " to judge by would show smaller ones."
     )
 

@@ -8,10 +8,18 @@ Shapes: N images, K classes.
 
 from __future__ import annotations
 
+import csv
+import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from towernet import files
+from towernet.data.prepare import Dataset
+
+COLUMNS = ("path", "class_name", "looks_like", "confidence_in_label", "confidence", "num_runs")
 
 Labels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -59,3 +67,31 @@ class OutOfSample:
             }
             for i in found
         ]
+
+
+def suspect_labels(asked: OutOfSample, dataset: Dataset) -> list[dict[str, Any]]:
+    """Return the images whose label looks wrong by their names, the most doubtful first."""
+    labels, paths = np.zeros(len(dataset.pixels), np.int64), [""] * len(dataset.pixels)
+    for part in (dataset.train, dataset.validation, dataset.test):
+        labels[part.rows] = part.labels
+        for row, path in zip(part.rows, part.paths, strict=True):
+            paths[row] = path
+    names = dataset.contract.class_names
+    return [
+        {
+            "path": paths[found["row"]],
+            "class_name": names[labels[found["row"]]],
+            "looks_like": names[found["looks_like"]],
+            **{key: found[key] for key in COLUMNS[3:]},
+        }
+        for found in asked.suspects(labels)
+    ]
+
+
+def write_suspects(path: Path, suspects: list[dict[str, Any]]) -> None:
+    """Write them as CSV, one line an image; the head alone where there are none."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS)
+    writer.writeheader()
+    writer.writerows(suspects)
+    files.write_text(path, text.getvalue())

@@ -12,15 +12,13 @@ from towernet.compare.plan import disk_bytes
 from towernet.compare.protocol import Request
 from towernet.compare.statistics import Family, Variance, min_runs, simultaneous_level
 from towernet.data.prepare import Dataset
-from towernet.data.splits import tied
-from towernet.data.table import USED
 from towernet.engine.batches import steps_per_epoch
 from towernet.engine.measure import Cost
 
 # Before anything is trained nobody knows how networks will differ. Supposed, as small networks on
-# some hundred images a class do: each one's accuracy varies by 1.5 points from run to run, and of
-# ten images one is right for one network alone, half of the time for good.
-SUPPOSED_RUN, SUPPOSED_IMAGE, SUPPOSED_REST = 2 * 0.015**2, 0.05, 0.05
+# some hundred images a class do: how each one's accuracy varies from run to run, a standard
+# deviation, and how many images one of two networks alone gets right, half of them in every run.
+SUPPOSED_RUN_SPREAD, SUPPOSED_ALONE = 0.015, 0.1
 FEWEST_EPOCHS = 8  # less is no comparison of networks but of first steps
 
 
@@ -81,6 +79,7 @@ def _proposal(
     train = request.recipe.train
     # What is tried with several learning rates is part of the bill.
     trials = train.trial_share * len(train.trial_factors) if len(train.trial_factors) > 1 else 0
+    num_clusters = int(dataset.final_clusters().max()) + 1
     num_judged = len(dataset.final) + len(dataset.validation)
     judging = runs * num_judged * sum(cost.image_seconds for cost in costs.values())
     seconds = max(0.0, 3600 * hours - judging) / (len(costs) * (runs + trials))
@@ -93,14 +92,8 @@ def _proposal(
             for name, cost in costs.items()
         },
         disk_bytes([cost.parameters for cost in costs.values()], runs),
-        detectable(len(costs), runs, len(dataset.final), num_clusters(dataset)),
+        detectable(len(costs), runs, len(dataset.final), num_clusters),
     )
-
-
-def num_clusters(dataset: Dataset) -> int:
-    """Return how many images of the final split there are, those tied together counted once."""
-    used = dataset.table[dataset.table.status == USED]
-    return len(np.unique(tied(used)[dataset.final.rows]))
 
 
 def detectable(
@@ -118,7 +111,8 @@ def detectable(
     if num_runs < min_runs(len(pairs)):
         return None
     level = simultaneous_level(np.eye(num_networks), pairs)
-    image = SUPPOSED_IMAGE * num_images / num_clusters  # those tied together tell as much as one
-    variance = Variance(SUPPOSED_RUN, image, SUPPOSED_REST, num_clusters, num_images)
+    run, half = 2 * SUPPOSED_RUN_SPREAD**2, SUPPOSED_ALONE / 2
+    image = half * num_images / num_clusters  # those tied together tell as much as one
+    variance = Variance(run, image, half, num_clusters, num_images)
     family = Family((), len(pairs), level, num_runs, num_images)
     return family.detectable(variance, num_runs, num_images)

@@ -21,13 +21,12 @@ import scipy.special
 
 from towernet import files
 from towernet.compare.calibration import calibrated
-from towernet.compare.labels import OutOfSample
+from towernet.compare.labels import OutOfSample, suspect_labels, write_suspects
 from towernet.compare.protocol import Ledger, Protocol
 from towernet.compare.scores import confusion_matrix, macro_f1, per_class, wilson
 from towernet.compare.statistics import judge
 from towernet.compare.verdict import pair_row, remarks, verdict
 from towernet.data.prepare import Dataset, Part
-from towernet.data.splits import tied
 from towernet.data.table import write_frame
 from towernet.engine.batches import steps_per_epoch
 from towernet.engine.device import fp32, hardware, versions
@@ -148,8 +147,8 @@ def _conclude(
                 answer.logits_NK.argmax(axis=1) == dataset.final.labels for answer in answers
             ]
         if network["status"] == "ranked" and (best is None or _worth(network) > _worth(best)):
-            best = asked = None  # before another is built beside it
-            best, asked = network, _out_of_sample(answers, dataset_of)
+            best, asked = network, None  # the one before goes before another is built
+            asked = _out_of_sample(answers, dataset_of)
         del answers
     # Ranked by accuracy; a tie goes to the smaller network, then to the name: never to a timing.
     networks.sort(
@@ -181,7 +180,8 @@ def _conclude(
         ),
         "winner": best and {"name": best["name"], "folder": _best_run(best["runs"])["folder"]},
     }
-    suspects = [] if asked is None else _suspects(asked, dataset, folder)
+    suspects = [] if asked is None else suspect_labels(asked, dataset)
+    write_suspects(folder / "suspects.csv", suspects)
     results["num_suspects"], results["suspects"] = len(suspects), suspects[:MAX_SUSPECTS]
     results["sentence"] = verdict(results)
     results["accepted"] = [
@@ -212,32 +212,6 @@ def _out_of_sample(answers: list[Answers], dataset_of: Callable[[int], Dataset])
     return found
 
 
-def _suspects(asked: OutOfSample, dataset: Dataset, folder: Path) -> list[dict[str, Any]]:
-    """Return the labels that look wrong to the winning network; write them to `suspects.csv`."""
-    labels, paths = np.zeros(len(dataset.pixels), np.int64), [""] * len(dataset.pixels)
-    for part in (dataset.train, dataset.validation, dataset.test):
-        labels[part.rows] = part.labels
-        for row, path in zip(part.rows, part.paths, strict=True):
-            paths[row] = path
-    names = dataset.contract.class_names
-    suspects = [
-        {
-            "path": paths[found["row"]],
-            "class_name": names[labels[found["row"]]],
-            "looks_like": names[found["looks_like"]],
-            **{key: found[key] for key in ("confidence_in_label", "confidence", "num_runs")},
-        }
-        for found in asked.suspects(labels)
-    ]
-    text = io.StringIO()
-    columns = ("path", "class_name", "looks_like", "confidence_in_label", "confidence", "num_runs")
-    writer = csv.DictWriter(text, columns)
-    writer.writeheader()
-    writer.writerows(suspects)
-    files.write_text(folder / "suspects.csv", text.getvalue())
-    return suspects
-
-
 def _comparisons(
     names: list[str],
     right: dict[str, list[npt.NDArray[np.bool_]]],
@@ -247,9 +221,7 @@ def _comparisons(
     """Judge all pairs of the ranked networks, which come in the order of their rank."""
     if len(names) < 2:
         return []
-    used = dataset.table[dataset.table.status == "used"]
-    _, cluster_N = np.unique(tied(used)[dataset.final.rows], return_inverse=True)
-    family = judge(np.array([right[name] for name in names]), cluster_N)
+    family = judge(np.array([right[name] for name in names]), dataset.final_clusters())
     return [pair_row(family, difference, names, equal_within) for difference in family.differences]
 
 

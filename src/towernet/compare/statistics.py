@@ -268,12 +268,12 @@ def estimate(net_KC: Floats, sizes_C: Ints) -> Variance:
         of_runs = float(by_run_K.var(ddof=1)) / num_runs
         rest_KC = net_KC - by_cluster_C - np.outer(by_run_K - by_run_K.mean(), sizes_C)
         of_rest = spread * float((rest_KC**2).sum()) / ((num_runs - 1) * num_runs)
-    # Both contain the rest; neither can be less than nothing.
     # By how many images a cluster differs where one does: with one run and single images, 1. Where
     # none does nobody knows, and it may be whole clusters.
     differing = float(np.abs(by_cluster_C).sum())
     size = float((by_cluster_C**2).sum()) / differing if differing else num_images / num_clusters
     added = 2 * size**2 / (num_images + 2) ** 2
+    # Runs and images both contain the rest; neither can be less than nothing.
     return Variance(
         run=max(0.0, of_runs - of_rest) * num_runs,
         image=(max(0.0, of_images - of_rest) + added) * num_images,

@@ -70,6 +70,17 @@ class Dataset:
         """The part the result is told on: test, or the notebook's selection set."""
         return self.test if len(self.test) else self.validation
 
+    def final_clusters(self) -> npt.NDArray[np.int64]:
+        """Return a number for each image of `final`, the same where duplicates or groups tie them.
+
+        The numbers are 0, 1, 2, … without a gap.
+        """
+        used = self.table[self.table.status == "used"]
+        clusters: npt.NDArray[np.int64] = np.unique(
+            splits.tied(used)[self.final.rows], return_inverse=True
+        )[1]
+        return clusters
+
     @property
     def final_split(self) -> str:
         """The name of `final`."""
