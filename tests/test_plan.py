@@ -30,6 +30,7 @@ def test_it_proposes_a_comparison_that_fits_and_says_what_it_shows(towernet, pho
     # Two networks, their runs and three trials of a share of a run.
     assert 60 < minutes * 2 * (int(given["--runs"]) + 0.5) <= 120
     assert "points" in done.stdout
+    assert "e+" not in done.stdout
     assert "none" in done.stdout  # one run each shows nothing of networks
 
 

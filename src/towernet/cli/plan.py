@@ -114,7 +114,7 @@ def plan(
         shown.add_row(
             "→" if proposal is chosen else "",
             str(proposal.runs),
-            f"{proposal.minutes:.2g}",
+            _number(proposal.minutes),
             _epochs(proposal),
             in_bytes(proposal.disk_bytes),
             "none" if smallest is None else f"{100 * smallest:.1f} points",
@@ -154,7 +154,17 @@ def plan(
 def _epochs(proposal: Proposal) -> str:
     """Say how many epochs the minutes are, from the slowest network to the fastest."""
     least, most = min(proposal.epochs.values()), max(proposal.epochs.values())
-    return f"{least:.3g}" if least == most else f"{least:.3g} to {most:.3g}"
+    return " to ".join(dict.fromkeys((_number(least), _number(most))))
+
+
+def _number(value: float) -> str:
+    """Write a positive number to two digits or more, never with an exponent.
+
+    Example:
+        >>> _number(0.52), _number(8.44), _number(170.3), _number(1961.0)
+        ('0.52', '8.4', '170', '1,961')
+    """
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _advice(chosen: Proposal, num_images: int) -> str:
