@@ -161,9 +161,11 @@ def _number(value: float) -> str:
     """Write a positive number to two digits or more, never with an exponent.
 
     Example:
-        >>> _number(0.52), _number(8.44), _number(170.3), _number(1961.0)
-        ('0.52', '8.4', '170', '1,961')
+        >>> _number(0.52), _number(8.44), _number(1961.0), _number(0.00004)
+        ('0.52', '8.4', '1,961', '0')
     """
+    if value < 0.01:
+        return "0"
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
