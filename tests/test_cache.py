@@ -60,6 +60,17 @@ def test_the_pixels_are_mapped_and_read_only(table, source):
         pixels[0] = 0
 
 
+def test_all_who_read_the_same_pictures_share_one_mapping(table, source, cache):
+    pixels = opened(table, source)
+    assert opened(table, source) is pixels
+    assert opened(table, source, size_px=SIZE_PX + 1) is not pixels
+    (file, _) = sorted(cache.glob("*.npy"), key=lambda file: file.stat().st_size)
+    file.unlink()  # dropped for room, and built anew: another file
+    again = opened(table, source)
+    assert again is not pixels
+    assert (again == pixels).all()
+
+
 def test_the_file_does_not_depend_on_the_number_of_processes(table, source, cache):
     opened(table, source, workers=1)
     (file,) = cache.glob("*.npy")

@@ -253,7 +253,7 @@ def remarks(results: dict[str, Any]) -> list[str]:
         fewest = min_runs(len(ranked) * (len(ranked) - 1) // 2)
         said.append(
             "With one run each this speaks of these trained models, not of the networks:"
-            f" another seed can change the order. --runs {fewest} or more would tell."
+            f" another seed can change the order. Give --runs {fewest} or more to compare those."
         )
     elif (few := too_few_runs(len(ranked), results["num_runs"])) is not None:
         said.append(few)

@@ -17,6 +17,7 @@ import shutil
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -98,10 +99,11 @@ def _map(file: Path, shape: Shape) -> npt.NDArray[np.uint8] | None:
         as_made = pixels.shape == shape and pixels.dtype == np.uint8
         if not as_made or status.st_size != _num_bytes(shape):
             return None
-        if (status.st_dev, status.st_ino) not in _sound:
+        file_id = status.st_dev, status.st_ino
+        if file_id not in _sound:
             if not _is_sound(file, shape):
                 return None
-            _sound.add((status.st_dev, status.st_ino))
+            _sound.add(file_id)
     except (FileNotFoundError, ValueError, EOFError):
         return None
     except OSError as error:
@@ -109,11 +111,14 @@ def _map(file: Path, shape: Shape) -> npt.NDArray[np.uint8] | None:
             f"{file} cannot be read: {error.strerror}; delete it, or point TOWERNET_CACHE to"
             " another disk"
         ) from error
-    return pixels
+    # All runs of a comparison share one mapping: each would count as memory of its own.
+    return _mapped.setdefault(file_id, pixels)
 
 
 _sound: set[tuple[int, int]] = set()
 """The files, by disk and number, whose checksums this process has compared."""
+_mapped: WeakValueDictionary[tuple[int, int], npt.NDArray[np.uint8]] = WeakValueDictionary()
+"""Their mappings that are in use; a file that is mapped keeps its number."""
 
 
 def _is_sound(file: Path, shape: Shape) -> bool:
