@@ -299,6 +299,32 @@ def test_repeated_runs_share_the_test_split_and_redraw_the_rest(towernet, photos
     assert len(results_of(folder)["networks"][0]["runs"]) == 2
 
 
+def test_without_a_test_split_every_run_is_judged_on_what_it_left_out(towernet, photos, tmp_path):
+    from towernet.data.table import read_frame, read_table
+
+    recipe = tmp_path / "all.toml"
+    recipe.write_text("[data]\ntest_fraction = 0.0\nvalidation_fraction = 0.3\n")
+    folder = tmp_path / "comparison"
+    words = ("--models", f"{TINY_NETWORK},{OTHER_NETWORK}", *WORDS[2:], "--runs", 2)
+    done = towernet("compare", photos, *words, "--recipe", recipe, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    results = results_of(folder)
+    assert results["resampled"]
+    network = next(n for n in results["networks"] if n["name"] == TINY_NETWORK)
+    left_out = []
+    for run in network["runs"]:
+        table = read_table(folder / run["folder"] / "samples.parquet")
+        said = read_frame(folder / run["folder"] / "predictions.parquet")
+        left_out.append(set(table.path[table.split == "validation"]))
+        assert set(said.path) == left_out[-1]
+        assert run["accuracy"] == pytest.approx((said.predicted == said.class_name).mean())
+        # The weights that are kept are those of the best epoch on the same images.
+        assert run["accuracy"] == pytest.approx(run["validation_accuracy"])
+    assert left_out[0] != left_out[1]
+    assert sum(row["num_images"] for row in network["per_class"]) == sum(map(len, left_out))
+    assert "judged on the images it left out" in (folder / "report.html").read_text()
+
+
 def test_test_images_decide_nothing_before_the_end(towernet, photos, tmp_path):
     """With other pictures in the test folder all that is learnt is the same, to the bit."""
     from PIL import Image

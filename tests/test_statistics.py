@@ -218,3 +218,45 @@ def test_clusters_taken_for_single_images_would_promise_too_much():
     scene = {"cluster": 5, "taste": 1.0}
     assert coverage(clustered, **scene) >= 0.91
     assert coverage(ours, **scene) < 0.86
+
+
+def test_runs_that_left_out_other_images_are_judged_as_nadeau_and_bengio_do():
+    from scipy.stats import t as student
+
+    from towernet.compare.statistics import judge_resampled
+
+    accuracies = np.random.default_rng(1).binomial(80, 0.8, (3, 6)) / 80
+    family = judge_resampled(accuracies, 80, 320)
+    (found,) = (d for d in family.differences if (d.first, d.second) == (0, 2))
+    difference = accuracies[0] - accuracies[2]
+    variance = np.var(difference, ddof=1) + 2 / 82**2
+    error = np.sqrt((1 / 6 + 80 / 320) * variance)
+    assert found.p == pytest.approx(2 * student.sf(abs(difference.mean()) / error, 5))
+    reach = student.ppf(1 - 0.05 / 3 / 2, 5) * error
+    assert found.interval == pytest.approx((difference.mean() - reach, difference.mean() + reach))
+    assert found.p_adjusted >= found.p
+
+
+def test_runs_that_share_images_are_not_taken_for_independent_ones():
+    """Equal networks, each run trained and judged on other halves of one pool."""
+    from scipy.stats import ttest_rel
+
+    from towernet.compare.statistics import judge_resampled
+
+    chance = np.random.default_rng(7)
+    num_runs, num_pool, num_held = 10, 400, 80
+    false = false_by_t = 0
+    for _ in range(300):
+        ease = 1.5 * chance.standard_normal(num_pool) + 1.5
+        taste = 0.9 * chance.standard_normal((2, num_pool))
+        accuracies = np.empty((2, num_runs))
+        for k in range(num_runs):
+            held = chance.permutation(num_pool)[:num_held]
+            noise = 0.3 * chance.standard_normal((2, num_held))
+            accuracies[:, k] = (ease[held] + taste[:, held] + noise > 0).mean(axis=1)
+        false += (
+            judge_resampled(accuracies, num_held, num_pool - num_held).differences[0].is_shown()
+        )
+        false_by_t += ttest_rel(*accuracies).pvalue < 0.05
+    assert false / 300 < 0.1
+    assert false_by_t / 300 > 0.15

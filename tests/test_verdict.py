@@ -251,21 +251,3 @@ def test_too_few_runs_are_said_before_they_are_spent():
     assert too_few_runs(5, 9) is None
     assert too_few_runs(5, 1) is None
     assert too_few_runs(1, 3) is None
-
-
-def test_f1_and_confusion_are_those_of_scikit_learn():
-    from sklearn import metrics
-
-    from towernet.compare.scores import confusion_matrix, macro_f1, per_class
-
-    draw = np.random.default_rng(4)
-    labels, predicted = draw.integers(0, 5, 200), draw.integers(0, 5, 200)
-    confusion = confusion_matrix(labels, predicted, 5)
-    np.testing.assert_array_equal(confusion, metrics.confusion_matrix(labels, predicted))
-    assert macro_f1(confusion) == pytest.approx(
-        metrics.f1_score(labels, predicted, average="macro")
-    )
-    rows = per_class(confusion, tuple("abcde"))
-    expected = metrics.precision_recall_fscore_support(labels, predicted)
-    for i, key in enumerate(("precision", "recall", "f1", "num_images")):
-        assert [row[key] for row in rows] == pytest.approx(expected[i].tolist())

@@ -79,7 +79,7 @@ def _proposal(
     train = request.recipe.train
     # What is tried with several learning rates is part of the bill.
     trials = train.trial_share * len(train.trial_factors) if len(train.trial_factors) > 1 else 0
-    num_clusters = int(dataset.final_clusters().max()) + 1
+    num_clusters = len(np.unique(dataset.final_clusters()))
     num_judged = len(dataset.final) + len(dataset.validation)
     judging = runs * num_judged * sum(cost.image_seconds for cost in costs.values())
     seconds = max(0.0, 3600 * hours - judging) / (len(costs) * (runs + trials))

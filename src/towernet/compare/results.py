@@ -23,8 +23,14 @@ from towernet import files
 from towernet.compare.calibration import calibrated
 from towernet.compare.labels import OutOfSample, suspect_labels, write_suspects
 from towernet.compare.protocol import Ledger, Protocol
-from towernet.compare.scores import confusion_matrix, macro_f1, per_class, wilson
-from towernet.compare.statistics import judge
+from towernet.compare.scores import (
+    Labels,
+    accuracy_interval,
+    confusion_matrix,
+    macro_f1,
+    per_class,
+)
+from towernet.compare.statistics import judge, judge_resampled
 from towernet.compare.verdict import pair_row, remarks, verdict
 from towernet.data.prepare import Dataset, Part
 from towernet.data.table import write_frame
@@ -56,6 +62,7 @@ class Answers:
 
     Args:
         folder: The run.
+        dataset: Its images.
         logits_NK: One row an image.
         latency_ms: Milliseconds for one image alone, median.
         validation_logits_NK: What it answered for its own validation images.
@@ -63,10 +70,23 @@ class Answers:
     """
 
     folder: Path
+    dataset: Dataset
     logits_NK: npt.NDArray[np.float32]
     latency_ms: float
     validation_logits_NK: npt.NDArray[np.float32]
     calibration: dict[str, Any] | None
+
+    @property
+    def predicted_N(self) -> npt.NDArray[np.int64]:
+        """The class it named for each image."""
+        named: npt.NDArray[np.int64] = self.logits_NK.argmax(axis=1)
+        return named
+
+    @property
+    def right_N(self) -> npt.NDArray[np.bool_]:
+        """Which images it named correctly."""
+        is_right: npt.NDArray[np.bool_] = self.predicted_N == self.dataset.final.labels
+        return is_right
 
 
 def finish(
@@ -143,12 +163,10 @@ def _conclude(
         networks.append(network)
         measured[outcome.name] = _measured(outcome, answers)
         if answers:
-            right[outcome.name] = [
-                answer.logits_NK.argmax(axis=1) == dataset.final.labels for answer in answers
-            ]
+            right[outcome.name] = [answer.right_N for answer in answers]
         if network["status"] == "ranked" and (best is None or _worth(network) > _worth(best)):
             best, asked = network, None  # the one before goes before another is built
-            asked = _out_of_sample(answers, dataset_of)
+            asked = _out_of_sample(answers)
         del answers
     # Ranked by accuracy; a tie goes to the smaller network, then to the name: never to a timing.
     networks.sort(
@@ -172,6 +190,7 @@ def _conclude(
         "recipe": request.recipe_name,
         "seed": request.seed,
         "num_runs": request.runs,
+        "resampled": dataset.leaves_out_anew and request.runs > 1,
         "protocol": protocol.digest(),
         "equal_within": request.equal_within,
         "networks": networks,
@@ -194,17 +213,15 @@ def _conclude(
     return {"results": results, "measured": {"networks": measured, "total_seconds": total}}
 
 
-def _out_of_sample(answers: list[Answers], dataset_of: Callable[[int], Dataset]) -> OutOfSample:
+def _out_of_sample(answers: list[Answers]) -> OutOfSample:
     """Gather what a network's runs say of images they were not trained on."""
-    dataset = dataset_of(0)
+    dataset = answers[0].dataset
     found = OutOfSample(len(dataset.pixels), len(dataset.contract.class_names))
-    for repetition, answer in enumerate(answers):
+    for answer in answers:
         degree = answer.calibration["temperature"] if answer.calibration else 1.0
+        dataset = answer.dataset
         parts = {dataset.final_split: (dataset.final.rows, answer.logits_NK)}
-        parts["validation"] = (
-            dataset_of(repetition).validation.rows,
-            answer.validation_logits_NK,
-        )
+        parts["validation"] = (dataset.validation.rows, answer.validation_logits_NK)
         for rows, logits_NK in parts.values():
             if np.isfinite(logits_NK).all():
                 said = scipy.special.softmax(logits_NK.astype(np.float64) / degree, axis=1)
@@ -221,7 +238,11 @@ def _comparisons(
     """Judge all pairs of the ranked networks, which come in the order of their rank."""
     if len(names) < 2:
         return []
-    family = judge(np.array([right[name] for name in names]), dataset.final_clusters())
+    if dataset.leaves_out_anew and len(right[names[0]]) > 1:
+        accuracies = np.array([[run.mean() for run in right[name]] for name in names])
+        family = judge_resampled(accuracies, len(dataset.final), len(dataset.train))
+    else:
+        family = judge(np.array([right[name] for name in names]), dataset.final_clusters())
     return [pair_row(family, difference, names, equal_within) for difference in family.differences]
 
 
@@ -264,7 +285,7 @@ def _answer(run_folder: Path, protocol: Protocol, dataset: Dataset) -> Answers:
     )
     write_frame(run_folder / "predictions.parquet", frame)
     latency_ms = _latency_ms(predictor, dataset)
-    return Answers(run_folder, logits, latency_ms, validation_logits, calibration)
+    return Answers(run_folder, dataset, logits, latency_ms, validation_logits, calibration)
 
 
 def _calibrate(
@@ -300,12 +321,12 @@ def _network(
     outcome: Outcome, answers: list[Answers], folder: Path, protocol: Protocol, dataset: Dataset
 ) -> dict[str, Any]:
     """Return a network's row of the results."""
-    class_names, labels = dataset.contract.class_names, dataset.final.labels
+    class_names = dataset.contract.class_names
     request, num_steps = protocol.request, protocol.num_steps[outcome.name]
     batch_size = request.recipe.train.batch_size
     num_epochs = num_steps / steps_per_epoch(len(dataset.train), batch_size)
     confusions = [
-        confusion_matrix(labels, answer.logits_NK.argmax(axis=1), len(class_names))
+        confusion_matrix(answer.dataset.final.labels, answer.predicted_N, len(class_names))
         for answer in answers
     ]
     runs = []
@@ -357,15 +378,15 @@ def _network(
     if outcome.failure is not None:
         return row
     accuracy = fmean(run["accuracy"] for run in runs)
-    total_confusion = np.sum(confusions, axis=0)
+    labels_N, predicted_RN, cluster_N = _together(answers)
     row |= {
         "status": "ranked",
         "accuracy": accuracy,
-        "interval": list(wilson(accuracy, len(labels))),
+        "interval": list(accuracy_interval(predicted_RN == labels_N, cluster_N)),
         "macro_f1": fmean(run["macro_f1"] for run in runs),
         "validation_accuracy": fmean(run["validation_accuracy"] for run in runs),
-        "confusion": total_confusion.tolist(),
-        "per_class": per_class(total_confusion, class_names),
+        "confusion": np.sum(confusions, axis=0).tolist(),
+        "per_class": per_class(labels_N, predicted_RN, cluster_N, class_names),
         "calibration": answers[runs.index(_best_run(runs))].calibration,
     }
     majority_accuracy = _majority_accuracy(dataset, dataset.validation)
@@ -382,6 +403,21 @@ def _network(
             f" {100 * majority_accuracy:.1f} % of the validation images"
         )
     return row
+
+
+def _together(answers: list[Answers]) -> tuple[Labels, Labels, Labels]:
+    """Return (N,) labels, (R, N) answers and (N,) clusters of a network's runs.
+
+    Runs that each left out other images become one run of them all, an image's answers tied.
+    """
+    labels, said, clusters = (
+        [answer.dataset.final.labels for answer in answers],
+        [answer.predicted_N for answer in answers],
+        [answer.dataset.final_clusters() for answer in answers],
+    )
+    if answers[0].dataset.leaves_out_anew:
+        return np.concatenate(labels), np.concatenate(said)[None], np.concatenate(clusters)
+    return labels[0], np.array(said), clusters[0]
 
 
 def _majority_accuracy(dataset: Dataset, part: Part) -> float:

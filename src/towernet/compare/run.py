@@ -153,7 +153,8 @@ def _decide(
         for name, cost in costs.items()
     }
     watcher.say(plan_words(request, dataset, costs, num_steps))
-    if (few := too_few_runs(len(costs) - len(failures), request.runs)) is not None:
+    few = too_few_runs(len(costs) - len(failures), request.runs)
+    if few is not None and not dataset.leaves_out_anew:
         watcher.say(few)
     protocol = Protocol(
         request,

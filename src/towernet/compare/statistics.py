@@ -4,13 +4,16 @@ K runs draw training images, weights and order anew, the same for every network,
 the same N test images. A difference then varies for two reasons: other runs, and other images. The
 interval counts both, as the analysis of several readers and cases does: runs are the readers,
 images the cases. What it speaks of are networks trained on draws from *these* labelled images; what
-another collection of training images would give, no number of runs can tell.
+another collection of training images would give, no number of runs can tell. Where no images are
+held out for the end, every run is judged on the images it happened to leave out, and K such
+differences are less than K independent ones.
 
 Sources: Gallas, One-shot estimate of MRMC variance, Academic Radiology 2006 (the sum of variances);
 Satterthwaite, Biometrics Bulletin 1946 (its degrees of freedom); Bonett and Price, Adjusted Wald
 confidence interval for a difference of binomial proportions based on paired data, JEBS 2012 (two
 images are added, one for each side; here to the variance only, as clusters that differ as those
-seen do); Holm, Scandinavian Journal of Statistics 1979.
+seen do); Holm, Scandinavian Journal of Statistics 1979; Nadeau and Bengio, Inference for the
+generalization error, Machine Learning 2003 (images left out anew in each run).
 
 Shapes: M networks, K runs, N images, C clusters of images that belong together.
 """
@@ -97,7 +100,7 @@ class Difference:
         p_adjusted: The same by Holm's procedure over the family.
         chance_better: How often the first was ahead in a run, a tie counting half.
         chance_interval: 95 %, exact where there is no tie.
-        variance: What the interval rests on.
+        variance: What the interval rests on; None where each run was judged on other images.
     """
 
     first: int
@@ -108,7 +111,7 @@ class Difference:
     p_adjusted: float
     chance_better: float
     chance_interval: tuple[float, float]
-    variance: Variance
+    variance: Variance | None
 
     def is_shown(self) -> bool:
         """Whether the two differ: the one rule, by the runs' signs and by runs and images both."""
@@ -201,6 +204,7 @@ def judge(right_MKN: Bools, cluster_N: Ints) -> Family:
         cluster_N: Which images belong together: near duplicates, one person, one place.
     """
     num_networks, num_runs, num_images = right_MKN.shape
+    _, cluster_N = np.unique(cluster_N, return_inverse=True)
     sizes_C = np.bincount(cluster_N)
     right_MKC = np.array(
         [[np.bincount(cluster_N, run, len(sizes_C)) for run in runs] for runs in right_MKN],
@@ -217,6 +221,47 @@ def judge(right_MKN: Bools, cluster_N: Ints) -> Family:
         for pair, p, p_adjusted in zip(pairs, raw, holm(raw), strict=True)
     )
     return Family(differences, len(pairs), level, num_runs, num_images)
+
+
+def judge_resampled(accuracy_MK: Floats, num_images: int, num_train: int) -> Family:
+    """Judge all pairs of networks by runs that each left out other images.
+
+    By Nadeau and Bengio's corrected resampled t: training sets overlap, so that the variance of a
+    mean over K runs is 1/K + N / num_train of that of one.
+
+    Args:
+        accuracy_MK: Of each run of each network; run k of every network left out the same images.
+        num_images: N, how many those are.
+        num_train: How many images a run was trained on.
+    """
+    from scipy.special import stdtr, stdtrit
+
+    num_networks, num_runs = accuracy_MK.shape
+    pairs = list(combinations(range(num_networks), 2))
+    level = SIGNIFICANT / max(1, len(pairs))
+    found, raw = [], []
+    for first, second in pairs:
+        difference_K = accuracy_MK[first] - accuracy_MK[second]
+        # Runs that all agree do not say that the next one will: two images are added, as above.
+        variance = float(difference_K.var(ddof=1)) + 2 / (num_images + 2) ** 2
+        error = math.sqrt((1 / num_runs + num_images / num_train) * variance)
+        mean = float(difference_K.mean())
+        raw.append(float(2 * stdtr(num_runs - 1, -abs(mean) / error)))
+        found.append((mean, error * float(stdtrit(num_runs - 1, 1 - level / 2)), difference_K))
+    differences = []
+    for pair, (mean, reach, difference_K), p, p_adjusted in zip(
+        pairs, found, raw, holm(raw), strict=True
+    ):
+        interval = max(-1.0, mean - reach), min(1.0, mean + reach)
+        chance = _chance_better(difference_K)
+        differences.append(Difference(*pair, mean, interval, p, p_adjusted, *chance, None))
+    return Family(tuple(differences), len(pairs), level, num_runs, num_images)
+
+
+def _chance_better(difference_K: Floats) -> tuple[float, tuple[float, float]]:
+    """Return how often the first was ahead, a tie counting half, and its interval."""
+    wins = float((difference_K > 0).sum() + (difference_K == 0).sum() / 2)
+    return wins / len(difference_K), exact_interval(wins, len(difference_K))
 
 
 def _difference(
@@ -237,17 +282,8 @@ def _difference(
     reach = float(stdtrit(freedom, 1 - level / 2)) * variance.standard_error(num_runs, num_images)
     if len(sizes_C) < 2:  # one cluster tells nothing of others
         reach = 2.0
-    wins = float((by_run_K > 0).sum() + (by_run_K == 0).sum() / 2)
-    return Difference(
-        *pair,
-        mean,
-        (max(-1.0, mean - reach), min(1.0, mean + reach)),
-        p,
-        p_adjusted,
-        wins / num_runs,
-        exact_interval(wins, num_runs),
-        variance,
-    )
+    interval = max(-1.0, mean - reach), min(1.0, mean + reach)
+    return Difference(*pair, mean, interval, p, p_adjusted, *_chance_better(by_run_K), variance)
 
 
 def estimate(net_KC: Floats, sizes_C: Ints) -> Variance:
@@ -259,15 +295,8 @@ def estimate(net_KC: Floats, sizes_C: Ints) -> Variance:
     """
     num_runs, num_clusters = net_KC.shape
     num_images = int(sizes_C.sum())
-    by_run_K = net_KC.sum(axis=1) / num_images
+    of_runs, of_images, of_rest = spread(net_KC, sizes_C)
     by_cluster_C = net_KC.mean(axis=0)
-    spread = num_clusters / max(1, num_clusters - 1) / num_images**2
-    of_images = spread * float(((by_cluster_C - sizes_C * by_run_K.mean()) ** 2).sum())
-    of_runs = of_rest = 0.0
-    if num_runs > 1:
-        of_runs = float(by_run_K.var(ddof=1)) / num_runs
-        rest_KC = net_KC - by_cluster_C - np.outer(by_run_K - by_run_K.mean(), sizes_C)
-        of_rest = spread * float((rest_KC**2).sum()) / ((num_runs - 1) * num_runs)
     # By how many images a cluster differs where one does: with one run and single images, 1. Where
     # none does nobody knows, and it may be whole clusters.
     differing = float(np.abs(by_cluster_C).sum())
@@ -281,6 +310,25 @@ def estimate(net_KC: Floats, sizes_C: Ints) -> Variance:
         num_clusters=num_clusters,
         num_images=num_images,
     )
+
+
+def spread(net_KC: Floats, sizes_C: Ints | Floats) -> tuple[float, float, float]:
+    """Return the variance of a mean over runs and clusters as seen: over runs, clusters, the rest.
+
+    The first two contain the rest each; all three are of the sum of `net_KC` over that of sizes.
+    """
+    num_runs, num_clusters = net_KC.shape
+    total = float(sizes_C.sum())
+    by_run_K = net_KC.sum(axis=1) / total
+    by_cluster_C = net_KC.mean(axis=0)
+    scale = num_clusters / max(1, num_clusters - 1) / total**2
+    of_images = scale * float(((by_cluster_C - sizes_C * by_run_K.mean()) ** 2).sum())
+    if num_runs == 1:
+        return 0.0, of_images, 0.0
+    of_runs = float(by_run_K.var(ddof=1)) / num_runs
+    rest_KC = net_KC - by_cluster_C - np.outer(by_run_K - by_run_K.mean(), sizes_C)
+    of_rest = scale * float((rest_KC**2).sum()) / ((num_runs - 1) * num_runs)
+    return of_runs, of_images, of_rest
 
 
 def _covariance(right_MKC: Floats, sizes_C: Ints) -> Floats:

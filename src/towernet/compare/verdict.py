@@ -42,18 +42,21 @@ def pair_row(
         equal_within: The largest difference that matters to nobody, a fraction.
     """
     num_runs, num_images = family.num_runs, family.num_images
-    too_few = 1 < num_runs < min_runs(family.num_comparisons)
+    variance = difference.variance
+    # Where each run left out other images there are no signs to flip.
+    too_few = variance is not None and 1 < num_runs < min_runs(family.num_comparisons)
     to_show = runs = images = None
     if difference.is_within(equal_within) and not too_few:
         answer = EQUAL
     elif difference.is_shown():
         answer = BETTER
+    elif variance is None:
+        answer = OPEN  # these images are all there are, and more runs would leave out the same
     else:
         answer = TOO_FEW_RUNS if too_few else OPEN
         # A difference of the size seen, in half points, and one that matters.
         seen = math.ceil(200 * abs(difference.mean) - 1e-9) / 200
         to_show = max(seen, 2 * equal_within)
-        variance = difference.variance
         # Else it would have been shown already, or probably.
         if too_few or family.detectable(variance, num_runs, num_images) > to_show:
             images = family.images_needed(variance, to_show)
@@ -195,7 +198,10 @@ def _gaps(rows: list[dict[str, Any]]) -> str:
 
 
 def too_few_runs(num_networks: int, num_runs: int) -> str | None:
-    """Say that so many runs could not show any difference, None where they could."""
+    """Say that so many runs could not show any difference, None where they could.
+
+    All of them judged on the same images.
+    """
     num_comparisons = num_networks * (num_networks - 1) // 2
     fewest = min_runs(num_comparisons)
     if num_comparisons == 0 or num_runs == 1 or num_runs >= fewest:
@@ -254,6 +260,11 @@ def remarks(results: dict[str, Any]) -> list[str]:
         said.append(
             "With one run each this speaks of these trained models, not of the networks:"
             f" another seed can change the order. Give --runs {fewest} or more to compare those."
+        )
+    elif results.get("resampled"):
+        said.append(
+            "Each run was judged on the images it left out, and these are partly the same ones;"
+            " the intervals allow for that."
         )
     elif (few := too_few_runs(len(ranked), results["num_runs"])) is not None:
         said.append(few)

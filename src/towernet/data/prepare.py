@@ -54,7 +54,8 @@ class Part:
 class Dataset:
     """Everything a run reads: parts, pixels, the class contract, the table it came from.
 
-    The training pixels, (N, S, S, 3), are mapped from the cache, or a tensor on a GPU.
+    The training pixels, (N, S, S, 3), are mapped from the cache, or a tensor on a GPU. With
+    `leaves_out_anew` there is no test split and each repetition draws its own validation images.
     """
 
     table: pd.DataFrame
@@ -64,6 +65,7 @@ class Dataset:
     test: Part
     train_pixels: npt.NDArray[np.uint8] | Tensor
     pixels: npt.NDArray[np.uint8]
+    leaves_out_anew: bool = False
 
     @property
     def final(self) -> Part:
@@ -73,12 +75,10 @@ class Dataset:
     def final_clusters(self) -> npt.NDArray[np.int64]:
         """Return a number for each image of `final`, the same where duplicates or groups tie them.
 
-        The numbers are 0, 1, 2, … without a gap.
+        An image has the same number in every repetition.
         """
         used = self.table[self.table.status == "used"]
-        clusters: npt.NDArray[np.int64] = np.unique(
-            splits.tied(used)[self.final.rows], return_inverse=True
-        )[1]
+        clusters: npt.NDArray[np.int64] = splits.tied(used)[self.final.rows]
         return clusters
 
     @property
@@ -161,7 +161,12 @@ def prepare(
         else _mean_and_std(pixels, train)
     )
     contract = Contract(class_names, config.size_px, config.resize, mean, std, background)
-    return Dataset(table, contract, train, part("validation"), part("test"), train_pixels, pixels)
+    test = part("test")
+    is_drawn = config.split_rule == "stratified" and not (used.given_split == "validation").any()
+    return Dataset(
+        table, contract, train, part("validation"), test, train_pixels, pixels,
+        leaves_out_anew=is_drawn and not len(test),
+    )  # fmt: skip
 
 
 def _mean_and_std(

@@ -77,8 +77,8 @@ def render(contents: dict[str, Any], loader: BaseLoader | None = None) -> str:
     environment.filters |= {
         function.__name__: function
         for function in (
-            tables.short, tables.percent, tables.interval, tables.whole, tables.compact,
-            tables.significant, tables.decimals, tables.duration, figures.shade,
+            tables.short, tables.percent, tables.interval, tables.span, tables.whole,
+            tables.compact, tables.significant, tables.decimals, tables.duration, figures.shade,
             name, prose, in_points, answer_words,
         )
     }  # fmt: skip

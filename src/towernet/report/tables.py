@@ -44,6 +44,11 @@ def interval(bounds: Sequence[Number] | None) -> str:
     return NOTHING if bounds is None else f"{percent(bounds[0])} to {percent(bounds[1])}"
 
 
+def span(bounds: Sequence[Number]) -> str:
+    """Return (0.85, 0.974) as '85–97', in percent."""
+    return f"{100 * bounds[0]:.0f}–{100 * bounds[1]:.0f}"
+
+
 def whole(number: Number | None, unit: str = "") -> str:
     """Return 1559600 as '1,559,600'."""
     return NOTHING if number is None else f"{number:,.0f} {unit}".rstrip()

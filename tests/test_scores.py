@@ -1,0 +1,88 @@
+"""Scores against references, and their intervals against made-up truths."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+
+def test_f1_and_confusion_are_those_of_scikit_learn():
+    from sklearn import metrics
+
+    from towernet.compare.scores import confusion_matrix, macro_f1, per_class
+
+    draw = np.random.default_rng(4)
+    labels, predicted = draw.integers(0, 5, 200), draw.integers(0, 5, 200)
+    confusion = confusion_matrix(labels, predicted, 5)
+    np.testing.assert_array_equal(confusion, metrics.confusion_matrix(labels, predicted))
+    assert macro_f1(confusion) == pytest.approx(
+        metrics.f1_score(labels, predicted, average="macro")
+    )
+    rows = per_class(labels, predicted[None], np.arange(200), tuple("abcde"))
+    expected = metrics.precision_recall_fscore_support(labels, predicted)
+    for i, key in enumerate(("precision", "recall", "f1", "num_images")):
+        assert [row[key] for row in rows] == pytest.approx(expected[i].tolist())
+
+
+def test_with_one_run_of_single_images_an_interval_is_wilson_s():
+    from statsmodels.stats.proportion import proportion_confint
+
+    from towernet.compare.scores import accuracy_interval, per_class
+
+    right = np.array([[True] * 83 + [False] * 17])
+    expected = proportion_confint(83, 100, method="wilson")
+    assert accuracy_interval(right, np.arange(100)) == pytest.approx(expected)
+    labels = np.repeat([0, 1], 50)
+    predicted = np.where(right[0], labels, 1 - labels)
+    row = per_class(labels, predicted[None], np.arange(100), ("a", "b"))[1]
+    assert row["recall_interval"] == pytest.approx(proportion_confint(33, 50, method="wilson"))
+    assert row["precision_interval"] == pytest.approx(proportion_confint(33, 33, method="wilson"))
+
+
+def test_a_class_that_nothing_is_known_of_has_no_interval():
+    from towernet.compare.scores import per_class
+
+    rows = per_class(np.array([0, 0, 1]), np.array([[0, 0, 0]]), np.arange(3), ("a", "b", "c"))
+    assert rows[1]["precision_interval"] is None
+    assert rows[1]["recall"] == 0
+    assert rows[2]["recall_interval"] is None
+    assert rows[2]["num_images"] == 0
+
+
+@pytest.mark.parametrize(
+    ("num_images", "num_runs", "accuracy", "luck", "cluster"),
+    [(350, 8, 0.85, 0.1, 1), (350, 8, 0.85, 0.4, 1), (400, 8, 0.85, 0.1, 5), (20, 8, 0.9, 0.1, 1)],
+)
+def test_accuracies_are_where_their_intervals_say(num_images, num_runs, accuracy, luck, cluster):
+    from scipy.special import ndtri
+
+    from towernet.compare.scores import accuracy_interval, wilson
+
+    chance = np.random.default_rng(0)
+    cluster_N = np.arange(num_images) // cluster
+    scale = np.sqrt(1 + 1.5**2 + luck**2)
+    held = held_by_wilson = 0
+    for _ in range(400):
+        ease_N = 1.5 * chance.standard_normal(num_images // cluster)[cluster_N]
+        run_R1 = luck * chance.standard_normal((num_runs, 1))
+        noise_RN = chance.standard_normal((num_runs, num_images))
+        right_RN = ndtri(accuracy) * scale + run_R1 + ease_N + noise_RN > 0
+        low, high = accuracy_interval(right_RN, cluster_N)
+        held += low <= accuracy <= high
+        low, high = wilson(
+            float(right_RN.mean()), right_RN.size
+        )  # as if all answers were independent
+        held_by_wilson += low <= accuracy <= high
+    assert 0.92 <= held / 400 <= 0.985
+    assert held_by_wilson / 400 < 0.85
+
+
+def test_images_shared_among_runs_do_not_count_twice():
+    from towernet.compare.scores import accuracy_interval
+
+    right = np.array([[True] * 80 + [False] * 20])
+    once = accuracy_interval(right, np.arange(100))
+    again = accuracy_interval(np.tile(right, 4), np.tile(np.arange(100), 4))
+    independent = accuracy_interval(np.tile(right, 4), np.arange(400))
+    assert again == pytest.approx(once, abs=0.006)
+    assert independent[1] - independent[0] < 0.6 * (once[1] - once[0])
