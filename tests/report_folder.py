@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 from sklearn.datasets import load_digits
 from sklearn.linear_model import SGDClassifier
-from sklearn.metrics import confusion_matrix, f1_score, log_loss, precision_recall_fscore_support
+from sklearn.metrics import confusion_matrix, f1_score, log_loss
 from sklearn.neural_network import MLPClassifier
 
 from towernet import files
 from towernet.compare.calibration import calibrated
+from towernet.compare.scores import accuracy_interval, per_class
 from towernet.compare.statistics import judge
 from towernet.compare.verdict import pair_row
 from towernet.data.table import make_table, write_frame, write_table
@@ -144,12 +145,12 @@ def network(
         runs.append({"folder": run_folder} | row)
     right = np.array([said == truth for truth, said in answers])
     truth, said = (np.concatenate(values) for values in zip(*answers, strict=True))
-    scores = precision_recall_fscore_support(truth, said, labels=np.arange(10), zero_division=0)
-    accuracy = float(np.mean([run["accuracy"] for run in runs]))
-    spread = 1.96 * (accuracy * (1 - accuracy) / 120) ** 0.5
+    clusters = np.arange(right.shape[1])
+    rows = per_class(answers[0][0], said.reshape(num_runs, -1), clusters, tuple(digits.class_names))
     entry = {
-        "name": name, "status": "ranked", "reason": "", "rank": 0, "accuracy": accuracy,
-        "interval": [accuracy - spread, min(1.0, accuracy + spread)],
+        "name": name, "status": "ranked", "reason": "", "rank": 0,
+        "accuracy": float(np.mean([run["accuracy"] for run in runs])),
+        "interval": list(accuracy_interval(right, clusters)),
         "macro_f1": float(np.mean([run["macro_f1"] for run in runs])),
         "validation_accuracy": float(np.mean([run["validation_accuracy"] for run in runs])),
         "parameters": 4810, "multiply_adds": 4736, "learning_rate": 0.001,
@@ -160,12 +161,7 @@ def network(
         ],
         "epochs": NETWORKS[name][0], "steps": 12 * NETWORKS[name][0],
         "confusion": confusion_matrix(truth, said, labels=np.arange(10)).tolist(),
-        "per_class": [
-            {"class_name": digits.class_names[i], "precision": float(scores[0][i]),
-             "recall": float(scores[1][i]), "f1": float(scores[2][i]),
-             "num_images": int(scores[3][i])}
-            for i in range(10)
-        ],
+        "per_class": rows,
         "runs": runs, "calibration": None if kind == "run" else calibration,
     }  # fmt: skip
     return entry, right

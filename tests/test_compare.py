@@ -64,7 +64,14 @@ def test_it_ends_with_a_ranking_a_winner_and_a_report(finished):
         assert low <= network["accuracy"] <= high
     assert results["sentence"] in " ".join(done.stdout.split())
     assert (folder / "report.html").exists()
-    assert (folder / "results.csv").read_text().count("\n") == 3
+    for name in ("results", "runs"):
+        assert (folder / f"{name}.csv").read_text().count("\n") == 3
+    assert (folder / "classes.csv").read_text().count("\n") == 1 + 2 * 3
+    differences = (folder / "differences.csv").read_text()
+    assert differences.startswith("first,second,difference,interval_low,interval_high,p,")
+    for pair in results["comparisons"]:
+        assert f"{pair['first']},{pair['second']},{pair['difference']}," in differences
+    assert r"\begin{tabular}" in (folder / "paper.tex").read_text()
     assert (folder / "suspects.csv").read_text().startswith("path,class_name,looks_like,")
     ranked = [network for network in results["networks"] if network["status"] == "ranked"]
     assert len(results["comparisons"]) == len(ranked) * (len(ranked) - 1) // 2

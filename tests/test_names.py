@@ -3,6 +3,7 @@
 import csv
 import html
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -188,10 +189,15 @@ def test_the_terminal_check_sees_a_name_that_is_printed_as_it_is():
     assert len(seen) == 10
 
 
-def test_no_cell_of_the_csv_is_a_formula(run):
-    with (run[0] / "results.csv").open(newline="", encoding="utf-8") as stream:
-        for cell in (cell for row in csv.reader(stream) for cell in row):
-            assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+def test_no_cell_of_a_csv_is_a_formula(run):
+    guarded = 0
+    for name in ("results.csv", "classes.csv", "suspects.csv"):
+        with (run[0] / name).open(newline="", encoding="utf-8") as stream:
+            for cell in (cell for row in csv.reader(stream) for cell in row):
+                assert not cell.startswith(("=", "+", "@", "\t", "\r"))
+                assert not cell.startswith("-") or math.isfinite(float(cell))
+                guarded += cell.startswith("'")
+    assert guarded
 
 
 def test_no_file_is_named_after_a_class(run, run_of_labels):
@@ -199,7 +205,7 @@ def test_no_file_is_named_after_a_class(run, run_of_labels):
         names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
         plain = {name for name in names if not name.startswith("tensorboard/")}
         assert plain == {
-            "best.safetensors", "calibration.json", "ledger.jsonl", "metrics.jsonl",
+            "best.safetensors", "calibration.json", "classes.csv", "ledger.jsonl", "metrics.jsonl",
             "predictions.parquet", "report.html", "results.csv", "results.json", "run.json",
             "samples.parquet", "suspects.csv", "timings.jsonl",
         }  # fmt: skip

@@ -198,6 +198,9 @@ class RunConfig(_Frozen):
     images_per_class: PositiveInt | None = Field(
         None, description="Only so many images of each class, for a quick look."
     )
+    train_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="Share of each class's training images that are used: a learning curve's."
+    )
 
 
 def load_recipe(name: str) -> Recipe:

@@ -6,9 +6,11 @@ A reader therefore sees the old file or the new one, whole, whatever happens in 
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -26,6 +28,7 @@ from towernet.errors import ConfigError, DataError, EnvironmentFault, shown
 FORMAT = 1  # of run.json, of protocol.toml and of what lies beside them
 HEARTBEAT_S = 5.0
 DEFAULT_CACHE_GB = 20.0
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would run
 WRITE_BYTES = 1 << 20  # a checkpoint is hundreds of small tensors
 
 # What a killed writer leaves behind is known by its name.
@@ -161,6 +164,18 @@ def copy(source: Path, target: Path, wanted_sha256: str) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file atomically, as UTF-8; a lone surrogate is written as \\udcNN."""
     write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
+    """Write rows as CSV; a text that a spreadsheet would run as a formula gets an apostrophe."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    for row in rows:
+        writer.writerow(
+            f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+            for cell in row
+        )
+    write_text(path, text.getvalue())
 
 
 def write_json(path: Path, value: object) -> None:

@@ -18,6 +18,13 @@ def compare(
     equal_within: Annotated[
         float, typer.Option(help="Differences up to so many points of accuracy do not matter.")
     ] = 0.5,
+    learning_curve: Annotated[
+        bool,
+        typer.Option(
+            "--learning-curve",
+            help="Train the best network on a quarter and half of the images too: would more help?",
+        ),
+    ] = False,
     recipe: options.RecipeName = "default",
     epochs: options.Epochs = None,
     minutes: options.Minutes = None,
@@ -89,6 +96,7 @@ def compare(
                 "seed": seed,
                 "images_per_class": images_per_class,
                 "equal_within": equal_within / 100,
+                "learning_curve": learning_curve,
             },
             where="the command line",
         )

@@ -8,8 +8,6 @@ Shapes: N images, K classes.
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +88,4 @@ def suspect_labels(asked: OutOfSample, dataset: Dataset) -> list[dict[str, Any]]
 
 def write_suspects(path: Path, suspects: list[dict[str, Any]]) -> None:
     """Write them as CSV, one line an image; the head alone where there are none."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS)
-    writer.writeheader()
-    writer.writerows(suspects)
-    files.write_text(path, text.getvalue())
+    files.write_csv(path, [COLUMNS, *([row[column] for column in COLUMNS] for row in suspects)])

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from towernet import files
+from towernet.compare.learning_curve import SHARES
 from towernet.compare.protocol import Request
 from towernet.config import Recipe, RunConfig
 from towernet.data.prepare import Dataset
@@ -49,6 +50,8 @@ def preflight(
         count_parameters(outline(name, num_classes, data.size_px)) for name in request.models
     ]
     for_runs = disk_bytes(parameters, request.runs)
+    if request.learning_curve:
+        for_runs += len(SHARES) * request.runs * max(parameters) * BYTES_PER_NUMBER
     sides_px = {data.size_px, round(data.size_px * data.train_margin)}
     for_pixels = len(source.files) * 3 * sum(side**2 for side in sides_px)
     cache = files.cache_folder()
@@ -165,18 +168,21 @@ def plan_words(
 ) -> str:
     """Say in one sentence what the comparison will take."""
     batch_size = request.recipe.train.batch_size
-    total, parts = 0.0, []
+    total, longest, parts = 0.0, 0.0, []
     for name, cost in costs.items():
         if not steps[name]:
             continue
         trial, runs = expected_seconds(request, dataset, cost, steps[name])
-        total += trial + runs
+        total, longest = total + trial + runs, max(longest, runs)
         epochs = steps[name] / steps_per_epoch(len(dataset.train), batch_size)
         parts.append(
             f"{name} {epochs:.3g} epochs{f' × {request.runs} runs' if request.runs > 1 else ''}"
             f" in {in_time(runs)}"
             + (f" after {in_time(trial)} of learning-rate trials" if trial else "")
         )
+    if request.learning_curve:
+        total += len(SHARES) * longest
+        parts.append(f"the learning curve in up to {in_time(len(SHARES) * longest)}")
     return f"about {in_time(total)} on this machine: {', '.join(parts)}"
 
 

@@ -37,6 +37,9 @@ class Request(BaseModel, frozen=True, extra="forbid"):
     recipe: Recipe = Field(description="How every network is trained.")
     seed: int = Field(0, ge=0, lt=2**31, description="All draws are functions of it.")
     images_per_class: PositiveInt | None = Field(None, description="Only so many images a class.")
+    learning_curve: bool = Field(
+        False, description="Train the winner on fewer images as well, to see if more would help."
+    )
     equal_within: float = Field(
         0.005, gt=0, lt=1, description="The largest difference in accuracy that does not matter."
     )

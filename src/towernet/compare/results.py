@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +19,10 @@ import scipy.special
 
 from towernet import files
 from towernet.compare.calibration import calibrated
+from towernet.compare.csv_files import write_csv_files
 from towernet.compare.labels import OutOfSample, suspect_labels, write_suspects
+from towernet.compare.learning_curve import Curve, learning_curve
+from towernet.compare.paper import latex
 from towernet.compare.protocol import Ledger, Protocol
 from towernet.compare.scores import (
     Labels,
@@ -95,18 +96,20 @@ def finish(
     protocol: Protocol,
     dataset_of: Callable[[int], Dataset],
     *,
+    curve: Curve | None = None,
     kind: str,
     title: str,
     origin: dict[str, Any],
     watcher: Watcher,
 ) -> dict[str, Any]:
-    """Open the final split, once, and write `results.json` and `results.csv`; return the former.
+    """Open the final split, once, write `results.json` and what is made of it; return the former.
 
     Args:
         outcomes: The networks, trained.
         folder: The comparison's, or the run's.
         protocol: What was frozen before the first step.
         dataset_of: The images of each repetition.
+        curve: Runs with fewer images, where they were asked for.
         kind: "comparison" or "run".
         title: What the data is called.
         origin: For the record: the command and what the source was read as.
@@ -121,7 +124,7 @@ def finish(
     ledger = Ledger(folder / "ledger.jsonl")
     if ledger.find("final split opened") is None:
         ledger.add("final split opened", split=dataset.final_split, num_images=len(dataset.final))
-    conclusion = _conclude(outcomes, folder, protocol, dataset_of, kind, title, watcher)
+    conclusion = _conclude(outcomes, curve, folder, protocol, dataset_of, kind, title, watcher)
     conclusion["made"] = {
         "command": origin["command"],
         "source": origin["source"],
@@ -129,13 +132,16 @@ def finish(
         "hardware": hardware(protocol.policy),
         "date": files.now(),
     }
-    _write_csv(folder / "results.csv", conclusion)
+    write_csv_files(folder, conclusion)
+    if kind == "comparison":
+        files.write_text(folder / "paper.tex", latex(conclusion["results"], conclusion["made"]))
     files.write_json(path, conclusion)
     return conclusion
 
 
 def _conclude(
     outcomes: list[Outcome],
+    curve: Curve | None,
     folder: Path,
     protocol: Protocol,
     dataset_of: Callable[[int], Dataset],
@@ -199,6 +205,9 @@ def _conclude(
         ),
         "winner": best and {"name": best["name"], "folder": _best_run(best["runs"])["folder"]},
     }
+    if curve is not None:
+        watcher.say(f"{curve.name} answers again, trained on fewer images")
+        results["learning_curve"] = _curve(curve, right, protocol, dataset_of)
     suspects = [] if asked is None else suspect_labels(asked, dataset)
     write_suspects(folder / "suspects.csv", suspects)
     results["num_suspects"], results["suspects"] = len(suspects), suspects[:MAX_SUSPECTS]
@@ -244,6 +253,28 @@ def _comparisons(
     else:
         family = judge(np.array([right[name] for name in names]), dataset.final_clusters())
     return [pair_row(family, difference, names, equal_within) for difference in family.differences]
+
+
+def _curve(
+    curve: Curve,
+    right: dict[str, list[npt.NDArray[np.bool_]]],
+    protocol: Protocol,
+    dataset_of: Callable[[int], Dataset],
+) -> dict[str, Any]:
+    """Judge the runs with fewer images beside those with all of them."""
+    failure = curve.failure
+    if failure is None and curve.name not in right:
+        failure = "its answers are not numbers"
+    if failure is not None:
+        return {"network": curve.name, "failure": failure}
+    by_share = {1.0: right[curve.name]}
+    for share, folders in curve.folders.items():
+        by_share[share] = [
+            _answer(run_folder, protocol, dataset_of(repetition)).right_N
+            for repetition, run_folder in enumerate(folders)
+        ]
+    request = protocol.request
+    return learning_curve(curve.name, by_share, dataset_of(0), request.seed, request.equal_within)
 
 
 def _answer(run_folder: Path, protocol: Protocol, dataset: Dataset) -> Answers:
@@ -426,10 +457,17 @@ def _majority_accuracy(dataset: Dataset, part: Part) -> float:
     return float((part.labels == majority).mean())
 
 
-def _worth(network: dict[str, Any]) -> tuple[float, float, int]:
+def worth(runs: list[dict[str, Any]], parameters: int | float) -> tuple[float, float, float]:
     """Return what the network to use has most of: on validation, never on the final split."""
-    losses = fmean(run["validation_loss"] for run in network["runs"])
-    return network["validation_accuracy"], -losses, -network["parameters"]
+    return (
+        fmean(run["validation_accuracy"] for run in runs),
+        -fmean(run["validation_loss"] for run in runs),
+        -parameters,
+    )
+
+
+def _worth(network: dict[str, Any]) -> tuple[float, float, float]:
+    return worth(network["runs"], network["parameters"])
 
 
 def _best_run(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -451,36 +489,3 @@ def _measured(outcome: Outcome, answers: list[Answers]) -> dict[str, Any]:
         "latency_ms": median(answer.latency_ms for answer in answers) if answers else None,
         "peak_memory_mib": max((line["peak_memory_mib"] for line in lines), default=None),
     }
-
-
-def _write_csv(path: Path, conclusion: dict[str, Any]) -> None:
-    """Write one line a network: its row of the results, and what was timed."""
-    columns = [
-        "rank",
-        "name",
-        "status",
-        "accuracy",
-        "macro_f1",
-        "validation_accuracy",
-        "parameters",
-        "multiply_adds",
-        "learning_rate",
-        "epochs",
-        "steps",
-    ]
-    timed = [
-        "training_seconds",
-        "trial_seconds",
-        "images_per_second",
-        "latency_ms",
-        "peak_memory_mib",
-    ]
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow([*columns[:4], "interval_low", "interval_high", *columns[4:], *timed])
-    for network in conclusion["results"]["networks"]:
-        row = [network[column] for column in columns]
-        measured = conclusion["measured"]["networks"][network["name"]]
-        interval = network["interval"] or [None, None]
-        writer.writerow([*row[:4], *interval, *row[4:], *(measured[key] for key in timed)])
-    files.write_text(path, text.getvalue())

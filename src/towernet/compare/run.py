@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from towernet import files
+from towernet.compare.learning_curve import SHARES, Curve
 from towernet.compare.plan import (
     budget,
     measure_networks,
@@ -23,7 +24,7 @@ from towernet.compare.plan import (
     trial_steps,
 )
 from towernet.compare.protocol import Ledger, Protocol, Request, go_on, note_accepted, read_protocol
-from towernet.compare.results import Outcome, finish
+from towernet.compare.results import Outcome, finish, worth
 from towernet.compare.verdict import too_few_runs
 from towernet.config import AS_BEGUN, Accept, RunConfig
 from towernet.data.changes import reconcile
@@ -125,11 +126,13 @@ def compare(
         origin = {"command": command, "source": source.reading}
         ledger = Ledger(folder / "ledger.jsonl")
         comparison = Comparison(protocol, folder, ledger, dataset_of, watcher, stop, origin, accept)
+        outcomes = comparison.run_all()
         return finish(
-            comparison.run_all(),
+            outcomes,
             folder,
             protocol,
             dataset_of,
+            curve=comparison.run_curve(outcomes) if request.learning_curve else None,
             kind="comparison",
             title=source.name,
             origin=origin,
@@ -193,6 +196,31 @@ class Comparison:
                     self.run(outcome, repetition)
         return outcomes
 
+    def run_curve(self, outcomes: list[Outcome]) -> Curve | None:
+        """Train the network that is best on validation with fewer images; None if none learnt."""
+        sound = [outcome for outcome in outcomes if outcome.failure is None]
+        if not sound:
+            return None
+        best = max(sound, key=self._worth)
+        curve = Curve(best.name)
+        for share in SHARES:
+            shorter = Outcome(best.name, best.learning_rate)
+            for repetition in range(self.protocol.request.runs):
+                if shorter.failure is None:
+                    self.run(shorter, repetition, share)
+            if shorter.failure is not None:
+                curve.failure = shorter.failure
+                break
+            curve.folders[share] = shorter.folders
+        return curve
+
+    def _worth(self, outcome: Outcome) -> tuple[float, float, float]:
+        summaries = [
+            files.read_record(folder / "run.json", "summary")["summary"]
+            for folder in outcome.folders
+        ]
+        return worth(summaries, self.protocol.costs[outcome.name]["parameters"])
+
     def choose_learning_rate(self, name: str) -> Outcome:
         """Try each learning rate on a short run of its own; the lowest validation loss wins."""
         recipe = self.protocol.request.recipe
@@ -239,28 +267,30 @@ class Comparison:
             seconds=time.monotonic() - started,
         )
 
-    def run(self, outcome: Outcome, repetition: int) -> None:
-        """Train one network once, or note why it could not be."""
+    def run(self, outcome: Outcome, repetition: int, share: float = 1.0) -> None:
+        """Train one network once, on a share of the images, or note why it could not be."""
         name, request = outcome.name, self.protocol.request
-        folder = self.folder / "runs" / f"{_file_name(name)}-{repetition}"
-        failed = self.ledger.find("run failed", network=name, repetition=repetition)
+        less = "" if share == 1 else f"-{100 * share:g}-percent"
+        folder = self.folder / "runs" / f"{_file_name(name)}-{repetition}{less}"
+        of = "" if share == 1 else f" on {100 * share:g} % of the training images"
+        event = f"run{of} failed"
+        failed = self.ledger.find(event, network=name, repetition=repetition)
         if failed is None:
             self.watcher.say(
-                f"{name}, run {repetition + 1} of {request.runs},"
+                f"{name}{of}, run {repetition + 1} of {request.runs},"
                 f" learning rate {outcome.learning_rate:.3g}"
             )
+            num_steps = self.protocol.num_steps[name]
             reason = self._attempt(
                 lambda: self._train(
-                    name, folder, self.protocol.num_steps[name], outcome.learning_rate, repetition
+                    name, folder, num_steps, outcome.learning_rate, repetition, share=share
                 )
             )
             if reason is None:
                 outcome.folders.append(folder)
                 return
             drop_state(folder / "last")
-            failed = self.ledger.add(
-                "run failed", network=name, repetition=repetition, reason=reason
-            )
+            failed = self.ledger.add(event, network=name, repetition=repetition, reason=reason)
         outcome.failure = failed["reason"]
         self.watcher.say(f"{name} failed: {outcome.failure}")
 
@@ -272,9 +302,12 @@ class Comparison:
         rate: float,
         repetition: int,
         *,
+        share: float = 1.0,
         resumable: bool = True,
     ) -> dict[str, Any]:
-        request = self.protocol.request
+        request, dataset = self.protocol.request, self.dataset_of(repetition)
+        if share != 1:
+            dataset = dataset.with_train_share(share, request.seed)
         config = RunConfig(
             model=name,
             recipe_name=request.recipe_name,
@@ -282,11 +315,12 @@ class Comparison:
             seed=request.seed,
             repetition=repetition,
             images_per_class=request.images_per_class,
+            train_share=share,
         )
         with files.lock(folder / "lock", holder=str(folder)):
             return train(
                 config,
-                self.dataset_of(repetition),
+                dataset,
                 folder,
                 Plan(num_steps, rate, self.protocol.policy, self.protocol.mixes[name]),
                 watcher=self.watcher,

@@ -253,6 +253,8 @@ def remarks(results: dict[str, Any]) -> list[str]:
                 f" on the final split {ranked[0]['name']} came first. The two disagree, so take"
                 " neither as settled."
             )
+    if (curve := results.get("learning_curve")) is not None:
+        said.append(curve.get("sentence") or f"No learning curve: {curve['failure']}.")
     if (cheapest := _cheapest(ranked, results["comparisons"])) is not None:
         said.append(cheapest)
     if ranked and results["num_runs"] == 1 and results["kind"] == "comparison":

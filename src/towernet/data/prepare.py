@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,6 +80,25 @@ class Dataset:
         used = self.table[self.table.status == "used"]
         clusters: npt.NDArray[np.int64] = splits.tied(used)[self.final.rows]
         return clusters
+
+    def with_train_share(self, share: float, seed: int) -> Dataset:
+        """Return the same with so large a share of each class's training images, one at least.
+
+        A smaller share is part of a larger one. Rows and the contract stay as they are.
+        """
+        drawn = rng.uniform(seed, 0, self.train.keys, "train share")[:, 0]
+        labels = self.train.labels
+        order = np.lexsort((drawn, labels))
+        starts = np.searchsorted(labels[order], labels[order])  # where each one's class begins
+        wanted = np.maximum(1, np.round(share * np.bincount(labels)))[labels[order]]
+        kept = np.sort(order[np.arange(len(order)) - starts < wanted])
+        part = Part(
+            self.train.rows[kept],
+            labels[kept],
+            self.train.keys[kept],
+            tuple(self.train.paths[i] for i in kept),
+        )
+        return replace(self, train=part)
 
     @property
     def final_split(self) -> str:

@@ -100,30 +100,93 @@ def learning_curves(
         epochs = [epoch for line in curves for run in line.runs for epoch, _ in run]
         lasts = [run[-1][0] for line in curves for run in line.runs if run]
         if lasts and max(lasts) > _LOG_FROM * min(lasts) and min(epochs) > 0:
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=12))
-            axes.xaxis.set_minor_locator(ticker.NullLocator())
-            axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda epoch, _: f"{epoch:g}"))
-            axes.set_xlabel("epoch (logarithmic)", color=_INK)
+            _logarithmic(axes, "epoch")
         else:
             axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
             axes.set_xlabel("epoch", color=_INK)
         axes.set_ylabel(label, color=_INK)
         if is_fraction:
-            low, high = axes.get_ylim()
-            middle, half = (low + high) / 2, max(high - low, _LEAST_SPAN) / 2
-            axes.set_ylim(max(0.0, middle - half), min(1.0, middle + half))
-            axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0, symbol=" %"))
+            _in_percent(axes)
         else:
             axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:.3g}"))
-        axes.grid(color=_GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.tick_params(colors=_INK, length=0)
-        axes.spines[:].set_visible(False)
-        stream = io.StringIO()
-        figure.savefig(
-            stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
-        )
+        return _finished(figure, axes, title)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """An accuracy with its interval, at some cost, and a short mark of ours beside it."""
+
+    at: float
+    accuracy: float
+    interval: Sequence[float]
+    mark: str
+
+
+def accuracies(
+    points: Sequence[Accuracy],
+    *,
+    line: Sequence[tuple[float, float]],
+    key: str,
+    label: str,
+    title: str,
+) -> Markup:
+    """Draw accuracies with their intervals against what they cost, on a logarithmic axis.
+
+    Args:
+        points: What is drawn.
+        line: The points that a line joins.
+        key: Makes the picture's ids unlike those of the page's other pictures.
+        label: What the horizontal axis shows.
+        title: The picture in words, for those who do not see it.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": key, "font.size": 10.5}):
+        figure = Figure(figsize=(5.6, 3.4), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot(*zip(*line, strict=True), color="#030000", linewidth=1.2, alpha=0.6)
+        for point in points:
+            axes.plot([point.at] * 2, list(point.interval), color="#030000", linewidth=2, alpha=0.5)
+            axes.plot([point.at], [point.accuracy], "o", color="#030000", markersize=6)
+            axes.annotate(
+                point.mark, (point.at, point.accuracy), (7, 4),
+                textcoords="offset points", color=_INK,
+            )  # fmt: skip
+        _logarithmic(axes, label)
+        least, most = min(point.at for point in points), max(point.at for point in points)
+        axes.set_xlim(least / 1.3, most * 1.3)
+        axes.set_ylabel("accuracy", color=_INK)
+        _in_percent(axes)
+        return _finished(figure, axes, title)
+
+
+def _logarithmic(axes: Any, label: str) -> None:
+    from matplotlib import ticker
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=12))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.set_xlabel(f"{label} (logarithmic)", color=_INK)
+
+
+def _in_percent(axes: Any) -> None:
+    from matplotlib import ticker
+
+    low, high = axes.get_ylim()
+    middle, half = (low + high) / 2, max(high - low, _LEAST_SPAN) / 2
+    axes.set_ylim(max(0.0, middle - half), min(1.0, middle + half))
+    axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0, symbol=" %"))
+
+
+def _finished(figure: Any, axes: Any, title: str) -> Markup:
+    axes.grid(color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=_INK, length=0)
+    axes.spines[:].set_visible(False)
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _inline(stream.getvalue(), title)
 
 

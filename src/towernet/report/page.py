@@ -19,6 +19,7 @@ from jaxtyping import UInt8
 from jinja2 import BaseLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from towernet.compare.paper import paragraph
 from towernet.compare.verdict import answer_words, in_points
 from towernet.data.table import read_table, shown
 from towernet.errors import DataError
@@ -138,7 +139,15 @@ def _contents(folder: Path, values: dict[str, Any], picture: Picture) -> dict[st
         "unranked": [network for network in networks if network["status"] != "ranked"],
         "scale": tables.accuracy_scale(ranked, results["majority_accuracy"]),
         "pair_scale": tables.difference_scale(results.get("comparisons", [])),
+        "cost": _cost(ranked, values["measured"]["networks"]),
         "curves": _curves(networks, metrics),
+        "growth": _growth(results.get("learning_curve", {}).get("points", [])),
+        "class_gains": results.get("learning_curve", {}).get("classes", [])[
+            : tables.MAX_CLASS_ROWS
+        ],
+        "paper": paragraph(results, values["made"])
+        if results["kind"] == "comparison" and "comparisons" in results
+        else None,
         "rates": sorted({t["learning_rate"] for n in networks for t in n["trials"]}),
         "data": tables.data_card(table),
         "gallery": [
@@ -160,6 +169,46 @@ def _contents(folder: Path, values: dict[str, Any], picture: Picture) -> dict[st
             "drawn_classes": MAX_DRAWN_CLASSES,
         },
     }
+
+
+def _cost(
+    ranked: Sequence[dict[str, Any]], measured: dict[str, dict[str, Any]]
+) -> dict[str, Any] | None:
+    """Return the ranked networks' front of accuracy against time, None where there is no choice."""
+    timed = [
+        network | {"latency_ms": measured[network["name"]]["latency_ms"]}
+        for network in ranked
+        if measured.get(network["name"], {}).get("latency_ms")
+    ]
+    if len(timed) < 2:
+        return None
+    front = tables.front(timed)
+    return {
+        "front": front,
+        "figure": figures.accuracies(
+            [
+                figures.Accuracy(n["latency_ms"], n["accuracy"], n["interval"], str(n["rank"]))
+                for n in timed
+            ],
+            line=[(n["latency_ms"], n["accuracy"]) for n in front],
+            key="cost",
+            label="milliseconds per image",
+            title="Accuracy of every network against its time per image; the ranking says the"
+            " same in numbers.",
+        ),
+    }
+
+
+def _growth(points: Sequence[dict[str, Any]]) -> Markup | None:
+    if not points:
+        return None
+    return figures.accuracies(
+        [figures.Accuracy(p["num_images"], p["accuracy"], p["interval"], "") for p in points],
+        line=[(p["num_images"], p["accuracy"]) for p in points],
+        key="growth",
+        label="training images",
+        title="Accuracy against the number of training images; the table below says the same.",
+    )
 
 
 def _curves(

@@ -104,6 +104,15 @@ def accuracy_scale(networks: Sequence[dict[str, Any]], majority: Number) -> tupl
     return low, max(math.ceil(20 * max(values)) / 20, low + 0.05)
 
 
+def front(networks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return those that none of the others beats in both accuracy and time, fastest first."""
+    found: list[dict[str, Any]] = []
+    for network in sorted(networks, key=lambda n: (n["latency_ms"], -n["accuracy"])):
+        if not found or network["accuracy"] > found[-1]["accuracy"]:
+            found.append(network)
+    return found
+
+
 def confusions(confusion: Sequence[Sequence[int]], limit: int = 8) -> list[tuple[int, int, int]]:
     """Return the most frequent mistakes: (true, predicted, how often), indices of classes."""
     counts = np.array(confusion)

@@ -1,0 +1,134 @@
+"""Would more images help? The shares, the answer, and the command."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from conftest import TINY_NETWORK
+from towernet import files
+from towernet.data.contract import Contract
+from towernet.data.prepare import Dataset, Part
+from towernet.errors import USAGE
+
+NUM_TEST = 300
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    """Three classes, 200, 40 and 3 training images, and 300 test images."""
+    labels = np.repeat([0, 1, 2], [200, 40, 3])
+    rows = np.arange(len(labels))
+    keys = np.random.default_rng(0).integers(0, 2**62, len(labels)).astype(np.uint64)
+    train = Part(rows, labels, keys, tuple(map(str, rows)))
+    test_rows = len(labels) + np.arange(NUM_TEST)
+    test = Part(
+        test_rows,
+        np.arange(NUM_TEST) % 3,
+        test_rows.astype(np.uint64),
+        tuple(map(str, test_rows)),
+    )
+    nothing = Part(rows[:0], labels[:0], keys[:0], ())
+    table = pd.DataFrame({"status": "used", "cluster": "", "group": ""}, index=range(543))
+    contract = Contract(("a", "b", "c"), 8, "crop", (0.5,) * 3, (0.2,) * 3, (255, 255, 255))
+    pixels = np.zeros((543, 8, 8, 3), np.uint8)
+    return Dataset(table, contract, train, nothing, test, pixels, pixels)
+
+
+def test_a_share_is_of_each_class_and_part_of_a_larger_one(dataset):
+    quarter, half = (dataset.with_train_share(share, 0).train for share in (0.25, 0.5))
+    assert np.bincount(quarter.labels).tolist() == [50, 10, 1]
+    assert np.bincount(half.labels).tolist() == [100, 20, 2]
+    assert set(quarter.paths) < set(half.paths) < set(dataset.train.paths)
+    assert list(half.rows) == sorted(half.rows)
+    assert [int(path) for path in half.paths] == half.rows.tolist()
+    other = dataset.with_train_share(0.5, 1).train
+    assert set(other.paths) != set(half.paths)
+    assert dataset.with_train_share(1.0, 0).train.paths == dataset.train.paths
+
+
+def answers(accuracies, *, num_runs=8, seed=0):
+    """Which images each run got right, by share: the harder an image, the more it takes."""
+    chance = np.random.default_rng(seed)
+    ease = chance.permutation(np.linspace(0, 1, NUM_TEST))
+    return {
+        share: [
+            ease + chance.normal(0, 0.03, NUM_TEST) < accuracy + chance.normal(0, 0.003)
+            for _ in range(num_runs)
+        ]
+        for share, accuracy in accuracies.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "num_runs", "said"),
+    [
+        ({0.25: 0.5, 0.5: 0.65, 1.0: 0.8}, 8, "More images would help. net with 243 training"),
+        ({0.25: 0.8, 0.5: 0.8, 1.0: 0.7}, 8, "More images did not help: net with"),
+        ({0.25: 0.7, 0.5: 0.8, 1.0: 0.801}, 8, "Whether more images would help is not shown."),
+        ({0.25: 0.5, 0.5: 0.65, 1.0: 0.8}, 3, "3 runs are too few to tell"),
+    ],
+)
+def test_the_answer(dataset, accuracies, num_runs, said):
+    from towernet.compare.learning_curve import learning_curve
+
+    found = learning_curve("net", answers(accuracies, num_runs=num_runs), dataset, 0, 0.005)
+    assert found["sentence"].startswith(said)
+    assert [point["num_images"] for point in found["points"]] == [61, 122, 243]
+    for point, accuracy in zip(found["points"], accuracies.values(), strict=True):
+        assert point["interval"][0] < point["accuracy"] < point["interval"][1]
+        assert point["accuracy"] == pytest.approx(accuracy, abs=0.06)
+
+
+def test_hardly_is_said_where_the_whole_interval_is_small(dataset):
+    from towernet.compare.learning_curve import learning_curve
+
+    found = learning_curve("net", answers({0.25: 0.5, 0.5: 0.8, 1.0: 0.8}), dataset, 0, 0.1)
+    assert found["sentence"].startswith("More images would hardly help, by no more than ±10 points")
+
+
+def test_the_class_that_gains_is_named_and_no_other(dataset):
+    from towernet.compare.learning_curve import learning_curve
+
+    right = answers({0.25: 0.8, 0.5: 0.8, 1.0: 0.8}, num_runs=10)
+    is_c = dataset.final.labels == 2
+    for run in right[0.5]:
+        run[is_c] &= np.random.default_rng(1).random(is_c.sum()) < 0.4
+    found = learning_curve("net", right, dataset, 0, 0.005)
+    assert [row["class_name"] for row in found["classes"] if row["is_shown"]] == ["c"]
+    assert found["classes"][0]["class_name"] == "c"
+    assert found["classes"][0]["num_train"] == 3
+    assert found["sentence"].endswith("Most gained: c.")
+
+
+def test_the_command_trains_the_best_network_on_fewer_images(towernet, photos, tmp_path):
+    folder = tmp_path / "comparison"
+    words = ("compare", photos, "--models", TINY_NETWORK, "--epochs", 4, "--size", 64,
+             "--batch-size", 8, "--workers", 1, "--runs", 2, "--out", folder)  # fmt: skip
+    done = towernet(*words, "--learning-curve")
+    assert done.returncode == 0, done.stderr
+    results = files.read_json(folder / "results.json")["results"]
+    curve = results["learning_curve"]
+    assert curve["network"] == TINY_NETWORK
+    num_train = results["num_images"]["train"]
+    assert [point["num_images"] for point in curve["points"]][-1] == num_train
+    assert curve["points"][-1]["accuracy"] == results["networks"][0]["accuracy"]
+    for share in (25, 50):
+        for k in (0, 1):
+            run = files.read_json(
+                folder / "runs" / f"{TINY_NETWORK}-{k}-{share}-percent" / "run.json"
+            )
+            assert run["config"]["train_share"] == share / 100
+            assert run["plan"]["num_steps"] == results["networks"][0]["steps"]
+    assert "2 runs are too few to tell whether more images would help" in " ".join(
+        done.stdout.split()
+    )
+    page = (folder / "report.html").read_text()
+    assert "Would more images help?" in page
+    before = (folder / "results.json").read_bytes()
+    assert towernet(*words, "--learning-curve").returncode == 0
+    assert (folder / "results.json").read_bytes() == before
+    refused = towernet(*words)
+    assert refused.returncode == USAGE
+    assert "learning_curve: True → False" in refused.stderr

@@ -1,0 +1,94 @@
+"""What is written for a paper and for spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from report_folder import HOSTILE_NAMES, PLAIN_NAMES, Digits, build
+from towernet import files
+from towernet.compare.csv_files import write_csv_files
+from towernet.compare.paper import escaped, latex, paragraph
+
+
+@pytest.fixture(scope="module")
+def conclusion(tmp_path_factory):
+    folder = build(tmp_path_factory.mktemp("comparison"), Digits(PLAIN_NAMES), num_runs=3)
+    return files.read_json(folder / "results.json")
+
+
+def test_the_paragraph_holds_the_figures(conclusion):
+    results = conclusion["results"]
+    said = paragraph(results, conclusion["made"])
+    ranked = [network for network in results["networks"] if network["status"] == "ranked"]
+    for network in ranked:
+        assert f"{100 * network['accuracy']:.1f} % for {network['name']}" in said
+    assert f"{results['num_images']['test']:,} test images" in said
+    assert "3 times each" in said
+    assert "sign-flip tests over runs" in said
+    assert "adjusted by Holm for 3 pairs" in said
+    for row in results["comparisons"]:
+        if row["first"] == ranked[0]["name"]:
+            assert f"{row['second']} (by" in said
+
+
+def test_the_table_has_a_row_for_each_network(conclusion):
+    text = latex(conclusion["results"], conclusion["made"])
+    ranked = [n for n in conclusion["results"]["networks"] if n["status"] == "ranked"]
+    rows = [line for line in text.splitlines() if line.endswith(r"\\") and "&" in line]
+    assert len(rows) == 1 + len(ranked)
+    assert all(row.count(" & ") == 5 for row in rows)
+    assert text.count(r"\begin") == text.count(r"\end") == 2
+
+
+def test_what_latex_would_read_as_commands_is_printed():
+    assert escaped("a_b & 5 % of {x}^2 ~ \\cmd #1 $") == (
+        r"a\_b \& 5 \% of \{x\}\textasciicircum{}2 \textasciitilde{} \textbackslash{}cmd \#1 \$"
+    )
+
+
+def completed(conclusion):
+    """The folder's results with what the CSV files say and a report does not."""
+    measured = conclusion["measured"]["networks"]
+    nothing = dict.fromkeys(
+        ("training_seconds", "trial_seconds", "images_per_second", "latency_ms", "peak_memory_mib")
+    )
+    for network in conclusion["results"]["networks"]:
+        measured[network["name"]] = nothing | measured.get(network["name"], {})
+        for run in network["runs"]:
+            run |= {"validation_loss": 0.5, "temperature": 1.2, "calibration_error": None}
+    return conclusion
+
+
+def test_the_csv_files_hold_the_numbers_of_the_results(conclusion, tmp_path):
+    results = conclusion["results"]
+    write_csv_files(tmp_path, completed(conclusion))
+
+    def rows(name):
+        with (tmp_path / f"{name}.csv").open(newline="", encoding="utf-8") as stream:
+            return list(csv.DictReader(stream))
+
+    networks = {row["name"]: row for row in rows("results")}
+    runs, classes, pairs = rows("runs"), rows("classes"), rows("differences")
+    for network in results["networks"]:
+        name, row = network["name"], networks[network["name"]]
+        assert row["accuracy"] == ("" if network["accuracy"] is None else str(network["accuracy"]))
+        if network["interval"]:
+            assert [row["interval_low"], row["interval_high"]] == [*map(str, network["interval"])]
+        of_runs = [float(run["accuracy"]) for run in runs if run["name"] == name]
+        assert of_runs == [run["accuracy"] for run in network["runs"]]
+        recalls = [float(line["recall"]) for line in classes if line["name"] == name]
+        assert recalls == [line["recall"] for line in network["per_class"] or []]
+    assert [float(row["p_adjusted"]) for row in pairs] == [
+        pair["p_adjusted"] for pair in results["comparisons"]
+    ]
+
+
+def test_hostile_class_names_stay_one_cell_each(tmp_path):
+    folder = build(tmp_path / "hostile", Digits(HOSTILE_NAMES), num_runs=1)
+    write_csv_files(tmp_path, completed(files.read_json(folder / "results.json")))
+    with (tmp_path / "classes.csv").open(newline="", encoding="utf-8") as stream:
+        lines = list(csv.reader(stream))
+    assert {len(line) for line in lines} == {len(lines[0])}
+    assert len(lines) == 1 + 10 * 3
