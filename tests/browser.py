@@ -23,6 +23,17 @@ class Visit:
     errors: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
+    def barriers(self) -> list[str]:
+        """What axe finds that shuts somebody out: its serious and critical findings."""
+        from axe_playwright_python.sync_playwright import Axe
+
+        found = Axe().run(self.page).response["violations"]
+        return [
+            f"{rule['id']}: {rule['nodes'][0]['html']}"
+            for rule in found
+            if rule["impact"] in ("serious", "critical")
+        ]
+
 
 @contextlib.contextmanager
 def open_page(

@@ -325,8 +325,8 @@ def test_frequent_confusions_leave_out_the_diagonal() -> None:
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        (tables.percent(0.91234), "91.2 %"), (tables.percent(None), "–"),
-        (tables.percent(0), "0.0 %"),
+        (tables.percent(0.91234), "91.2\xa0%"), (tables.percent(None), "–"),
+        (tables.percent(0), "0.0\xa0%"),
         (tables.whole(1559600), "1,559,600"), (tables.compact(999_999), "1 M"),
         (tables.compact(1559600), "1.56 M"), (tables.compact(5.37e9), "5.37 G"),
         (tables.significant(1234.5, "ms"), "1,234 ms"), (tables.significant(1 / 60), "0.0167"),
@@ -390,6 +390,8 @@ def test_a_browser_shows_it_and_has_nothing_to_complain_about(
         assert len(set(colours)) > 3
         assert page_.locator("img").count() > 10
         assert page_.evaluate("[...document.images].every(i => i.naturalWidth > 0)")
+        page_.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        assert visit.barriers() == []
 
 
 @pytest.mark.browser
@@ -401,3 +403,15 @@ def test_the_browser_check_hears_a_complaint(tmp_path: Path) -> None:
     )
     with open_page(sabotaged) as visit:
         assert any("style" in error for error in visit.errors)
+
+
+@pytest.mark.browser
+def test_the_accessibility_check_finds_what_shuts_people_out(tmp_path: Path) -> None:
+    sabotaged = tmp_path / "page.html"
+    sabotaged.write_text(
+        "<!DOCTYPE html><html><title>x</title><main><h1>x</h1><img src='data:,'>"
+        "<p style='color:#aaa;background:#fff'>hardly to be read</p></main></html>"
+    )
+    with open_page(sabotaged) as visit:
+        rules = {finding.partition(":")[0] for finding in visit.barriers()}
+        assert {"image-alt", "color-contrast", "html-has-lang"} <= rules

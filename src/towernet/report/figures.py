@@ -114,9 +114,12 @@ def learning_curves(
 
 @dataclass(frozen=True)
 class Accuracy:
-    """An accuracy with its interval, at some cost, and a short mark of ours beside it."""
+    """An accuracy with its interval, at some cost, and a short mark of ours beside it.
 
-    at: float
+    Where all costs are whole numbers the axis names just those.
+    """
+
+    at: int | float
     accuracy: float
     interval: Sequence[float]
     mark: str
@@ -140,6 +143,7 @@ def accuracies(
         title: The picture in words, for those who do not see it.
     """
     import matplotlib
+    from matplotlib import ticker
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": key, "font.size": 10.5}):
@@ -154,6 +158,8 @@ def accuracies(
                 textcoords="offset points", color=_INK,
             )  # fmt: skip
         _logarithmic(axes, label)
+        if all(isinstance(point.at, int) for point in points):  # few of them, and round
+            axes.xaxis.set_major_locator(ticker.FixedLocator([point.at for point in points]))
         least, most = min(point.at for point in points), max(point.at for point in points)
         axes.set_xlim(least / 1.3, most * 1.3)
         axes.set_ylabel("accuracy", color=_INK)
@@ -209,13 +215,19 @@ def _inline(svg: str, title: str) -> Markup:
     svg = re.sub(r"(?s)<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg)
     svg = re.sub(r' id="[a-zA-Z0-9.]+_\d+"', "", svg)
     svg = re.sub(r' style="([^"]*)"', _attributes, svg)
-    svg = re.sub(r"\d+\.\d{2,}", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), svg)
+    svg = re.sub(r"<[^>]*>", _rounded, svg)  # in tags alone: what is written stays as it is
     svg = re.sub(r"#0300(0\d)", lambda colour: f"var(--series-{int(colour[1])})", svg)
     svg = svg.replace(_INK, "var(--soft)").replace(_GRID, "var(--line)")
     svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1">', svg, count=1)
     svg = re.sub(r"\s*\n\s*", "\n", svg)
     head = Markup('<svg role="img" class="curves" aria-label="{}" ').format(title)
     return head + Markup(svg.removeprefix("<svg "))
+
+
+def _rounded(tag: re.Match[str]) -> str:
+    return re.sub(
+        r"\d+\.\d{2,}", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), tag[0]
+    )
 
 
 def _attributes(style: re.Match[str]) -> str:

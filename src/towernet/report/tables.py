@@ -35,8 +35,8 @@ def short(text: str, limit: int = 40) -> str:
 
 
 def percent(fraction: Number | None, digits: int = 1) -> str:
-    """Return 0.9123 as '91.2 %'."""
-    return NOTHING if fraction is None else f"{100 * fraction:.{digits}f} %"
+    """Return 0.9123 as '91.2 %', which no line breaks."""
+    return NOTHING if fraction is None else f"{100 * fraction:.{digits}f}\u00a0%"
 
 
 def interval(bounds: Sequence[Number] | None) -> str:
