@@ -1,0 +1,71 @@
+"""Is a network called better than itself? A real comparison of one network under several names.
+
+All names share images, order and augmentation draws; each starts from initial weights of its own.
+`python benchmarks/same_network.py caltech16 --runs 8 --minutes 0.2`; said again, it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from _common import data_set, write_result
+from towernet import files
+from towernet.cli.main import main as towernet
+from towernet.models import catalogue
+from towernet.models.towernet import PatchTowerNet
+
+
+def starting_elsewhere(number: int) -> type[nn.Module]:
+    """Return a network that is `towernet_patch` with other initial weights."""
+
+    def build(num_classes: int) -> nn.Module:
+        torch.rand(number)  # moves the generator that the weights are drawn with
+        return PatchTowerNet(num_classes)
+
+    return build  # type: ignore[return-value]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", help="caltech16, sign-digits …: NAME.zip is used.")
+    parser.add_argument("--networks", type=int, default=4, help="How many names it has.")
+    parser.add_argument("--runs", type=int, default=8, help="Of each.")
+    parser.add_argument("--minutes", type=float, default=0.2, help="Of one run.")
+    args = parser.parse_args()
+    names = [f"same_{number}" for number in range(args.networks)]
+    for number, name in enumerate(names):
+        catalogue.OURS[name] = starting_elsewhere(number)
+    folder = Path("runs") / f"same-{args.name}"
+    words = ["--models", ",".join(names), "--minutes", f"{args.minutes:g}"]
+    words += ["--runs", str(args.runs), "--out", str(folder)]
+    if code := towernet(["compare", str(data_set(f"{args.name}.zip")), *words]):
+        sys.exit(code)
+    conclusion = files.read_json(folder / "results.json")
+    results = conclusion["results"]
+    assert len({network["validation_accuracy"] for network in results["networks"]}) > 1
+    write_result(
+        f"same_network-{args.name}",
+        {
+            "network": "towernet_patch",
+            "num_runs": results["num_runs"],
+            "num_images": results["num_images"],
+            "sentence": results["sentence"],
+            "accuracies": [network["accuracy"] for network in results["networks"]],
+            "pairs": [
+                {key: pair[key] for key in ("difference", "interval", "p_adjusted", "answer")}
+                for pair in results["comparisons"]
+            ],
+            "called_better": sum(pair["answer"] == "better" for pair in results["comparisons"]),
+            "hardware": conclusion["made"]["hardware"],
+            "versions": conclusion["made"]["versions"],
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
