@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from conftest import TINY_NETWORK, run_towernet
+from towernet.errors import DATA
 
 OTHER_NETWORK = "resnet18"
 WORDS = (
@@ -109,6 +111,17 @@ def test_other_options_are_refused_with_the_difference(towernet, finished, photo
     assert other.stderr.strip().splitlines()[-1].startswith("error: ")
 
 
+def test_a_protocol_that_was_changed_is_refused(towernet, finished, photos, tmp_path):
+    folder, _ = finished
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved)
+    path = moved / "protocol.toml"
+    path.write_text(path.read_text().replace("equal_within = 0.005", "equal_within = 0.05"))
+    done = towernet("compare", photos, *WORDS, "--out", moved)
+    assert done.returncode == DATA
+    assert "protocol.toml was changed after the comparison began" in done.stderr
+
+
 def test_another_device_is_refused_with_the_difference(towernet, finished, photos):
     folder, _ = finished
     other = towernet("compare", photos, *WORDS, "--out", folder, "--device", "cuda")
@@ -148,13 +161,16 @@ def test_results_said_again_after_a_kill_do_not_depend_on_the_threads(
 def test_a_device_that_is_gone_fails_no_network(towernet, finished, photos, tmp_path):
     import torch
 
+    from towernet.compare.protocol import read_protocol
+
     if torch.cuda.is_available():
         pytest.skip("this machine has the device")
     folder, _ = finished
     moved = Path(shutil.copytree(folder, tmp_path / "moved"))
     (moved / "results.json").unlink()
-    protocol = moved / "protocol.toml"
-    protocol.write_text(protocol.read_text().replace('device = "cpu"', 'device = "cuda"'))
+    protocol = read_protocol(moved / "protocol.toml")
+    on_a_gpu = replace(protocol, policy=replace(protocol.policy, device="cuda"))
+    on_a_gpu.write(moved / "protocol.toml")
     ledger = (moved / "ledger.jsonl").read_bytes()
     done = towernet("compare", photos, *WORDS, "--out", moved)
     assert done.returncode in (2, 4)

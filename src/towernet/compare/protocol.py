@@ -79,9 +79,7 @@ class Protocol:
 
     def digest(self) -> str:
         """Return the SHA-256 of all that decides the result, so of nothing measured."""
-        values = self._values()
-        del values["decided"]["policy"]["reason"]
-        return files.digest(values)
+        return _digest(self._values())
 
     def _values(self) -> dict[str, Any]:
         """Return it as tables of TOML, which has no null: what is not given is left out."""
@@ -100,17 +98,31 @@ class Protocol:
         }
 
 
+def _digest(values: dict[str, Any]) -> str:
+    """Return the SHA-256 of a protocol's tables without what was measured."""
+    decided = {key: value for key, value in values["decided"].items() if key != "costs"}
+    decided["policy"] = {k: v for k, v in decided["policy"].items() if k != "reason"}
+    kept = {key: value for key, value in values.items() if key != "digest"}
+    return files.digest(kept | {"decided": decided})
+
+
 def read_protocol(path: Path) -> Protocol | None:
     """Read a protocol written earlier, None when there is none.
 
     Raises:
-        DataError: it is damaged, or a newer towernet wrote it.
+        DataError: it is damaged or was changed, or a newer towernet wrote it.
     """
     if not path.exists():
         return None
     try:
         values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
         files.require_format(path, values)
+        # One of before it was written down has none.
+        if values.get("digest", _digest(values)) != _digest(values):
+            raise DataError(
+                f"{path} was changed after the comparison began (its digest is that of other"
+                " choices); restore it, or choose another --out"
+            )
         decided = values["decided"]
         return Protocol(
             Request.model_validate(values["request"]),

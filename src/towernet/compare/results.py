@@ -462,7 +462,7 @@ def worth(runs: list[dict[str, Any]], parameters: int | float) -> tuple[float, f
     return (
         fmean(run["validation_accuracy"] for run in runs),
         -fmean(run["validation_loss"] for run in runs),
-        -parameters,
+        -float(parameters),
     )
 
 
