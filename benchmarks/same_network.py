@@ -51,6 +51,7 @@ def main() -> None:
     write_result(
         f"same_network-{args.name}",
         {
+            "data": args.name,
             "network": "towernet_patch",
             "num_runs": results["num_runs"],
             "num_images": results["num_images"],

@@ -6,9 +6,10 @@ run's luck and chance is above 0. A run's luck has two parts: its weights, and w
 labelled pool it was trained on: four of five, the same for all networks, so that training sets
 overlap. The truth is then known in closed form.
 
-Coverage: how often all intervals of a comparison hold the truth at once. False: how often equal
-networks were called different. `fresh pool` is the coverage of what another collection of training
-images would give, which the interval does not claim.
+Coverage: how often all intervals of a comparison hold the truth at once. Accuracies: how often the
+interval of one network's accuracy does. False: how often equal networks were called different.
+`fresh pool` is the coverage of what another collection of training images would give, which the
+interval does not claim.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from _common import write_result
+from towernet.compare.scores import accuracy_interval
 from towernet.compare.statistics import judge
 
 RUNS = (8, 10, 29)
@@ -70,15 +72,15 @@ SCENES = (
 
 
 def play(scene: Scene, num_runs: int, num_comparisons: int, equal: bool, seed: int) -> Any:
-    """Return how often all truths were held, for this pool and a fresh one, and how often any
-    two networks were called different.
+    """Return how often all truths were held, for this pool and a fresh one, how often one
+    network's accuracy was, and how often any two networks were called different.
     """
     chance = np.random.default_rng(seed)
     num, clusters = scene.networks, -(-scene.images // scene.cluster)
     cluster = np.repeat(np.arange(clusters), scene.cluster)[: scene.images]
     luck = scene.seed_luck**2 + scene.training_luck**2
     scale = np.sqrt(1 + EASE**2 + scene.taste**2 + luck)
-    held = held_fresh = shown = 0
+    held = held_fresh = held_accuracy = shown = 0
     for _ in range(num_comparisons):
         skill = np.full(num, ndtri(scene.accuracy) * scale)
         if not equal:
@@ -102,8 +104,11 @@ def play(scene: Scene, num_runs: int, num_comparisons: int, equal: bool, seed: i
         truth, truth_fresh = ndtr((skill + pool) / scale), ndtr(skill / scale)
         held += all(holds(d, truth) for d in family.differences)
         held_fresh += all(holds(d, truth_fresh) for d in family.differences)
+        for network, accuracy in zip(right, truth, strict=True):
+            low, high = accuracy_interval(network, cluster)
+            held_accuracy += low <= accuracy <= high
         shown += any(d.is_shown() for d in family.differences)
-    return held, held_fresh, shown
+    return held, held_fresh, held_accuracy / num, shown
 
 
 def spread(chance: np.random.Generator, shape: tuple[int, ...], cluster: Any) -> Any:
@@ -133,19 +138,21 @@ def main() -> None:
             for number, (scene, num_runs) in enumerate((s, k) for s in SCENES for k in RUNS)
         ]  # fmt: skip
         for scene, num_runs, differing, equal in tasks:
-            held, held_fresh, _ = differing.result()
-            _, _, false = equal.result()
+            held, held_fresh, held_accuracy, _ = differing.result()
+            *_, false = equal.result()
             row = {
                 "scene": scene.name,
                 "num_runs": num_runs,
                 "coverage": held / num,
                 "coverage_fresh_pool": held_fresh / num,
+                "coverage_of_accuracies": held_accuracy / num,
                 "false": false / num,
             }
             rows.append(row)
             print(
                 f"{scene.name:18} {num_runs:3} runs: coverage {100 * held / num:5.1f} %,"
-                f" fresh pool {100 * held_fresh / num:5.1f} %, false {100 * false / num:4.1f} %",
+                f" fresh pool {100 * held_fresh / num:5.1f} %,"
+                f" accuracies {100 * held_accuracy / num:5.1f} %, false {100 * false / num:4.1f} %",
                 flush=True,
             )
     write_result(

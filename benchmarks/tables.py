@@ -35,8 +35,8 @@ def comparison(result: dict[str, Any]) -> str:
     results, measured, made = result["results"], result["measured"]["networks"], result["made"]
     lines = [
         "| network | test accuracy | 95 % interval | macro-F1 | parameters | multiply-adds"
-        " | epochs | training | images/s | latency |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        " | epochs | latency |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     notes = []
     for network in results["networks"]:
@@ -49,8 +49,7 @@ def comparison(result: dict[str, Any]) -> str:
             f"| {network['name']} | {100 * network['accuracy']:.1f} %"
             f" | {100 * low:.1f}–{100 * high:.1f} % | {network['macro_f1']:.3f}"
             f" | {count_words(network['parameters'])} | {count_words(network['multiply_adds'])}"
-            f" | {network['epochs']:.3g} | {timed['training_seconds']:.0f} s"
-            f" | {timed['images_per_second']:.0f} | {timed['latency_ms']:.1f} ms |"
+            f" | {network['epochs']:.3g} | {timed['latency_ms']:.1f} ms |"
         )
     counts = results["num_images"]
     words = [
@@ -87,13 +86,15 @@ def pairs(results: dict[str, Any]) -> list[str]:
 
 def simulate_verdicts(result: dict[str, Any]) -> str:
     lines = [
-        "| made-up comparison | runs | intervals hold the truth, all at once"
-        " | equal networks called different | the truth of a fresh pool |",
-        "|---|---:|---:|---:|---:|",
+        "| made-up comparison | runs | differences' intervals hold the truth, all at once"
+        " | equal networks called different | an accuracy's interval holds it"
+        " | the truth of a fresh pool |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     lines += [
         f"| {row['scene']} | {row['num_runs']} | {100 * row['coverage']:.1f} %"
-        f" | {100 * row['false']:.1f} % | {100 * row['coverage_fresh_pool']:.1f} % |"
+        f" | {100 * row['false']:.1f} % | {100 * row['coverage_of_accuracies']:.1f} %"
+        f" | {100 * row['coverage_fresh_pool']:.1f} % |"
         for row in result["rows"]
     ]
     return "\n".join(
@@ -104,6 +105,42 @@ def simulate_verdicts(result: dict[str, Any]) -> str:
             f" all; commit {result['commit']}, {result['date'][:10]}.",
         ]
     )
+
+
+def same_network(results: list[dict[str, Any]]) -> str:
+    lines = [
+        "| data | runs | accuracies under each name | largest difference, 95 % interval"
+        " | least p | pairs called different |",
+        "|---|---:|---|---:|---:|---:|",
+    ]
+    for result in results:
+        widest = max(result["pairs"], key=lambda pair: abs(pair["difference"]))
+        low, high = map(in_points, widest["interval"])
+        lines.append(
+            f"| {result['data']} | {result['num_runs']}"
+            f" | {', '.join(f'{100 * accuracy:.1f}' for accuracy in result['accuracies'])} %"
+            f" | {in_points(widest['difference'])} points [{low}, {high}]"
+            f" | {min(pair['p_adjusted'] for pair in result['pairs']):.2f}"
+            f" | {result['called_better']} of {len(result['pairs'])} |"
+        )
+    last = results[-1]
+    return "\n".join([*lines, "", machine(last, last["hardware"], last["versions"])])
+
+
+def planted_labels(result: dict[str, Any]) -> str:
+    lines = [
+        "| data | images | labels changed | found in the first twice as many suspects"
+        " | of those, wrong labels |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {row['data']} | {row['num_images']:,} | {row['num_planted']}"
+        f" | {row['num_found']} ({100 * row['found']:.0f} %)"
+        f" | {100 * row['right_of_first']:.0f} % |"
+        for row in result["rows"]
+    ]
+    made = f"{result['num_runs']} runs each; commit {result['commit']}, {result['date'][:10]}."
+    return "\n".join([*lines, "", made])
 
 
 def spread(figure: dict[str, float], digits: int = 1) -> str:
@@ -351,11 +388,14 @@ def table(name: str) -> str:
         "scaling": scaling,
         "simulate_verdicts": simulate_verdicts,
         "faults": faults,
+        "planted_labels": planted_labels,
     }
     if name in made:
         return made[name](read(name))
     if name == "checks":
         return checks([read(path.stem) for path in sorted(RESULTS.glob("check-*.json"))])
+    if name == "same_network":
+        return same_network([read(p.stem) for p in sorted(RESULTS.glob("same_network-*.json"))])
     return comparison(read(name))
 
 

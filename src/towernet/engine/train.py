@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from towernet import files, rng
@@ -213,7 +214,7 @@ def open_run(
         classes = {"class_names": wanted["contract"]["class_names"]}
         wanted["contract"] = record["contract"] | classes
         accepted += refuse_changes(folder, _decisive(record), _decisive(wanted), accept)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValidationError) as error:
         raise DataError(
             f"{path} is damaged ({in_one_line(error)}); restore it, or choose another --out"
         ) from error
@@ -230,7 +231,8 @@ def _decisive(record: dict[str, Any]) -> dict[str, Any]:
     """Return what decides a run's bits, as `refuse_changes` compares it."""
     policy = Policy(**record["plan"]["policy"])
     return {
-        "": record["config"],
+        # Validated: what an older version did not write down yet is as it was then.
+        "": RunConfig.model_validate(record["config"]).model_dump(mode="json"),
         "plan": {key: record["plan"].get(key) for key in ("num_steps", "learning_rate", "mixes")},
         "contract": record["contract"],
         "versions": record["versions"],
