@@ -235,3 +235,20 @@ def test_summary_speaks_json(capsys):
 def test_summary_refuses_a_size_in_words():
     with pytest.raises(ConfigError, match=r"^alexnet cannot take 32-px images; give --size 63$"):
         summary("alexnet", size=32, classes=5)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("towernet", (64, 2)),
+        ("towernet_patch", (32, 4)),
+        ("resnet50", (64, 4)),
+        ("vgg19", (128, 4)),
+    ],
+)
+def test_a_network_s_first_and_last_map_are_found(name, expected):
+    from towernet.models.catalogue import outline
+    from towernet.models.summary import layers, map_sides
+
+    assert map_sides(layers(outline(name, 10, 128), 128)) == expected
+    assert map_sides([]) == (None, None)

@@ -40,6 +40,8 @@ from towernet.engine.device import fp32, hardware, versions
 from towernet.engine.evaluate import predict_logits
 from towernet.engine.runlog import Watcher
 from towernet.engine.schedule import small_size_px
+from towernet.models.catalogue import outline
+from towernet.models.summary import layers, map_sides
 from towernet.predict import CALIBRATION_FILE, Predictor, load_run
 
 NUM_LATENCY_RUNS = 15
@@ -375,6 +377,10 @@ def _network(
                 "calibration_error": answer.calibration and answer.calibration["calibration_error"],
             }
         )
+    size_px = request.recipe.data.size_px
+    first_map_px, last_map_px = map_sides(
+        layers(outline(outcome.name, len(class_names), size_px), size_px)
+    )
     row: dict[str, Any] = {
         "name": outcome.name,
         "status": "failed",
@@ -401,9 +407,9 @@ def _network(
         "epochs": round(num_epochs, 4),
         "steps": num_steps,
         "mixed": protocol.mixes[outcome.name],
-        "first_size_px": small_size_px(
-            outcome.name, request.recipe.data.size_px, request.recipe.train
-        ),
+        "first_map_px": first_map_px,
+        "last_map_px": last_map_px,
+        "first_size_px": small_size_px(outcome.name, size_px, request.recipe.train),
         "runs": runs,
     }
     if outcome.failure is not None:

@@ -90,6 +90,23 @@ def layers(model: nn.Module, size_px: int) -> list[Layer]:
     return [*rows.values(), *between]
 
 
+def map_sides(rows: list[Layer]) -> tuple[int | None, int | None]:
+    """Return how wide the first layer's map is and the last one's before it is pooled to a point.
+
+    None where the first layer gives no map, as in networks of tokens; and where none gives one.
+
+    Example:
+        >>> from towernet.models.catalogue import outline
+        >>> map_sides(layers(outline("resnet18", 10, 128), 128))
+        (64, 4)
+    """
+    # An adaptive pooling may blow a map up to what the layers behind it want.
+    maps = [r.output_shape for r in rows if len(r.output_shape) == 3 and "Adaptive" not in r.kind]
+    last = next((shape[2] for shape in reversed(maps) if shape[2] > 1), 1 if maps else None)
+    first = rows[0].output_shape if rows else ()
+    return (first[2] if len(first) == 3 else None), last
+
+
 def run_on_meta(model: nn.Module, size_px: int) -> Tensor:
     """Send the shape of one image through a network as it evaluates; return the logits' shape."""
     state = dict([*model.named_parameters(), *model.named_buffers()])
