@@ -299,6 +299,32 @@ def test_one_class_left_after_the_empty_ones_is_refused(tmp_path):
         open_source(str(tmp_path), skip_empty=True)
 
 
+def test_one_class_is_read_where_one_is_enough(form):
+    data = form("cat/1.jpg", "cat/2.jpg")
+    with pytest.raises(DataError, match=r"holds 1 class, cat \(2 files\)"):
+        open_source(str(data))
+    source = open_source(str(data), min_classes=1)
+    assert source.reading == f"I read this as one class, the one sub-folder of {data.name}: 2 files"
+    assert placed(source) == {"cat/1.jpg": ("cat", ""), "cat/2.jpg": ("cat", "")}
+
+
+def test_one_class_in_a_csv_or_in_splits_is_read_where_one_is_enough(tmp_path):
+    plant(tmp_path, "csv/1.jpg", "splits/train/cat/1.jpg", "splits/test/cat/2.jpg")
+    (tmp_path / "csv" / "labels.csv").write_text("path,label\n1.jpg,cat\n")
+    listed = open_source(str(tmp_path / "csv" / "labels.csv"), min_classes=1)
+    assert "one class in the column `label` of labels.csv: 1 files" in listed.reading
+    divided = open_source(str(tmp_path / "splits"), min_classes=1)
+    assert "one class in each of the splits test/, train/ in splits: 2 files" in divided.reading
+
+
+@pytest.mark.parametrize("rows", ["1.jpg,\n", "1.jpg,\n2.jpg,\n"])
+def test_no_class_is_refused_even_where_one_is_enough(tmp_path, rows):
+    plant(tmp_path, "1.jpg", "2.jpg")
+    (tmp_path / "labels.csv").write_text(f"path,label\n{rows}")
+    with pytest.raises(DataError, match=r"labels\.csv holds no file that has a class"):
+        open_source(str(tmp_path / "labels.csv"), min_classes=1)
+
+
 def test_a_class_that_one_split_lacks_is_not_empty(tmp_path):
     plant(tmp_path, "train/cat/1", "train/dog/1", "test/cat/1", "test/dog/")
     assert open_source(str(tmp_path)).class_names == ("cat", "dog")

@@ -158,6 +158,7 @@ def read_layout(
     name: str,
     layout: str = "auto",
     skip_empty: bool = False,
+    min_classes: int = 2,
 ) -> Layout:
     """Say which folders are classes and which are splits.
 
@@ -167,10 +168,11 @@ def read_layout(
         name: What is read, in the user's words.
         layout: "classes" or "splits" where the names alone would mislead, else "auto".
         skip_empty: Leave class folders without files out instead of refusing.
+        min_classes: Two to tell apart; one will do where a network knows the others.
 
     Raises:
         UnknownNameError: no layout is called so.
-        DataError: there are not two or more classes, one is empty, or two have nearly one name.
+        DataError: there are too few classes, one is empty, or two have nearly one name.
     """
     if layout not in LAYOUTS:
         raise unknown_name("layout", layout, LAYOUTS)
@@ -208,7 +210,7 @@ def read_layout(
             " --skip-empty"
         )
     classes -= set(empty)
-    require_classes(classes, num_by_class, name=name)
+    require_classes(classes, num_by_class, name=name, fewest=min_classes)
     notes = []
     if empty:
         notes.append(f"left out as empty: {_listed(empty)}")
@@ -224,8 +226,10 @@ def read_layout(
     return Layout(top, splits, classes, "; ".join([reading, *notes]))
 
 
-def require_classes(classes: Iterable[str], num_files: Counter[str], *, name: str) -> None:
-    """Refuse fewer than two classes, and names that other systems take for one.
+def require_classes(
+    classes: Iterable[str], num_files: Counter[str], *, name: str, fewest: int = 2
+) -> None:
+    """Refuse fewer than two classes (or than one), and names that other systems take for one.
 
     Raises:
         DataError: naming the class, or the two names.
@@ -242,7 +246,9 @@ def require_classes(classes: Iterable[str], num_files: Counter[str], *, name: st
                 f"{name} has the classes {_coded(other)} and {_coded(class_name)}, which are equal"
                 f" {how} and one on other systems; rename one of them or merge them"
             )
-    if len(classes) < 2:
+    if not classes and fewest == 1:
+        raise DataError(f"{name} holds no file that has a class; give images whose class is known")
+    if len(classes) < fewest:
         only = (
             f", {shown(classes[0])} ({counted(num_files[classes[0]], 'file')})" if classes else ""
         )
@@ -322,17 +328,26 @@ def _reading(
         where += f" ({folders} `{shown(top)}` on top)"
     total = sum(num for (class_name, _), num in num_files.items() if class_name)
     if not split_folders:
-        how = f"{num_classes:,} classes, one sub-folder each, in {where}: {total:,} files"
-        return f"I read this as {how}"
+        how = (
+            f"{num_classes:,} classes, one sub-folder each, in {where}"
+            if num_classes != 1
+            else f"one class, the one sub-folder of {where}"
+        )
+        return f"I read this as {how}: {total:,} files"
     by_split: Counter[str] = Counter()
     for (class_name, split), num in num_files.items():
         by_split[split] += num if class_name else 0
     counts = ", ".join(f"{by_split[split]:,} {split}" for split in SPLITS if by_split[split])
     under = ", ".join(f"{folder}/" for folder in split_folders)
     return (
-        f"I read this as {num_classes:,} classes in each of the splits {under} in {where}:"
+        f"I read this as {classes_words(num_classes)} in each of the splits {under} in {where}:"
         f" {total:,} files ({counts})"
     )
+
+
+def classes_words(num: int) -> str:
+    """Write how many classes there are."""
+    return "one class" if num == 1 else f"{num:,} classes"
 
 
 def _listed(names: Sequence[str], most: int = 5) -> str:

@@ -22,6 +22,7 @@ from towernet.data.layout import (
     Ignored,
     Layout,
     Progress,
+    classes_words,
     folder_of,
     hidden,
     hidden_part,
@@ -95,6 +96,7 @@ def open_source(
     skip_empty: bool = False,
     limits: archive.Limits | None = None,
     progress: Progress = None,
+    min_classes: int = 2,
 ) -> Source:
     """Find the labelled images that `data` stands for.
 
@@ -104,9 +106,10 @@ def open_source(
         skip_empty: Leave class folders without files out instead of refusing.
         limits: What an archive may unpack to, where that is not the usual.
         progress: Called as progress(what, done, total) while much is listed or unpacked.
+        min_classes: Two to train on; one will do to ask a trained network about.
 
     Raises:
-        DataError: there is no such data, or it cannot be read as two or more classes.
+        DataError: there is no such data, or it cannot be read as so many classes.
         EnvironmentFault: the disk is too small for the archive, or fails.
         UnknownNameError: no layout is called so.
     """
@@ -118,11 +121,11 @@ def open_source(
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            return _open_folder(path, layout, skip_empty, progress)
+            return _open_folder(path, layout, skip_empty, progress, min_classes)
         if not stat.S_ISREG(mode):
             raise DataError(f"{shown(data)} is neither a folder nor a file; give one of them")
         if path.suffix.lower() == ".csv":
-            return _open_csv(path)
+            return _open_csv(path, min_classes)
         kind = kind_of(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(
@@ -145,7 +148,7 @@ def open_source(
     unpacked = archive.unpack(
         path, kind, limits=limits or archive.DEFAULT_LIMITS, progress=progress
     )
-    return _open_archive(path, unpacked, layout, skip_empty)
+    return _open_archive(path, unpacked, layout, skip_empty, min_classes)
 
 
 def kind_of(path: Path) -> str:
@@ -176,18 +179,27 @@ def _open_digits(path: Path) -> Source:
     return source._replace(name=DIGITS, reading=reading, no_flip=True)
 
 
-def _open_folder(path: Path, layout: str, skip_empty: bool, progress: Progress = None) -> Source:
+def _open_folder(
+    path: Path, layout: str, skip_empty: bool, progress: Progress = None, min_classes: int = 2
+) -> Source:
     tree = scan(path, progress)
     name = path.name or path.resolve().name or str(path)
     read = read_layout(
-        tree.paths, tree.folders, name=shown(name), layout=layout, skip_empty=skip_empty
+        tree.paths,
+        tree.folders,
+        name=shown(name),
+        layout=layout,
+        skip_empty=skip_empty,
+        min_classes=min_classes,
     )
     tree.paths.sort(key=path_bytes)
     paths = _without_notes(tree.paths, read, tree.ignored)
     return _placed(name, path, read, paths, Below(path, paths), (), tree.ignored)
 
 
-def _open_archive(path: Path, unpacked: archive.Unpacked, layout: str, skip_empty: bool) -> Source:
+def _open_archive(
+    path: Path, unpacked: archive.Unpacked, layout: str, skip_empty: bool, min_classes: int
+) -> Source:
     ignored: dict[str, Ignored] = {}
 
     def counts(name: str) -> bool:
@@ -204,6 +216,7 @@ def _open_archive(path: Path, unpacked: archive.Unpacked, layout: str, skip_empt
         name=shown(path.name),
         layout=layout,
         skip_empty=skip_empty,
+        min_classes=min_classes,
     )
     name = path.name.removesuffix(path.suffix).removesuffix(".tar") or path.name
     notes = list(ignored.values())
@@ -254,7 +267,7 @@ def _sorted(rows: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(sorted(rows, key=lambda row: path_bytes(row.path)))
 
 
-def _open_csv(path: Path) -> Source:
+def _open_csv(path: Path, min_classes: int) -> Source:
     """Read `path,label[,split,group]`; paths begin at the CSV's folder.
 
     A file that the CSV names is read wherever it lies, through a link or outside the folder:
@@ -297,13 +310,14 @@ def _open_csv(path: Path) -> Source:
         )
     labels = [file.class_name for file in files] + [row.class_name for row in missing]
     num_files = Counter(label for label in labels if label)
-    require_classes(num_files, num_files, name=path.name)
+    require_classes(num_files, num_files, name=path.name, fewest=min_classes)
     unused = [column for column in columns if column not in ("path", "label", "split", "group")]
     note = f"; not used: the columns {', '.join(map(shown, unused))}" if unused else ""
     return Source(
         path.stem,
         path.parent,
-        f"I read this as {len(num_files):,} classes in the column `label` of {shown(path.name)}:"
+        f"I read this as {classes_words(len(num_files))} in the column `label` of"
+        f" {shown(path.name)}:"
         f" {len(files) + len(missing):,} files{note}",
         tuple(sorted(num_files, key=path_bytes)),
         _in_columns(files),
