@@ -318,10 +318,6 @@ def test_the_heat_map_draws_every_count_once_in_its_place() -> None:
                      ("wrong h5", "M2 1h1")]  # fmt: skip
 
 
-def test_frequent_confusions_leave_out_the_diagonal() -> None:
-    assert tables.confusions([[9, 1, 0], [0, 5, 4], [0, 0, 7]]) == [(1, 2, 4), (0, 1, 1)]
-
-
 @pytest.mark.parametrize(
     ("said", "expected"),
     [

@@ -24,6 +24,14 @@ def test_f1_and_confusion_are_those_of_scikit_learn():
         assert [row[key] for row in rows] == pytest.approx(expected[i].tolist())
 
 
+def test_frequent_confusions_leave_out_the_diagonal():
+    from towernet.compare.scores import confusions
+
+    confusion = np.array([[9, 1, 0], [0, 5, 4], [0, 0, 7]])
+    assert confusions(confusion) == [(1, 2, 4), (0, 1, 1)]
+    assert confusions(np.diag([3, 0, 2])) == []
+
+
 def test_with_one_run_of_single_images_an_interval_is_wilson_s():
     from statsmodels.stats.proportion import proportion_confint
 

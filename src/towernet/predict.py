@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -68,11 +69,11 @@ class Predictor:
         return (torch.from_numpy(logits).double() / self.temperature).softmax(dim=1).numpy()
 
 
-def load_run(folder: Path, policy: Policy | None = None) -> Predictor:
-    """Load a run's kept weights, or those of a comparison's winner.
+def find_run(folder: Path) -> Path:
+    """Return the folder of a run, or that of a comparison's winner.
 
     Raises:
-        DataError: the folder holds no finished run, or a damaged one.
+        DataError: it is no folder, or a comparison without a winner.
     """
     if folder.is_file():
         if folder.suffix.lower() in WEIGHT_SUFFIXES:
@@ -90,11 +91,31 @@ def load_run(folder: Path, policy: Policy | None = None) -> Predictor:
             raise DataError(
                 f"the comparison in {folder} has no winner; compare with more --minutes"
             )
-        folder = folder / winner["folder"]
-    elif (folder / "protocol.toml").exists():
+        return folder / str(winner["folder"])
+    if (folder / "protocol.toml").exists():
         raise DataError(f"the comparison in {folder} is not finished; say its command again")
+    return folder
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Return a run's record.
+
+    Raises:
+        DataError: the folder holds none, or it is damaged, or a newer towernet's.
+    """
     record = files.read_record(folder / "run.json")
     files.require_format(folder / "run.json", record)
+    return record
+
+
+def load_run(folder: Path, policy: Policy | None = None) -> Predictor:
+    """Load a run's kept weights, or those of a comparison's winner.
+
+    Raises:
+        DataError: the folder holds no finished run, or a damaged one.
+    """
+    folder = find_run(folder)
+    record = read_run(folder)
     try:
         contract = Contract.from_json(record["contract"])
         name = record["config"]["model"]

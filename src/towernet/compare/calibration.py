@@ -47,8 +47,11 @@ def temperature(logits_NK: npt.NDArray[np.floating[Any]], labels_N: Labels) -> f
 
 def reliability(probabilities_NK: Floats, labels_N: Labels) -> list[dict[str, Any]]:
     """Return, for each band of confidence that has images, how sure and how right they were."""
-    confidence_N = probabilities_NK.max(axis=1)
-    right_N = probabilities_NK.argmax(axis=1) == labels_N
+    return bands_of(probabilities_NK.max(axis=1), probabilities_NK.argmax(axis=1) == labels_N)
+
+
+def bands_of(confidence_N: Floats, right_N: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """Return the same of answers whose confidence is known, and which of them are right."""
     bins_N = np.minimum((confidence_N * NUM_BINS).astype(np.int64), NUM_BINS - 1)
     return [
         {
@@ -66,6 +69,17 @@ def calibration_error(bands: list[dict[str, Any]]) -> float:
     total = sum(band["num_images"] for band in bands)
     gaps = (band["num_images"] * abs(band["confidence"] - band["accuracy"]) for band in bands)
     return float(sum(gaps) / total)
+
+
+def answered(
+    confidence_N: Floats, right_N: npt.NDArray[np.bool_], sure: float | None
+) -> dict[str, float | None]:
+    """Return the share of answers that are at least so sure, and how many of those are right."""
+    is_sure_N = np.zeros(len(right_N), dtype=bool) if sure is None else confidence_N >= sure
+    return {
+        "coverage": float(is_sure_N.mean()),
+        "answered_accuracy": float(right_N[is_sure_N].mean()) if is_sure_N.any() else None,
+    }
 
 
 def threshold(probabilities_NK: Floats, labels_N: Labels, wanted: float) -> float | None:
@@ -97,13 +111,12 @@ def calibrated(
     of_validation = softmax(validation[0].astype(np.float64) / degree, axis=1)
     raw = softmax(final[0].astype(np.float64), axis=1)
     warm = softmax(final[0].astype(np.float64) / degree, axis=1)
-    bands = reliability(warm, final[1])
+    confidence, right = warm.max(axis=1), warm.argmax(axis=1) == final[1]
+    bands = bands_of(confidence, right)
     accuracy = float((of_validation.argmax(axis=1) == validation[1]).mean())
     # Half as many mistakes among what is answered, or nineteen in twenty right: the larger.
     wanted = max(0.95, 1 - (1 - accuracy) / 2)
     sure = threshold(of_validation, validation[1], wanted)
-    answered = warm.max(axis=1) >= sure if sure is not None else np.zeros(len(warm), dtype=bool)
-    right = warm.argmax(axis=1) == final[1]
     return {
         "temperature": degree,
         "calibration_error_before": calibration_error(reliability(raw, final[1])),
@@ -111,6 +124,4 @@ def calibrated(
         "bands": bands,
         "wanted_accuracy": wanted,
         "threshold": sure,
-        "coverage": float(answered.mean()),
-        "answered_accuracy": float(right[answered].mean()) if answered.any() else None,
-    }
+    } | answered(confidence, right, sure)

@@ -19,6 +19,8 @@ import numpy.typing as npt
 
 from towernet.compare.statistics import SIGNIFICANT, spread
 
+MAX_CONFUSIONS = 8  # shown to a person
+
 Labels = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.float64]
 Interval = tuple[float, float]
@@ -61,6 +63,21 @@ def _images_of(labels_N: Labels, predicted_RN: Labels, num_classes: int) -> list
     pairs = np.unique(said_RN * len(labels_N) + np.arange(len(labels_N)))
     ends = np.searchsorted(pairs, np.arange(1, num_classes) * len(labels_N))
     return [part % len(labels_N) for part in np.split(pairs, ends)]
+
+
+def confusions(confusion_KK: Labels) -> list[tuple[int, int, int]]:
+    """Return the mistakes, the most frequent first: (true, answered, how often), by class.
+
+    Example:
+        >>> confusions(np.array([[9, 1, 0], [0, 5, 4], [0, 0, 7]]))
+        [(1, 2, 4), (0, 1, 1)]
+    """
+    true, said = np.nonzero(confusion_KK)
+    true, said = true[true != said], said[true != said]
+    counts = confusion_KK[true, said]
+    order = np.argsort(-counts, kind="stable")
+    pairs = zip(true[order].tolist(), said[order].tolist(), counts[order].tolist(), strict=True)
+    return list(pairs)
 
 
 def macro_f1(confusion_KK: Labels) -> float:

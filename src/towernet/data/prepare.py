@@ -164,9 +164,7 @@ def prepare(
     pixels = cached(config.size_px)
     train_size_px = round(config.size_px * config.train_margin)
     train_pixels = pixels if train_size_px == config.size_px else cached(train_size_px)
-    # pandas' own mapping stumbles over names that are not UTF-8.
-    label_of = {name: label for label, name in enumerate(class_names)}
-    labels = np.array([label_of[name] for name in used.class_name], np.int64)
+    labels = labels_of(used, class_names)
     item_keys = rng.keys(list(used.content_id))
 
     def part(split: str) -> Part:
@@ -186,6 +184,13 @@ def prepare(
         table, contract, train, part("validation"), test, train_pixels, pixels,
         leaves_out_anew=is_drawn and not len(test),
     )  # fmt: skip
+
+
+def labels_of(table: pd.DataFrame, class_names: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    """Return (N,) the position of each image's class among the names."""
+    # pandas' own mapping stumbles over names that are not UTF-8.
+    label_of = {name: label for label, name in enumerate(class_names)}
+    return np.array([label_of[name] for name in table.class_name], np.int64)
 
 
 def _mean_and_std(

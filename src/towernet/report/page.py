@@ -20,6 +20,7 @@ from jinja2 import BaseLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from towernet.compare.paper import paragraph
+from towernet.compare.scores import MAX_CONFUSIONS, confusions
 from towernet.compare.verdict import answer_words, in_points
 from towernet.data.table import read_table, shown
 from towernet.errors import DataError
@@ -293,7 +294,7 @@ def _network(
             "num_all": int(confusion_KK.sum()),
             "confusions": [
                 (class_names[true], class_names[said], count)
-                for true, said, count in tables.confusions(network["confusion"])
+                for true, said, count in confusions(confusion_KK)[:MAX_CONFUSIONS]
             ],
         }
     if network["per_class"] and len(network["per_class"]) > tables.MAX_CLASS_ROWS:

@@ -113,15 +113,6 @@ def front(networks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def confusions(confusion: Sequence[Sequence[int]], limit: int = 8) -> list[tuple[int, int, int]]:
-    """Return the most frequent mistakes: (true, predicted, how often), indices of classes."""
-    counts = np.array(confusion)
-    np.fill_diagonal(counts, 0)
-    order = np.argsort(-counts, axis=None, kind="stable")[:limit]
-    pairs = [(int(i) // len(counts), int(i) % len(counts)) for i in order]
-    return [(true, said, int(counts[true, said])) for true, said in pairs if counts[true, said]]
-
-
 def worst_mistakes(folder: Path, network: dict[str, Any], *, limit: int) -> list[dict[str, Any]]:
     """Return a network's wrong answers, surest first, each picture once over all its runs."""
     wrong: dict[str, list[dict[str, Any]]] = {}
