@@ -37,10 +37,13 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def like_the_readme(photos, tmp_path, monkeypatch):
-    """A working folder with photos/, one class of it called cat."""
+    """A working folder with photos/, one class of it called cat, and other-photos/."""
     shutil.copytree(photos, tmp_path / "photos")
     (tmp_path / "photos" / "lying").rename(tmp_path / "photos" / "cat")
     (tmp_path / "photos" / "cat" / "00.png").rename(tmp_path / "photos" / "cat" / "001.jpg")
+    shutil.copytree(tmp_path / "photos", tmp_path / "other-photos")
+    for path in (tmp_path / "other-photos").rglob("*.*"):
+        path.write_bytes(path.read_bytes() + b"\0")
     monkeypatch.chdir(tmp_path)
 
 
@@ -51,7 +54,7 @@ def test_its_commands_and_its_python_run(like_the_readme):
         for line in block.splitlines()
         if line.strip()
     ]
-    assert {words[1] for words in commands} >= {"check", "compare", "predict", "train"}
+    assert {words[1] for words in commands} >= {"check", "compare", "predict", "evaluate", "train"}
     for _, verb, *words in commands:
         small = [] if "--resume" in words else SMALL.get(verb, [])
         done = run_towernet(verb, *words, *small)

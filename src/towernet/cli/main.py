@@ -18,6 +18,7 @@ from typer.exceptions import TyperException
 from towernet import __version__
 from towernet.cli.check import check
 from towernet.cli.compare import compare
+from towernet.cli.evaluate import evaluate
 from towernet.cli.import_weights import import_weights
 from towernet.cli.models import models, summary
 from towernet.cli.plan import plan
@@ -55,7 +56,7 @@ app = typer.Typer(
     " on your own pictures.\n\n[bold]towernet compare photos/[/bold] is all it takes:"
     " one sub-folder of images per class.",
 )
-for verb in (compare, train, check, plan, predict, import_weights, models, summary):
+for verb in (compare, train, check, plan, predict, evaluate, import_weights, models, summary):
     app.command()(verb)
 
 

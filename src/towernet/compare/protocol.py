@@ -26,6 +26,7 @@ RULE = {
     "interval": "over runs and images, simultaneous over all pairs",
     "level": SIGNIFICANT,
 }
+LATER_LOOK = "test split looked at again"  # an event of the ledger
 
 
 class Request(BaseModel, frozen=True, extra="forbid"):
@@ -200,6 +201,10 @@ class Ledger:
         """Return the event with these fields, None when it did not happen yet."""
         wanted = {"event": event, **fields}
         return next((e for e in self.events if all(e.get(k) == v for k, v in wanted.items())), None)
+
+    def count(self, event: str) -> int:
+        """Return how often it happened."""
+        return sum(line["event"] == event for line in self.events)
 
     def add(self, event: str, **fields: Any) -> dict[str, Any]:
         """Write an event down."""

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import scipy.special
 
 from towernet import files
 from towernet.compare.calibration import calibrated
 from towernet.compare.csv_files import write_csv_files
+from towernet.compare.evaluation import predictions, said_of
 from towernet.compare.labels import OutOfSample, suspect_labels, write_suspects
 from towernet.compare.learning_curve import Curve, learning_curve
 from towernet.compare.paper import latex
@@ -303,20 +303,11 @@ def _answer(run_folder: Path, protocol: Protocol, dataset: Dataset) -> Answers:
     )
     calibration = _calibrate(run_folder, dataset, validation_logits, logits)
     degree = calibration["temperature"] if calibration else 1.0
-    probabilities = scipy.special.softmax(logits.astype(np.float64) / degree, axis=1)
-    names = np.array(dataset.contract.class_names, dtype=object)
-    labels = dataset.final.labels
-    # Names need not be UTF-8, which pandas' own string type would demand of them.
-    frame = pd.DataFrame(
-        {
-            "path": pd.Series(dataset.final.paths, dtype=object),
-            "class_name": pd.Series(names[labels], dtype=object),
-            "predicted": pd.Series(names[logits.argmax(axis=1)], dtype=object),
-            "confidence": probabilities.max(axis=1),
-            "probability_of_true": probabilities[np.arange(len(labels)), labels],
-        }
+    said = said_of(dataset.final.labels, logits, degree)
+    write_frame(
+        run_folder / "predictions.parquet",
+        predictions(dataset.final.paths, dataset.final.labels, said, dataset.contract.class_names),
     )
-    write_frame(run_folder / "predictions.parquet", frame)
     latency_ms = _latency_ms(predictor, dataset)
     return Answers(run_folder, dataset, logits, latency_ms, validation_logits, calibration)
 

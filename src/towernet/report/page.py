@@ -20,6 +20,7 @@ from jinja2 import BaseLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from towernet.compare.paper import paragraph
+from towernet.compare.protocol import LATER_LOOK, Ledger
 from towernet.compare.scores import MAX_CONFUSIONS, confusions
 from towernet.compare.verdict import answer_words, in_points
 from towernet.data.table import read_table, shown
@@ -163,6 +164,7 @@ def _contents(folder: Path, values: dict[str, Any], picture: Picture) -> dict[st
             _network(folder, network, results["class_names"], picture, num_mistakes)
             for network in networks
         ],
+        "later_looks": Ledger(folder / "ledger.jsonl").count(LATER_LOOK),
         "limits": {
             "class_rows": tables.MAX_CLASS_ROWS,
             "file_rows": tables.MAX_FILE_ROWS,

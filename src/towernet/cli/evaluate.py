@@ -1,0 +1,101 @@
+"""`towernet evaluate`: how right a trained run is about labelled images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from towernet.cli import options
+from towernet.errors import ConfigError
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The folder of a run or of a comparison.")],
+    images: options.Data,
+    split: Annotated[
+        str,
+        typer.Option(
+            help="unseen: what the run neither learnt from nor was chosen by; or its test,"
+            " validation or train images; or all."
+        ),
+    ] = "unseen",
+    json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Write the answer for each image into this CSV file.")
+    ] = None,
+    layout: options.Layout = "auto",
+    skip_empty: options.SkipEmpty = False,
+    workers: options.Workers = None,
+    max_archive_gb: options.MaxArchiveGb = None,
+    max_archive_entries: options.MaxArchiveEntries = None,
+) -> None:
+    """Say how right a trained network is about labelled images, class by class.
+
+    Example: towernet evaluate runs/compare-photos other-photos/
+
+    Images that trained it or chose its epoch are left out, unless --split asks for them.
+    """
+    from json import dumps
+
+    from towernet.cli.console import Screen
+    from towernet.cli.tables import evaluation as show
+    from towernet.compare.evaluation import ASKED, open_run, write_predictions
+    from towernet.compare.evaluation import evaluate as evaluate_run
+    from towernet.data.source import open_source
+    from towernet.registry import unknown_name
+
+    if split not in ASKED:
+        raise unknown_name("split", split, ASKED)
+    num_workers = options.num_workers(workers)
+    if predictions is not None:
+        _require_writable(predictions, images)
+    screen = Screen()
+    predictor = open_run(run, say=screen.say)
+    source = open_source(
+        images,
+        layout=layout,
+        skip_empty=skip_empty,
+        limits=options.archive_limits(max_archive_gb, max_archive_entries),
+        progress=screen.count,
+        min_classes=1,
+    )
+    screen.say(source.reading)
+    report, answers = evaluate_run(
+        predictor, source, split=split, workers=num_workers, watcher=screen
+    )
+    if predictions is not None:
+        write_predictions(predictions, answers)
+    report["predictions"] = None if predictions is None else str(predictions)
+    if json:
+        print(dumps(report, indent=2, allow_nan=False))
+    else:
+        show(report)
+
+
+def _require_writable(file: Path, images: str) -> None:
+    """Refuse, before the work, to write where one cannot or had better not.
+
+    Raises:
+        ConfigError: it lies nowhere, among the images, or is something else.
+    """
+    from towernet.compare.evaluation import PREDICTIONS_HEAD
+
+    if not file.parent.is_dir():
+        raise ConfigError(
+            f"--predictions {file}: there is no folder {file.parent}; make it, or name a file"
+            " elsewhere"
+        )
+    if Path(images).is_dir() and file.resolve().is_relative_to(Path(images).resolve()):
+        raise ConfigError(f"--predictions {file} would lie among the images; name a file elsewhere")
+    if not file.exists():
+        return
+    is_ours = False
+    if file.is_file():
+        with file.open(errors="replace") as stream:
+            is_ours = stream.readline(len(PREDICTIONS_HEAD) + 1).rstrip() == PREDICTIONS_HEAD
+    if not is_ours:
+        raise ConfigError(
+            f"--predictions {file} is there already and holds something else; name another file"
+        )
