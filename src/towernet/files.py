@@ -5,12 +5,12 @@ A reader therefore sees the old file or the new one, whole, whatever happens in 
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import errno
 import fcntl
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -167,15 +167,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
-    """Write rows as CSV; a text that a spreadsheet would run as a formula gets an apostrophe."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    for row in rows:
-        writer.writerow(
-            f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
-            for cell in row
-        )
-    write_text(path, text.getvalue())
+    """Write rows as CSV; a text that a spreadsheet would run as a formula gets an apostrophe.
+
+    Row by row, since there may be a million.
+    """
+    with atomic(path) as stream:
+        writer = csv.writer(codecs.getwriter("utf-8")(stream, "backslashreplace"))
+        for row in rows:
+            writer.writerow(
+                f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+                for cell in row
+            )
 
 
 def write_json(path: Path, value: object) -> None:
