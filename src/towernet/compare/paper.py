@@ -15,8 +15,14 @@ _LATEX = {
 } | {character: f"\\{character}" for character in "&%$#_{}"}  # fmt: skip
 
 
-def paragraph(results: dict[str, Any], made: dict[str, Any]) -> str:
-    """Return how the comparison was made and what it says, in plain words."""
+def paragraph(results: dict[str, Any], made: dict[str, Any], later_looks: int = 0) -> str:
+    """Return how the comparison was made and what it says, in plain words.
+
+    Args:
+        results: Of the comparison.
+        made: By what, and where.
+        later_looks: How often its test images were evaluated again since.
+    """
     networks, num_runs = results["networks"], results["num_runs"]
     ranked = [network for network in networks if network["status"] == "ranked"]
     num = results["num_images"]
@@ -44,9 +50,10 @@ def paragraph(results: dict[str, Any], made: dict[str, Any]) -> str:
     if is_test:
         said.append(
             "The test images were drawn once and evaluated once, after the last run"
-            + ("; training and validation images were drawn anew for each run." if num_runs > 1
-               else ".")
-        )  # fmt: skip
+            + (f" (and {_times(later_looks)} more since)" if later_looks else "")
+            + ("; training and validation images were drawn anew for each run" * (num_runs > 1))
+            + "."
+        )
     said.append(_method(results, len(ranked)))
     if ranked:
         said.append(

@@ -333,7 +333,7 @@ def _reading(
             if num_classes != 1
             else f"one class, the one sub-folder of {where}"
         )
-        return f"I read this as {how}: {total:,} files"
+        return f"I read this as {how}: {counted(total, 'file')}"
     by_split: Counter[str] = Counter()
     for (class_name, split), num in num_files.items():
         by_split[split] += num if class_name else 0

@@ -132,6 +132,7 @@ def _contents(folder: Path, values: dict[str, Any], picture: Picture) -> dict[st
     ranked = [network for network in networks if network["status"] == "ranked"]
     metrics = [[read_jsonl(folder / run["folder"] / "metrics.jsonl") for run in network["runs"]]
                for network in networks]  # fmt: skip
+    later_looks = Ledger(folder / "ledger.jsonl").count(LATER_LOOK)
     num_mistakes = max(4, min(12, _MISTAKES_IN_ALL // max(1, len(networks))))
     return {
         "results": results,
@@ -147,7 +148,7 @@ def _contents(folder: Path, values: dict[str, Any], picture: Picture) -> dict[st
         "class_gains": results.get("learning_curve", {}).get("classes", [])[
             : tables.MAX_CLASS_ROWS
         ],
-        "paper": paragraph(results, values["made"])
+        "paper": paragraph(results, values["made"], later_looks)
         if results["kind"] == "comparison" and "comparisons" in results
         else None,
         "rates": sorted({t["learning_rate"] for n in networks for t in n["trials"]}),
@@ -164,7 +165,7 @@ def _contents(folder: Path, values: dict[str, Any], picture: Picture) -> dict[st
             _network(folder, network, results["class_names"], picture, num_mistakes)
             for network in networks
         ],
-        "later_looks": Ledger(folder / "ledger.jsonl").count(LATER_LOOK),
+        "later_looks": later_looks,
         "limits": {
             "class_rows": tables.MAX_CLASS_ROWS,
             "file_rows": tables.MAX_FILE_ROWS,
