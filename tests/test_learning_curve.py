@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+from shutil import rmtree
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +14,7 @@ from conftest import TINY_NETWORK
 from towernet import files
 from towernet.data.contract import Contract
 from towernet.data.prepare import Dataset, Part
+from towernet.data.table import read_table
 from towernet.errors import USAGE
 
 NUM_TEST = 300
@@ -30,22 +35,51 @@ def dataset():
         tuple(map(str, test_rows)),
     )
     nothing = Part(rows[:0], labels[:0], keys[:0], ())
-    table = pd.DataFrame({"status": "used", "cluster": "", "group": ""}, index=range(543))
+    columns = {
+        "path": [str(i) for i in range(543)],
+        "split": ["train"] * 243 + ["test"] * NUM_TEST,
+        "status": "used",
+        "cluster": "",
+        "group": "",
+    }
+    table = pd.DataFrame(columns, dtype=object)
     contract = Contract(("a", "b", "c"), 8, "crop", (0.5,) * 3, (0.2,) * 3, (255, 255, 255))
     pixels = np.zeros((543, 8, 8, 3), np.uint8)
     return Dataset(table, contract, train, nothing, test, pixels, pixels)
 
 
 def test_a_share_is_of_each_class_and_part_of_a_larger_one(dataset):
-    quarter, half = (dataset.with_train_share(share, 0).train for share in (0.25, 0.5))
+    quarter, half = (
+        dataset.with_train_share(share, seed=0, repetition=0).train for share in (0.25, 0.5)
+    )
     assert np.bincount(quarter.labels).tolist() == [50, 10, 1]
     assert np.bincount(half.labels).tolist() == [100, 20, 2]
     assert set(quarter.paths) < set(half.paths) < set(dataset.train.paths)
     assert list(half.rows) == sorted(half.rows)
     assert [int(path) for path in half.paths] == half.rows.tolist()
-    other = dataset.with_train_share(0.5, 1).train
-    assert set(other.paths) != set(half.paths)
-    assert dataset.with_train_share(1.0, 0).train.paths == dataset.train.paths
+    for seed, repetition in ((1, 0), (0, 1)):
+        other = dataset.with_train_share(0.5, seed=seed, repetition=repetition).train
+        assert set(other.paths) != set(half.paths)
+    whole = dataset.with_train_share(1.0, seed=0, repetition=0)
+    assert whole.train.paths == dataset.train.paths
+    assert whole.table.split.tolist() == dataset.table.split.tolist()
+
+
+def test_what_is_left_out_is_in_no_split(dataset):
+    part = dataset.with_train_share(0.5, seed=0, repetition=0)
+    assert Counter(part.table.split) == {"train": 122, "": 121, "test": NUM_TEST}
+    assert set(part.table.path[part.table.split == "train"]) == set(part.train.paths)
+    assert Counter(dataset.table.split) == {"train": 243, "test": NUM_TEST}
+
+
+def test_groups_stay_whole(dataset):
+    """Twenty images of each person: a half has all images of half the persons, not half of each."""
+    group = [f"person {i // 20}" if i < 240 else "" for i in range(543)]
+    grouped = replace(dataset, table=dataset.table.assign(group=group))
+    kept = grouped.with_train_share(0.5, seed=0, repetition=0).train
+    persons = Counter(i // 20 for i in kept.rows if i < 240)
+    assert set(persons.values()) == {20}
+    assert len(persons) == 6
 
 
 def answers(accuracies, *, num_runs=8, seed=0):
@@ -65,7 +99,7 @@ def answers(accuracies, *, num_runs=8, seed=0):
     ("accuracies", "num_runs", "said"),
     [
         ({0.25: 0.5, 0.5: 0.65, 1.0: 0.8}, 8, "More images would help. net with 243 training"),
-        ({0.25: 0.8, 0.5: 0.8, 1.0: 0.7}, 8, "More images did not help: net with"),
+        ({0.25: 0.8, 0.5: 0.8, 1.0: 0.7}, 8, "More images did not help. net with"),
         ({0.25: 0.7, 0.5: 0.8, 1.0: 0.801}, 8, "Whether more images would help is not shown."),
         ({0.25: 0.5, 0.5: 0.65, 1.0: 0.8}, 3, "3 runs are too few to tell"),
     ],
@@ -85,7 +119,8 @@ def test_hardly_is_said_where_the_whole_interval_is_small(dataset):
     from towernet.compare.learning_curve import learning_curve
 
     found = learning_curve("net", answers({0.25: 0.5, 0.5: 0.8, 1.0: 0.8}), dataset, 0, 0.1)
-    assert found["sentence"].startswith("More images would hardly help, by no more than ±10 points")
+    assert found["sentence"].startswith("More images would hardly help.")
+    assert found["sentence"].endswith("which is within ±10.")
 
 
 def test_the_class_that_gains_is_named_and_no_other(dataset):
@@ -100,6 +135,25 @@ def test_the_class_that_gains_is_named_and_no_other(dataset):
     assert found["classes"][0]["class_name"] == "c"
     assert found["classes"][0]["num_train"] == 3
     assert found["sentence"].endswith("Most gained: c.")
+    assert found["runs_for_classes"] is None
+
+
+def test_too_few_runs_to_tell_classes_apart_are_called_that(dataset):
+    from towernet.compare.learning_curve import learning_curve
+
+    right = answers({0.25: 0.5, 0.5: 0.65, 1.0: 0.8}, num_runs=6)
+    found = learning_curve("net", right, dataset, 0, 0.005)
+    assert found["runs_for_classes"] == 7
+    assert not any(row["is_shown"] for row in found["classes"])
+
+
+def test_one_run_speaks_of_the_models(dataset):
+    from towernet.compare.learning_curve import learning_curve
+
+    right = answers({0.5: 0.65, 1.0: 0.8}, num_runs=1)
+    found = learning_curve("net", right, dataset, 0, 0.005)
+    assert "of two trained models" in found["sentence"]
+    assert [point["num_images"] for point in found["points"]] == [122, 243]
 
 
 def test_the_command_trains_the_best_network_on_fewer_images(towernet, photos, tmp_path):
@@ -126,9 +180,32 @@ def test_the_command_trains_the_best_network_on_fewer_images(towernet, photos, t
     )
     page = (folder / "report.html").read_text()
     assert "Would more images help?" in page
+    parts = [
+        read_table(folder / "runs" / f"{TINY_NETWORK}-{k}-50-percent" / "samples.parquet")
+        for k in (0, 1)
+    ]
+    trained = [set(table.path[table.split == "train"]) for table in parts]
+    assert len(trained[0]) < num_train
+    assert trained[0] != trained[1]
     before = (folder / "results.json").read_bytes()
     assert towernet(*words, "--learning-curve").returncode == 0
     assert (folder / "results.json").read_bytes() == before
     refused = towernet(*words)
     assert refused.returncode == USAGE
     assert "learning_curve: True → False" in refused.stderr
+    # Killed before its last run, it ends in the same bytes.
+    last = folder / "runs" / f"{TINY_NETWORK}-1-25-percent"
+    weights = (last / "best.safetensors").read_bytes()
+    (folder / "results.json").unlink()
+    rmtree(last)
+    assert towernet(*words, "--learning-curve").returncode == 0
+    assert (last / "best.safetensors").read_bytes() == weights
+    again = files.read_json(folder / "results.json")["results"]
+    assert again == results
+
+
+def test_without_a_test_split_there_is_no_learning_curve(towernet, photos, tmp_path):
+    words = ("--models", TINY_NETWORK, "--recipe", "notebook", "--size", 64, "--epochs", 1)
+    done = towernet("compare", photos, *words, "--learning-curve", "--out", tmp_path / "out")
+    assert done.returncode == USAGE
+    assert "--learning-curve needs a test split" in done.stderr

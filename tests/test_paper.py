@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 
 import pytest
@@ -10,6 +11,7 @@ from report_folder import HOSTILE_NAMES, PLAIN_NAMES, Digits, build
 from towernet import files
 from towernet.compare.csv_files import write_csv_files
 from towernet.compare.paper import escaped, latex, paragraph
+from towernet.compare.verdict import in_points
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +26,63 @@ def test_the_paragraph_holds_the_figures(conclusion):
     ranked = [network for network in results["networks"] if network["status"] == "ranked"]
     for network in ranked:
         assert f"{100 * network['accuracy']:.1f} % for {network['name']}" in said
-    assert f"{results['num_images']['test']:,} test images" in said
-    assert "3 times each" in said
-    assert "sign-flip tests over runs" in said
-    assert "adjusted by Holm for 3 pairs" in said
+    assert f"{results['num_images']['test']:,} test images) at" in said
+    assert "3 runs each" in said
+    assert "sign-flip tests over runs adjusted by Holm for 3 pairs" in said
+    assert "huge could not be ranked (step 3: the loss is not finite)." in said
+    assert conclusion["made"]["hardware"]["processor"] in said
     for row in results["comparisons"]:
         if row["first"] == ranked[0]["name"]:
-            assert f"{row['second']} (by" in said
+            assert row["answer"] == "too_few_runs"
+            assert f"{row['second']} ({in_points(row['difference'])} points" in said
+    assert f"{ranked[0]['name']} was not shown to differ from" in said
+    assert "evaluated once, after the last run." in said
+    assert "evaluated once, after the last run (and 2 more since then)." in paragraph(
+        results, conclusion["made"], 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "verb"),
+    [("better", "was better than"), ("equal", "was equal to"), ("open", "was not shown to differ")],
+)
+def test_each_answer_has_its_verb(conclusion, answer, verb):
+    results = copy.deepcopy(conclusion["results"])
+    for row in results["comparisons"]:
+        row["answer"] = answer
+    said = paragraph(results, conclusion["made"])
+    assert f"{results['networks'][0]['name']} {verb}" in said
+    verbs = {"was better than", "was equal to", "was not shown to differ"}
+    assert not any(other in said for other in verbs - {verb})
+
+
+def test_one_run_speaks_of_models(conclusion):
+    results = copy.deepcopy(conclusion["results"]) | {"num_runs": 1}
+    said = paragraph(results, conclusion["made"])
+    assert "exact McNemar tests of the trained models" in said
+    assert f"The trained model of {results['networks'][0]['name']} was" in said
+    assert "1 run each" in said
+
+
+def test_without_test_images_it_says_that_the_figures_flatter(conclusion):
+    results = copy.deepcopy(conclusion["results"]) | {"final_split": "validation"}
+    results |= {"resampled": True, "num_images": results["num_images"] | {"test": 0}}
+    said = paragraph(results, conclusion["made"])
+    assert "no test images" in said
+    assert "flatter" in said
+    assert "Each run left out other images." in said
+    assert "Nadeau and Bengio" in said
+    assert "test images evaluated" not in said
+
+
+def test_a_comparison_that_came_to_nothing_has_a_paragraph_and_a_table(conclusion):
+    results = copy.deepcopy(conclusion["results"]) | {"comparisons": []}
+    for network in results["networks"]:
+        network |= {"status": "failed", "reason": "out of memory", "epochs": 0.0, "trials": []}
+    said = paragraph(results, conclusion["made"])
+    assert said.count("could not be ranked (out of memory).") == len(results["networks"])
+    assert "accuracy was" not in said
+    assert latex(results, conclusion["made"]).count(r"\begin") == 2
 
 
 def test_the_table_has_a_row_for_each_network(conclusion):

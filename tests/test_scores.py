@@ -59,7 +59,7 @@ def test_a_class_that_nothing_is_known_of_has_no_interval():
 
 @pytest.mark.parametrize(
     ("num_images", "num_runs", "accuracy", "luck", "cluster"),
-    [(350, 8, 0.85, 0.1, 1), (350, 8, 0.85, 0.4, 1), (400, 8, 0.85, 0.1, 5), (20, 8, 0.9, 0.1, 1)],
+    [(350, 8, 0.85, 0.1, 1), (350, 8, 0.85, 0.4, 1), (400, 8, 0.85, 0.1, 5)],
 )
 def test_accuracies_are_where_their_intervals_say(num_images, num_runs, accuracy, luck, cluster):
     from scipy.special import ndtri
@@ -94,3 +94,67 @@ def test_images_shared_among_runs_do_not_count_twice():
     independent = accuracy_interval(np.tile(right, 4), np.arange(400))
     assert again == pytest.approx(once, abs=0.006)
     assert independent[1] - independent[0] < 0.6 * (once[1] - once[0])
+
+
+@pytest.mark.parametrize(
+    ("num_images", "accuracy"), [(100, 0.99), (10, 0.9), (100, 0.98), (20, 0.9)]
+)
+def test_few_mistakes_do_not_make_it_surer(num_images, accuracy):
+    """Images that are hard for every run: eight answers for one are hardly more than one."""
+    from scipy.special import ndtri
+
+    from towernet.compare.scores import accuracy_interval
+
+    chance = np.random.default_rng(2)
+    held = 0
+    for _ in range(300):
+        ease_N = 3 * chance.standard_normal(num_images)
+        noise_RN = chance.standard_normal((8, num_images))
+        right_RN = ndtri(accuracy) * np.sqrt(10) + ease_N + noise_RN > 0
+        low, high = accuracy_interval(right_RN, np.arange(num_images))
+        held += low <= accuracy <= high
+    assert held / 300 >= 0.94
+
+
+def test_one_more_mistake_never_raises_the_lower_end():
+    from towernet.compare.scores import accuracy_interval
+
+    right = np.ones((8, 100), bool)
+    lowest = accuracy_interval(right, np.arange(100))[0]
+    for number in range(5):
+        right[number % 8, number] = False
+        low = accuracy_interval(right, np.arange(100))[0]
+        assert low < lowest
+        lowest = low
+
+
+def test_runs_do_not_make_one_person_a_sample_of_persons():
+    from towernet.compare.scores import accuracy_interval
+
+    right = np.random.default_rng(0).random((8, 20)) < 0.7
+    low, high = accuracy_interval(right, np.zeros(20, int))
+    assert high - low > 0.6
+
+
+def test_runs_that_left_out_other_images_vary_as_they_vary():
+    from towernet.compare.scores import resampled_interval
+
+    chance = np.random.default_rng(0)
+    steady = [chance.permutation(np.arange(200) < 160) for _ in range(8)]
+    shaky = [np.arange(200) < 200 * (0.8 + 0.05 * (-1) ** k) for k in range(8)]
+    narrow, wide = (resampled_interval(right, 800) for right in (steady, shaky))
+    assert wide[1] - wide[0] > 1.5 * (narrow[1] - narrow[0])
+    assert narrow[0] < 0.8 < narrow[1]
+
+
+def test_f1_is_jaccard_s_transform():
+    from statsmodels.stats.proportion import proportion_confint
+
+    from towernet.compare.scores import per_class
+
+    labels = np.array([0] * 10 + [1] * 10)
+    predicted = np.array([0] * 8 + [1] * 12)
+    row = per_class(labels, predicted[None], np.arange(20), ("a", "b"))[0]
+    assert row["f1"] == pytest.approx(2 * 8 / 18)
+    low, high = proportion_confint(8, 10, method="wilson")
+    assert row["f1_interval"] == pytest.approx((2 * low / (1 + low), 2 * high / (1 + high)))

@@ -14,7 +14,9 @@ from towernet.errors import ConfigError
 def compare(
     data: options.Data,
     models: options.Models = options.DEFAULT_MODELS,
-    runs: Annotated[int, typer.Option(help="Runs of each network, on other training splits.")] = 1,
+    runs: Annotated[
+        int, typer.Option(help="Runs of each network, with other weights and training images.")
+    ] = 1,
     equal_within: Annotated[
         float, typer.Option(help="Differences up to so many points of accuracy do not matter.")
     ] = 0.5,

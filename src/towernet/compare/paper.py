@@ -6,7 +6,8 @@ import re
 from statistics import stdev
 from typing import Any
 
-from towernet.compare.verdict import in_points
+from towernet.compare.verdict import BETTER, EQUAL, in_points
+from towernet.data.table import counted
 from towernet.errors import shown
 
 _LATEX = {
@@ -23,59 +24,26 @@ def paragraph(results: dict[str, Any], made: dict[str, Any], later_looks: int = 
         made: By what, and where.
         later_looks: How often its test images were evaluated again since.
     """
-    networks, num_runs = results["networks"], results["num_runs"]
-    ranked = [network for network in networks if network["status"] == "ranked"]
-    num = results["num_images"]
-    is_test = results["final_split"] == "test"
-    steps = [network["epochs"] for network in networks if network["epochs"]]
-    length = f"{min(steps):.3g} to {max(steps):.3g}" if min(steps) < max(steps) else f"{steps[0]:g}"
     said = [
-        f"We trained {_listed([shown(network['name']) for network in networks])} from scratch on"
-        f" {shown(results['title'])} ({len(results['class_names'])} classes; {num['train']:,}"
-        f" training, {num['validation']:,} validation"
-        + (f" and {num['test']:,} test images)" if is_test else " images, no test images)")
-        + f" at {results['size_px']} px, {_times(num_runs)} each, for {length} epochs with towernet"
-        f" {made['versions'].get('towernet', '')}'s recipe {results['recipe']}"
-        f" (seed {results['seed']}).".replace("  ", " ")
+        _training(results, made),
+        _sharing(results),
+        _held_out(results, later_looks),
+        _method(results),
+        *_findings(results),
     ]
-    said.append(
-        "All networks of a run shared the images, their order and every draw of the augmentation;"
-        + (
-            " the learning rate of each was chosen by the validation loss of short trials, and the"
-            if any(network["trials"] for network in networks)
-            else " the"
-        )
-        + " epoch by validation accuracy."
-    )
-    if is_test:
-        said.append(
-            "The test images were drawn once and evaluated once, after the last run"
-            + (f" (and {_times(later_looks)} more since)" if later_looks else "")
-            + ("; training and validation images were drawn anew for each run" * (num_runs > 1))
-            + "."
-        )
-    said.append(_method(results, len(ranked)))
-    if ranked:
-        said.append(
-            f"{'Test' if is_test else 'Validation'} accuracy was "
-            + _listed([f"{100 * n['accuracy']:.1f} % for {shown(n['name'])}" for n in ranked])
-            + "."
-        )
-        said += _findings(results, ranked[0]["name"])
-    hardware = made["hardware"]
     versions = ", ".join(
         f"{package} {made['versions'][package]}"
         for package in ("torch", "torchvision")
         if package in made["versions"]
     )
-    processor = hardware.get("gpu") or hardware.get("cpu") or "one machine"
-    said.append(f"Trained on {shown(str(processor))} with {versions}.")
+    machine = shown(str(made["hardware"].get("processor", "one machine")))
+    said.append(f"Everything ran on {machine}{f' with {versions}' if versions else ''}.")
     return " ".join(filter(None, said))
 
 
 def latex(results: dict[str, Any], made: dict[str, Any]) -> str:
     """Return the paragraph and a table of the ranked networks as LaTeX with booktabs."""
-    ranked = [network for network in results["networks"] if network["status"] == "ranked"]
+    ranked = _ranked(results)
     first = ranked[0]["name"] if ranked else None
     behind = {row["second"]: row for row in results["comparisons"] if row["first"] == first}
     lines = [
@@ -101,11 +69,11 @@ def latex(results: dict[str, Any], made: dict[str, Any]) -> str:
             " & ".join(
                 (
                     escaped(shown(network["name"])),
-                    f"{network['parameters'] / 1e6:.2f}\\,M",
-                    f"{network['multiply_adds'] / 1e6:.0f}\\,M",
+                    f"{network['parameters'] / 1e6:.3g}\\,M",
+                    f"{network['multiply_adds'] / 1e6:.3g}\\,M",
                     accuracy,
                     escaped(f"{in_points(-row['difference'])} [{low}, {high}]") if row else "--",
-                    _p(row["p_adjusted"]) if row else "--",
+                    escaped(_p(row["p_adjusted"])) if row else "--",
                 )
             )
             + r" \\"
@@ -118,66 +86,133 @@ def escaped(text: str) -> str:
     return re.sub("|".join(map(re.escape, _LATEX)), lambda found: _LATEX[found[0]], text)
 
 
+def _ranked(results: dict[str, Any]) -> list[dict[str, Any]]:
+    return [network for network in results["networks"] if network["status"] == "ranked"]
+
+
 def _caption(results: dict[str, Any]) -> str:
     spread = " ± the standard deviation over runs" if results["num_runs"] > 1 else ""
     return (
-        f"{results['num_images'][results['final_split']]:,} {results['final_split']} images of"
-        f" {shown(results['title'])}, {_times(results['num_runs'])} each: accuracy{spread},"
-        " difference from the first in points with its simultaneous 95 % interval, and Holm's p."
+        f"Accuracy{spread} on {results['num_images'][results['final_split']]:,}"
+        f" {results['final_split']} images of {shown(results['title'])};"
+        f" {counted(results['num_runs'], 'run')} of each network. Differences are from the first,"
+        " in points, with 95 % intervals for all pairs at once and Holm's p."
     )
 
 
-def _method(results: dict[str, Any], num_ranked: int) -> str:
-    num_pairs = num_ranked * (num_ranked - 1) // 2
-    if not num_pairs:
-        return ""
-    if results.get("resampled"):
-        test = "the corrected resampled t test (Nadeau and Bengio, 2003)"
-        interval = "its 95 % intervals"
-    elif results["num_runs"] > 1:
-        test = "sign-flip tests over runs"
-        interval = (
-            "95 % intervals over runs and test images (several readers and cases: Gallas, 2006)"
+def _training(results: dict[str, Any], made: dict[str, Any]) -> str:
+    networks, num = results["networks"], results["num_images"]
+    epochs = [network["epochs"] for network in networks if network["epochs"]]
+    length = ""
+    if epochs:
+        least, most = f"{min(epochs):.3g}", f"{max(epochs):.3g}"
+        length = f", for {least if least == most else f'{least} to {most}'} epochs"
+    test = f", {num['test']:,} test" if num["test"] else ""
+    version = made["versions"].get("towernet")
+    return (
+        f"We trained {_listed([shown(network['name']) for network in networks])} from scratch on"
+        f" {shown(results['title'])} ({len(results['class_names'])} classes; {num['train']:,}"
+        f" training, {num['validation']:,} validation{test} images) at {results['size_px']} px,"
+        f" {counted(results['num_runs'], 'run')} each{length}, with the recipe"
+        f" {shown(results['recipe'])} of towernet{f' {version}' if version else ''}"
+        f" (seed {results['seed']})."
+    )
+
+
+def _sharing(results: dict[str, Any]) -> str:
+    networks = results["networks"]
+    said = "In each run all networks shared the images, their order and the random augmentation"
+    apart = [
+        what
+        for what, key in (("mixing", "mixed"), ("smaller images at first", "first_size_px"))
+        if len({network.get(key) for network in networks}) > 1
+    ]
+    said += f" (but not {_listed(apart)}, which the recipe gives some of them)" if apart else ""
+    if any(len(network["trials"]) > 1 for network in networks):
+        said += (
+            "; the learning rate of each was chosen by the validation loss of short trials, and the"
+            " epoch by validation accuracy."
         )
     else:
-        test = "exact McNemar tests"
-        interval = "95 % intervals over test images"
-    adjusted = ""
-    if num_pairs > 1:
-        adjusted = f", adjusted by Holm for {num_pairs} pairs, the intervals simultaneous,"
-    return (
-        f"Accuracies were compared by {test} and {interval}{adjusted} and called different when"
-        " both say so."
-    )
-
-
-def _findings(results: dict[str, Any], first: str) -> list[str]:
-    rows = [row for row in results["comparisons"] if row["first"] == first]
-    better = [row for row in rows if row["answer"] == "better"]
-    rest = [row for row in rows if row["answer"] != "better"]
-    said = []
-    for rows_of, verb in ((better, "was better than"), (rest, "was not shown to differ from")):
-        if rows_of:
-            gaps = [
-                f"{shown(row['second'])} (by {in_points(row['difference'])} points"
-                f" [{in_points(row['interval'][0])}, {in_points(row['interval'][1])}],"
-                f" {_p_words(row['p_adjusted'])})"
-                for row in rows_of
-            ]
-            said.append(f"{shown(first)} {verb} {_listed(gaps)}.")
+        said += "; the epoch of each was chosen by validation accuracy."
     return said
 
 
+def _held_out(results: dict[str, Any], later_looks: int) -> str:
+    anew = " Training and validation images were drawn anew for each run."
+    if results["final_split"] == "test":
+        more = f" (and {later_looks:,} more since then)" if later_looks else ""
+        said = f"The test images were evaluated once, after the last run{more}."
+        return said + (anew if results.get("redrawn") else "")
+    flatters = (
+        "There were no test images: accuracies are those of the chosen epoch on the images that"
+        " chose it, and flatter the networks."
+    )
+    return flatters + (" Each run left out other images." if results.get("resampled") else "")
+
+
+def _method(results: dict[str, Any]) -> str:
+    num_ranked = len(_ranked(results))
+    num_pairs = num_ranked * (num_ranked - 1) // 2
+    if not num_pairs:
+        return ""
+    images = "test images" if results["final_split"] == "test" else "images"
+    if results.get("resampled"):
+        test, over = "the corrected resampled t test (Nadeau and Bengio, 2003)", ""
+    elif results["num_runs"] > 1:
+        test, over = "sign-flip tests over runs", f" over runs and {images} (Gallas, 2006)"
+    else:
+        test, over = "exact McNemar tests of the trained models", f" over {images}"
+    holm = f" adjusted by Holm for {num_pairs} pairs" if num_pairs > 1 else ""
+    at_once = " for all pairs at once" if num_pairs > 1 else ""
+    return (
+        f"Two networks were called different when {test}{holm} and 95 % intervals{over}{at_once}"
+        " both said so, and equal when the interval lay within"
+        f" ±{100 * results['equal_within']:g} points."
+    )
+
+
+def _findings(results: dict[str, Any]) -> list[str]:
+    ranked = _ranked(results)
+    said = []
+    if ranked:
+        split = "Test" if results["final_split"] == "test" else "Validation"
+        of = [
+            f"{100 * network['accuracy']:.1f} % for {shown(network['name'])}" for network in ranked
+        ]
+        said.append(f"{split} accuracy was {_listed(of)}.")
+        model = "The trained model of " if results["num_runs"] == 1 else ""
+        first = f"{model}{shown(ranked[0]['name'])}"
+        rows = [row for row in results["comparisons"] if row["first"] == ranked[0]["name"]]
+        for verb, some in (
+            ("was better than", [row for row in rows if row["answer"] == BETTER]),
+            ("was equal to", [row for row in rows if row["answer"] == EQUAL]),
+            (
+                "was not shown to differ from",
+                [row for row in rows if row["answer"] not in (BETTER, EQUAL)],
+            ),
+        ):
+            if some:
+                said.append(f"{first} {verb} {_listed([_gap(row) for row in some])}.")
+    said += [
+        f"{shown(network['name'])} could not be ranked ({shown(network['reason'])})."
+        for network in results["networks"]
+        if network["status"] != "ranked"
+    ]
+    return said
+
+
+def _gap(row: dict[str, Any]) -> str:
+    low, high = map(in_points, row["interval"])
+    p = row["p_adjusted"]
+    return (
+        f"{shown(row['second'])} ({in_points(row['difference'])} points [{low}, {high}],"
+        f" p {'' if p < 0.001 else '= '}{_p(p)})"
+    )
+
+
 def _p(p: float) -> str:
-    return "$<$0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _p_words(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-def _times(num: int) -> str:
-    return {1: "once", 2: "twice"}.get(num, f"{num} times")
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _listed(words: list[str]) -> str:

@@ -142,6 +142,13 @@ def expected_seconds(
     return num_trial_steps * per_step, request.runs * num_steps * per_step
 
 
+def _curve_seconds(request: Request, dataset: Dataset, cost: Cost, num_steps: int) -> float:
+    """Return the seconds of one network's runs on fewer images: their epochs are shorter."""
+    batch_size = request.recipe.train.batch_size
+    parts = [dataset.with_train_share(share, seed=request.seed, repetition=0) for share in SHARES]
+    return sum(request.runs * num_steps * cost.seconds_per_step(part, batch_size) for part in parts)
+
+
 def disk_bytes(parameters: Iterable[int], runs: int) -> int:
     """Return the disk a comparison needs at most, besides the decoded pixels."""
     parameters = list(parameters)
@@ -173,7 +180,8 @@ def plan_words(
         if not steps[name]:
             continue
         trial, runs = expected_seconds(request, dataset, cost, steps[name])
-        total, longest = total + trial + runs, max(longest, runs)
+        total += trial + runs
+        longest = max(longest, _curve_seconds(request, dataset, cost, steps[name]))
         epochs = steps[name] / steps_per_epoch(len(dataset.train), batch_size)
         parts.append(
             f"{name} {epochs:.3g} epochs{f' × {request.runs} runs' if request.runs > 1 else ''}"
@@ -181,8 +189,8 @@ def plan_words(
             + (f" after {in_time(trial)} of learning-rate trials" if trial else "")
         )
     if request.learning_curve:
-        total += len(SHARES) * longest
-        parts.append(f"the learning curve in up to {in_time(len(SHARES) * longest)}")
+        total += longest
+        parts.append(f"the learning curve in up to {in_time(longest)}")
     return f"about {in_time(total)} on this machine: {', '.join(parts)}"
 
 

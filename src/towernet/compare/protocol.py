@@ -22,9 +22,11 @@ from towernet.errors import DataError, in_one_line
 # What decides; `equal_within` is the request's.
 RULE = {
     "measure": "accuracy on the final split",
-    "test": "sign flips over runs, exact McNemar with one; Holm over all pairs",
+    "test": "sign flips over runs; exact McNemar with one; the corrected resampled t where each run"
+    " left out other images; Holm over all pairs",
     "interval": "over runs and images, simultaneous over all pairs",
     "level": SIGNIFICANT,
+    "order": "an interval within the margin is called equal before it is called better",
 }
 LATER_LOOK = "test split looked at again"  # an event of the ledger
 
@@ -105,6 +107,14 @@ def _digest(values: dict[str, Any]) -> str:
     decided["policy"] = {k: v for k, v in decided["policy"].items() if k != "reason"}
     kept = {key: value for key, value in values.items() if key != "digest"}
     return files.digest(kept | {"decided": decided})
+
+
+def written_digest(path: Path) -> str | None:
+    """Return the digest that a protocol was written with, None where there is none."""
+    if not path.exists():
+        return None
+    digest: str | None = tomllib.loads(path.read_text(encoding="utf-8")).get("digest")
+    return digest
 
 
 def read_protocol(path: Path) -> Protocol | None:

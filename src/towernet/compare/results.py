@@ -21,15 +21,16 @@ from towernet.compare.calibration import calibrated
 from towernet.compare.csv_files import write_csv_files
 from towernet.compare.evaluation import predictions, said_of
 from towernet.compare.labels import OutOfSample, suspect_labels, write_suspects
-from towernet.compare.learning_curve import Curve, learning_curve
+from towernet.compare.learning_curve import LAST_DOUBLING, FewerImages, learning_curve
 from towernet.compare.paper import latex
-from towernet.compare.protocol import Ledger, Protocol
+from towernet.compare.protocol import Ledger, Protocol, written_digest
 from towernet.compare.scores import (
     Labels,
     accuracy_interval,
     confusion_matrix,
     macro_f1,
     per_class,
+    resampled_interval,
 )
 from towernet.compare.statistics import judge, judge_resampled
 from towernet.compare.verdict import pair_row, remarks, verdict
@@ -98,7 +99,7 @@ def finish(
     protocol: Protocol,
     dataset_of: Callable[[int], Dataset],
     *,
-    curve: Curve | None = None,
+    fewer: FewerImages | None = None,
     kind: str,
     title: str,
     origin: dict[str, Any],
@@ -111,7 +112,7 @@ def finish(
         folder: The comparison's, or the run's.
         protocol: What was frozen before the first step.
         dataset_of: The images of each repetition.
-        curve: Runs with fewer images, where they were asked for.
+        fewer: Runs with fewer images, where they were asked for.
         kind: "comparison" or "run".
         title: What the data is called.
         origin: For the record: the command and what the source was read as.
@@ -126,7 +127,7 @@ def finish(
     ledger = Ledger(folder / "ledger.jsonl")
     if ledger.find("final split opened") is None:
         ledger.add("final split opened", split=dataset.final_split, num_images=len(dataset.final))
-    conclusion = _conclude(outcomes, curve, folder, protocol, dataset_of, kind, title, watcher)
+    conclusion = _conclude(outcomes, fewer, folder, protocol, dataset_of, kind, title, watcher)
     conclusion["made"] = {
         "command": origin["command"],
         "source": origin["source"],
@@ -143,7 +144,7 @@ def finish(
 
 def _conclude(
     outcomes: list[Outcome],
-    curve: Curve | None,
+    fewer: FewerImages | None,
     folder: Path,
     protocol: Protocol,
     dataset_of: Callable[[int], Dataset],
@@ -199,7 +200,8 @@ def _conclude(
         "seed": request.seed,
         "num_runs": request.runs,
         "resampled": dataset.leaves_out_anew and request.runs > 1,
-        "protocol": protocol.digest(),
+        "redrawn": dataset.is_redrawn and request.runs > 1,
+        "protocol": written_digest(folder / "protocol.toml") or protocol.digest(),
         "equal_within": request.equal_within,
         "networks": networks,
         "comparisons": _comparisons(
@@ -207,9 +209,9 @@ def _conclude(
         ),
         "winner": best and {"name": best["name"], "folder": _best_run(best["runs"])["folder"]},
     }
-    if curve is not None:
-        watcher.say(f"{curve.name} answers again, trained on fewer images")
-        results["learning_curve"] = _curve(curve, right, protocol, dataset_of)
+    if fewer is not None:
+        watcher.say(f"{fewer.name} answers again, trained on fewer images")
+        results["learning_curve"] = _learning_curve(fewer, right, protocol, dataset_of)
     suspects = [] if asked is None else suspect_labels(asked, dataset)
     write_suspects(folder / "suspects.csv", suspects)
     results["num_suspects"], results["suspects"] = len(suspects), suspects[:MAX_SUSPECTS]
@@ -221,6 +223,12 @@ def _conclude(
     ]
     results["remarks"] = remarks(results)
     total = sum(t["training_seconds"] + t["trial_seconds"] for t in measured.values())
+    if fewer is not None:
+        total += sum(
+            _training_seconds(run_folder)
+            for folders in fewer.folders.values()
+            for run_folder in folders
+        )
     return {"results": results, "measured": {"networks": measured, "total_seconds": total}}
 
 
@@ -257,26 +265,28 @@ def _comparisons(
     return [pair_row(family, difference, names, equal_within) for difference in family.differences]
 
 
-def _curve(
-    curve: Curve,
+def _learning_curve(
+    fewer: FewerImages,
     right: dict[str, list[npt.NDArray[np.bool_]]],
     protocol: Protocol,
     dataset_of: Callable[[int], Dataset],
 ) -> dict[str, Any]:
     """Judge the runs with fewer images beside those with all of them."""
-    failure = curve.failure
-    if failure is None and curve.name not in right:
-        failure = "its answers are not numbers"
-    if failure is not None:
-        return {"network": curve.name, "failure": failure}
-    by_share = {1.0: right[curve.name]}
-    for share, folders in curve.folders.items():
-        by_share[share] = [
-            _answer(run_folder, protocol, dataset_of(repetition)).right_N
+    failure = fewer.failure
+    by_share = {1.0: right.get(fewer.name, [])}
+    for share, folders in fewer.folders.items():
+        answers = [
+            _answer(run_folder, protocol, dataset_of(repetition))
             for repetition, run_folder in enumerate(folders)
         ]
+        if all(np.isfinite(answer.logits_NK).all() for answer in answers):
+            by_share[share] = [answer.right_N for answer in answers]
+    if failure is None and not (by_share[1.0] and LAST_DOUBLING in by_share):
+        failure = "its answers are not numbers"
+    if failure is not None:
+        return {"network": fewer.name, "failure": failure}
     request = protocol.request
-    return learning_curve(curve.name, by_share, dataset_of(0), request.seed, request.equal_within)
+    return learning_curve(fewer.name, by_share, dataset_of(0), request.seed, request.equal_within)
 
 
 def _answer(run_folder: Path, protocol: Protocol, dataset: Dataset) -> Answers:
@@ -410,27 +420,37 @@ def _network(
     row |= {
         "status": "ranked",
         "accuracy": accuracy,
-        "interval": list(accuracy_interval(predicted_RN == labels_N, cluster_N)),
+        "interval": list(
+            resampled_interval([answer.right_N for answer in answers], len(dataset.train))
+            if dataset.leaves_out_anew and len(answers) > 1
+            else accuracy_interval(predicted_RN == labels_N, cluster_N)
+        ),
         "macro_f1": fmean(run["macro_f1"] for run in runs),
         "validation_accuracy": fmean(run["validation_accuracy"] for run in runs),
         "confusion": np.sum(confusions, axis=0).tolist(),
         "per_class": per_class(labels_N, predicted_RN, cluster_N, class_names),
         "calibration": answers[runs.index(_best_run(runs))].calibration,
     }
-    majority_accuracy = _majority_accuracy(dataset, dataset.validation)
+    row["status"], row["reason"] = learnt(runs, num_epochs, dataset)
+    return row
+
+
+def learnt(runs: list[dict[str, Any]], num_epochs: float, dataset: Dataset) -> tuple[str, str]:
+    """Return whether a network learnt enough to be ranked, and if not, why.
+
+    Judged on validation, as the winner is: the final split decides nothing.
+    """
     if num_epochs < 1:
-        row["status"] = "not_enough_time"
-        row["reason"] = (
+        return "not_enough_time", (
             f"had not enough time: it saw {100 * num_epochs:.0f} % of the training images, once"
         )
-    elif row["validation_accuracy"] <= majority_accuracy:
-        # Judged on validation, as the winner is: the final split decides nothing.
-        row["status"] = "did_not_learn"
-        row["reason"] = (
+    majority_accuracy = _majority_accuracy(dataset, dataset.validation)
+    if fmean(run["validation_accuracy"] for run in runs) <= majority_accuracy:
+        return "did_not_learn", (
             "did not learn under this recipe: always naming the commonest class is right for"
             f" {100 * majority_accuracy:.1f} % of the validation images"
         )
-    return row
+    return "ranked", ""
 
 
 def _together(answers: list[Answers]) -> tuple[Labels, Labels, Labels]:
@@ -472,6 +492,10 @@ def _best_run(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return max(runs, key=lambda r: (r["validation_accuracy"], -r["validation_loss"]))
 
 
+def _training_seconds(run_folder: Path) -> float:
+    return float(sum(line["seconds"] for line in files.read_jsonl(run_folder / "timings.jsonl")))
+
+
 def _measured(outcome: Outcome, answers: list[Answers]) -> dict[str, Any]:
     """Return what was timed for a network."""
     lines = [
@@ -480,7 +504,7 @@ def _measured(outcome: Outcome, answers: list[Answers]) -> dict[str, Any]:
     seconds = sum(line["train_seconds"] for line in lines)
     num_images = sum(line["train_seconds"] * line["images_per_second"] for line in lines)
     return {
-        "training_seconds": sum(line["seconds"] for line in lines),
+        "training_seconds": sum(map(_training_seconds, outcome.folders)),
         "trial_seconds": sum(trial["seconds"] for trial in outcome.trials),
         "images_per_second": num_images / seconds if seconds else None,
         "latency_ms": median(answer.latency_ms for answer in answers) if answers else None,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from towernet import files
-from towernet.compare.learning_curve import SHARES, Curve
+from towernet.compare.learning_curve import LAST_DOUBLING, SHARES, FewerImages
 from towernet.compare.plan import (
     budget,
     measure_networks,
@@ -24,13 +24,14 @@ from towernet.compare.plan import (
     trial_steps,
 )
 from towernet.compare.protocol import Ledger, Protocol, Request, go_on, note_accepted, read_protocol
-from towernet.compare.results import Outcome, finish, worth
+from towernet.compare.results import Outcome, finish, learnt, worth
 from towernet.compare.verdict import too_few_runs
 from towernet.config import AS_BEGUN, Accept, RunConfig
 from towernet.data.changes import reconcile
 from towernet.data.prepare import Dataset, fingerprint, prepare, sample_table
 from towernet.data.source import Source
 from towernet.data.table import write_table
+from towernet.engine.batches import steps_per_epoch
 from towernet.engine.checkpoint import drop_state
 from towernet.engine.device import bits_depend_on, choose_policy
 from towernet.engine.memory import is_out_of_memory, out_of_memory_words
@@ -109,6 +110,11 @@ def compare(
                 progress=watcher.count,
             )
 
+        if request.learning_curve and dataset_of(0).final_split == "validation":
+            raise ConfigError(
+                "--learning-curve needs a test split: without one the images that judge also chose"
+                " the network; leave it out, or hold images out (data.test_fraction)"
+            )
         if protocol is None:
             protocol = _decide(request, dataset_of(0), folder, device, threads, watcher)
         elif (changed or accepted) and not (folder / "results.json").exists():
@@ -132,7 +138,7 @@ def compare(
             folder,
             protocol,
             dataset_of,
-            curve=comparison.run_curve(outcomes) if request.learning_curve else None,
+            fewer=comparison.run_with_fewer(outcomes) if request.learning_curve else None,
             kind="comparison",
             title=source.name,
             origin=origin,
@@ -196,30 +202,35 @@ class Comparison:
                     self.run(outcome, repetition)
         return outcomes
 
-    def run_curve(self, outcomes: list[Outcome]) -> Curve | None:
+    def run_with_fewer(self, outcomes: list[Outcome]) -> FewerImages | None:
         """Train the network that is best on validation with fewer images; None if none learnt."""
-        sound = [outcome for outcome in outcomes if outcome.failure is None]
-        if not sound:
+        dataset, best = self.dataset_of(0), None
+        for outcome in outcomes:
+            if outcome.failure is None:
+                runs = [
+                    files.read_record(folder / "run.json", "summary")["summary"]
+                    for folder in outcome.folders
+                ]
+                batch_size = self.protocol.request.recipe.train.batch_size
+                num_steps = self.protocol.num_steps[outcome.name]
+                num_epochs = num_steps / steps_per_epoch(len(dataset.train), batch_size)
+                status, _ = learnt(runs, num_epochs, dataset)
+                value = worth(runs, self.protocol.costs[outcome.name]["parameters"])
+                if status == "ranked" and (best is None or value > best[0]):
+                    best = value, outcome
+        if best is None:
             return None
-        best = max(sound, key=self._worth)
-        curve = Curve(best.name)
+        fewer = FewerImages(best[1].name)
         for share in SHARES:
-            shorter = Outcome(best.name, best.learning_rate)
+            part = Outcome(best[1].name, best[1].learning_rate)
             for repetition in range(self.protocol.request.runs):
-                if shorter.failure is None:
-                    self.run(shorter, repetition, share)
-            if shorter.failure is not None:
-                curve.failure = shorter.failure
-                break
-            curve.folders[share] = shorter.folders
-        return curve
-
-    def _worth(self, outcome: Outcome) -> tuple[float, float, float]:
-        summaries = [
-            files.read_record(folder / "run.json", "summary")["summary"]
-            for folder in outcome.folders
-        ]
-        return worth(summaries, self.protocol.costs[outcome.name]["parameters"])
+                if part.failure is None:
+                    self.run(part, repetition, share)
+            if part.failure is None:
+                fewer.folders[share] = part.folders
+            elif share == LAST_DOUBLING:
+                fewer.failure = part.failure
+        return fewer
 
     def choose_learning_rate(self, name: str) -> Outcome:
         """Try each learning rate on a short run of its own; the lowest validation loss wins."""
@@ -270,11 +281,13 @@ class Comparison:
     def run(self, outcome: Outcome, repetition: int, share: float = 1.0) -> None:
         """Train one network once, on a share of the images, or note why it could not be."""
         name, request = outcome.name, self.protocol.request
-        less = "" if share == 1 else f"-{100 * share:g}-percent"
+        less, of, event = "", "", {"event": "run failed"}
+        if share < 1:
+            less, of = f"-{100 * share:g}-percent", f" on {100 * share:g} % of the training images"
+            event = {"event": "run on fewer images failed", "train_share": share}
+        event |= {"network": name, "repetition": repetition}
         folder = self.folder / "runs" / f"{_file_name(name)}-{repetition}{less}"
-        of = "" if share == 1 else f" on {100 * share:g} % of the training images"
-        event = f"run{of} failed"
-        failed = self.ledger.find(event, network=name, repetition=repetition)
+        failed = self.ledger.find(**event)
         if failed is None:
             self.watcher.say(
                 f"{name}{of}, run {repetition + 1} of {request.runs},"
@@ -290,7 +303,7 @@ class Comparison:
                 outcome.folders.append(folder)
                 return
             drop_state(folder / "last")
-            failed = self.ledger.add(event, network=name, repetition=repetition, reason=reason)
+            failed = self.ledger.add(**event, reason=reason)
         outcome.failure = failed["reason"]
         self.watcher.say(f"{name} failed: {outcome.failure}")
 
@@ -305,9 +318,7 @@ class Comparison:
         share: float = 1.0,
         resumable: bool = True,
     ) -> dict[str, Any]:
-        request, dataset = self.protocol.request, self.dataset_of(repetition)
-        if share != 1:
-            dataset = dataset.with_train_share(share, request.seed)
+        request = self.protocol.request
         config = RunConfig(
             model=name,
             recipe_name=request.recipe_name,
@@ -320,7 +331,7 @@ class Comparison:
         with files.lock(folder / "lock", holder=str(folder)):
             return train(
                 config,
-                dataset,
+                self.dataset_of(repetition),
                 folder,
                 Plan(num_steps, rate, self.protocol.policy, self.protocol.mixes[name]),
                 watcher=self.watcher,

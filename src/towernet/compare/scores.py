@@ -21,6 +21,8 @@ from towernet.compare.statistics import SIGNIFICANT, spread
 
 MAX_CONFUSIONS = 8  # shown to a person
 
+NUM_UNTOLD = 5  # so few images on which answers differ tell nothing of how they do
+
 Labels = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.float64]
 Interval = tuple[float, float]
@@ -49,12 +51,21 @@ def per_class(
         for key, part_RN, whole_RN in (
             ("precision", hits_RN, answered_RN),
             ("recall", hits_RN, true_RN),
-            ("f1", 2 * hits_RN, true_RN + answered_RN),
+            # F1 is 2J / (1 + J) of Jaccard's J, which is a share of images.
+            ("f1", hits_RN, np.maximum(true_RN, answered_RN)),
         ):
-            row[key] = float(part_RN.sum() / max(1.0, whole_RN.sum()))
-            row[f"{key}_interval"] = interval(part_RN, whole_RN, cluster_N[images])
+            share = float(part_RN.sum() / max(1.0, whole_RN.sum()))
+            bounds = interval(part_RN, whole_RN, cluster_N[images])
+            if key == "f1":
+                share = _f1(share)
+                bounds = bounds and (_f1(bounds[0]), _f1(bounds[1]))
+            row[key], row[f"{key}_interval"] = share, bounds
         rows.append(row | {"num_images": int(is_true.sum())})
     return rows
+
+
+def _f1(jaccard: float) -> float:
+    return 2 * jaccard / (1 + jaccard)
 
 
 def _images_of(labels_N: Labels, predicted_RN: Labels, num_classes: int) -> list[Labels]:
@@ -114,22 +125,50 @@ def interval(part_RN: Counts, whole_RN: Counts, cluster_N: Labels) -> Interval |
         for counts in (part_RN, whole_RN)
     )
     ratio = float(part_RU.sum() / whole_RU.sum())
-    most = len(cluster_N)  # never more sure than by so many images, each seen once
-    num = _effective_number(ratio, part_RU - ratio * whole_RU, whole_RU.mean(axis=0), most)
-    return wilson(ratio, num)
+    return wilson(ratio, _effective_number(part_RU, whole_RU, len(cluster_N)))
 
 
-def _effective_number(ratio: float, residual_RU: Counts, whole_U: Counts, most: int) -> float:
+def _effective_number(part_RU: Counts, whole_RU: Counts, num_images: int) -> float:
     """Return how many independent images would leave a ratio as uncertain as it is."""
-    num_runs, num_clusters = residual_RU.shape
-    of_runs, of_images, of_rest = spread(residual_RU, whole_U)
+    num_runs, num_clusters = part_RU.shape
+    if num_clusters == 1:
+        return 1.0  # whatever the number of runs: one cluster tells nothing of others
+    ratio = float(part_RU.sum() / whole_RU.sum())
+    of_runs, of_images, of_rest = spread(part_RU - ratio * whole_RU, whole_RU.mean(axis=0))
+    of_one_run = ratio * (1 - ratio) / num_images  # if the images were independent
+    if num_runs == 1 and num_clusters == num_images:
+        return float(num_images)
     # What few runs or few clusters tell of their spread is itself uncertain.
     variance = max(0.0, of_runs - of_rest) * _widening(num_runs)
-    is_binomial = num_runs == 1 and num_clusters == most  # then the ratio itself tells its spread
-    variance += of_images * (1 - 1 / most if is_binomial else _widening(num_clusters))
+    variance += of_images * _widening(num_clusters)
+    # Several answers for an image are worth more than one; how much more, a few images on which
+    # they are not all the same cannot tell.
+    missed_U, hit_U = (part_RU < whole_RU).any(axis=0), (part_RU > 0).any(axis=0)
+    num_telling = int(min(missed_U.sum(), hit_U.sum()))
+    if variance < of_one_run:
+        weight = max(0, num_telling - NUM_UNTOLD) / max(num_telling, 1)
+        variance = weight * variance + (1 - weight) * of_one_run
     if variance <= 1e-12:  # all alike: as many as are certainly not the same
         return float(num_clusters)
-    return max(1.0, min(float(most * num_runs), ratio * (1 - ratio) / variance))
+    return max(1.0, min(float(num_images * num_runs), ratio * (1 - ratio) / variance))
+
+
+def resampled_interval(right: list[npt.NDArray[np.bool_]], num_train: int) -> Interval:
+    """Return the 95 % interval of the mean accuracy of runs that each left out other images.
+
+    With Nadeau and Bengio's variance, as `statistics.judge_resampled` has it.
+
+    Args:
+        right: For each run, whether it named each of its images correctly.
+        num_train: How many images a run was trained on.
+    """
+    accuracies, num_images = np.array([run.mean() for run in right]), len(right[0])
+    accuracy, num_runs = float(accuracies.mean()), len(right)
+    variance = (1 / num_runs + num_images / num_train) * float(accuracies.var(ddof=1))
+    variance *= _widening(num_runs)
+    most = accuracy * (1 - accuracy) / num_images  # one run's images alone vary by so much
+    num = accuracy * (1 - accuracy) / variance if variance > most else num_images
+    return wilson(accuracy, max(1.0, float(num)))
 
 
 def _widening(num: int) -> float:

@@ -94,7 +94,8 @@ def settling(row: dict[str, Any], num_runs: int) -> str:
     """Say what would settle a pair, '' where nothing here would."""
     if row["to_show"] is None:
         return ""
-    difference = f"one of {100 * row['to_show']:g} points"
+    points = f"{100 * row['to_show']:g}"
+    difference = f"one of {points} point{'' if points == '1' else 's'}"
     ways = []
     if row["images_needed"]:
         ways.append(f"about {_rounded(row['images_needed'])} test images")
@@ -222,7 +223,8 @@ def remarks(results: dict[str, Any]) -> list[str]:
         for row in results["comparisons"]
         if row["first"] == ranked[0]["name"]
     ):
-        sample = "other test images" if results["num_runs"] == 1 else "other runs and test images"
+        images = "test images" if results["final_split"] == "test" else "images"
+        sample = f"other {images}" if results["num_runs"] == 1 else f"other runs and {images}"
         at_once = ", for all comparisons at once" if len(ranked) > 2 else ""
         said.append(
             f"In brackets: what the difference may be with {sample} of the same kind (95 %"

@@ -55,7 +55,7 @@ class Dataset:
     """Everything a run reads: parts, pixels, the class contract, the table it came from.
 
     The training pixels, (N, S, S, 3), are mapped from the cache, or a tensor on a GPU. With
-    `leaves_out_anew` there is no test split and each repetition draws its own validation images.
+    `is_redrawn` each repetition draws its own training and validation images.
     """
 
     table: pd.DataFrame
@@ -65,7 +65,7 @@ class Dataset:
     test: Part
     train_pixels: npt.NDArray[np.uint8] | Tensor
     pixels: npt.NDArray[np.uint8]
-    leaves_out_anew: bool = False
+    is_redrawn: bool = False
 
     @property
     def final(self) -> Part:
@@ -81,24 +81,39 @@ class Dataset:
         clusters: npt.NDArray[np.int64] = splits.tied(used)[self.final.rows]
         return clusters
 
-    def with_train_share(self, share: float, seed: int) -> Dataset:
+    def with_train_share(self, share: float, *, seed: int, repetition: int) -> Dataset:
         """Return the same with so large a share of each class's training images, one at least.
 
-        A smaller share is part of a larger one. Rows and the contract stay as they are.
+        What near duplicates or groups tie together is kept or left out whole. A smaller share is
+        part of a larger one; each repetition draws its own. Rows and the contract stay as they are.
         """
-        drawn = rng.uniform(seed, 0, self.train.keys, "train share")[:, 0]
+        used = self.table[self.table.status == "used"]
+        unit = np.unique(splits.tied(used)[self.train.rows], return_inverse=True)[1]
+        least_key = np.full(unit.max() + 1, np.iinfo(np.uint64).max, dtype=np.uint64)
+        np.minimum.at(least_key, unit, self.train.keys)
+        drawn = rng.uniform(seed, repetition, least_key, "train share")[unit, 0]
         labels = self.train.labels
-        order = np.lexsort((drawn, labels))
+        order = np.lexsort((unit, drawn, labels))
         starts = np.searchsorted(labels[order], labels[order])  # where each one's class begins
         wanted = np.maximum(1, np.round(share * np.bincount(labels)))[labels[order]]
-        kept = np.sort(order[np.arange(len(order)) - starts < wanted])
+        is_first = np.arange(len(order)) - starts < wanted
+        kept = np.flatnonzero(np.isin(unit, unit[order[is_first]]))
         part = Part(
             self.train.rows[kept],
             labels[kept],
             self.train.keys[kept],
             tuple(self.train.paths[i] for i in kept),
         )
-        return replace(self, train=part)
+        split = self.table.split.to_numpy(dtype=object).copy()
+        of_used = np.flatnonzero((self.table.status == "used").to_numpy())
+        split[of_used[np.setdiff1d(self.train.rows, part.rows)]] = ""
+        column = pd.Series(split, index=self.table.index, dtype=object)
+        return replace(self, train=part, table=self.table.assign(split=column))
+
+    @property
+    def leaves_out_anew(self) -> bool:
+        """Whether each repetition is judged on images of its own, since there is no test split."""
+        return self.is_redrawn and not len(self.test)
 
     @property
     def final_split(self) -> str:
@@ -179,10 +194,10 @@ def prepare(
     )
     contract = Contract(class_names, config.size_px, config.resize, mean, std, background)
     test = part("test")
-    is_drawn = config.split_rule == "stratified" and not (used.given_split == "validation").any()
+    is_redrawn = config.split_rule == "stratified" and not (used.given_split == "validation").any()
     return Dataset(
         table, contract, train, part("validation"), test, train_pixels, pixels,
-        leaves_out_anew=is_drawn and not len(test),
+        is_redrawn=is_redrawn,
     )  # fmt: skip
 
 

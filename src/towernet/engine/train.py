@@ -120,6 +120,10 @@ def train(
         Interrupted: the user asked to stop; the state is on disk.
     """
     files.sweep(folder)
+    if config.train_share < 1:
+        dataset = dataset.with_train_share(
+            config.train_share, seed=config.seed, repetition=config.repetition
+        )
     record = open_run(config, dataset, folder, plan, origin, accept)
     if record["status"] == "finished":
         if resumable:
@@ -417,5 +421,8 @@ def _loop(
 
 
 def _hash(config: RunConfig, plan: Plan) -> str:
-    decided = [config.model_dump(mode="json"), plan.num_steps, plan.learning_rate, plan.mixes]
+    # A share of 1 is what all runs had before there was one: their states go on.
+    without = {"train_share"} if config.train_share == 1 else set()
+    choices = config.model_dump(mode="json", exclude=without)
+    decided = [choices, plan.num_steps, plan.learning_rate, plan.mixes]
     return files.digest(decided)

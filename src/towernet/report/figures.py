@@ -114,12 +114,9 @@ def learning_curves(
 
 @dataclass(frozen=True)
 class Accuracy:
-    """An accuracy with its interval, at some cost, and a short mark of ours beside it.
+    """An accuracy with its interval, at some cost, and a short mark of ours beside it."""
 
-    Where all costs are whole numbers the axis names just those.
-    """
-
-    at: int | float
+    at: float
     accuracy: float
     interval: Sequence[float]
     mark: str
@@ -131,6 +128,7 @@ def accuracies(
     line: Sequence[tuple[float, float]],
     key: str,
     label: str,
+    ticks: Sequence[int] | None,
     title: str,
 ) -> Markup:
     """Draw accuracies with their intervals against what they cost, on a logarithmic axis.
@@ -140,6 +138,7 @@ def accuracies(
         line: The points that a line joins.
         key: Makes the picture's ids unlike those of the page's other pictures.
         label: What the horizontal axis shows.
+        ticks: What is written on it; None: round numbers.
         title: The picture in words, for those who do not see it.
     """
     import matplotlib
@@ -158,8 +157,8 @@ def accuracies(
                 textcoords="offset points", color=_INK,
             )  # fmt: skip
         _logarithmic(axes, label)
-        if all(isinstance(point.at, int) for point in points):  # few of them, and round
-            axes.xaxis.set_major_locator(ticker.FixedLocator([point.at for point in points]))
+        if ticks is not None:
+            axes.xaxis.set_major_locator(ticker.FixedLocator(ticks))
         least, most = min(point.at for point in points), max(point.at for point in points)
         axes.set_xlim(least / 1.3, most * 1.3)
         axes.set_ylabel("accuracy", color=_INK)
@@ -173,7 +172,7 @@ def _logarithmic(axes: Any, label: str) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=12))
     axes.xaxis.set_minor_locator(ticker.NullLocator())
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.set_xlabel(f"{label} (logarithmic)", color=_INK)
 
 

@@ -166,6 +166,7 @@ def _contents(folder: Path, values: dict[str, Any], picture: Picture) -> dict[st
             for network in networks
         ],
         "later_looks": later_looks,
+        "has_files": (folder / "paper.tex").exists(),
         "limits": {
             "class_rows": tables.MAX_CLASS_ROWS,
             "file_rows": tables.MAX_FILE_ROWS,
@@ -197,6 +198,7 @@ def _cost(
             line=[(n["latency_ms"], n["accuracy"]) for n in front],
             key="cost",
             label="milliseconds per image",
+            ticks=None,
             title="Accuracy of every network against its time per image; the ranking says the"
             " same in numbers.",
         ),
@@ -207,8 +209,12 @@ def _growth(points: Sequence[dict[str, Any]]) -> Markup | None:
     if not points:
         return None
     return figures.accuracies(
-        [figures.Accuracy(p["num_images"], p["accuracy"], p["interval"], "") for p in points],
-        line=[(p["num_images"], p["accuracy"]) for p in points],
+        [
+            figures.Accuracy(float(p["num_images"]), p["accuracy"], p["interval"], "")
+            for p in points
+        ],
+        line=[(float(p["num_images"]), p["accuracy"]) for p in points],
+        ticks=[p["num_images"] for p in points],
         key="growth",
         label="training images",
         title="Accuracy against the number of training images; the table below says the same.",

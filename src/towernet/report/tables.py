@@ -45,8 +45,8 @@ def interval(bounds: Sequence[Number] | None) -> str:
 
 
 def span(bounds: Sequence[Number]) -> str:
-    """Return (0.85, 0.974) as '85–97', in percent."""
-    return f"{100 * bounds[0]:.0f}–{100 * bounds[1]:.0f}"
+    """Return (0.85, 0.974) as '85.0–97.4', in percent."""
+    return f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f}"
 
 
 def whole(number: Number | None, unit: str = "") -> str:
@@ -116,19 +116,20 @@ def front(networks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def worst_mistakes(folder: Path, network: dict[str, Any], *, limit: int) -> list[dict[str, Any]]:
     """Return a network's wrong answers, surest first, each picture once over all its runs."""
     wrong: dict[str, list[dict[str, Any]]] = {}
-    num_runs = 0
+    num_asked: Counter[str] = Counter()  # without a test split not every run is asked all
     for run in network["runs"]:
         path = folder / run["folder"] / "predictions.parquet"
         if not path.exists():
             continue
-        num_runs += 1
         frame = read_frame(path)
+        num_asked.update(map(str, frame["path"]))
         for row in frame[frame["predicted"] != frame["class_name"]].to_dict("records"):
             wrong.setdefault(str(row["path"]), []).append({str(k): v for k, v in row.items()})
     surest = [max(rows, key=lambda row: float(row["confidence"])) for rows in wrong.values()]
     surest.sort(key=lambda row: (-float(row["confidence"]), str(row["path"])))
     return [
-        row | {"num_wrong": len(wrong[row["path"]]), "num_runs": num_runs} for row in surest[:limit]
+        row | {"num_wrong": len(wrong[row["path"]]), "num_runs": num_asked[row["path"]]}
+        for row in surest[:limit]
     ]
 
 
