@@ -18,6 +18,7 @@ from towernet.data.table import read_table
 from towernet.errors import USAGE
 
 NUM_TEST = 300
+NETWORK = "resnet18"  # learns something in a few steps
 
 
 @pytest.fixture(scope="module")
@@ -158,21 +159,19 @@ def test_one_run_speaks_of_the_models(dataset):
 
 def test_the_command_trains_the_best_network_on_fewer_images(towernet, photos, tmp_path):
     folder = tmp_path / "comparison"
-    words = ("compare", photos, "--models", TINY_NETWORK, "--epochs", 4, "--size", 64,
+    words = ("compare", photos, "--models", NETWORK, "--epochs", 6, "--size", 64,
              "--batch-size", 8, "--workers", 1, "--runs", 2, "--out", folder)  # fmt: skip
     done = towernet(*words, "--learning-curve")
     assert done.returncode == 0, done.stderr
     results = files.read_json(folder / "results.json")["results"]
     curve = results["learning_curve"]
-    assert curve["network"] == TINY_NETWORK
+    assert curve["network"] == NETWORK
     num_train = results["num_images"]["train"]
     assert [point["num_images"] for point in curve["points"]][-1] == num_train
     assert curve["points"][-1]["accuracy"] == results["networks"][0]["accuracy"]
     for share in (25, 50):
         for k in (0, 1):
-            run = files.read_json(
-                folder / "runs" / f"{TINY_NETWORK}-{k}-{share}-percent" / "run.json"
-            )
+            run = files.read_json(folder / "runs" / f"{NETWORK}-{k}-{share}-percent" / "run.json")
             assert run["config"]["train_share"] == share / 100
             assert run["plan"]["num_steps"] == results["networks"][0]["steps"]
     assert "2 runs are too few to tell whether more images would help" in " ".join(
@@ -181,7 +180,7 @@ def test_the_command_trains_the_best_network_on_fewer_images(towernet, photos, t
     page = (folder / "report.html").read_text()
     assert "Would more images help?" in page
     parts = [
-        read_table(folder / "runs" / f"{TINY_NETWORK}-{k}-50-percent" / "samples.parquet")
+        read_table(folder / "runs" / f"{NETWORK}-{k}-50-percent" / "samples.parquet")
         for k in (0, 1)
     ]
     trained = [set(table.path[table.split == "train"]) for table in parts]
@@ -194,7 +193,7 @@ def test_the_command_trains_the_best_network_on_fewer_images(towernet, photos, t
     assert refused.returncode == USAGE
     assert "learning_curve: True → False" in refused.stderr
     # Killed before its last run, it ends in the same bytes.
-    last = folder / "runs" / f"{TINY_NETWORK}-1-25-percent"
+    last = folder / "runs" / f"{NETWORK}-1-25-percent"
     weights = (last / "best.safetensors").read_bytes()
     (folder / "results.json").unlink()
     rmtree(last)

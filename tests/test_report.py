@@ -114,7 +114,7 @@ def test_the_report_answers_first_and_then_says_everything(comparison: Path) -> 
     parts = [
         "mlp-64 is best:", "These runs show no difference", "Ranking", "Not ranked",
         "step 3: the loss is not finite", "Who differs from whom", "mlp-8", "All 3 differences",
-        "Learning curves", "How the learning rate was chosen",
+        "How training went", "How the learning rate was chosen",
         "diverged", "The images", "One image of each class", "Quarantined files", "broken.jpg",
         "Labels worth a look", "labels of 207 wrong; the 24 it doubts most are shown",
         "What it said", "How sure it is", "Precision, recall and F1", "Its worst mistakes",

@@ -92,7 +92,8 @@ def test_what_is_not_shown_says_what_would_show_it(results):
     row = found["comparisons"][0]
     assert row["answer"] == "open"
     assert row["images_needed"] > NUM_IMAGES
-    assert said.endswith(f"would show one of {100 * row['to_show']:g} points.")
+    assert row["to_show"] == 0.01
+    assert said.endswith("would show one of 1 point.")
 
 
 def test_the_better_and_the_undecided_are_told_apart(results):

@@ -281,7 +281,8 @@ class Comparison:
     def run(self, outcome: Outcome, repetition: int, share: float = 1.0) -> None:
         """Train one network once, on a share of the images, or note why it could not be."""
         name, request = outcome.name, self.protocol.request
-        less, of, event = "", "", {"event": "run failed"}
+        less, of = "", ""
+        event: dict[str, Any] = {"event": "run failed"}
         if share < 1:
             less, of = f"-{100 * share:g}-percent", f" on {100 * share:g} % of the training images"
             event = {"event": "run on fewer images failed", "train_share": share}
