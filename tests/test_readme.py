@@ -26,6 +26,8 @@ SMALL = {
         "64",
         "--batch-size",
         "8",
+        "--runs",
+        "2",
     ],
     "train": ["--epochs", "2", "--size", "64", "--batch-size", "8"],
 }
