@@ -40,6 +40,17 @@ def test_too_few_hours_are_said(towernet, photos):
     assert "These hours are too few to compare networks" in done.stdout
 
 
+def test_where_the_hours_are_too_few_smaller_images_are_proposed(towernet, photos):
+    words = ("plan", photos, "--models", "resnet18,squeezenet1_1", "--batch-size", 8)
+    done = towernet(*words, "--workers", 1, "--hours", 0.0005)
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.endswith(" points")]
+    sizes = {row.replace("→", "").split()[0] for row in rows}
+    assert sizes == {"128", "96", "64"}
+    fixed = towernet(*words, "--workers", 1, "--hours", 0.0005, "--size", 128)
+    assert " 96 " not in fixed.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

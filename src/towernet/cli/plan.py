@@ -11,10 +11,14 @@ from towernet.cli import options
 from towernet.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from towernet.compare.proposal import Proposal
+    from towernet.config import Recipe
 
 
 MOST_HOURS = 100_000
+LEAST_SIZE_PX = 32  # on smaller images hardly anything can be told apart
 LEAST_MINUTES = 0.01  # of a run; with fewer there is nothing to propose
 
 
@@ -71,17 +75,6 @@ def plan(
     )
     for name in names:
         check_size(name, resolved.data.size_px)
-    request = make(
-        Request,
-        {
-            "models": names,
-            "recipe_name": recipe,
-            "recipe": resolved.model_dump(),
-            "seed": seed,
-            "images_per_class": images_per_class,
-        },
-        where="the command line",
-    )
     num_workers = options.num_workers(workers)
     table = sample_table(
         source,
@@ -90,29 +83,49 @@ def plan(
         workers=num_workers,
         progress=screen.count,
     )
-    dataset = prepare(
-        table, source, resolved.data, seed=seed, workers=num_workers, progress=screen.count
-    )
     policy = choose_policy(device, threads)
-    costs, failures = measure_networks(request, dataset, policy, screen)
-    costs = {name: cost for name, cost in costs.items() if name not in failures}
-    if len(costs) < 2:
-        raise TrainingError(
-            f"only {', '.join(costs)} can be trained here; give two or more --models"
+    proposals: list[Proposal] = []
+    for size_px in [resolved.data.size_px, *(_smaller(names, resolved) if size is None else ())]:
+        at_size = resolved.data.model_copy(update={"size_px": size_px})
+        request = make(
+            Request,
+            {
+                "models": names,
+                "recipe_name": recipe,
+                "recipe": resolved.model_dump() | {"data": at_size.model_dump()},
+                "seed": seed,
+                "images_per_class": images_per_class,
+            },
+            where="the command line",
         )
-    proposals = propose(request, dataset, costs, hours)
+        dataset = prepare(
+            table, source, at_size, seed=seed, workers=num_workers, progress=screen.count
+        )
+        costs, failures = measure_networks(request, dataset, policy, screen)
+        costs = {name: cost for name, cost in costs.items() if name not in failures}
+        if len(costs) < 2:
+            raise TrainingError(
+                f"only {', '.join(costs)} can be trained here; give two or more --models"
+            )
+        proposals += propose(request, dataset, costs, hours)
+        if choose(proposals).is_sound():
+            break
     chosen = choose(proposals)
+    one_size = len({proposal.size_px for proposal in proposals}) == 1
 
     console = Console(highlight=False, soft_wrap=True)
     num_final = len(dataset.final)
     shown = Table(box=None, pad_edge=False, header_style="bold")
     shown.add_column("")
+    if not one_size:
+        shown.add_column("px", justify="right")
     for header in ("runs", "minutes each", "epochs", "disk", "shows differences from"):
         shown.add_column(header, justify="right", no_wrap=True)
     for proposal in proposals:
         smallest = proposal.detectable
         shown.add_row(
             "→" if proposal is chosen else "",
+            *([] if one_size else [str(proposal.size_px)]),
             str(proposal.runs),
             _number(proposal.minutes),
             _epochs(proposal),
@@ -121,7 +134,8 @@ def plan(
         )
     console.print()
     console.print(
-        f"{hours:g} hours for {', '.join(costs)} at {resolved.data.size_px} px,"
+        f"{hours:g} hours for {', '.join(costs)}"
+        f"{f' at {resolved.data.size_px} px' if one_size else ''},"
         f" {len(dataset.train)} training and {num_final} {dataset.final_split} images:"
     )
     console.print(shown)
@@ -132,7 +146,7 @@ def plan(
     words += ["--runs", chosen.runs, "--minutes", _floor(chosen.minutes)]
     said = {
         "--recipe": (recipe, "default"),
-        "--size": (size, None),
+        "--size": (chosen.size_px, resolved.data.size_px if size is None else None),
         "--batch-size": (batch_size, None),
         "--seed": (seed, 0),
         "--device": (device, "auto"),
@@ -149,6 +163,21 @@ def plan(
     if skip_empty:
         words.append("--skip-empty")
     console.print(escape(shlex.join(map(str, words))), style="bold")
+
+
+def _smaller(names: Sequence[str], recipe: Recipe) -> Iterator[int]:
+    """Yield smaller sizes that every network takes, for hours that are too few for the recipe's."""
+    from towernet.models.catalogue import check_size
+
+    for share in (0.75, 0.5):
+        size_px = round(share * recipe.data.size_px)
+        try:
+            for name in names:
+                check_size(name, size_px)
+        except ConfigError:
+            continue
+        if size_px >= LEAST_SIZE_PX:
+            yield size_px
 
 
 def _epochs(proposal: Proposal) -> str:

@@ -27,6 +27,7 @@ class Proposal:
     """One way to spend the hours.
 
     Args:
+        size_px: Of the images.
         runs: Of each network.
         minutes: Of training, for one run of one network.
         epochs: That those minutes are, by network.
@@ -35,15 +36,16 @@ class Proposal:
             None where it can show none.
     """
 
+    size_px: int
     runs: int
     minutes: float
     epochs: dict[str, float]
     disk_bytes: int
     detectable: float | None
 
-    def is_long_enough(self) -> bool:
-        """Whether every network sees its images often enough to be judged."""
-        return min(self.epochs.values()) >= FEWEST_EPOCHS
+    def is_sound(self) -> bool:
+        """Whether it can show a difference, each network seeing its images often enough for it."""
+        return self.detectable is not None and min(self.epochs.values()) >= FEWEST_EPOCHS
 
 
 def propose(
@@ -65,11 +67,11 @@ def propose(
 
 
 def choose(proposals: list[Proposal]) -> Proposal:
-    """Return the one to take: that shows the smallest difference in runs long enough.
+    """Return the one to take: the sound one that shows the smallest difference.
 
-    Where none is both, the single runs that are at least long.
+    Where none is sound, the single runs that are at least long.
     """
-    sound = [p for p in proposals if p.detectable is not None and p.is_long_enough()]
+    sound = [proposal for proposal in proposals if proposal.is_sound()]
     return min(sound, key=lambda p: (p.detectable, p.runs), default=proposals[0])
 
 
@@ -85,6 +87,7 @@ def _proposal(
     seconds = max(0.0, 3600 * hours - judging) / (len(costs) * (runs + trials))
     per_epoch = steps_per_epoch(len(dataset.train), train.batch_size)
     return Proposal(
+        dataset.contract.size_px,
         runs,
         seconds / 60,
         {
