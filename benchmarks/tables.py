@@ -1,4 +1,6 @@
-"""Write the README's tables from the results beside this file; `--check` only compares.
+"""Write the tables of README.md and docs/benchmarks.md from the results beside this file.
+
+`--check` only compares.
 
 A table stands between `<!-- table NAME -->` and `<!-- end -->`.
 """
@@ -19,7 +21,8 @@ from towernet.cli.tables import count_words
 from towernet.compare.verdict import answer_words, in_points
 from towernet.data.table import counted
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
 MARKED = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -75,7 +78,7 @@ def pairs(results: dict[str, Any]) -> list[str]:
     ]
     for pair in results["comparisons"]:
         low, high = map(in_points, pair["interval"])
-        answer = answer_words(pair, results["equal_within"], results["num_runs"])
+        answer = answer_words(pair, results["equal_within"])
         lines.append(
             f"| {pair['first']} | {pair['second']} | {in_points(pair['difference'])} points"
             f" | {low} to {high} | {pair['p_adjusted']:.3f}"
@@ -402,15 +405,18 @@ def table(name: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="Change nothing; exit 1 if it would.")
-    parser.add_argument("--readme", type=Path, default=README)
+    parser.add_argument("--page", type=Path, action="append", help="Instead of the two.")
     args = parser.parse_args()
-    before = args.readme.read_text(encoding="utf-8")
-    after = MARKED.sub(lambda found: f"{found[1]}{table(found[2])}\n{found[3]}", before)
-    if after != before and args.check:
-        print("error: README.md's tables are not those of benchmarks/results; run this script")
-        return 1
-    if not args.check:
-        files.write_text(args.readme, after)
+    for page in args.page or PAGES:
+        before = page.read_text(encoding="utf-8")
+        after = MARKED.sub(lambda found: f"{found[1]}{table(found[2])}\n{found[3]}", before)
+        if after != before and args.check:
+            print(
+                f"error: {page.name}'s tables are not those of benchmarks/results; run this script"
+            )
+            return 1
+        if not args.check:
+            files.write_text(page, after)
     return 0
 
 

@@ -76,10 +76,10 @@ def test_every_file_it_names_exists():
         assert (ROOT / path).exists(), path
 
 
-def check_tables(readme: Path | None = None) -> subprocess.CompletedProcess[str]:
+def check_tables(page: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, ROOT / "benchmarks" / "tables.py", "--check"]
-        + ([] if readme is None else ["--readme", str(readme)]),
+        + ([] if page is None else ["--page", str(page)]),
         capture_output=True,
         text=True,
         check=False,

@@ -93,7 +93,8 @@ class TrainConfig(_Frozen):
 
     epochs: PositiveInt | None = Field(None, description="Passes over the training images.")
     minutes: PositiveFloat | None = Field(
-        None, description="Training time of one network; becomes steps before the first one."
+        None,
+        description="Training time of one run of one network; becomes steps before the first one.",
     )
     batch_size: Annotated[int, Field(ge=2)] = Field(32, description="Images in one step.")
     learning_rate: PositiveFloat = Field(

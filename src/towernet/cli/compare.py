@@ -15,16 +15,19 @@ def compare(
     data: options.Data,
     models: options.Models = options.DEFAULT_MODELS,
     runs: Annotated[
-        int, typer.Option(help="Runs of each network, with other weights and training images.")
+        int,
+        typer.Option(
+            help="How often each network is trained, with other weights and training images."
+        ),
     ] = 1,
     equal_within: Annotated[
-        float, typer.Option(help="Differences up to so many points of accuracy do not matter.")
+        float, typer.Option(help="Accuracies within so many percentage points count as equal.")
     ] = 0.5,
     learning_curve: Annotated[
         bool,
         typer.Option(
             "--learning-curve",
-            help="Train the best network on a quarter and half of the images too: would more help?",
+            help="Train the best network on half and a quarter of the images too: would more help?",
         ),
     ] = False,
     recipe: options.RecipeName = "default",
@@ -36,7 +39,7 @@ def compare(
     device: options.Device = "auto",
     threads: options.Threads = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where it is written; else runs/compare-DATA.")
+        Path | None, typer.Option(help="Folder for the results; else runs/compare-DATA.")
     ] = None,
     images_per_class: options.ImagesPerClass = None,
     no_flip: options.NoFlip = False,
@@ -52,7 +55,7 @@ def compare(
 
     Example: towernet compare photos/ --minutes 5
 
-    Saying the same command again goes on where it was stopped.
+    The same command again continues a stopped comparison.
     """
     from towernet import files
     from towernet.cli.console import Screen, the_command

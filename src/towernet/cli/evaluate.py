@@ -17,8 +17,8 @@ def evaluate(
     split: Annotated[
         str,
         typer.Option(
-            help="unseen: what the run neither learnt from nor was chosen by; or its test,"
-            " validation or train images; or all."
+            help="Which images: unseen (neither trained it nor chose its epoch), test,"
+            " validation, train, or all."
         ),
     ] = "unseen",
     json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
@@ -31,7 +31,7 @@ def evaluate(
     max_archive_gb: options.MaxArchiveGb = None,
     max_archive_entries: options.MaxArchiveEntries = None,
 ) -> None:
-    """Say how right a trained network is about labelled images, class by class.
+    """Measure how often a trained network is right about labelled images, class by class.
 
     Example: towernet evaluate runs/compare-photos other-photos/
 

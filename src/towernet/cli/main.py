@@ -70,7 +70,7 @@ def _show_version(wanted: bool | None) -> None:
 def _options(
     version: Annotated[
         bool | None,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show it."),
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = None,
 ) -> None:
     """Hold the options that come before a verb."""

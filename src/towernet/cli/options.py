@@ -33,28 +33,30 @@ Epochs = Annotated[
     int | None, typer.Option(help="Passes over the training images; else the recipe decides.")
 ]
 Minutes = Annotated[
-    float | None, typer.Option(help="Training time of one network; else the recipe decides.")
+    float | None, typer.Option(help="Minutes of training for each run; else the recipe decides.")
 ]
 Size = Annotated[int | None, typer.Option(help="Side of the images in pixels; else the recipe's.")]
 BatchSize = Annotated[int | None, typer.Option(help="Images in one step; else the recipe's.")]
-Seed = Annotated[int, typer.Option(help="All chance is a function of it.")]
+Seed = Annotated[int, typer.Option(help="Of all randomness; the same seed repeats the result.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Threads = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Threads that compute, else one per core; another number, other bits."
+        min=1, help="Computing threads, else one per core; another number changes results slightly."
     ),
 ]
 AcceptDataChange = Annotated[
     bool,
     typer.Option(
-        "--accept-data-change", help="Go on though images went or came; what is new stays out."
+        "--accept-data-change",
+        help="Continue although images were removed or added; new ones are not used.",
     ),
 ]
 AcceptChanges = Annotated[
     bool,
     typer.Option(
-        "--accept-changes", help="Go on with other versions, threads or device: other bits."
+        "--accept-changes",
+        help="Continue with other versions, threads or device; results differ slightly.",
     ),
 ]
 ImagesPerClass = Annotated[

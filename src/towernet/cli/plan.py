@@ -25,7 +25,7 @@ LEAST_MINUTES = 0.01  # of a run; with fewer there is nothing to propose
 def plan(
     data: options.Data,
     models: options.Models = options.DEFAULT_MODELS,
-    hours: Annotated[float, typer.Option(help="Of computing in all.")] = 8.0,
+    hours: Annotated[float, typer.Option(help="Hours of computing to spend in all.")] = 8.0,
     recipe: options.RecipeName = "default",
     size: options.Size = None,
     batch_size: options.BatchSize = None,
@@ -39,7 +39,7 @@ def plan(
     max_archive_gb: options.MaxArchiveGb = None,
     max_archive_entries: options.MaxArchiveEntries = None,
 ) -> None:
-    """Measure each network here and propose runs that fit some hours, and say what they can show.
+    """Measure each network here, propose runs that fit the hours, and say what they could show.
 
     Example: towernet plan photos/ --models towernet,resnet18 --hours 8
     """
@@ -119,7 +119,7 @@ def plan(
     shown.add_column("")
     if not one_size:
         shown.add_column("px", justify="right")
-    for header in ("runs", "minutes each", "epochs", "disk", "shows differences from"):
+    for header in ("runs", "minutes a run", "epochs", "disk", "smallest difference shown"):
         shown.add_column(header, justify="right", no_wrap=True)
     for proposal in proposals:
         smallest = proposal.detectable
@@ -210,10 +210,10 @@ def _advice(chosen: Proposal, num_images: int) -> str:
             " models only."
         )
     return (
-        "Shown in four of five comparisons, if an accuracy varies by"
-        f" {100 * SUPPOSED_RUN_SPREAD:g} points from run to run and one of two networks alone is"
-        f" right for {100 * SUPPOSED_ALONE:g} % of the images; more than these {num_images} images"
-        " to judge by would show smaller ones."
+        "A difference of that size would be shown in four of five such comparisons, if accuracy"
+        f" varies by {100 * SUPPOSED_RUN_SPREAD:g} points from run to run and one of two networks"
+        f" alone is right for {100 * SUPPOSED_ALONE:g} % of the images. More than these"
+        f" {num_images} images to judge by would show smaller ones."
     )
 
 

@@ -114,19 +114,20 @@ def _sentence(found: dict[str, Any], num_runs: int, equal_within: float) -> str:
     low, high = map(in_points, gain["interval"])
     num_half = next(point["num_images"] for point in points if point["share"] == LAST_DOUBLING)
     seen = (
-        f"{found['network']} with {points[-1]['num_images']:,} training images instead of"
-        f" {num_half:,}: {in_points(gain['difference'])} points [{low}, {high}]"
+        f"With {points[-1]['num_images']:,} training images instead of {num_half:,}, the accuracy"
+        f" of {found['network']} changed by {in_points(gain['difference'])} points [{low}, {high}]"
     )
     if num_runs == 1:
-        seen += ", of two trained models"
+        seen += " (two trained models only)"
     if gain["answer"] == BETTER and gain["difference"] > 0:
         gained = [shown(row["class_name"]) for row in found["classes"] if row["is_shown"]]
-        of = f" Most gained: {', '.join(gained[:MAX_NAMED])}." if gained else ""
-        return f"More images would help. {seen}; as many again rarely give more than that.{of}"
+        of = f" Classes that gained most: {', '.join(gained[:MAX_NAMED])}." if gained else ""
+        return f"More images would probably help. {seen}; doubling them rarely brings more.{of}"
     if gain["answer"] == BETTER:
         return f"More images did not help. {seen}."
     if gain["answer"] == EQUAL:
-        return f"More images would hardly help. {seen}, which is within ±{100 * equal_within:g}."
+        margin = 100 * equal_within
+        return f"More images would hardly help. {seen}, within ±{margin:g} points."
     if gain["answer"] == TOO_FEW_RUNS:
         return f"{num_runs} runs are too few to tell whether more images would help. {seen}."
-    return f"Whether more images would help is not shown. {seen}."
+    return f"It is not shown whether more images would help. {seen}."

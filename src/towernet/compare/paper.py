@@ -105,8 +105,10 @@ def _training(results: dict[str, Any], made: dict[str, Any]) -> str:
     epochs = [network["epochs"] for network in networks if network["epochs"]]
     length = ""
     if epochs:
-        least, most = f"{min(epochs):.3g}", f"{max(epochs):.3g}"
+        least, most = f"{min(epochs):,.4g}", f"{max(epochs):,.4g}"
         length = f", for {least if least == most else f'{least} to {most}'} epochs"
+        if results.get("minutes"):
+            length += f" ({results['minutes']:g} minutes each)"
     test = f", {num['test']:,} test" if num["test"] else ""
     version = made["versions"].get("towernet")
     return (
@@ -160,15 +162,15 @@ def _method(results: dict[str, Any]) -> str:
     if results.get("resampled"):
         test, over = "the corrected resampled t test (Nadeau and Bengio, 2003)", ""
     elif results["num_runs"] > 1:
-        test, over = "sign-flip tests over runs", f" over runs and {images} (Gallas, 2006)"
+        test, over = "the sign-flip test over runs", f" over runs and {images} (Gallas, 2006)"
     else:
-        test, over = "exact McNemar tests of the trained models", f" over {images}"
+        test, over = "the exact McNemar test of the trained models", f" over {images}"
     holm = f" adjusted by Holm for {num_pairs} pairs" if num_pairs > 1 else ""
     at_once = " for all pairs at once" if num_pairs > 1 else ""
     return (
-        f"Two networks were called different when {test}{holm} and 95 % intervals{over}{at_once}"
-        " both said so, and equal when the interval lay within"
-        f" ±{100 * results['equal_within']:g} points."
+        f"Two networks were called different when both {test}{holm} (p < 0.05) and the 95 %"
+        f" interval{over}{at_once} excluded no difference, and equal when the whole interval lay"
+        f" within ±{100 * results['equal_within']:g} points."
     )
 
 
@@ -180,7 +182,8 @@ def _findings(results: dict[str, Any]) -> list[str]:
         of = [
             f"{100 * network['accuracy']:.1f} % for {shown(network['name'])}" for network in ranked
         ]
-        said.append(f"{split} accuracy was {_listed(of)}.")
+        over = f" (mean of {results['num_runs']} runs)" if results["num_runs"] > 1 else ""
+        said.append(f"{split} accuracy{over} was {_listed(of)}.")
         model = "The trained model of " if results["num_runs"] == 1 else ""
         first = f"{model}{shown(ranked[0]['name'])}"
         rows = [row for row in results["comparisons"] if row["first"] == ranked[0]["name"]]

@@ -197,6 +197,7 @@ def _conclude(
         "majority_accuracy": _majority_accuracy(dataset, dataset.final),
         "size_px": dataset.contract.size_px,
         "recipe": request.recipe_name,
+        "minutes": request.recipe.train.minutes,
         "seed": request.seed,
         "num_runs": request.runs,
         "resampled": dataset.leaves_out_anew and request.runs > 1,

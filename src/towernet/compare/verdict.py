@@ -79,7 +79,7 @@ def pair_row(
     }
 
 
-def answer_words(row: dict[str, Any], equal_within: float, num_runs: int) -> str:
+def answer_words(row: dict[str, Any], equal_within: float) -> str:
     """Say what became of a pair, and what would settle it."""
     words = {
         BETTER: "the first is better",
@@ -87,24 +87,23 @@ def answer_words(row: dict[str, Any], equal_within: float, num_runs: int) -> str
         OPEN: "not shown",
         TOO_FEW_RUNS: "too few runs to tell",
     }[row["answer"]]
-    return "; ".join(filter(None, (words, settling(row, num_runs))))
+    return "; ".join(filter(None, (words, settling(row))))
 
 
-def settling(row: dict[str, Any], num_runs: int) -> str:
+def settling(row: dict[str, Any]) -> str:
     """Say what would settle a pair, '' where nothing here would."""
     if row["to_show"] is None:
         return ""
     points = f"{100 * row['to_show']:g}"
-    difference = f"one of {points} point{'' if points == '1' else 's'}"
+    difference = f"a difference of {points} point{'' if points == '1' else 's'}"
     ways = []
     if row["images_needed"]:
-        ways.append(f"about {_rounded(row['images_needed'])} test images")
+        ways.append(f"{_rounded(row['images_needed'])} test images in all")
     if row["runs_needed"]:
-        more = row["runs_needed"] - num_runs
-        ways.append(f"{more} more run{'s' if more != 1 else ''}")
+        ways.append(f"{row['runs_needed']} runs in all")
     if not ways:
         return f"{difference} would probably have been shown"
-    return f"{' or '.join(ways)} would show {difference}"
+    return f"about {' or '.join(ways)} would probably show {difference}"
 
 
 def _rounded(number: int) -> str:
@@ -120,7 +119,7 @@ def verdict(results: dict[str, Any]) -> str:
         results: The ranking, its pairs, and what it is about.
     """
     ranked = [network for network in results["networks"] if network["status"] == "ranked"]
-    split = f"{results['num_images'][results['final_split']]} {_split_words(results)} images"
+    split = f"{results['num_images'][results['final_split']]:,} {_split_words(results)} images"
     if not ranked:
         return (
             f"No network learned enough to be ranked on {split}:"
@@ -136,10 +135,10 @@ def verdict(results: dict[str, Any]) -> str:
         )
     lead = _lead(results, first["name"])
     if len(ranked) == 1:
-        return f"{lead}{first['name']} is the only network that could be ranked, with {scored}."
+        return f"{lead}{first['name']} is the only network that could be ranked: {scored} right."
     is_one_run = results["num_runs"] == 1
     subject = f"this model of {first['name']}" if is_one_run else first["name"]
-    sentence = f"{lead}{subject} {_said_of_first(results, first['name'], scored)}."
+    sentence = f"{lead}{subject} {_said_of_first(results, first['name'], f'{scored} right')}."
     return sentence[0].upper() + sentence[1:] if is_one_run else sentence
 
 
@@ -170,8 +169,6 @@ def _said_of_first(results: dict[str, Any], first: str, scored: str) -> str:
         runs = "these models" if is_one_run else "these runs"
         from_whom = "" if len(undecided) == len(rows) else f" from {_names(undecided, is_one_run)}"
         said += f", but {runs} do not show a difference{from_whom}: {_gaps(undecided)}"
-        if ways := settling(undecided[0], results["num_runs"]):
-            said += f"; {ways}"
     return said
 
 
@@ -181,7 +178,7 @@ def _lead(results: dict[str, Any], first: str) -> str:
     if not ours or first in ours:
         return ""
     noun = "network" if len(ours) == 1 else "networks"
-    return f"Our own {noun}, {' and '.join(sorted(ours))}, did not come first: "
+    return f"The {noun} made with this program, {' and '.join(sorted(ours))}, did not come first: "
 
 
 def _names(rows: list[dict[str, Any]], is_one_run: bool) -> str:
@@ -194,7 +191,7 @@ def _gaps(rows: list[dict[str, Any]]) -> str:
     """Say by how much the first network leads over the nearest of some others."""
     nearest = rows[0]
     low, high = map(in_points, nearest["interval"])
-    to = f" over {nearest['second']}" if len(rows) > 1 else ""
+    to = f" ahead of the next, {nearest['second']}" if len(rows) > 1 else ""
     return f"{in_points(nearest['difference'])} points{to} [{low}, {high}]"
 
 
@@ -218,17 +215,24 @@ def remarks(results: dict[str, Any]) -> list[str]:
     """Return what a careful reader should know beside the verdict."""
     said = []
     ranked = [network for network in results["networks"] if network["status"] == "ranked"]
-    if any(
-        row["answer"] != EQUAL
-        for row in results["comparisons"]
-        if row["first"] == ranked[0]["name"]
-    ):
+    of_first = [row for row in results["comparisons"] if row["first"] == ranked[0]["name"]]
+    undecided = [row for row in of_first if row["answer"] in (OPEN, TOO_FEW_RUNS)]
+    if undecided and (ways := settling(undecided[0])):
+        said.append(f"{ways[0].upper()}{ways[1:]}.")
+    if any(row["answer"] != EQUAL for row in of_first):
         images = "test images" if results["final_split"] == "test" else "images"
         sample = f"other {images}" if results["num_runs"] == 1 else f"other runs and {images}"
         at_once = ", for all comparisons at once" if len(ranked) > 2 else ""
         said.append(
-            f"In brackets: what the difference may be with {sample} of the same kind (95 %"
-            f" interval{at_once})."
+            f"In brackets: the range the difference probably lies in, with {sample} of the same"
+            f" kind (95 % interval{at_once})."
+        )
+    if len(ranked) > 1:
+        least, most = (_epochs(pick(n["epochs"] for n in ranked)) for pick in (min, max))
+        said.append(
+            f"This holds for training from scratch at {results['size_px']} px for"
+            f" {least if least == most else f'{least} to {most}'} epochs (passes through the"
+            " images); longer training or larger images can change the order."
         )
     if results["final_split"] == "validation":
         said.append(
@@ -236,7 +240,7 @@ def remarks(results: dict[str, Any]) -> list[str]:
             " holds no test images out."
         )
     said += [
-        f"Something changed on the way and was accepted: {words}."
+        f"The comparison was continued although something had changed: {words}."
         for words in results.get("accepted", [])
     ]
     said += [
@@ -248,12 +252,14 @@ def remarks(results: dict[str, Any]) -> list[str]:
     winner = results["winner"]
     if winner and ranked and results["kind"] == "comparison":
         if winner["name"] == ranked[0]["name"]:
-            said.append(f"{winner['name']} was also the best on validation: it is the one to use.")
+            said.append(
+                f"{winner['name']} was also the best on the validation images: use this one."
+            )
         else:
             said.append(
-                f"The one to use is {winner['name']}, chosen on validation as agreed before;"
-                f" on the final split {ranked[0]['name']} came first. The two disagree, so take"
-                " neither as settled."
+                f"Use {winner['name']}: it was the best on the validation images, which is the rule"
+                f" set beforehand. On the {_split_words(results)} images {ranked[0]['name']} came"
+                " first, so the choice between the two is not settled."
             )
     if (curve := results.get("learning_curve")) is not None:
         said.append(curve.get("sentence") or f"No learning curve: {curve['failure']}.")
@@ -262,8 +268,8 @@ def remarks(results: dict[str, Any]) -> list[str]:
     if ranked and results["num_runs"] == 1 and results["kind"] == "comparison":
         fewest = min_runs(len(ranked) * (len(ranked) - 1) // 2)
         said.append(
-            "With one run each this speaks of these trained models, not of the networks:"
-            f" another seed can change the order. Give --runs {fewest} or more to compare those."
+            "With one run each, this compares these trained models, not the networks: another seed"
+            f" can change the order. To compare the networks, give --runs {fewest} or more."
         )
     elif results.get("resampled"):
         said.append(
@@ -285,11 +291,16 @@ def _cheapest(ranked: list[dict[str, Any]], rows: list[dict[str, Any]]) -> str |
     cheapest = min(sound, key=lambda n: (n["multiply_adds"], n["parameters"]))
     if cheapest is first:
         return None
-    share = 100 * cheapest["multiply_adds"] / first["multiply_adds"]
+    of_first = 100 * cheapest["multiply_adds"] / first["multiply_adds"]
+    share = f"{of_first:.0f}" if of_first >= 10 else f"{of_first:.2g}"
     return (
-        f"The cheapest not shown to be worse is {cheapest['name']}: {share:.2g} % of"
-        f" {first['name']}'s multiply-adds."
+        f"Of the networks not shown to be worse, {cheapest['name']} computes least: {share} % of"
+        f" the work of {first['name']} for an image."
     )
+
+
+def _epochs(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
 
 
 def _split_words(results: dict[str, Any]) -> str:
