@@ -193,7 +193,7 @@ def test_what_is_printed_says_it_all(towernet, comparison, photos, tmp_path):
     said = " ".join(done.stdout.split())
     assert f"accuracy {100 * network['accuracy']:.1f} % (" in said
     assert f"95 % interval {100 * low:.1f} % to {100 * high:.1f} %)" in said
-    assert f"macro-F1 {network['macro_f1']:.3f}" in said
+    assert f"macro F1 {100 * network['macro_f1']:.1f} %" in said
     assert f"images 9 of {photos.name}, which tested it" in said
     for row in network["per_class"]:
         assert f"{row['class_name']} 3 " in said

@@ -99,9 +99,9 @@ def answers(accuracies, *, num_runs=8, seed=0):
 @pytest.mark.parametrize(
     ("accuracies", "num_runs", "said"),
     [
-        ({0.25: 0.5, 0.5: 0.65, 1.0: 0.8}, 8, "More images would help. net with 243 training"),
-        ({0.25: 0.8, 0.5: 0.8, 1.0: 0.7}, 8, "More images did not help. net with"),
-        ({0.25: 0.7, 0.5: 0.8, 1.0: 0.801}, 8, "Whether more images would help is not shown."),
+        ({0.25: 0.5, 0.5: 0.65, 1.0: 0.8}, 8, "More images would probably help. With 243 training"),
+        ({0.25: 0.8, 0.5: 0.8, 1.0: 0.7}, 8, "More images did not help. With 243"),
+        ({0.25: 0.7, 0.5: 0.8, 1.0: 0.801}, 8, "It is not shown whether more images would help."),
         ({0.25: 0.5, 0.5: 0.65, 1.0: 0.8}, 3, "3 runs are too few to tell"),
     ],
 )
@@ -121,7 +121,7 @@ def test_hardly_is_said_where_the_whole_interval_is_small(dataset):
 
     found = learning_curve("net", answers({0.25: 0.5, 0.5: 0.8, 1.0: 0.8}), dataset, 0, 0.1)
     assert found["sentence"].startswith("More images would hardly help.")
-    assert found["sentence"].endswith("which is within ±10.")
+    assert found["sentence"].endswith("within ±10 points.")
 
 
 def test_the_class_that_gains_is_named_and_no_other(dataset):
@@ -135,7 +135,7 @@ def test_the_class_that_gains_is_named_and_no_other(dataset):
     assert [row["class_name"] for row in found["classes"] if row["is_shown"]] == ["c"]
     assert found["classes"][0]["class_name"] == "c"
     assert found["classes"][0]["num_train"] == 3
-    assert found["sentence"].endswith("Most gained: c.")
+    assert found["sentence"].endswith("Classes that gained most: c.")
     assert found["runs_for_classes"] is None
 
 
@@ -153,7 +153,7 @@ def test_one_run_speaks_of_the_models(dataset):
 
     right = answers({0.5: 0.65, 1.0: 0.8}, num_runs=1)
     found = learning_curve("net", right, dataset, 0, 0.005)
-    assert "of two trained models" in found["sentence"]
+    assert "(two trained models only)" in found["sentence"]
     assert [point["num_images"] for point in found["points"]] == [122, 243]
 
 

@@ -28,7 +28,7 @@ def test_the_paragraph_holds_the_figures(conclusion):
         assert f"{100 * network['accuracy']:.1f} % for {network['name']}" in said
     assert f"{results['num_images']['test']:,} test images) at" in said
     assert "3 runs each" in said
-    assert "sign-flip tests over runs adjusted by Holm for 3 pairs" in said
+    assert "the sign-flip test over runs adjusted by Holm for 3 pairs (p < 0.05)" in said
     assert "huge could not be ranked (step 3: the loss is not finite)." in said
     assert conclusion["made"]["hardware"]["processor"] in said
     for row in results["comparisons"]:
@@ -59,7 +59,7 @@ def test_each_answer_has_its_verb(conclusion, answer, verb):
 def test_one_run_speaks_of_models(conclusion):
     results = copy.deepcopy(conclusion["results"]) | {"num_runs": 1}
     said = paragraph(results, conclusion["made"])
-    assert "exact McNemar tests of the trained models" in said
+    assert "the exact McNemar test of the trained models" in said
     assert f"The trained model of {results['networks'][0]['name']} was" in said
     assert "1 run each" in said
 

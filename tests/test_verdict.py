@@ -41,6 +41,7 @@ def results():
                 "interval": [right[name].mean() - 0.03, right[name].mean() + 0.03],
                 "multiply_adds": {"towernet": 200, "resnet50": 1300, "vgg19": 6000}.get(name, 170),
                 "parameters": 1,
+                "epochs": 20.07 if name == "towernet" else 1.88,
             }
             for name in names
         ]
@@ -50,6 +51,7 @@ def results():
             "final_split": "test",
             "num_images": {"test": NUM_IMAGES},
             "majority_accuracy": 0.3,
+            "size_px": 128,
             "equal_within": equal_within,
             "num_runs": num_runs,
             "networks": networks,
@@ -76,14 +78,15 @@ def test_one_run_speaks_of_models(results):
 
     found = results({"towernet": 0.9, "resnet50": 0.7}, 1)
     assert verdict(found).startswith("This model of towernet is better than that of resnet50, with")
-    assert any("not of the networks: another seed" in words for words in remarks(found))
+    assert any("not the networks: another seed" in words for words in remarks(found))
+    assert any("at 128 px for 1.9 to 20 epochs" in words for words in remarks(found))
     found = results({"towernet": 0.9, "resnet50": 0.89}, 1)
     assert "but these models do not show a difference" in verdict(found)
     assert found["comparisons"][0]["runs_needed"] is None
 
 
 def test_what_is_not_shown_says_what_would_show_it(results):
-    from towernet.compare.verdict import verdict
+    from towernet.compare.verdict import remarks, settling, verdict
 
     found = results({"towernet": 0.855, "resnet50": 0.85}, 8)
     said = verdict(found)
@@ -96,6 +99,7 @@ def test_what_is_not_shown_says_what_would_show_it(results):
     assert said.endswith("]")
     assert settling(row).startswith("about ")
     assert settling(row).endswith(" runs in all would probably show a difference of 1 point")
+    assert remarks(found)[0][1:] == f"{settling(row)[1:]}."
 
 
 def test_the_better_and_the_undecided_are_told_apart(results):
@@ -126,36 +130,41 @@ ROW = {
 @pytest.mark.parametrize(
     ("answers", "said"),
     [
-        ("better", "a is better than b, with 90.0 % of 400 test images: 2.0 points [1.0, 3.0]."),
+        ("better", "a is better than b, with {right}: 2.0 points [1.0, 3.0]."),
         (
             "better better",
-            "a is better than every other network, with 90.0 % of 400 test images: 2.0 points over"
-            " b [1.0, 3.0].",
+            "a is better than every other network, with {right}: 2.0 points ahead of the next, b"
+            " [1.0, 3.0].",
         ),
         (
             "better better failed",
-            "a is better than every other ranked network, with 90.0 % of 400 test images: 2.0"
-            " points over b [1.0, 3.0].",
+            "a is better than every other ranked network, with {right}: 2.0 points ahead of the"
+            " next, b [1.0, 3.0].",
         ),
-        ("equal", "a came first, with 90.0 % of 400 test images, and is equal to b within ±0.5"
-         " points."),
-        ("open", "a came first, with 90.0 % of 400 test images, but these runs do not show a"
-         " difference: 2.0 points [1.0, 3.0]."),
-        ("tie", "a and b are level, with 90.0 % of 400 test images, but these runs do not show a"
-         " difference: 0.0 points [1.0, 3.0]."),
+        ("equal", "a came first, with {right}, and is equal to b within ±0.5 points."),
+        (
+            "open",
+            "a came first, with {right}, but these runs do not show a difference: 2.0 points [1.0,"
+            " 3.0].",
+        ),
+        (
+            "tie",
+            "a and b are level, with {right}, but these runs do not show a difference: 0.0 points"
+            " [1.0, 3.0].",
+        ),
         (
             "open equal better better",
-            "a is better than d and e, with 90.0 % of 400 test images: 2.0 points over d [1.0,"
-            " 3.0], is equal to c within ±0.5 points, but these runs do not show a difference from"
-            " b: 2.0 points [1.0, 3.0].",
+            "a is better than d and e, with {right}: 2.0 points over d [1.0, 3.0], is equal to c"
+            " within ±0.5 points, but these runs do not show a difference from b: 2.0 points [1.0,"
+            " 3.0].",
         ),
         (
             "equal better",
-            "a is better than c, with 90.0 % of 400 test images: 2.0 points [1.0, 3.0], and is"
-            " equal to b within ±0.5 points.",
+            "a is better than c, with {right}: 2.0 points [1.0, 3.0], and is equal to b within"
+            " ±0.5 points.",
         ),
     ],
-)  # fmt: skip
+)
 def test_every_sentence_is_one(answers, said):
     from towernet.compare.verdict import verdict
 
@@ -171,9 +180,9 @@ def test_every_sentence_is_one(answers, said):
         rows.append(row | {"answer": "open", "difference": 0.0} if kind == "tie" else row)
     results = {
         "networks": networks, "comparisons": rows, "num_runs": 8, "final_split": "test",
-        "num_images": {"test": 400}, "equal_within": 0.005,
+        "num_images": {"test": 4000}, "equal_within": 0.005,
     }  # fmt: skip
-    assert verdict(results) == said
+    assert verdict(results) == said.format(right="90.0 % of 4,000 test images right")
 
 
 def test_what_would_have_been_shown_asks_for_nothing_more():
@@ -186,13 +195,13 @@ def test_what_would_have_been_shown_asks_for_nothing_more():
     runs = np.array([[right ^ (draws.random(6000) < 0.02) for _ in range(9)] for _ in range(2)])
     family = judge(runs, np.arange(6000))
     row = pair_row(family, family.differences[0], "ab", 0.001)
-    assert answer_words(row, 0.001, 9) == (
-        "not shown; one of 0.5 points would probably have been shown"
+    assert answer_words(row, 0.001) == (
+        "not shown; a difference of 0.5 points would probably have been shown"
     )
     family = judge(runs[:, :, :600], np.arange(600))
     row = pair_row(family, family.differences[0], "ab", 0.001)
     assert row["images_needed"] > 600
-    assert "test images" in answer_words(row, 0.001, 9)
+    assert "test images" in answer_words(row, 0.001)
 
 
 def test_a_loss_of_our_own_network_comes_first(results):
@@ -219,6 +228,7 @@ def test_the_cheapest_that_is_not_shown_to_be_worse_is_named():
     from towernet.compare.verdict import remarks
 
     network = {"status": "ranked", "accuracy": 0.9, "interval": [0.87, 0.93], "parameters": 1}
+    network |= {"epochs": 12}
     costs = {"a": 1300, "b": 6000, "c": 200, "d": 100}
     results = {
         "networks": [network | {"name": n, "multiply_adds": cost} for n, cost in costs.items()],
@@ -227,15 +237,15 @@ def test_the_cheapest_that_is_not_shown_to_be_worse_is_named():
             for name, answer in {"b": "open", "c": "equal", "d": "better"}.items()
         ],
         "num_runs": 8, "final_split": "test", "majority_accuracy": 0.3, "winner": None,
-        "kind": "comparison",
+        "kind": "comparison", "size_px": 128,
     }  # fmt: skip
-    said = [words for words in remarks(results) if words.startswith("The cheapest")]
+    said = [words for words in remarks(results) if "computes least" in words]
     assert said == [
         "Of the networks not shown to be worse, c computes least: 15 % of the work of a for an"
         " image."
     ]
     results["networks"][0]["multiply_adds"] = 150
-    assert not any(words.startswith("The cheapest") for words in remarks(results))
+    assert not any("computes least" in words for words in remarks(results))
 
 
 def test_too_few_runs_decide_nothing_however_large_the_lead(results):

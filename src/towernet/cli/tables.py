@@ -48,11 +48,11 @@ def ranking(conclusion: dict[str, Any], folder: Path, report: Path) -> None:
         "network",
         split,
         "95 % interval",
-        "macro-F1",
+        "macro F1",
         "parameters",
         "multiply-adds",
         "training",
-        "latency",
+        "time per image",
     ):
         table.add_column(
             header, justify="left" if header in ("", "network") else "right", no_wrap=True
@@ -67,7 +67,7 @@ def ranking(conclusion: dict[str, Any], folder: Path, report: Path) -> None:
             escape(network["name"]),
             f"{100 * network['accuracy']:.1f} %",
             f"{100 * low:.1f}–{100 * high:.1f} %",
-            f"{network['macro_f1']:.3f}",
+            f"{100 * network['macro_f1']:.1f} %",
             count_words(network["parameters"]),
             count_words(network["multiply_adds"]),
             f"{timed['training_seconds']:.0f} s",
@@ -111,7 +111,7 @@ def evaluation(report: dict[str, Any]) -> None:
         f"{_percent(report['accuracy'])} ({right:,} of {num:,}; 95 % interval {_percent(low)} to"
         f" {_percent(high)})",
     )
-    line("macro-F1", f"{report['macro_f1']:.3f}")
+    line("macro F1", f"{100 * report['macro_f1']:.1f} %")
     line(
         "calibration error",
         f"{_percent(report['calibration_error'])} (between how sure it is and how often it is"

@@ -479,7 +479,7 @@ def _remarks(report: dict[str, Any], *, is_known: bool) -> list[str]:
         verb = "has no image" if len(absent) == 1 else "have no images"
         said.append(
             f"{len(absent):,} of the {num_classes:,} classes it knows {verb} here:"
-            f" {_listed(absent)}; macro-F1 is the mean over the others."
+            f" {_listed(absent)}; macro F1 is the mean over the others."
         )
     if (looks := report["later_looks"]) is not None:
         times = "once more" if looks == 1 else f"{looks:,} more times"

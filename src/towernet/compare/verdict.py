@@ -151,11 +151,12 @@ def _said_of_first(results: dict[str, Any], first: str, scored: str) -> str:
     undecided = [row for row in rows if row["answer"] in (OPEN, TOO_FEW_RUNS)]
     if beaten:
         kind = "model" if is_one_run else "network"
-        whom = _names(beaten, is_one_run)
+        whom, over = _names(beaten, is_one_run), "over "
         if len(beaten) == len(rows) > 1:
             is_all = len(rows) == len(results["networks"]) - 1
             whom = f"every other {'' if is_all else 'ranked '}{kind}"
-        said = f"is better than {whom}, with {scored}: {_gaps(beaten)}"
+            over = "ahead of the next, "
+        said = f"is better than {whom}, with {scored}: {_gaps(beaten, over)}"
     elif rows[0]["difference"] == 0:
         tied = [row for row in rows if row["difference"] == 0]
         said = f"and {_names(tied, is_one_run)} are level, with {scored}"
@@ -187,11 +188,11 @@ def _names(rows: list[dict[str, Any]], is_one_run: bool) -> str:
     return f"{prefix}{' and '.join(filter(None, (', '.join(names[:-1]), names[-1])))}"
 
 
-def _gaps(rows: list[dict[str, Any]]) -> str:
+def _gaps(rows: list[dict[str, Any]], over: str = "over ") -> str:
     """Say by how much the first network leads over the nearest of some others."""
     nearest = rows[0]
     low, high = map(in_points, nearest["interval"])
-    to = f" ahead of the next, {nearest['second']}" if len(rows) > 1 else ""
+    to = f" {over}{nearest['second']}" if len(rows) > 1 else ""
     return f"{in_points(nearest['difference'])} points{to} [{low}, {high}]"
 
 
