@@ -162,7 +162,7 @@ def test_worst_mistakes_are_the_surest_wrong_answers_each_picture_once(
     assert "of 2 runs" in html
     assert "Thin lines are single runs" in html
     assert "too few runs to tell" in html
-    assert "runs the first led" in html
+    assert "runs ahead" in html
 
 
 def test_a_folder_of_before_there_were_differences_is_still_read(

@@ -96,7 +96,7 @@ def test_what_is_not_shown_says_what_would_show_it(results):
     assert row["answer"] == "open"
     assert row["images_needed"] > NUM_IMAGES
     assert row["to_show"] == 0.01
-    assert said.endswith("]")
+    assert said.endswith("].")
     assert settling(row).startswith("about ")
     assert settling(row).endswith(" runs in all would probably show a difference of 1 point")
     assert remarks(found)[0][1:] == f"{settling(row)[1:]}."

@@ -300,7 +300,7 @@ def _cheapest(ranked: list[dict[str, Any]], rows: list[dict[str, Any]]) -> str |
     )
 
 
-def _epochs(number: float) -> str:
+def _epochs(number: int | float) -> str:
     return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
 
 
