@@ -28,11 +28,15 @@ def data_set(name: str) -> Path:
 
 
 def commit() -> str:
-    """Return the commit that is measured; `-dirty` where files differ from it."""
-    return subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=RESULTS, capture_output=True, text=True, check=False,
-    ).stdout.strip()  # fmt: skip
+    """Return the commit that is measured; `-dirty` where files other than results differ from it."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words], cwd=RESULTS, capture_output=True, text=True, check=False
+        ).stdout.strip()
+
+    differs = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!.")
+    return git("describe", "--always") + ("-dirty" if differs else "")
 
 
 def own_bytes(process: psutil.Process) -> int:
