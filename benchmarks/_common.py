@@ -28,7 +28,7 @@ def data_set(name: str) -> Path:
 
 
 def commit() -> str:
-    """Return the commit that is measured; `-dirty` where files other than results differ from it."""
+    """Return the commit that is measured; `-dirty` where files beside its results differ."""
 
     def git(*words: str) -> str:
         return subprocess.run(
