@@ -251,7 +251,7 @@ def remarks(results: dict[str, Any]) -> list[str]:
         if network["interval"][0] <= results["majority_accuracy"]
     ]
     winner = results["winner"]
-    if winner and ranked and results["kind"] == "comparison":
+    if winner and len(ranked) > 1 and results["kind"] == "comparison":
         if winner["name"] == ranked[0]["name"]:
             said.append(
                 f"{winner['name']} was also the best on the validation images: use this one."
