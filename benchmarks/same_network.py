@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,14 +21,14 @@ from towernet.models import catalogue
 from towernet.models.towernet import PatchTowerNet
 
 
-def starting_elsewhere(number: int) -> type[nn.Module]:
+def starting_elsewhere(number: int) -> Callable[[int], nn.Module]:
     """Return a network that is `towernet_patch` with other initial weights."""
 
     def build(num_classes: int) -> nn.Module:
         torch.rand(number)  # moves the generator that the weights are drawn with
         return PatchTowerNet(num_classes)
 
-    return build  # type: ignore[return-value]
+    return build
 
 
 def main() -> None:

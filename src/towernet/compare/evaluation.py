@@ -48,6 +48,7 @@ from towernet.data.table import (
     USED,
     VALIDATION,
     counted,
+    listed,
     path_bytes,
     read_table,
     shown,
@@ -424,7 +425,7 @@ def _found_words(found: dict[str, Any]) -> str:
 def roles_words(num_by_role: dict[str, int]) -> str:
     """Say what images were to the run: "27 trained it and 6 chose its epoch"."""
     parts = [f"{num:,} {_WORDS[role]}" for role, num in num_by_role.items()]
-    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
+    return listed(parts)
 
 
 def asked_words(report: dict[str, Any]) -> str:

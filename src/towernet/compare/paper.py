@@ -7,7 +7,7 @@ from statistics import stdev
 from typing import Any
 
 from towernet.compare.verdict import BETTER, EQUAL, in_points
-from towernet.data.table import counted
+from towernet.data.table import counted, listed
 from towernet.errors import shown
 
 _LATEX = {
@@ -108,11 +108,12 @@ def _training(results: dict[str, Any], made: dict[str, Any]) -> str:
         least, most = f"{min(epochs):,.4g}", f"{max(epochs):,.4g}"
         length = f", for {least if least == most else f'{least} to {most}'} epochs"
         if results.get("minutes"):
-            length += f" ({results['minutes']:g} minutes each)"
+            minutes = f"{results['minutes']:g}"
+            length += f" ({minutes} minute{'' if minutes == '1' else 's'} each)"
     test = f", {num['test']:,} test" if num["test"] else ""
     version = made["versions"].get("towernet")
     return (
-        f"We trained {_listed([shown(network['name']) for network in networks])} from scratch on"
+        f"We trained {listed([shown(network['name']) for network in networks])} from scratch on"
         f" {shown(results['title'])} ({len(results['class_names'])} classes; {num['train']:,}"
         f" training, {num['validation']:,} validation{test} images) at {results['size_px']} px,"
         f" {counted(results['num_runs'], 'run')} each{length}, with the recipe"
@@ -129,7 +130,7 @@ def _sharing(results: dict[str, Any]) -> str:
         for what, key in (("mixing", "mixed"), ("smaller images at first", "first_size_px"))
         if len({network.get(key) for network in networks}) > 1
     ]
-    said += f" (but not {_listed(apart)}, which the recipe gives some of them)" if apart else ""
+    said += f" (but not {listed(apart)}, which the recipe gives some of them)" if apart else ""
     if any(len(network["trials"]) > 1 for network in networks):
         said += (
             "; the learning rate of each was chosen by the validation loss of short trials, and the"
@@ -183,7 +184,7 @@ def _findings(results: dict[str, Any]) -> list[str]:
             f"{100 * network['accuracy']:.1f} % for {shown(network['name'])}" for network in ranked
         ]
         over = f" (mean of {results['num_runs']} runs)" if results["num_runs"] > 1 else ""
-        said.append(f"{split} accuracy{over} was {_listed(of)}.")
+        said.append(f"{split} accuracy{over} was {listed(of)}.")
         model = "The trained model of " if results["num_runs"] == 1 else ""
         first = f"{model}{shown(ranked[0]['name'])}"
         rows = [row for row in results["comparisons"] if row["first"] == ranked[0]["name"]]
@@ -196,7 +197,7 @@ def _findings(results: dict[str, Any]) -> list[str]:
             ),
         ):
             if some:
-                said.append(f"{first} {verb} {_listed([_gap(row) for row in some])}.")
+                said.append(f"{first} {verb} {listed([_gap(row) for row in some])}.")
     said += [
         f"{shown(network['name'])} could not be ranked ({shown(network['reason'])})."
         for network in results["networks"]
@@ -216,7 +217,3 @@ def _gap(row: dict[str, Any]) -> str:
 
 def _p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _listed(words: list[str]) -> str:
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from towernet.compare.statistics import Difference, Family, min_runs
+from towernet.data.table import listed
 from towernet.models.catalogue import OURS
 
 # What can become of a pair, the first of which has the higher accuracy.
@@ -185,7 +186,7 @@ def _lead(results: dict[str, Any], first: str) -> str:
 def _names(rows: list[dict[str, Any]], is_one_run: bool) -> str:
     names = [row["second"] for row in rows]
     prefix = "" if not is_one_run else ("that of " if len(names) == 1 else "those of ")
-    return f"{prefix}{' and '.join(filter(None, (', '.join(names[:-1]), names[-1])))}"
+    return f"{prefix}{listed(names)}"
 
 
 def _gaps(rows: list[dict[str, Any]], over: str = "over ") -> str:

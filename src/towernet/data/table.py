@@ -10,7 +10,7 @@ same meaning. Small ones, of objects only, are made with `make_table`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,11 @@ def path_bytes(path: str) -> bytes:
 def counted(num: int, noun: str) -> str:
     """Return a count with its noun: `counted(1, "file")` is "1 file"."""
     return f"{num:,} {noun}{'' if num == 1 else 's'}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return words as a list in a sentence: `listed(["a", "b", "c"])` is "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def make_table(columns: Mapping[str, Iterable[Any]]) -> pd.DataFrame:
