@@ -5,25 +5,83 @@ Shapes: B images, C channels, H × W pixels.
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from towernet.registry import Registry
 
 
-class GatedBlock(nn.Module, ABC):
-    """A block that weighs a feature map, built as `Block(channels)`; same shape out as in."""
+class AttentionBlock(nn.Module, ABC):
+    """A block built as `Block(channels)`, with a map to look at; same shape out as in.
+
+    `starts_as_identity` says that a block as it is built returns its input: its equations have
+    such a point, and it starts there. All others reach it through `blend`.
+    """
+
+    starts_as_identity: ClassVar[bool] = False
 
     @abstractmethod
-    def attention_map(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C #H #W"]:
-        """Return the weights in (0, 1), in the order of the channels that come in."""
+    def attention_map(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B #C #H #W"]:
+        """Return the weights in [0, 1], in the order of the channels that come in."""
 
+    @abstractmethod
     def forward(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """Weigh the feature map; gates may be finer than the map, the product is not."""
-        y_BCHW: Tensor = (x_BCHW * self.attention_map(x_BCHW)).to(x_BCHW.dtype)
+        """Return what the block makes of a feature map, in the map's number format."""
+
+    def blend(
+        self, x_BCHW: Float[Tensor, "B C H W"], gain: Float[Tensor, ""]
+    ) -> Float[Tensor, "B C H W"]:
+        """Return x + gain·(block(x) − x): the input where the gain is 0, the block where it is 1.
+
+        A block that reorders channels leaves them in their order here.
+        """
+        y_BCHW: Tensor = (x_BCHW + gain * (self(x_BCHW) - x_BCHW)).to(x_BCHW.dtype)
         return y_BCHW
 
 
-ATTENTION = Registry[type[GatedBlock]]("attention block")
+class GatedBlock(AttentionBlock):
+    """A block that multiplies a feature map by its attention map."""
+
+    def forward(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """Weigh the feature map; gates may be finer than the map, the product is not."""
+        y_BCHW: Tensor = (x_BCHW * self.gates(x_BCHW)).to(x_BCHW.dtype)
+        return y_BCHW
+
+    def blend(
+        self, x_BCHW: Float[Tensor, "B C H W"], gain: Float[Tensor, ""]
+    ) -> Float[Tensor, "B C H W"]:
+        """Weigh the feature map by 1 + gain·(gate − 1)."""
+        gates = 1 + gain * (self.gates(x_BCHW) - 1)
+        y_BCHW: Tensor = (x_BCHW * gates).to(x_BCHW.dtype)
+        return y_BCHW
+
+    def gates(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B #C #H #W"]:
+        """Return the attention map, computed outside of autocast: in bf16 it has three digits."""
+        with full_precision(x_BCHW.device.type):
+            gates: Tensor = self.attention_map(x_BCHW)
+        return gates
+
+
+def full_precision(device: str) -> contextlib.AbstractContextManager[object]:
+    """Leave autocast for a while; nothing is entered, and nothing traced, where there is none."""
+    if torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return contextlib.nullcontext()
+
+
+def wide(x: Tensor, parameter: Tensor | None = None) -> torch.dtype:
+    """Return what statistics of a map are computed in: fp32 at least, or as the parameters are.
+
+    A block that was itself turned to bf16 can only be fed bf16.
+    """
+    if parameter is not None:
+        return parameter.dtype
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+ATTENTION = Registry[type[AttentionBlock]]("attention block")

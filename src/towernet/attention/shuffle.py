@@ -17,6 +17,7 @@ from towernet.errors import ConfigError
 from towernet.native import ops
 
 _EPSILON = 1e-5
+PAPERS_GROUPS = 64
 
 
 @ATTENTION.register("shuffle")
@@ -28,7 +29,8 @@ class ShuffleAttention(GatedBlock):
 
     Args:
         channels: C, the channels of the feature map.
-        groups: G, into how many groups they are split; 2G divides C. [paper: 64]
+        groups: G, into how many groups they are split; 2G divides C. None: the most up to the
+            paper's that do. [paper: 64]
 
     Raises:
         ConfigError: `groups` does not cut the channels into halves of the same size.
@@ -39,8 +41,10 @@ class ShuffleAttention(GatedBlock):
         torch.Size([2, 256, 7, 5])
     """
 
-    def __init__(self, channels: int, *, groups: int = 64) -> None:
+    def __init__(self, channels: int, *, groups: int | None = None) -> None:
         super().__init__()
+        if groups is None:
+            groups = max(_fitting(channels), default=1)
         if groups < 1 or channels < 1 or channels % (2 * groups):
             raise ConfigError(
                 f"ShuffleAttention: {channels} channels cannot be cut into {groups} groups of two"
@@ -115,8 +119,12 @@ def shuffle_channels(x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W
     return y_BCHW
 
 
+def _fitting(channels: int) -> list[int]:
+    return [g for g in range(1, PAPERS_GROUPS + 1) if channels > 0 and channels % (2 * g) == 0]
+
+
 def _suggest(channels: int) -> str:
-    fitting = [groups for groups in range(1, 65) if channels > 0 and channels % (2 * groups) == 0]
+    fitting = _fitting(channels)
     if not fitting:
         return "give an even number of channels"
     return f"give groups={fitting[-1]}, or another number whose double divides {channels}"
