@@ -18,7 +18,7 @@ ROWS = [
     {"engine"},
     {"models", "data"},
     {"attention", "config"},
-    {"native"},
+    {"native", "shapes"},
     {"rng", "files", "registry"},
     {"errors", "__init__"},
 ]

@@ -9,7 +9,8 @@ import torch
 from towernet.cli.models import models, summary
 from towernet.errors import ConfigError, MissingExtraError, UnknownNameError
 from towernet.models import catalogue
-from towernet.models.summary import count_parameters, layers, multiply_adds, run_on_meta
+from towernet.models.summary import count_parameters, layers, multiply_adds
+from towernet.shapes import run_on_meta
 
 # Each at a size it takes: a vision transformer's patches and MaxViT's windows must fit exactly.
 SIZES = {"vit_h_14": 224, "maxvit_t": 224}
@@ -19,7 +20,7 @@ SIZES = {"vit_h_14": 224, "maxvit_t": 224}
 def test_every_network_answers_for_any_number_of_classes(name):
     size_px = SIZES.get(name, 160)
     network = catalogue.outline(name, 7, size_px)
-    assert run_on_meta(network, size_px).shape == (1, 7)
+    assert run_on_meta(network, 1, 3, size_px, size_px).shape == (1, 7)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_towernets_size_is_refused_in_its_own_words():
 def test_a_network_made_for_one_size_is_made_for_ours():
     network = catalogue.outline("vit_b_16", 5, 64)
     assert network.image_size == 64
-    assert run_on_meta(network, 64).shape == (1, 5)
+    assert run_on_meta(network, 1, 3, 64, 64).shape == (1, 5)
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])

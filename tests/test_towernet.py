@@ -10,7 +10,8 @@ from torch import nn
 from towernet.attention import ShuffleAttention
 from towernet.errors import ConfigError
 from towernet.models.blocks import ConvNormPool, ResidualInception, start_as_paddle
-from towernet.models.summary import count_parameters, layers, multiply_adds, run_on_meta
+from towernet.models.summary import count_parameters, layers, multiply_adds
+from towernet.shapes import run_on_meta
 from towernet.models.towernet import PatchTowerNet, TowerNet
 
 
@@ -91,7 +92,7 @@ def test_its_maps_are_the_notebooks():
 @pytest.mark.parametrize(("size_px", "num_classes"), [(127, 2), (131, 3), (254, 7), (300, 1000)])
 def test_any_size_and_any_number_of_classes(size_px, num_classes):
     with torch.device("meta"):
-        assert run_on_meta(TowerNet(num_classes), size_px).shape == (1, num_classes)
+        assert run_on_meta(TowerNet(num_classes), 1, 3, size_px, size_px).shape == (1, num_classes)
 
 
 def test_127_pixels_are_enough_for_training():

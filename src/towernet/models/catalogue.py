@@ -12,9 +12,9 @@ from torch.overrides import TorchFunctionMode
 
 from towernet.errors import ConfigError, MissingExtraError, TowernetError
 from towernet.models import classics
-from towernet.models.summary import run_on_meta
 from towernet.models.towernet import PatchTowerNet, TowerNet
 from towernet.registry import unknown_name
+from towernet.shapes import run_on_meta
 
 OURS: dict[str, Callable[[int], nn.Module]] = {
     "towernet": TowerNet,
@@ -86,7 +86,7 @@ def check_size(name: str, size_px: int) -> None:
 def also_takes(name: str, size_px: int, other_px: int) -> bool:
     """Whether a network built for images of one size takes those of another as well."""
     try:
-        run_on_meta(outline(name, 2, size_px), other_px)
+        run_on_meta(outline(name, 2, size_px), 1, 3, other_px, other_px)
     except MissingExtraError:
         raise
     except Exception:  # each network says it in its own way
@@ -108,7 +108,7 @@ def _make(name: str, num_classes: int, size_px: int) -> nn.Module:
 @functools.cache
 def _failure(name: str, size_px: int) -> Exception | None:
     try:
-        run_on_meta(outline(name, 2, size_px), size_px)
+        run_on_meta(outline(name, 2, size_px), 1, 3, size_px, size_px)
     except TowernetError:
         raise
     except Exception as error:  # each network says it in its own way

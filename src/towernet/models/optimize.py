@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from towernet.attention.shuffle import ShuffleAttention
-from towernet.models.summary import run_on_meta
 from towernet.models.towernet import TowerNet
+from towernet.shapes import run_on_meta
 
 # Exactly these: what is derived from them may do more (timm's norms hold an activation).
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -100,7 +100,7 @@ def foldable(model: nn.Module, size_px: int) -> list[tuple[str, str]]:
     ]
     try:
         with CountsReaders():
-            run_on_meta(model, size_px)
+            run_on_meta(model, 1, 3, size_px, size_px)
     finally:
         for hook in hooks:
             hook.remove()

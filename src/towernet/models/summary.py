@@ -1,19 +1,15 @@
-"""What a network costs and what it is made of, found without computing anything.
-
-The network runs on the meta device: shapes flow through it, no numbers do. So vgg19 takes as long
-as TowerNet, and the network itself is left as it was.
-"""
+"""What a network costs and what it is made of, found without computing anything."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from towernet.shapes import run_on_meta
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ def multiply_adds(model: nn.Module, size_px: int) -> int:
     TowerNet at 256 px 0.800 G, and 0.806 G with them.
     """
     with FlopCounterMode(display=False) as counter:
-        run_on_meta(model, size_px)
+        run_on_meta(model, 1, 3, size_px, size_px)
     return int(counter.get_total_flops()) // 2
 
 
@@ -78,7 +74,7 @@ def layers(model: nn.Module, size_px: int) -> list[Layer]:
     hooks = [module.register_forward_pre_hook(enter) for module in names]
     hooks += [module.register_forward_hook(leave) for module in names]
     try:
-        run_on_meta(model, size_px)
+        run_on_meta(model, 1, 3, size_px, size_px)
     finally:
         for hook in hooks:
             hook.remove()
@@ -107,31 +103,5 @@ def map_sides(rows: list[Layer]) -> tuple[int | None, int | None]:
     return (first[2] if len(first) == 3 else None), last
 
 
-def run_on_meta(model: nn.Module, size_px: int) -> Tensor:
-    """Send the shape of one image through a network as it evaluates; return the logits' shape."""
-    state = dict([*model.named_parameters(), *model.named_buffers()])
-    meta = {name: torch.empty_like(value, device="meta") for name, value in state.items()}
-    image_1CHW = torch.empty(1, 3, size_px, size_px, device="meta")
-    with _evaluating(model), torch.no_grad():
-        logits_1K: Tensor = torch.func.functional_call(model, meta, (image_1CHW,))
-    return logits_1K
-
-
 def _count(parameters: Iterator[nn.Parameter]) -> int:
     return sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a network in evaluation mode for a while, and each module back into its own."""
-    was_training = {module: module.training for module in model.modules()}
-    # The fused path of nn.MultiheadAttention hides its matrix products from the counter.
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    model.eval()
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
-        for module, mode in was_training.items():
-            module.training = mode

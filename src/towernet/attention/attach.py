@@ -1,0 +1,279 @@
+"""Attention put into a network that is built already, from scratch or trained, and taken out again.
+
+The network's own modules stay where they are and keep their names, so its weights load before and
+after. A block is a child of the module whose output it weighs, called by a forward hook; export,
+torch.compile, copying and state dicts treat it as any other module.
+
+Shapes: B images, C channels, H × W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from towernet.attention.base import ATTENTION, AttentionBlock
+from towernet.attention.places import Place, find_places
+from towernet.errors import ConfigError
+
+CHILD = "added_attention"
+DEFAULT_SIZE_PX = 224
+Start = Literal["identity", "paper"]
+Where = str | Sequence[str]
+
+
+class FromIdentity(AttentionBlock):
+    """Any block, blended in by one gain that starts at 0: x + gain·(block(x) − x).
+
+    At its start it returns what comes in. The gain has a gradient from the first step, the block's
+    parameters from the second. A block that shuffles channels leaves them in their order here: that
+    permutation would be undone by the layer before it, and scrambles a trained network.
+
+    Args:
+        block: The block.
+
+    Example:
+        >>> from towernet.attention import ShuffleAttention
+        >>> block, x = FromIdentity(ShuffleAttention(64)), torch.rand(2, 64, 7, 5)
+        >>> bool((block(x) == x).all())
+        True
+    """
+
+    starts_as_identity = True
+
+    def __init__(self, block: AttentionBlock) -> None:
+        super().__init__()
+        self.block = block
+        self.gain = nn.Parameter(torch.zeros(()))
+
+    def attention_map(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B #C #H #W"]:
+        """Return the block's map, as it would be at a gain of 1."""
+        return self.block.attention_map(x_BCHW)
+
+    def forward(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """Return x + gain·(block(x) − x)."""
+        return self.block.blend(x_BCHW, self.gain)
+
+
+class OnChannelsLast(nn.Module):
+    """A block for networks whose maps have the axes B, H, W, C (Swin, ConvNeXt's inside)."""
+
+    def __init__(self, block: AttentionBlock) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x_BHWC: Float[Tensor, "B H W C"]) -> Float[Tensor, "B H W C"]:
+        """Return the weighed map, with the same axes."""
+        y_BHWC: Tensor = self.block(x_BHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return y_BHWC
+
+
+@dataclass(frozen=True)
+class Attached:
+    """One block in a network.
+
+    Args:
+        place: Where, and why there.
+        block: What was put there.
+    """
+
+    place: Place
+    block: AttentionBlock
+
+    @property
+    def num_parameters(self) -> int:
+        """Its trainable numbers."""
+        return sum(parameter.numel() for parameter in self.block.parameters())
+
+
+def attach(
+    model: nn.Module,
+    block: str | Callable[[int], AttentionBlock],
+    where: Where = "blocks",
+    *,
+    start: Start = "identity",
+    input_shape: tuple[int, int, int, int] | None = None,
+) -> list[Attached]:
+    """Put a block into a network at each of some places; the network is changed in place.
+
+    Blocks are built as `block(channels)`, options by `functools.partial(CBAM, reduction=8)`. They
+    take the number format, device, memory layout and mode of the modules they stand behind.
+
+    Args:
+        model: A network of any library, trained or not.
+        block: A registered name, a class, or a function of the number of channels.
+        where: "blocks": before each residual addition (SA-Net's place), where a network has none
+            behind each joint of branches, where it has neither at each stage's end. "stages": where
+            a stage of one map size ends. "last-of-stage": only the last of a stage's "blocks". Else
+            names of modules, or patterns such as "layer[34].*.bn3".
+        start: "identity": the network computes what it did before, by a gain that starts at 0
+            (a block that starts as the identity by itself needs none). "paper": as its authors
+            start the block.
+        input_shape: Of an input the network takes, (1, channels, height, width). None: what the
+            network says of itself, as timm's do, else 224 px.
+
+    Returns:
+        What was inserted, in the order it runs.
+
+    Raises:
+        UnknownNameError: no block or module has the name.
+        ConfigError: there is no such place, the block does not fit one of them, or attention was
+            attached there before. The network is as it was.
+
+    Example:
+        >>> from torchvision.models import resnet18
+        >>> network = resnet18()
+        >>> [attached.place.name for attached in attach(network, "shuffle", "last-of-stage")]
+        ['layer1.1.bn2', 'layer2.1.bn2', 'layer3.1.bn2', 'layer4.1.bn2']
+    """
+    if start not in ("identity", "paper"):
+        raise ConfigError(f"start is '{start}'; give 'identity' or 'paper'")
+    build = ATTENTION[block] if isinstance(block, str) else block
+    places = find_places(model, where, *(input_shape or _own_input_shape(model)))
+    inserted = []
+    for place in places:  # all are built before the first is put in
+        module = model.get_submodule(place.name)
+        if hasattr(module, CHILD):
+            raise ConfigError(f"{place.name} has attention already; detach it first")
+        inserted.append(Attached(place, _built(build, place, start)))
+    for attached in inserted:
+        _insert(model, attached)
+    return inserted
+
+
+def detach(model: nn.Module) -> int:
+    """Take out all that `attach` put in; return how many blocks that were.
+
+    Example:
+        >>> from torchvision.models import resnet18
+        >>> network = resnet18()
+        >>> _ = attach(network, "shuffle")
+        >>> detach(network)
+        8
+    """
+    num_blocks = 0
+    for module in list(model.modules()):
+        hooks = [key for key, hook in module._forward_hooks.items() if is_attention_hook(hook)]
+        for key in hooks:
+            del module._forward_hooks[key]
+            delattr(module, CHILD)
+            num_blocks += 1
+    return num_blocks
+
+
+def attention_blocks(model: nn.Module) -> dict[str, AttentionBlock]:
+    """Return the attention blocks of a network by name, those inside others left out."""
+    found: dict[str, AttentionBlock] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, AttentionBlock) and not _lies_in(name, found):
+            found[name] = module
+    return found
+
+
+def attention_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
+    """Return the parameters of a network's attention blocks."""
+    for block in attention_blocks(model).values():
+        yield from block.parameters()
+
+
+def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
+    """Return parameters for an optimiser of torch, those of attention without weight decay.
+
+    Decay pulls gates towards a half and gains towards 0.
+
+    Example:
+        >>> from torchvision.models import resnet18
+        >>> network = resnet18()
+        >>> _ = attach(network, "shuffle")
+        >>> groups = parameter_groups(network, weight_decay=5e-4)
+        >>> [(len(group["params"]), group["weight_decay"]) for group in groups]
+        [(62, 0.0005), (56, 0.0)]
+    """
+    of_attention = set(attention_parameters(model))
+    rest = [parameter for parameter in model.parameters() if parameter not in of_attention]
+    return [
+        {"params": rest, "weight_decay": weight_decay},
+        {"params": [p for p in model.parameters() if p in of_attention], "weight_decay": 0.0},
+    ]
+
+
+def move_attention(before: nn.Module, now: nn.Module) -> None:
+    """Put the attention that stands behind one module behind another, which takes its place."""
+    if not hasattr(before, CHILD):
+        return
+    now.add_module(CHILD, before.get_submodule(CHILD))
+    now.register_forward_hook(_weigh)
+
+
+def is_attention_hook(hook: Any) -> bool:
+    """Whether a forward hook is one of `attach`'s."""
+    return hook is _weigh
+
+
+def _weigh(module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+    """Stand behind a module: a hook without a memory of its own, so that copies have theirs."""
+    weighed: Tensor = module.get_submodule(CHILD)(output)
+    return weighed
+
+
+def _built(build: Callable[[int], AttentionBlock], place: Place, start: Start) -> AttentionBlock:
+    try:
+        block = build(place.channels)
+    except ConfigError as error:
+        raise ConfigError(f"at {place.name}, {error}") from error
+    if not isinstance(block, AttentionBlock):
+        raise ConfigError(
+            f"the block for {place.name} is a {type(block).__name__}; give a class derived from"
+            " towernet.attention.AttentionBlock, or a function that builds one"
+        )
+    if start == "identity" and not block.starts_as_identity:
+        return FromIdentity(block)
+    return block
+
+
+def _insert(model: nn.Module, attached: Attached) -> None:
+    module = model.get_submodule(attached.place.name)
+    # A norm without weights, or a dropout, has none of its own: then as the network's first.
+    like = next((p for p in (*module.parameters(), *model.parameters())
+                 if p.is_floating_point()), None)  # fmt: skip
+    block: nn.Module = attached.block
+    if attached.place.channels_last:
+        block = OnChannelsLast(attached.block)
+    if like is not None:
+        block.to(like.device, like.dtype)
+    if _is_channels_last(model):
+        block.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    block.train(module.training)
+    module.add_module(CHILD, block)
+    module.register_forward_hook(_weigh)
+
+
+def _is_channels_last(model: nn.Module) -> bool:
+    weights = (m.weight for m in model.modules() if isinstance(m, nn.Conv2d))
+    return any(
+        weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+        for weight in weights
+    )
+
+
+def _own_input_shape(model: nn.Module) -> tuple[int, int, int, int]:
+    config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
+    size = None
+    if isinstance(config, dict):
+        size = config.get("input_size")
+    if size is not None and len(size) == 3:
+        first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+        channels = size[0] if first is None else first.in_channels
+        return 1, channels, size[1], size[2]
+    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    channels = 3 if first is None else first.in_channels
+    return 1, channels, DEFAULT_SIZE_PX, DEFAULT_SIZE_PX
+
+
+def _lies_in(name: str, outer: dict[str, AttentionBlock]) -> bool:
+    return any(name.startswith(f"{other}.") for other in outer)

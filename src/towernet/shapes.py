@@ -1,0 +1,44 @@
+"""A network run on the meta device: shapes flow through it, no numbers do.
+
+So vgg19 takes as long as TowerNet, and the network itself is left as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+
+def run_on_meta(model: nn.Module, *shape: int) -> Tensor:
+    """Send the shape of an input (B, C, H, W) through a network as it evaluates.
+
+    Returns:
+        What the network returns: for a classifier the shape of its logits.
+    """
+    state = dict([*model.named_parameters(), *model.named_buffers()])
+    meta = {name: torch.empty_like(value, device="meta") for name, value in state.items()}
+    floating = next((value for value in meta.values() if value.is_floating_point()), None)
+    dtype = None if floating is None else floating.dtype
+    images_BCHW = torch.empty(shape, device="meta", dtype=dtype)
+    with evaluating(model), torch.no_grad():
+        output: Tensor = torch.func.functional_call(model, meta, (images_BCHW,))
+    return output
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a network in evaluation mode for a while, and each module back into its own."""
+    was_training = {module: module.training for module in model.modules()}
+    # The fused path of nn.MultiheadAttention hides its matrix products from the counter.
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    model.eval()
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+        for module, mode in was_training.items():
+            module.training = mode
