@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from towernet.attention import ATTENTION, GatedBlock, ShuffleAttention
+from towernet.attention import (
+    ATTENTION,
+    ConvolutionalBlockAttention,
+    EfficientChannelAttention,
+    GatedBlock,
+    ShuffleAttention,
+    SqueezeExcitation,
+)
 from towernet.attention.shuffle import shuffle_channels
 from towernet.errors import ConfigError, UnknownNameError
 
@@ -14,8 +21,10 @@ CHANNELS, GROUPS = 24, 3  # four channels in half a group
 
 
 def build(block_class: Callable[..., GatedBlock], channels: int = 128) -> GatedBlock:
-    """Return a block whose parameters have left their start values."""
-    block = block_class(channels)
+    """Return a block whose parameters have left their start values, the same each time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        block = block_class(channels)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in block.parameters():
@@ -297,6 +306,48 @@ def test_each_layer_of_towernet_has_twelve_parameters():
 def test_groups_that_do_not_divide_are_refused(channels, groups, message):
     with pytest.raises(ConfigError, match=f"^ShuffleAttention: .*{message}"):
         ShuffleAttention(channels, groups=groups)
+
+
+@pytest.mark.parametrize(
+    ("block_class", "channels", "options", "message"),
+    [
+        (
+            SqueezeExcitation, 8, {},
+            "SqueezeExcitation: reduction=16 leaves none of the 8 channels;"
+            " give reduction at most 8",
+        ),
+        (SqueezeExcitation, 8, {"reduction": 0}, "SqueezeExcitation: reduction=0; give at least 1"),
+        (SqueezeExcitation, 0, {}, "SqueezeExcitation: channels=0; give at least 1"),
+        (
+            ConvolutionalBlockAttention, 8, {},
+            "ConvolutionalBlockAttention: reduction=16 leaves none of the 8 channels;"
+            " give reduction at most 8",
+        ),
+        (
+            ConvolutionalBlockAttention, 64, {"kernel_size": 4},
+            "ConvolutionalBlockAttention: kernel_size=4 has no middle;"
+            " give an odd number, the paper's is 7",
+        ),
+        (
+            EfficientChannelAttention, 64, {"kernel_size": 4},
+            "EfficientChannelAttention: kernel_size=4 does not fit 64 channels;"
+            " give an odd number from 1 to 127",
+        ),
+        (
+            EfficientChannelAttention, 2, {"kernel_size": 5},
+            "EfficientChannelAttention: kernel_size=5 does not fit 2 channels;"
+            " give an odd number from 1 to 3",
+        ),
+        (
+            EfficientChannelAttention, 0, {},
+            "EfficientChannelAttention: channels=0; give at least 1",
+        ),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_fit_are_refused(block_class, channels, options, message):
+    with pytest.raises(ConfigError) as caught:
+        block_class(channels, **options)
+    assert str(caught.value) == message
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest():

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from towernet.errors import ConfigError
 from towernet.registry import Registry
 
 
@@ -82,6 +83,25 @@ def wide(x: Tensor, parameter: Tensor | None = None) -> torch.dtype:
     if parameter is not None:
         return parameter.dtype
     return torch.promote_types(x.dtype, torch.float32)
+
+
+def require_channels(block: str, channels: int) -> None:
+    """Refuse a feature map without channels."""
+    if channels < 1:
+        raise ConfigError(f"{block}: channels={channels}; give at least 1")
+
+
+def narrowed(block: str, channels: int, reduction: int) -> int:
+    """Return how many channels a bottleneck has that is `reduction` times narrower than the map."""
+    require_channels(block, channels)
+    if reduction < 1:
+        raise ConfigError(f"{block}: reduction={reduction}; give at least 1")
+    if reduction > channels:
+        raise ConfigError(
+            f"{block}: reduction={reduction} leaves none of the {channels} channels;"
+            f" give reduction at most {channels}"
+        )
+    return channels // reduction
 
 
 ATTENTION = Registry[type[AttentionBlock]]("attention block")
