@@ -70,7 +70,8 @@ class GatedBlock(AttentionBlock):
 
 def full_precision(device: str) -> contextlib.AbstractContextManager[object]:
     """Leave autocast for a while; nothing is entered, and nothing traced, where there is none."""
-    if torch.is_autocast_enabled(device):
+    # The meta device has no autocast.
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return contextlib.nullcontext()
 

@@ -9,6 +9,7 @@ from typing import Any
 from towernet.compare.statistics import Difference, Family, min_runs
 from towernet.data.table import listed
 from towernet.models.catalogue import OURS
+from towernet.models.variants import network_of
 
 # What can become of a pair, the first of which has the higher accuracy.
 BETTER, EQUAL, OPEN, TOO_FEW_RUNS = "better", "equal", "open", "too_few_runs"
@@ -176,7 +177,9 @@ def _said_of_first(results: dict[str, Any], first: str, scored: str) -> str:
 
 def _lead(results: dict[str, Any], first: str) -> str:
     """Return what is said before all else where our own network lost."""
-    ours = [network["name"] for network in results["networks"] if network["name"] in OURS]
+    ours = [
+        network["name"] for network in results["networks"] if network_of(network["name"]) in OURS
+    ]
     if not ours or first in ours:
         return ""
     noun = "network" if len(ours) == 1 else "networks"

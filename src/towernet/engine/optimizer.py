@@ -19,7 +19,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
+from towernet.attention.attach import attention_parameters
 from towernet.config import TrainConfig
+from towernet.models.variants import network_of
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 # Four steps bring all but the tiniest singular values near 1: tests/test_engine.py says how near.
@@ -136,7 +138,8 @@ def make_optimizer(
 ) -> MuonAndSGD:
     """Return the optimiser, with weight decay on what has more than one axis, or on everything.
 
-    Norms, biases and gates are one-dimensional (gates as 1×k×1×1): decay pulls a gate's bias to 0.
+    Norms and biases have one axis. Attention is not decayed: that would pull gates to a half, and
+    gains to 0; nor orthogonalised: its few small filters are no hidden layers.
 
     Args:
         model: Whose parameters it steps.
@@ -144,8 +147,10 @@ def make_optimizer(
         model_name: By which its weight decay is found.
         dtype: What orthogonalisation computes in.
     """
-    weight_decay = config.weight_decay_by_network.get(model_name, config.weight_decay)
-    filters = set(_filters(model)) if config.optimizer == "muon" else set()
+    by_network = config.weight_decay_by_network
+    weight_decay = by_network.get(network_of(model_name), config.weight_decay)
+    of_attention = set(attention_parameters(model))
+    filters = set(_filters(model)) - of_attention if config.optimizer == "muon" else set()
     orthogonal: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
@@ -153,7 +158,7 @@ def make_optimizer(
         num_axes = sum(length > 1 for length in parameter.shape)
         if parameter in filters:
             orthogonal.append(parameter)
-        elif num_axes > 1 or config.decay_everything:
+        elif config.decay_everything or (num_axes > 1 and parameter not in of_attention):
             decayed.append(parameter)
         else:
             plain.append(parameter)

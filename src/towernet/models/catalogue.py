@@ -1,4 +1,7 @@
-"""Every network by its name: ours, torchvision's, and timm's as `timm:<name>`."""
+"""Every network by its name: ours, torchvision's, and timm's as `timm:<name>`.
+
+Each also with a block of attention, as `<name>+<block>`: see `towernet.models.variants`.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from towernet.errors import ConfigError, MissingExtraError, TowernetError
 from towernet.models import classics
 from towernet.models.towernet import PatchTowerNet, TowerNet
+from towernet.models.variants import parse, put_attention
 from towernet.registry import unknown_name
 from towernet.shapes import run_on_meta
 
@@ -31,13 +35,14 @@ def build(name: str, num_classes: int, size_px: int) -> nn.Module:
     """Return a network with fresh weights, drawn with torch's generator.
 
     Args:
-        name: One of `names()`, or `timm:` and a name of timm's.
+        name: One of `names()`, or `timm:` and a name of timm's; `+` and a block's behind it.
         num_classes: K, how many answers there are.
         size_px: Side of the square images it will see.
 
     Raises:
-        UnknownNameError: no network has the name.
-        ConfigError: the network cannot take images of this size, or there is no choice of answers.
+        UnknownNameError: no network or block has the name.
+        ConfigError: the network cannot take images of this size, the block does not fit it, or
+            there is no choice of answers.
         MissingExtraError: the name is timm's, and timm is not installed.
 
     Example:
@@ -70,9 +75,13 @@ def check_size(name: str, size_px: int) -> None:
         ConfigError: the size does not fit; the message names one that does.
         MissingExtraError: the name is timm's, and timm is not installed.
     """
-    error = _failure(name, size_px)
+    network = parse(name).network
+    error = _failure(network, size_px)
     if error is None:
+        if network != name:
+            outline(name, 2, size_px)  # whatever its attention objects to
         return
+    name = network
     fitting = _next_fitting(name, size_px)
     if fitting is None:
         raise ConfigError(
@@ -95,6 +104,13 @@ def also_takes(name: str, size_px: int, other_px: int) -> bool:
 
 
 def _make(name: str, num_classes: int, size_px: int) -> nn.Module:
+    variant = parse(name)
+    network = _make_plain(variant.network, num_classes, size_px)
+    put_attention(network, variant, size_px, has_own=variant.network in OURS)
+    return network
+
+
+def _make_plain(name: str, num_classes: int, size_px: int) -> nn.Module:
     if name in OURS:
         return OURS[name](num_classes)
     if name.startswith(classics.TIMM_PREFIX):

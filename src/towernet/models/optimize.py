@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from towernet.attention.attach import is_attention_hook, move_attention
 from towernet.attention.shuffle import ShuffleAttention
 from towernet.models.towernet import TowerNet
 from towernet.shapes import run_on_meta
@@ -93,10 +94,7 @@ def foldable(model: nn.Module, size_px: int) -> list[tuple[str, str]]:
     hooks = [
         module.register_forward_hook(leave(name))
         for name, module in model.named_modules()
-        if type(module) in (*_CONVS, *_NORMS)
-        and not (
-            module._forward_hooks or module._forward_pre_hooks  # weight norm, for one
-        )
+        if type(module) in (*_CONVS, *_NORMS) and not _is_changed_by_hooks(module)
     ]
     try:
         with CountsReaders():
@@ -110,6 +108,17 @@ def foldable(model: nn.Module, size_px: int) -> list[tuple[str, str]]:
         # F.batch_norm is called once for each norm, and reads its input once.
         if readers[tensor] == 1 and calls[conv] == calls[norm] == 1 and _has_statistics(model, norm)
     ]
+
+
+def _is_changed_by_hooks(module: nn.Module) -> bool:
+    """Whether hooks stand between a module and its readers, weight norm's for one.
+
+    Attention behind a norm does not: it reads what the norm gives, folded or not.
+    """
+    hooks = list(module._forward_hooks.values())
+    if type(module) in _NORMS:
+        hooks = [hook for hook in hooks if not is_attention_hook(hook)]
+    return bool(hooks or module._forward_pre_hooks)
 
 
 def _tensors(values: Sequence[Any]) -> list[Tensor]:
@@ -144,7 +153,9 @@ def fold(model: nn.Module, conv_name: str, norm_name: str) -> None:
         shift_D = shift_D + conv.bias.double() * scale_D
     conv.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
     conv.bias = nn.Parameter(shift_D.to(conv.weight.dtype), requires_grad=False)
-    model.set_submodule(norm_name, nn.Identity())
+    nothing = nn.Identity()
+    move_attention(norm, nothing)
+    model.set_submodule(norm_name, nothing)
 
 
 def absorb_shuffles(model: TowerNet) -> None:
@@ -161,7 +172,8 @@ def absorb_shuffles(model: TowerNet) -> None:
     }
     for name, convolutions in readers.items():
         attention = model.get_submodule(name)
-        assert isinstance(attention, ShuffleAttention)
+        if not isinstance(attention, ShuffleAttention):
+            continue  # another block has its place
         half = attention.channels // 2
         came_from_C = torch.arange(2 * half).reshape(2, half).T.flatten()
         for conv_name in convolutions:

@@ -1,0 +1,118 @@
+"""A network with another attention than its own, by name: `resnet18+se`, `towernet+none@stages`.
+
+A name is a network, `+`, a block, and where the block goes when that is not the usual place:
+`@stages`, `@last-of-stage`, or modules as `@layer3.*.bn2`. `@paper` starts the block as its authors
+do. TowerNet has places of its own: there a block takes the place of shuffle attention, started as
+its authors do, since that is how the network was made; `towernet+none` has nothing there, and
+`towernet+shuffle` is `towernet`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from towernet.attention.attach import attach
+from towernet.attention.find import attention_block
+from towernet.attention.shuffle import ShuffleAttention
+from towernet.errors import ConfigError
+
+NONE = "none"
+_WITHOUT_WHERE = "blocks"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a name asks for.
+
+    Args:
+        network: The name without attention.
+        block: A block's name, "none", or None where nothing is said of attention.
+        where: As `attach` takes it; None: the usual place.
+        start: As `attach` takes it.
+    """
+
+    network: str
+    block: str | None = None
+    where: str | None = None
+    start: Literal["identity", "paper"] = "identity"
+
+
+def parse(name: str) -> Variant:
+    """Take a name apart.
+
+    Raises:
+        ConfigError: something is empty, or said twice.
+
+    Example:
+        >>> parse("resnet18+se@stages")
+        Variant(network='resnet18', block='se', where='stages', start='identity')
+    """
+    network, plus, rest = name.partition("+")
+    if not plus:
+        return Variant(network)
+    block, *options = rest.split("@")
+    starts = [option for option in options if option in ("identity", "paper")]
+    wheres = [option for option in options if option not in starts]
+    if not network or not block or "" in options or len(starts) > 1 or len(wheres) > 1:
+        raise ConfigError(
+            f"'{name}' names no network with attention; give NETWORK+BLOCK, and where and how it"
+            " starts as in resnet18+se@stages@paper"
+        )
+    if block == NONE and options:
+        raise ConfigError(f"'{name}' says where nothing goes; give {network}+none")
+    start: Literal["identity", "paper"] = "paper" if "paper" in starts else "identity"
+    return Variant(network, block, wheres[0] if wheres else None, start)
+
+
+def network_of(name: str) -> str:
+    """Return the network that a name is about, whatever its attention."""
+    return name.partition("+")[0]
+
+
+def named(network: str, block: str, *, has_own: bool, start: str = "identity") -> str:
+    """Return the shortest name of a network with a block; `has_own`: it has places of its own.
+
+    Example:
+        >>> named("resnet18", "none", has_own=False), named("towernet", "shuffle", has_own=True)
+        ('resnet18', 'towernet')
+    """
+    if block == ("shuffle" if has_own else NONE):
+        return network
+    return f"{network}+{block}{'@paper' if start == 'paper' and not has_own else ''}"
+
+
+def put_attention(model: nn.Module, variant: Variant, size_px: int, *, has_own: bool) -> None:
+    """Give a network as it was built the attention that its name asks for.
+
+    Args:
+        model: The network, changed in place.
+        variant: What its name says.
+        size_px: Side of the square images it will see.
+        has_own: Whether it has places of its own for attention.
+
+    Raises:
+        UnknownNameError: no block has the name.
+        ConfigError: the block does not fit, or there is no place for it.
+    """
+    if variant.block is None or (variant.block == NONE and not has_own):
+        return
+    if not has_own or variant.where is not None:
+        attach(
+            model,
+            attention_block(variant.block),
+            variant.where or _WITHOUT_WHERE,
+            start=variant.start,
+            input_shape=(1, 3, size_px, size_px),
+        )
+        return
+    if variant.block == "shuffle":
+        return  # the network as it is
+    for name, module in list(model.named_modules()):
+        if isinstance(module, ShuffleAttention):
+            block: nn.Module = nn.Identity()
+            if variant.block != NONE:
+                block = attention_block(variant.block)(module.channels)
+            model.set_submodule(name, block)
