@@ -1,7 +1,8 @@
-"""placeholder until the branch arrives"""
+"""placeholder until the branch arrives."""
 
-from towernet.attention.base import ATTENTION
+from towernet.attention.base import ATTENTION, AttentionBlock
 
 
-def attention_block(name):
+def attention_block(name: str) -> type[AttentionBlock]:
+    """Return it."""
     return ATTENTION[name]

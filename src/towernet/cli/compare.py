@@ -14,6 +14,13 @@ from towernet.errors import ConfigError
 def compare(
     data: options.Data,
     models: options.Models = options.DEFAULT_MODELS,
+    attention: Annotated[
+        str | None,
+        typer.Option(
+            help="Blocks, comma-separated: each network is trained without attention and with each"
+            " of them, for as many steps; `towernet attention` lists them."
+        ),
+    ] = None,
     runs: Annotated[
         int,
         typer.Option(
@@ -69,7 +76,7 @@ def compare(
     from towernet.report.page import write_report
     from towernet.report.pictures import pictures
 
-    names = options.model_names(models)
+    names, blocks = options.with_attention(options.model_names(models), attention)
     if not 0 < equal_within < 100:
         raise ConfigError(
             f"--equal-within is {equal_within:g}; give more than 0 and less than 100 points"
@@ -95,6 +102,7 @@ def compare(
             Request,
             {
                 "models": names,
+                "attention": blocks,
                 "runs": runs,
                 "recipe_name": recipe,
                 "recipe": resolved.model_dump(),

@@ -124,6 +124,38 @@ def model_names(models: str) -> tuple[str, ...]:
     return names
 
 
+def with_attention(names: tuple[str, ...], attention: str | None) -> tuple[tuple[str, ...], ...]:
+    """Return the networks, each without attention and with every block, and the blocks' names.
+
+    Raises:
+        ConfigError: a block is empty or said twice, or a network's name says its own.
+        UnknownNameError: no block has the name.
+    """
+    from towernet.attention.find import attention_block
+    from towernet.errors import ConfigError
+    from towernet.models.catalogue import OURS
+    from towernet.models.variants import NONE, named
+
+    if attention is None:
+        return names, ()
+    blocks = tuple(block.strip() for block in attention.split(","))
+    if not all(blocks):
+        raise ConfigError(f"--attention is '{attention}'; give names of blocks, comma-separated")
+    if twice := sorted({block for block in blocks if blocks.count(block) > 1}):
+        raise ConfigError(f"--attention names {twice[0]} twice; name each block once")
+    for name in names:
+        if "+" in name:
+            raise ConfigError(
+                f"--models names {name} and --attention gives each network its blocks; leave one"
+                " of the two out"
+            )
+    blocks = (NONE, *(block for block in blocks if block != NONE))
+    for block in blocks[1:]:
+        attention_block(block)
+    variants = (named(name, block, has_own=name in OURS) for name in names for block in blocks)
+    return tuple(variants), blocks
+
+
 def resolve_recipe(
     name: str,
     source: Source,

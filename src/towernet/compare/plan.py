@@ -20,6 +20,7 @@ from towernet.engine.runlog import Watcher
 from towernet.errors import ConfigError, EnvironmentFault, TrainingError
 from towernet.models.catalogue import outline
 from towernet.models.summary import count_parameters
+from towernet.models.variants import network_of
 
 BYTES_PER_NUMBER = 4
 # Weights, their average and the momentum, in two states and the one being written; and three bests.
@@ -89,6 +90,20 @@ def budget(recipe: Recipe, cost: Cost, dataset: Dataset) -> int:
         per_step = cost.seconds_per_step(dataset, train.batch_size)
         return max(1, int(60 * train.minutes / per_step))
     raise ConfigError("the recipe names no budget; give --epochs or --minutes")
+
+
+def same_for_all_variants(num_steps: dict[str, int]) -> dict[str, int]:
+    """Give a network's variants as many steps each as the slowest of them has time for.
+
+    So they see the same images in the same order, and differ by their attention alone; what it
+    costs is told beside it.
+    """
+    fewest: dict[str, int] = {}
+    for name, steps in num_steps.items():
+        if steps:  # none: it cannot take a step
+            network = network_of(name)
+            fewest[network] = min(steps, fewest.get(network, steps))
+    return {name: fewest[network_of(name)] if steps else 0 for name, steps in num_steps.items()}
 
 
 def mixes(recipe: Recipe, num_steps: int, dataset: Dataset) -> bool:

@@ -35,6 +35,9 @@ class Request(BaseModel, frozen=True, extra="forbid"):
     """What the user asked for; all of it decides the result."""
 
     models: tuple[str, ...] = Field(min_length=1, description="Networks, by name.")
+    attention: tuple[str, ...] = Field(
+        (), description="Blocks that each network was given in turn, `none` among them."
+    )
     runs: PositiveInt = Field(1, description="Runs of each network, K.")
     recipe_name: str = Field("default", description="Which recipe the choices began from.")
     recipe: Recipe = Field(description="How every network is trained.")

@@ -20,6 +20,7 @@ from towernet.compare.plan import (
     mixes,
     plan_words,
     preflight,
+    same_for_all_variants,
     trial_rates,
     trial_steps,
 )
@@ -161,6 +162,8 @@ def _decide(
         name: 0 if name in failures else budget(request.recipe, cost, dataset)
         for name, cost in costs.items()
     }
+    if request.attention:
+        num_steps = same_for_all_variants(num_steps)
     watcher.say(plan_words(request, dataset, costs, num_steps))
     few = too_few_runs(len(costs) - len(failures), request.runs)
     if few is not None and not dataset.leaves_out_anew:

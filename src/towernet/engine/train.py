@@ -23,6 +23,7 @@ from towernet.data.contract import Contract
 from towernet.data.prepare import Dataset, fingerprint
 from towernet.data.table import write_table
 from towernet.engine import checkpoint
+from towernet.engine.attention_log import attention_figures
 from towernet.engine.batches import epoch_batches, pixels_on_device, prefetch, steps_per_epoch
 from towernet.engine.device import Policy, bits_depend_on, hardware
 from towernet.engine.evaluate import evaluate
@@ -382,7 +383,7 @@ def _loop(
                 f" {state.step} (learning rate {rate:.3g}); give a smaller"
                 " train.learning_rate in a recipe"
             )
-        row = {
+        row: dict[str, Any] = {
             "epoch": round(state.step / num_steps_epoch, 4),
             "step": state.step,
             "learning_rate": rate,
@@ -391,6 +392,10 @@ def _loop(
             "validation_loss": validation_loss,
             "validation_accuracy": validation_accuracy,
         }
+        if attention := attention_figures(
+            model, evaluated, dataset.pixels, dataset.validation.rows, contract, policy
+        ):
+            row["attention"] = attention
         if (validation_accuracy, -validation_loss) > (state.best_accuracy, -state.best_loss):
             state.best_epoch = row["epoch"]
             state.best_accuracy, state.best_loss = validation_accuracy, validation_loss
