@@ -247,7 +247,7 @@ def _insert(model: nn.Module, attached: Attached) -> None:
     if like is not None:
         block.to(like.device, like.dtype)
     if _is_channels_last(model):
-        block.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        block.to(memory_format=torch.channels_last)
     block.train(module.training)
     module.add_module(CHILD, block)
     module.register_forward_hook(_weigh)

@@ -112,7 +112,7 @@ class _Watcher(TorchFunctionMode):
             # What was cut into windows and put together again has lost its axes' names.
             layout = sources[0].layout or sources[1].layout
             sources[0].layout = sources[1].layout = layout
-            self.additions.append((*sources, self._where()))
+            self.additions.append((sources[0], sources[1], self._where()))
             self.joints.append(self._where())
         elif name in _JOINTS:
             self.joints.append(self._where())
