@@ -231,9 +231,14 @@ def _built(build: Callable[[int], AttentionBlock], place: Place, start: Start) -
             f"the block for {place.name} is a {type(block).__name__}; give a class derived from"
             " towernet.attention.AttentionBlock, or a function that builds one"
         )
-    if start == "identity" and not block.starts_as_identity:
-        return FromIdentity(block)
-    return block
+    return with_start(block, start)
+
+
+def with_start(block: AttentionBlock, start: Start) -> AttentionBlock:
+    """Return a block that starts as its authors do, or blended in from the identity."""
+    if start == "paper" or block.starts_as_identity:
+        return block
+    return FromIdentity(block)
 
 
 def _insert(model: nn.Module, attached: Attached) -> None:

@@ -1,20 +1,20 @@
 """A network with another attention than its own, by name: `resnet18+se`, `towernet+none@stages`.
 
-A name is a network, `+`, a block, and where the block goes when that is not the usual place:
-`@stages`, `@last-of-stage`, or modules as `@layer3.*.bn2`. `@paper` starts the block as its authors
-do. TowerNet has places of its own: there a block takes the place of shuffle attention, started as
-its authors do, since that is how the network was made; `towernet+none` has nothing there, and
+A name is a network, `+`, a block, and where the block goes when that is not before each residual
+addition: `@stages`, `@last-of-stage`, or modules as `@layer3.*.bn2`. What is built by name begins
+from scratch and has nothing to lose, so a block starts as its authors start it; with `@identity` it
+is blended in from nothing, as `attach` does to a trained network. TowerNet has places of its own:
+there a block takes the place of shuffle attention. `towernet+none` has nothing there, and
 `towernet+shuffle` is `towernet`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import nn
 
-from towernet.attention.attach import attach
+from towernet.attention.attach import Start, attach, with_start
 from towernet.attention.find import attention_block
 from towernet.attention.shuffle import ShuffleAttention
 from towernet.errors import ConfigError
@@ -37,7 +37,7 @@ class Variant:
     network: str
     block: str | None = None
     where: str | None = None
-    start: Literal["identity", "paper"] = "identity"
+    start: Start = "paper"
 
 
 def parse(name: str) -> Variant:
@@ -48,7 +48,7 @@ def parse(name: str) -> Variant:
 
     Example:
         >>> parse("resnet18+se@stages")
-        Variant(network='resnet18', block='se', where='stages', start='identity')
+        Variant(network='resnet18', block='se', where='stages', start='paper')
     """
     network, plus, rest = name.partition("+")
     if not plus:
@@ -59,11 +59,11 @@ def parse(name: str) -> Variant:
     if not network or not block or "" in options or len(starts) > 1 or len(wheres) > 1:
         raise ConfigError(
             f"'{name}' names no network with attention; give NETWORK+BLOCK, and where and how it"
-            " starts as in resnet18+se@stages@paper"
+            " starts as in resnet18+se@stages@identity"
         )
     if block == NONE and options:
         raise ConfigError(f"'{name}' says where nothing goes; give {network}+none")
-    start: Literal["identity", "paper"] = "paper" if "paper" in starts else "identity"
+    start: Start = "identity" if "identity" in starts else "paper"
     return Variant(network, block, wheres[0] if wheres else None, start)
 
 
@@ -72,7 +72,7 @@ def network_of(name: str) -> str:
     return name.partition("+")[0]
 
 
-def named(network: str, block: str, *, has_own: bool, start: str = "identity") -> str:
+def named(network: str, block: str, *, has_own: bool) -> str:
     """Return the shortest name of a network with a block; `has_own`: it has places of its own.
 
     Example:
@@ -81,7 +81,7 @@ def named(network: str, block: str, *, has_own: bool, start: str = "identity") -
     """
     if block == ("shuffle" if has_own else NONE):
         return network
-    return f"{network}+{block}{'@paper' if start == 'paper' and not has_own else ''}"
+    return f"{network}+{block}"
 
 
 def put_attention(model: nn.Module, variant: Variant, size_px: int, *, has_own: bool) -> None:
@@ -108,11 +108,11 @@ def put_attention(model: nn.Module, variant: Variant, size_px: int, *, has_own: 
             input_shape=(1, 3, size_px, size_px),
         )
         return
-    if variant.block == "shuffle":
+    if variant.block == "shuffle" and variant.start == "paper":
         return  # the network as it is
     for name, module in list(model.named_modules()):
         if isinstance(module, ShuffleAttention):
             block: nn.Module = nn.Identity()
             if variant.block != NONE:
-                block = attention_block(variant.block)(module.channels)
+                block = with_start(attention_block(variant.block)(module.channels), variant.start)
             model.set_submodule(name, block)
