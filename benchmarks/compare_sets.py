@@ -2,6 +2,8 @@
 
 python benchmarks/compare_sets.py caltech16 sign-digits --minutes 2.5
 python benchmarks/compare_sets.py sign-digits --models towernet,resnet18 --runs 8 --minutes 1
+python benchmarks/compare_sets.py caltech16 --models towernet --attention shuffle,se --runs 10 \
+    --epochs 8 --threads 1
 """
 
 from __future__ import annotations
@@ -41,23 +43,32 @@ def checked(name: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="+", help="caltech16, sign-digits …: NAME.zip is compared.")
-    parser.add_argument("--minutes", type=float, default=4.0, help="Of one network.")
+    parser.add_argument("--minutes", type=float, help="Of one run; else 4, or --epochs.")
+    parser.add_argument("--epochs", type=int, help="Of one run.")
     parser.add_argument("--models", help="Else the command's own five.")
+    parser.add_argument("--attention", help="Blocks that each network is given in turn.")
+    parser.add_argument("--threads", type=int, help="Else one a core.")
     parser.add_argument("--runs", type=int, default=1, help="Of each network.")
     parser.add_argument("--check-only", action="store_true", help="Open no test split.")
     args = parser.parse_args()
     for name in args.names:
-        check = checked(name)
-        write_result(f"check-{name}", check)
+        if not args.attention:
+            write_result(f"check-{name}", checked(name))
         if args.check_only:
             continue
         kind = "compare" if args.runs == 1 else "verdict"
+        if args.attention:
+            kind = "ablation-" + args.models.replace(",", "-")
         folder = Path("runs") / f"{kind}-{name}"
         if (folder / "results.json").exists():
             sys.exit(f"error: {folder} is finished, maybe by another commit; move it away")
-        words = ["--minutes", f"{args.minutes:g}", "--runs", str(args.runs), "--out", str(folder)]
-        if args.models:
-            words = ["--models", args.models, *words]
+        budget = ["--minutes", f"{args.minutes or 4:g}"]
+        if args.epochs:
+            budget = ["--epochs", str(args.epochs)]
+        words = [*budget, "--runs", str(args.runs), "--out", str(folder)]
+        for option in ("threads", "attention", "models"):
+            if (value := getattr(args, option)) is not None:
+                words = [f"--{option}", str(value), *words]
         towernet("compare", data_set(f"{name}.zip"), *words)
         conclusion = json.loads((folder / "results.json").read_text())
         conclusion["made"]["command"] = " ".join(["towernet", "compare", f"{name}.zip", *words])
