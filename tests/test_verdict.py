@@ -262,10 +262,10 @@ def test_too_few_runs_decide_nothing_however_large_the_lead(results):
 def test_too_few_runs_are_said_before_they_are_spent():
     from towernet.compare.verdict import too_few_runs
 
-    assert too_few_runs(5, 8) == (
+    assert too_few_runs(10, 8) == (
         "With 8 runs no difference among 10 comparisons, however large, can be told from chance;"
         " give --runs 9 or more."
     )
-    assert too_few_runs(5, 9) is None
-    assert too_few_runs(5, 1) is None
-    assert too_few_runs(1, 3) is None
+    assert too_few_runs(10, 9) is None
+    assert too_few_runs(10, 1) is None
+    assert too_few_runs(0, 3) is None

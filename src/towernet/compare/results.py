@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -17,6 +18,7 @@ import numpy.typing as npt
 import scipy.special
 
 from towernet import files
+from towernet.compare import ablation
 from towernet.compare.calibration import calibrated
 from towernet.compare.csv_files import write_csv_files
 from towernet.compare.evaluation import predictions, said_of
@@ -184,7 +186,7 @@ def _conclude(
     ranked = [network for network in networks if network["status"] == "ranked"]
     for i, network in enumerate(ranked):
         network["rank"] = i + 1
-    results = {
+    results: dict[str, Any] = {
         "title": title,
         "kind": kind,
         "final_split": dataset.final_split,
@@ -205,24 +207,29 @@ def _conclude(
         "protocol": written_digest(folder / "protocol.toml") or protocol.digest(),
         "equal_within": request.equal_within,
         "networks": networks,
-        "comparisons": _comparisons(
-            [network["name"] for network in ranked], right, dataset, request.equal_within
-        ),
+        "comparisons": [],
         "winner": best and {"name": best["name"], "folder": _best_run(best["runs"])["folder"]},
     }
+    if request.attention:
+        results["ablation"] = _ablation(outcomes, networks, protocol)
+        pairs = [(v["name"], v["without"]) for v in results["ablation"]
+                 if v["name"] in right and v["without"] in right]  # fmt: skip
+    else:
+        pairs = list(combinations([network["name"] for network in ranked], 2))
+    results["comparisons"] = _comparisons(pairs, right, dataset, request.equal_within)
     if fewer is not None:
         watcher.say(f"{fewer.name} answers again, trained on fewer images")
         results["learning_curve"] = _learning_curve(fewer, right, protocol, dataset_of)
     suspects = [] if asked is None else suspect_labels(asked, dataset)
     write_suspects(folder / "suspects.csv", suspects)
     results["num_suspects"], results["suspects"] = len(suspects), suspects[:MAX_SUSPECTS]
-    results["sentence"] = verdict(results)
+    results["sentence"] = ablation.sentence(results) if request.attention else verdict(results)
     results["accepted"] = [
         event["words"]
         for event in Ledger(folder / "ledger.jsonl").events
         if event["event"] == "change accepted"
     ]
-    results["remarks"] = remarks(results)
+    results["remarks"] = ablation.remarks(results) if request.attention else remarks(results)
     total = sum(t["training_seconds"] + t["trial_seconds"] for t in measured.values())
     if fewer is not None:
         total += sum(
@@ -250,20 +257,39 @@ def _out_of_sample(answers: list[Answers]) -> OutOfSample:
 
 
 def _comparisons(
-    names: list[str],
+    pairs: Sequence[tuple[str, str]],
     right: dict[str, list[npt.NDArray[np.bool_]]],
     dataset: Dataset,
     equal_within: float,
 ) -> list[dict[str, Any]]:
-    """Judge all pairs of the ranked networks, which come in the order of their rank."""
-    if len(names) < 2:
+    """Judge pairs of networks, all of them together."""
+    if not pairs:
         return []
+    names = list(dict.fromkeys(name for pair in pairs for name in pair))
+    positions = [(names.index(first), names.index(second)) for first, second in pairs]
     if dataset.leaves_out_anew and len(right[names[0]]) > 1:
         accuracies = np.array([[run.mean() for run in right[name]] for name in names])
-        family = judge_resampled(accuracies, len(dataset.final), len(dataset.train))
+        family = judge_resampled(accuracies, len(dataset.final), len(dataset.train), positions)
     else:
-        family = judge(np.array([right[name] for name in names]), dataset.final_clusters())
+        answers = np.array([right[name] for name in names])
+        family = judge(answers, dataset.final_clusters(), positions)
     return [pair_row(family, difference, names, equal_within) for difference in family.differences]
+
+
+def _ablation(
+    outcomes: Sequence[Outcome], networks: Sequence[dict[str, Any]], protocol: Protocol
+) -> list[dict[str, Any]]:
+    """Return what each network's blocks added, and the proof that they were there and learnt."""
+    folders = {outcome.name: outcome.folders for outcome in outcomes}
+    parameters = {network["name"]: network["parameters"] for network in networks}
+    return [
+        variant
+        | {
+            "parameters": parameters[variant["name"]] - parameters[variant["without"]],
+            "proof": ablation.proof(folders[variant["name"]]),
+        }
+        for variant in ablation.variants(protocol.request.models, protocol.request.attention)
+    ]
 
 
 def _learning_curve(

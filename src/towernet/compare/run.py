@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from towernet import files
+from towernet.compare import ablation
 from towernet.compare.learning_curve import LAST_DOUBLING, SHARES, FewerImages
 from towernet.compare.plan import (
     budget,
@@ -26,7 +27,7 @@ from towernet.compare.plan import (
 )
 from towernet.compare.protocol import Ledger, Protocol, Request, go_on, note_accepted, read_protocol
 from towernet.compare.results import Outcome, finish, learnt, worth
-from towernet.compare.verdict import too_few_runs
+from towernet.compare.verdict import num_pairs, too_few_runs
 from towernet.config import AS_BEGUN, Accept, RunConfig
 from towernet.data.changes import reconcile
 from towernet.data.prepare import Dataset, fingerprint, prepare, sample_table
@@ -165,7 +166,13 @@ def _decide(
     if request.attention:
         num_steps = same_for_all_variants(num_steps)
     watcher.say(plan_words(request, dataset, costs, num_steps))
-    few = too_few_runs(len(costs) - len(failures), request.runs)
+    able = [name for name in costs if name not in failures]
+    num_comparisons = (
+        len(ablation.variants(able, request.attention))
+        if request.attention
+        else num_pairs(len(able))
+    )
+    few = too_few_runs(num_comparisons, request.runs)
     if few is not None and not dataset.leaves_out_anew:
         watcher.say(few)
     protocol = Protocol(

@@ -125,10 +125,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Family:
-    """All differences between some networks, judged together.
+    """Differences between some networks, judged together.
 
     Args:
-        differences: One for each pair, in the order of the networks.
+        differences: One for each pair, in their order.
         num_comparisons: How many there are, or will be.
         level: The error each interval alone is given, so that all together err in 5 %.
         num_runs: K.
@@ -195,13 +195,17 @@ class Family:
         return max(by_interval, by_signs)
 
 
-def judge(right_MKN: Bools, cluster_N: Ints) -> Family:
-    """Judge all pairs of networks by which images their runs got right.
+Pairs = Sequence[tuple[int, int]]
+
+
+def judge(right_MKN: Bools, cluster_N: Ints, pairs: Pairs | None = None) -> Family:
+    """Judge pairs of networks by which images their runs got right.
 
     Args:
         right_MKN: Whether each run of each network named each image correctly; run k of every
             network shares its draws.
         cluster_N: Which images belong together: near duplicates, one person, one place.
+        pairs: Which networks to compare, by position; None: each with each.
     """
     num_networks, num_runs, num_images = right_MKN.shape
     _, cluster_N = np.unique(cluster_N, return_inverse=True)
@@ -210,7 +214,7 @@ def judge(right_MKN: Bools, cluster_N: Ints) -> Family:
         [[np.bincount(cluster_N, run, len(sizes_C)) for run in runs] for runs in right_MKN],
         np.float64,
     )
-    pairs = list(combinations(range(num_networks), 2))
+    pairs = list(combinations(range(num_networks), 2)) if pairs is None else list(pairs)
     level = simultaneous_level(_covariance(right_MKC, sizes_C), pairs)
     raw = []
     for first, second in pairs:
@@ -223,8 +227,10 @@ def judge(right_MKN: Bools, cluster_N: Ints) -> Family:
     return Family(differences, len(pairs), level, num_runs, num_images)
 
 
-def judge_resampled(accuracy_MK: Floats, num_images: int, num_train: int) -> Family:
-    """Judge all pairs of networks by runs that each left out other images.
+def judge_resampled(
+    accuracy_MK: Floats, num_images: int, num_train: int, pairs: Pairs | None = None
+) -> Family:
+    """Judge pairs of networks by runs that each left out other images.
 
     By Nadeau and Bengio's corrected resampled t: training sets overlap, so that the variance of a
     mean over K runs is 1/K + N / num_train of that of one.
@@ -233,11 +239,12 @@ def judge_resampled(accuracy_MK: Floats, num_images: int, num_train: int) -> Fam
         accuracy_MK: Of each run of each network; run k of every network left out the same images.
         num_images: N, how many those are.
         num_train: How many images a run was trained on.
+        pairs: Which networks to compare, by position; None: each with each.
     """
     from scipy.special import stdtr, stdtrit
 
     num_networks, num_runs = accuracy_MK.shape
-    pairs = list(combinations(range(num_networks), 2))
+    pairs = list(combinations(range(num_networks), 2)) if pairs is None else list(pairs)
     level = SIGNIFICANT / max(1, len(pairs))
     found, raw = [], []
     for first, second in pairs:

@@ -11,8 +11,8 @@ from towernet.data.table import listed
 from towernet.models.catalogue import OURS
 from towernet.models.variants import network_of
 
-# What can become of a pair, the first of which has the higher accuracy.
-BETTER, EQUAL, OPEN, TOO_FEW_RUNS = "better", "equal", "open", "too_few_runs"
+# What can become of a pair: the first is better, …; of a ranking's pairs it is never worse.
+BETTER, WORSE, EQUAL, OPEN, TOO_FEW_RUNS = "better", "worse", "equal", "open", "too_few_runs"
 
 
 def percent(fraction: float) -> str:
@@ -39,7 +39,7 @@ def pair_row(
 
     Args:
         family: All the pairs that are judged together.
-        difference: The pair's; the first network has the higher accuracy.
+        difference: The pair's.
         names: Of the networks, by position.
         equal_within: The largest difference that matters to nobody, a fraction.
     """
@@ -51,7 +51,7 @@ def pair_row(
     if difference.is_within(equal_within) and not too_few:
         answer = EQUAL
     elif difference.is_shown():
-        answer = BETTER
+        answer = BETTER if difference.mean > 0 else WORSE
     elif variance is None:
         answer = OPEN  # these images are all there are, and more runs would leave out the same
     else:
@@ -85,6 +85,7 @@ def answer_words(row: dict[str, Any], equal_within: float) -> str:
     """Say what became of a pair, and what would settle it."""
     words = {
         BETTER: "the first is better",
+        WORSE: "the first is worse",
         EQUAL: f"equal within ±{100 * equal_within:g} points",
         OPEN: "not shown",
         TOO_FEW_RUNS: "too few runs to tell",
@@ -121,7 +122,7 @@ def verdict(results: dict[str, Any]) -> str:
         results: The ranking, its pairs, and what it is about.
     """
     ranked = [network for network in results["networks"] if network["status"] == "ranked"]
-    split = f"{results['num_images'][results['final_split']]:,} {_split_words(results)} images"
+    split = f"{results['num_images'][results['final_split']]:,} {split_words(results)} images"
     if not ranked:
         return (
             f"No network learned enough to be ranked on {split}:"
@@ -200,12 +201,16 @@ def _gaps(rows: list[dict[str, Any]], over: str = "over ") -> str:
     return f"{in_points(nearest['difference'])} points{to} [{low}, {high}]"
 
 
-def too_few_runs(num_networks: int, num_runs: int) -> str | None:
+def num_pairs(num_networks: int) -> int:
+    """Return how many pairs some networks make."""
+    return num_networks * (num_networks - 1) // 2
+
+
+def too_few_runs(num_comparisons: int, num_runs: int) -> str | None:
     """Say that so many runs could not show any difference, None where they could.
 
     All of them judged on the same images.
     """
-    num_comparisons = num_networks * (num_networks - 1) // 2
     fewest = min_runs(num_comparisons)
     if num_comparisons == 0 or num_runs == 1 or num_runs >= fewest:
         return None
@@ -218,26 +223,47 @@ def too_few_runs(num_networks: int, num_runs: int) -> str | None:
 
 def remarks(results: dict[str, Any]) -> list[str]:
     """Return what a careful reader should know beside the verdict."""
-    said = []
     ranked = [network for network in results["networks"] if network["status"] == "ranked"]
     of_first = [row for row in results["comparisons"] if row["first"] == ranked[0]["name"]]
-    undecided = [row for row in of_first if row["answer"] in (OPEN, TOO_FEW_RUNS)]
+    said = [
+        *about_differences(of_first, results, num_pairs(len(ranked))),
+        *about_protocol(results, "can change the order"),
+        *about_use(results),
+    ]
+    if (cheapest := _cheapest(ranked, results["comparisons"])) is not None:
+        said.append(cheapest)
+    return said + about_runs(results, num_pairs(len(ranked)))
+
+
+def about_differences(
+    rows: Sequence[dict[str, Any]], results: dict[str, Any], num_comparisons: int
+) -> list[str]:
+    """Say what would settle the first difference that is not settled, and what brackets hold."""
+    said = []
+    undecided = [row for row in rows if row["answer"] in (OPEN, TOO_FEW_RUNS)]
     if undecided and (ways := settling(undecided[0])):
         said.append(f"{ways[0].upper()}{ways[1:]}.")
-    if any(row["answer"] != EQUAL for row in of_first):
+    if any(row["answer"] != EQUAL for row in rows):
         images = "test images" if results["final_split"] == "test" else "images"
         sample = f"other {images}" if results["num_runs"] == 1 else f"other runs and {images}"
-        at_once = ", for all comparisons at once" if len(ranked) > 2 else ""
+        at_once = ", for all comparisons at once" if num_comparisons > 1 else ""
         said.append(
             f"In brackets: the range the difference probably lies in, with {sample} of the same"
             f" kind (95 % interval{at_once})."
         )
+    return said
+
+
+def about_protocol(results: dict[str, Any], what_may_change: str) -> list[str]:
+    """Say for which training all this holds, and what flatters or is worth nothing."""
+    said = []
+    ranked = [network for network in results["networks"] if network["status"] == "ranked"]
     if len(ranked) > 1:
         least, most = (_epochs(pick(n["epochs"] for n in ranked)) for pick in (min, max))
         said.append(
             f"This holds for training from scratch at {results['size_px']} px for"
             f" {least if least == most else f'{least} to {most}'} epochs (passes through the"
-            " images); longer training or larger images can change the order."
+            f" images); longer training or larger images {what_may_change}."
         )
     if results["final_split"] == "validation":
         said.append(
@@ -254,6 +280,13 @@ def remarks(results: dict[str, Any]) -> list[str]:
         for network in ranked
         if network["interval"][0] <= results["majority_accuracy"]
     ]
+    return said
+
+
+def about_use(results: dict[str, Any]) -> list[str]:
+    """Say which network to use, and whether more images would help it."""
+    said = []
+    ranked = [network for network in results["networks"] if network["status"] == "ranked"]
     winner = results["winner"]
     if winner and len(ranked) > 1 and results["kind"] == "comparison":
         if winner["name"] == ranked[0]["name"]:
@@ -263,27 +296,31 @@ def remarks(results: dict[str, Any]) -> list[str]:
         else:
             said.append(
                 f"Use {winner['name']}: it was the best on the validation images, which is the rule"
-                f" set beforehand. On the {_split_words(results)} images {ranked[0]['name']} came"
+                f" set beforehand. On the {split_words(results)} images {ranked[0]['name']} came"
                 " first, so the choice between the two is not settled."
             )
     if (curve := results.get("learning_curve")) is not None:
         said.append(curve.get("sentence") or f"No learning curve: {curve['failure']}.")
-    if (cheapest := _cheapest(ranked, results["comparisons"])) is not None:
-        said.append(cheapest)
-    if ranked and results["num_runs"] == 1 and results["kind"] == "comparison":
-        fewest = min_runs(len(ranked) * (len(ranked) - 1) // 2)
-        said.append(
+    return said
+
+
+def about_runs(results: dict[str, Any], num_comparisons: int) -> list[str]:
+    """Say what so many runs cannot tell."""
+    if not any(network["status"] == "ranked" for network in results["networks"]):
+        return []
+    if results["num_runs"] == 1 and results["kind"] == "comparison":
+        return [
             "With one run each, this compares these trained models, not the networks: another seed"
-            f" can change the order. To compare the networks, give --runs {fewest} or more."
-        )
-    elif results.get("resampled"):
-        said.append(
+            " can change the order. To compare the networks, give --runs"
+            f" {min_runs(num_comparisons)} or more."
+        ]
+    if results.get("resampled"):
+        return [
             "Each run was judged on the images it left out, and these are partly the same ones;"
             " the intervals allow for that."
-        )
-    elif (few := too_few_runs(len(ranked), results["num_runs"])) is not None:
-        said.append(few)
-    return said
+        ]
+    few = too_few_runs(num_comparisons, results["num_runs"])
+    return [] if few is None else [few]
 
 
 def _cheapest(ranked: list[dict[str, Any]], rows: list[dict[str, Any]]) -> str | None:
@@ -308,5 +345,6 @@ def _epochs(number: int | float) -> str:
     return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
 
 
-def _split_words(results: dict[str, Any]) -> str:
+def split_words(results: dict[str, Any]) -> str:
+    """Return what the final split is called in front of "images"."""
     return "test" if results["final_split"] == "test" else "selection-set"
