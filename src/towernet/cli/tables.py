@@ -81,6 +81,8 @@ def ranking(conclusion: dict[str, Any], folder: Path, report: Path) -> None:
         if network["status"] != "ranked":
             failed = "failed: " if network["status"] == "failed" else ""
             console.print(escape(f"not ranked: {network['name']} {failed}{network['reason']}"))
+    if results.get("ablation"):
+        _print_ablation(console, results)
     console.print(escape(results["sentence"]), style="bold")
     for remark in results["remarks"]:
         console.print(escape(remark))
@@ -88,6 +90,39 @@ def ranking(conclusion: dict[str, Any], folder: Path, report: Path) -> None:
     if results["winner"] is not None:
         console.print(escape(shown(f"to use   {folder / results['winner']['folder']}")))
     console.print(escape(shown(f"report   {report}")))
+
+
+def _print_ablation(console: Console, results: dict[str, Any]) -> None:
+    """Print what each block does, network by network."""
+    from towernet.compare.verdict import in_points
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    headers = ("network", "block", "difference", "95 % interval", "p", "", "parameters")
+    for header in headers:
+        is_text = header in ("network", "block", "")
+        table.add_column(header, justify="left" if is_text else "right", no_wrap=True)
+    rows = {row["first"]: row for row in results["comparisons"]}
+    words = {"better": "helped", "worse": "harmed", "equal": "equal", "open": "not shown",
+             "too_few_runs": "too few runs"}  # fmt: skip
+    for variant in results["ablation"]:
+        row = rows.get(variant["name"])
+        if row is None:
+            continue
+        low, high = map(in_points, row["interval"])
+        sign = "+" if row["difference"] > 0 else ""
+        table.add_row(
+            escape(variant["network"]),
+            escape(variant["block"]),
+            f"{sign}{in_points(row['difference'])} points",
+            f"{low} to {high}",
+            "< 0.001" if row["p_adjusted"] < 0.001 else f"{row['p_adjusted']:.3f}",
+            words[row["answer"]],
+            f"{variant['parameters']:+,}",
+        )
+    if table.row_count:
+        console.print()
+        console.print(table)
+        console.print()
 
 
 def evaluation(report: dict[str, Any]) -> None:

@@ -101,25 +101,20 @@ def _learns(rows: list[dict[str, Any]]) -> bool:
 
 
 def sentence(results: dict[str, Any]) -> str:
-    """Answer in one sentence a network: which blocks helped, harmed, or cannot be told.
+    """Say of each network which blocks helped, harmed, or cannot be told.
 
     Args:
         results: With `ablation`, the variants, and `comparisons`, their rows.
     """
-    split = f"{results['num_images'][results['final_split']]:,} {split_words(results)} images"
     rows = {row["first"]: row for row in results["comparisons"]}
-    said = []
+    by_answer: dict[str, list[str]] = {}
     for network in dict.fromkeys(variant["network"] for variant in results["ablation"]):
         own = [v for v in results["ablation"] if v["network"] == network]
         judged = [(v["block"], rows[v["name"]]) for v in own if v["name"] in rows]
-        accuracy = next((n["accuracy"] for n in results["networks"]
-                         if n["name"] == own[0]["without"]), None)  # fmt: skip
-        if accuracy is None:
-            said.append(f"{network} without attention failed, so nothing is known of its blocks")
-            continue
-        what = f"{network} without attention has {percent(accuracy)} of {split} right"
-        said.append(f"{what}; {_answers(judged, results)}" if judged else what)
-    return ". ".join(said) + "."
+        answer = _answers(judged, results) if judged else "nothing could be judged"
+        by_answer.setdefault(answer, []).append(network)
+    said = (f"in {listed(networks)} {answer}" for answer, networks in by_answer.items())
+    return ". ".join(f"{words[0].upper()}{words[1:]}" for words in said) + "."
 
 
 def _answers(judged: list[tuple[str, dict[str, Any]]], results: dict[str, Any]) -> str:
@@ -127,7 +122,6 @@ def _answers(judged: list[tuple[str, dict[str, Any]]], results: dict[str, Any]) 
     for block, row in judged:
         answer = OPEN if row["answer"] == TOO_FEW_RUNS else row["answer"]
         by_answer.setdefault(answer, []).append((block, row))
-    one_run = "this run does" if results["num_runs"] == 1 else "these runs do"
     parts = [
         f"{listed([_with_gap(block, row) for block, row in by_answer[answer]])} {verb}"
         for answer, verb in ((BETTER, "helped"), (WORSE, "harmed"))
@@ -137,8 +131,9 @@ def _answers(judged: list[tuple[str, dict[str, Any]]], results: dict[str, Any]) 
         names = listed([block for block, _ in by_answer[EQUAL]])
         parts.append(f"{names} changed nothing beyond ±{100 * results['equal_within']:g} points")
     if OPEN in by_answer:
-        gaps = [_with_gap(block, row) for block, row in by_answer[OPEN]]
-        parts.append(f"{one_run} not show a difference by {listed(gaps, 'or')}")
+        names = listed([block for block, _ in by_answer[OPEN]], "or")
+        runs = "these models do" if results["num_runs"] == 1 else "these runs do"
+        parts.append(f"{runs} not show that {names} makes a difference")
     return "; ".join(parts)
 
 
@@ -151,7 +146,16 @@ def _with_gap(block: str, row: dict[str, Any]) -> str:
 def remarks(results: dict[str, Any]) -> list[str]:
     """Return what a careful reader should know beside the answer."""
     rows = results["comparisons"]
-    said = [
+    accuracy = {network["name"]: network["accuracy"] for network in results["networks"]}
+    without = dict.fromkeys((v["network"], v["without"]) for v in results["ablation"])
+    split = f"{results['num_images'][results['final_split']]:,} {split_words(results)} images"
+    scored = [
+        f"{network} {percent(accuracy[name])}"
+        for network, name in without
+        if accuracy[name] is not None
+    ]
+    said = [f"Without attention {listed(scored)} of {split} right."] if scored else []
+    said += [
         "A network with a block and without it had the same images in the same order, as many steps"
         " and the same first weights outside the block; what a block costs stands beside it."
     ]

@@ -6,7 +6,7 @@ import re
 from statistics import stdev
 from typing import Any
 
-from towernet.compare.verdict import BETTER, EQUAL, in_points
+from towernet.compare.verdict import BETTER, EQUAL, WORSE, in_points
 from towernet.data.table import counted, listed
 from towernet.errors import shown
 
@@ -14,6 +14,13 @@ _LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "−": "$-$", "±": r"$\pm$", "<": r"$<$", ">": r"$>$", "–": "--",
 } | {character: f"\\{character}" for character in "&%$#_{}"}  # fmt: skip
+
+
+_ABLATION_VERBS = {
+    BETTER: "helped",
+    WORSE: "harmed",
+    EQUAL: "made no difference beyond the margin",
+}
 
 
 def paragraph(results: dict[str, Any], made: dict[str, Any], later_looks: int = 0) -> str:
@@ -45,7 +52,12 @@ def latex(results: dict[str, Any], made: dict[str, Any]) -> str:
     """Return the paragraph and a table of the ranked networks as LaTeX with booktabs."""
     ranked = _ranked(results)
     first = ranked[0]["name"] if ranked else None
-    behind = {row["second"]: row for row in results["comparisons"] if row["first"] == first}
+    is_ablation = bool(results.get("ablation"))
+    behind = (
+        {row["first"]: row for row in results["comparisons"]}
+        if is_ablation
+        else {row["second"]: turned(row) for row in results["comparisons"] if row["first"] == first}
+    )
     lines = [
         "% Needs \\usepackage{booktabs}.",
         escaped(paragraph(results, made)),
@@ -64,7 +76,7 @@ def latex(results: dict[str, Any], made: dict[str, Any]) -> str:
         if len(runs) > 1:
             accuracy += rf" $\pm$ {stdev(runs):.1f}"
         row = behind.get(network["name"])
-        low, high = (in_points(-bound) for bound in reversed(row["interval"])) if row else ("", "")
+        low, high = map(in_points, row["interval"]) if row else ("", "")
         lines.append(
             " & ".join(
                 (
@@ -72,13 +84,24 @@ def latex(results: dict[str, Any], made: dict[str, Any]) -> str:
                     f"{network['parameters'] / 1e6:.3g}\\,M",
                     f"{network['multiply_adds'] / 1e6:.3g}\\,M",
                     accuracy,
-                    escaped(f"{in_points(-row['difference'])} [{low}, {high}]") if row else "--",
+                    escaped(f"{in_points(row['difference'])} [{low}, {high}]") if row else "--",
                     escaped(_p(row["p_adjusted"])) if row else "--",
                 )
             )
             + r" \\"
         )
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def turned(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a pair's row seen from the second network."""
+    low, high = row["interval"]
+    return row | {
+        "first": row["second"],
+        "second": row["first"],
+        "difference": -row["difference"],
+        "interval": [-high, -low],
+    }
 
 
 def escaped(text: str) -> str:
@@ -95,8 +118,9 @@ def _caption(results: dict[str, Any]) -> str:
     return (
         f"Accuracy{spread} on {results['num_images'][results['final_split']]:,}"
         f" {results['final_split']} images of {shown(results['title'])};"
-        f" {counted(results['num_runs'], 'run')} of each network. Differences are from the first,"
-        " in points, with 95 % intervals for all pairs at once and Holm's p."
+        f" {counted(results['num_runs'], 'run')} of each network. Differences are from"
+        f" {'the same network without attention' if results.get('ablation') else 'the first'}, in"
+        " points, with 95 % intervals for all pairs at once and Holm's p."
     )
 
 
@@ -155,8 +179,7 @@ def _held_out(results: dict[str, Any], later_looks: int) -> str:
 
 
 def _method(results: dict[str, Any]) -> str:
-    num_ranked = len(_ranked(results))
-    num_pairs = num_ranked * (num_ranked - 1) // 2
+    num_pairs = len(results["comparisons"])
     if not num_pairs:
         return ""
     images = "test images" if results["final_split"] == "test" else "images"
@@ -168,8 +191,9 @@ def _method(results: dict[str, Any]) -> str:
         test, over = "the exact McNemar test of the trained models", f" over {images}"
     holm = f" adjusted by Holm for {num_pairs} pairs" if num_pairs > 1 else ""
     at_once = " for all pairs at once" if num_pairs > 1 else ""
+    whom = "A network with a block and without it" if results.get("ablation") else "Two networks"
     return (
-        f"Two networks were called different when both {test}{holm} (p < 0.05) and the 95 %"
+        f"{whom} were called different when both {test}{holm} (p < 0.05) and the 95 %"
         f" interval{over}{at_once} excluded no difference, and equal when the whole interval lay"
         f" within ±{100 * results['equal_within']:g} points."
     )
@@ -185,6 +209,7 @@ def _findings(results: dict[str, Any]) -> list[str]:
         ]
         over = f" (mean of {results['num_runs']} runs)" if results["num_runs"] > 1 else ""
         said.append(f"{split} accuracy{over} was {listed(of)}.")
+    if ranked and not results.get("ablation"):
         model = "The trained model of " if results["num_runs"] == 1 else ""
         first = f"{model}{shown(ranked[0]['name'])}"
         rows = [row for row in results["comparisons"] if row["first"] == ranked[0]["name"]]
@@ -198,6 +223,16 @@ def _findings(results: dict[str, Any]) -> list[str]:
         ):
             if some:
                 said.append(f"{first} {verb} {listed([_gap(row) for row in some])}.")
+    if results.get("ablation"):
+        said.append(
+            "With a block and without it a network had the same first weights outside the block,"
+            " the same images in the same order and as many steps."
+        )
+        by_answer: dict[str, list[str]] = {}
+        for row in results["comparisons"]:
+            verb = _ABLATION_VERBS.get(row["answer"], "could not be shown to make a difference")
+            by_answer.setdefault(verb, []).append(_gap(row | {"second": row["first"]}))
+        said += [f"{listed(gaps)} {verb}." for verb, gaps in by_answer.items()]
     said += [
         f"{shown(network['name'])} could not be ranked ({shown(network['reason'])})."
         for network in results["networks"]

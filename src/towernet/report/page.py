@@ -22,7 +22,15 @@ from markupsafe import Markup, escape
 from towernet.compare.paper import paragraph
 from towernet.compare.protocol import LATER_LOOK, Ledger
 from towernet.compare.scores import MAX_CONFUSIONS, confusions
-from towernet.compare.verdict import answer_words, in_points
+from towernet.compare.verdict import (
+    BETTER,
+    OPEN,
+    TOO_FEW_RUNS,
+    WORSE,
+    answer_words,
+    in_points,
+    settling,
+)
 from towernet.data.table import read_table, shown
 from towernet.errors import DataError
 from towernet.files import read_json, read_jsonl, write_text
@@ -142,6 +150,7 @@ def _contents(folder: Path, values: dict[str, Any], picture: Picture) -> dict[st
         "unranked": [network for network in networks if network["status"] != "ranked"],
         "scale": tables.accuracy_scale(ranked, results["majority_accuracy"]),
         "pair_scale": tables.difference_scale(results.get("comparisons", [])),
+        "ablation": _ablation(results, values["measured"]["networks"]),
         "cost": _cost(ranked, values["measured"]["networks"]),
         "curves": _curves(networks, metrics),
         "growth": _growth(results.get("learning_curve", {}).get("points", [])),
@@ -174,6 +183,85 @@ def _contents(folder: Path, values: dict[str, Any], picture: Picture) -> dict[st
             "drawn_classes": MAX_DRAWN_CLASSES,
         },
     }
+
+
+_ANSWERS = {BETTER: "helped", WORSE: "harmed", OPEN: "not shown", TOO_FEW_RUNS: "too few runs"}
+
+
+def _ablation(
+    results: dict[str, Any], measured: dict[str, dict[str, Any]]
+) -> dict[str, Any] | None:
+    """Return what each block did and that it was there, None where that was not the question."""
+    variants = results.get("ablation")
+    if not variants:
+        return None
+    networks = {network["name"]: network for network in results["networks"]}
+    pairs = {pair["first"]: pair for pair in results["comparisons"]}
+    groups: dict[str, dict[str, Any]] = {}
+    proof = []
+    for index, variant in enumerate(variants):
+        network, without = networks[variant["name"]], networks[variant["without"]]
+        pair = pairs.get(variant["name"])
+        group = groups.setdefault(
+            variant["network"],
+            {"network": variant["network"], "accuracy": without["accuracy"], "rows": []},
+        )
+        equal = f"equal within ±{in_points(results['equal_within'])}"
+        said = pair and "; ".join(
+            filter(None, (_ANSWERS.get(pair["answer"], equal), settling(pair)))
+        )
+        group["rows"].append(
+            variant
+            | {
+                "accuracy": network["accuracy"],
+                "reason": network["reason"] or f"{without['name']} failed",
+                "pair": pair,
+                "answer": said,
+                "speed": _ratio(measured, variant, "images_per_second"),
+                "time": _ratio(measured, variant, "latency_ms"),
+            }
+        )
+        if variant["proof"] is not None:
+            curve = figures.curve(
+                variant["name"], index, [variant["proof"]["epochs"]], "gradient_norm"
+            )
+            words = "yes" if variant["proof"]["learns"] else "no"
+            if not variant["parameters"]:
+                words = "has nothing to learn"
+            proof.append(
+                variant["proof"]
+                | {"name": variant["name"], "colour": curve.colour, "dash": curve.dash}
+                | {"learns_words": words}
+            )
+    return {
+        "groups": list(groups.values()),
+        "proof": proof,
+        "has_gain": any(row["epochs"][0]["gain"] is not None for row in proof),
+        "gradients": _proof_curves(variants, "gradient_norm", "norm of the gradients"),
+        "gates": _proof_curves(variants, "gate_spread", "spread of the gates"),
+    }
+
+
+def _ratio(measured: dict[str, dict[str, Any]], variant: dict[str, Any], key: str) -> float | None:
+    with_block = measured[variant["name"]][key]
+    without = measured[variant["without"]][key]
+    return with_block / without if with_block and without else None
+
+
+def _proof_curves(variants: Sequence[dict[str, Any]], value: str, label: str) -> Markup:
+    curves = [
+        figures.curve(variant["name"], index, [variant["proof"]["epochs"]], value)
+        for index, variant in enumerate(variants)
+        if variant["proof"] is not None
+    ]
+    return figures.learning_curves(
+        curves,
+        key=value,
+        label=label,
+        is_fraction=False,
+        title=f"The {label} of every network with attention against the epoch; the table below"
+        " says the first and the last.",
+    )
 
 
 def _cost(
