@@ -9,9 +9,13 @@ from torch import Tensor, nn
 from towernet.attention import (
     ATTENTION,
     ConvolutionalBlockAttention,
+    CoordinateAttention,
     EfficientChannelAttention,
     GatedBlock,
+    GlobalContext,
     ShuffleAttention,
+    SimAM,
+    SpatialGroupEnhance,
     SqueezeExcitation,
 )
 from towernet.attention.shuffle import shuffle_channels
@@ -342,6 +346,41 @@ def test_groups_that_do_not_divide_are_refused(channels, groups, message):
             EfficientChannelAttention, 0, {},
             "EfficientChannelAttention: channels=0; give at least 1",
         ),
+        (
+            SpatialGroupEnhance, 96, {"groups": 64},
+            "SpatialGroupEnhance: 96 channels cannot be cut into 64 groups;"
+            " give groups=48, or another divisor of 96",
+        ),
+        (
+            SpatialGroupEnhance, 7, {"groups": 0},
+            "SpatialGroupEnhance: 7 channels cannot be cut into 0 groups;"
+            " give groups=7, or another divisor of 7",
+        ),
+        (SpatialGroupEnhance, 0, {}, "SpatialGroupEnhance: channels=0; give at least 1"),
+        (
+            CoordinateAttention, 64, {"reduction": 0},
+            "CoordinateAttention: reduction=0; give at least 1",
+        ),
+        (CoordinateAttention, 0, {}, "CoordinateAttention: channels=0; give at least 1"),
+        (
+            GlobalContext, 24, {},
+            "GlobalContext: reduction=16 leaves 1 of the 24 channels, which layer norm would make"
+            " 0; give reduction at most 12",
+        ),
+        (
+            GlobalContext, 1, {"reduction": 1},
+            "GlobalContext: reduction=1 leaves 1 of the 1 channels, which layer norm would make"
+            " 0; give at least 2 channels",
+        ),
+        (
+            GlobalContext, 8, {},
+            "GlobalContext: reduction=16 leaves none of the 8 channels; give reduction at most 8",
+        ),
+        (
+            SimAM, 8, {"lambda_": 0.0},
+            "SimAM: lambda_=0.0; give a number above 0, the paper's is 1e-4",
+        ),
+        (SimAM, 0, {}, "SimAM: channels=0; give at least 1"),
     ],
 )  # fmt: skip
 def test_options_that_do_not_fit_are_refused(block_class, channels, options, message):
