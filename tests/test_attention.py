@@ -293,6 +293,13 @@ def test_channels_last_is_not_copied_into_another_layout():
     assert x.grad.stride() == x.stride()
 
 
+def test_the_gates_of_coordinate_attention_lie_in_memory_as_the_map_does():
+    block, x = CoordinateAttention(128), feature_map(2, 128, 5, 7)
+    assert block.attention_map(x).is_contiguous()
+    x = x.contiguous(memory_format=torch.channels_last)
+    assert block.attention_map(x).is_contiguous(memory_format=torch.channels_last)
+
+
 def test_each_layer_of_towernet_has_twelve_parameters():
     assert sum(parameter.numel() for parameter in ShuffleAttention(256).parameters()) == 12
 

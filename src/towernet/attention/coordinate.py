@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from towernet.attention.base import ATTENTION, GatedBlock, require_channels, wide
+from towernet.attention.base import ATTENTION, GatedBlock, layout_of, require_channels, wide
 from towernet.errors import ConfigError
 
 PAPERS_LEAST_BOTTLENECK = 8
@@ -54,6 +54,7 @@ class CoordinateAttention(GatedBlock):
         row_means_BCH1 = x_BCHW.mean(dim=3, keepdim=True, dtype=dtype)
         column_means_BCW1 = x_BCHW.mean(dim=2, dtype=dtype)[..., None]
         means_BCL1 = torch.cat([row_means_BCH1, column_means_BCW1], dim=2)
+        means_BCL1 = means_BCL1.contiguous(memory_format=layout_of(x_BCHW))
         hidden_BRL1 = nn.functional.hardswish(self.norm(self.squeeze(means_BCL1)))
         hidden_BRH1, hidden_BRW1 = hidden_BRL1.split([height, width], dim=2)
         rows_BCH1 = torch.sigmoid(self.rows(hidden_BRH1))
