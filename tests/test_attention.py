@@ -1,107 +1,38 @@
 """Attention blocks: a contract over everything registered, and the paper's equations in loops."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from towernet import testing
 from towernet.attention import (
     ATTENTION,
+    AttentionBlock,
     ConvolutionalBlockAttention,
+    CoordinateAttention,
     EfficientChannelAttention,
     GatedBlock,
+    GlobalContext,
     ShuffleAttention,
+    SimAM,
+    SpatialGroupEnhance,
     SqueezeExcitation,
 )
 from towernet.attention.shuffle import shuffle_channels
-from towernet.errors import ConfigError, UnknownNameError
+from towernet.errors import ConfigError, ContractError, UnknownNameError
+from towernet.testing import build_block, feature_map
 
 CHANNELS, GROUPS = 24, 3  # four channels in half a group
-
-
-def build(block_class: Callable[..., GatedBlock], channels: int = 128) -> GatedBlock:
-    """Return a block whose parameters have left their start values, the same each time."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(4)
-        block = block_class(channels)
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in block.parameters():
-            parameter += torch.randn(parameter.shape, generator=generator)
-    return block
-
-
-def feature_map(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 # The contract.
 
 
-def check_shape(block_class: Callable[..., GatedBlock]) -> None:
-    """Same shape out as in, down to one pixel; the gates fit over the map."""
-    for height, width in ((5, 7), (1, 1), (1, 3)):
-        x = feature_map(2, 128, height, width)
-        block = build(block_class)
-        assert block(x).shape == x.shape
-        assert torch.broadcast_shapes(block.attention_map(x).shape, x.shape) == x.shape
-
-
-def check_gates(block_class: Callable[..., GatedBlock]) -> None:
-    """Gates lie between 0 and 1."""
-    gates = build(block_class).attention_map(feature_map(2, 128, 5, 7))
-    assert 0 <= gates.min() < gates.max() <= 1
-
-
-def check_batch_independence(block_class: Callable[..., GatedBlock]) -> None:
-    """An image does not see its neighbours in the batch."""
-    block, x = build(block_class).eval(), feature_map(4, 128, 7, 5)
-    torch.testing.assert_close(block(x)[2:3], block(x[2:3]))
-
-
-def check_gradients(block_class: Callable[..., GatedBlock]) -> None:
-    """The input and every parameter get a gradient, finite and not zero."""
-    block, x = build(block_class), feature_map(2, 128, 7, 5).requires_grad_()
-    (block(x) * feature_map(2, 128, 7, 5, seed=2)).sum().backward()
-    for tensor in (x, *block.parameters()):
-        assert tensor.grad is not None
-        assert torch.isfinite(tensor.grad).all()
-        assert (tensor.grad != 0).any()
-
-
-def check_layout(block_class: Callable[..., GatedBlock]) -> None:
-    """The memory layout that comes in goes out, and its gradient back, with the same numbers."""
-    x = feature_map(2, 128, 7, 5)
-    wanted = build(block_class)(x)
-    assert wanted.is_contiguous()
-    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
-    found = build(block_class)(x)
-    assert found.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(found, wanted)
-
-
-def check_autocast(block_class: Callable[..., GatedBlock]) -> None:
-    """Under bf16 autocast a bf16 map stays one, and only its rounding shows, even far from 0."""
-    x = (feature_map(2, 128, 7, 5) + 30).bfloat16()
-    block = build(block_class)
-    with torch.autocast("cpu", torch.bfloat16):
-        found = block(x)
-    assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.float(), block(x.float()), rtol=2**-8, atol=1e-3)
-
-
-CHECKS = [
-    check_shape,
-    check_gates,
-    check_batch_independence,
-    check_gradients,
-    check_layout,
-    check_autocast,
-]
-
-
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", testing.ATTENTION_CHECKS)
 @pytest.mark.parametrize("name", sorted(ATTENTION))
 def test_every_block_keeps_every_promise(name, check):
     check(ATTENTION[name])
@@ -124,6 +55,14 @@ class DropsAnAxis(Sound):
         return super().forward(x_BCHW)[:, :, 0]
 
 
+class MapsTheOtherWayRound(Sound):
+    def forward(self, x_BCHW):
+        return x_BCHW * self.attention_map(x_BCHW).transpose(2, 3)
+
+    def attention_map(self, x_BCHW):
+        return (super().attention_map(x_BCHW) * x_BCHW.sigmoid()).transpose(2, 3)
+
+
 class DoesNotSquash(Sound):
     def attention_map(self, x_BCHW):
         return 3 * super().attention_map(x_BCHW)
@@ -139,9 +78,35 @@ class CutsTheGradient(Sound):
         return super().attention_map(x_BCHW).detach()
 
 
+class HasAnIdleParameter(Sound):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.idle = nn.Parameter(torch.ones(channels))
+
+
+class HasAnInfiniteGradient(Sound):
+    def forward(self, x_BCHW):
+        return super().forward(x_BCHW) + (x_BCHW * 0).sqrt().sum(dim=1, keepdim=True)
+
+
 class ForgetsTheLayout(Sound):
     def forward(self, x_BCHW):
         return super().forward(x_BCHW).contiguous()
+
+
+class TurnsTheGradient(Sound):
+    def forward(self, x_BCHW):
+        return ContiguousGradient.apply(super().forward(x_BCHW))
+
+
+class ContiguousGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(context, grad):
+        return grad.contiguous()
 
 
 class CountsInBfloat16(Sound):
@@ -150,25 +115,191 @@ class CountsInBfloat16(Sound):
         return torch.sigmoid(10 * centred * self.weight[:, None, None].to(x_BCHW.dtype))
 
 
+class ReturnsWhatItsGatesAre(Sound):
+    def forward(self, x_BCHW):
+        return x_BCHW * self.gates(x_BCHW)
+
+
+class OverflowsInHalf(Sound):
+    def attention_map(self, x_BCHW):
+        scale = (x_BCHW.abs() * 1e6).to(x_BCHW.dtype).amax(dim=(1, 2, 3), keepdim=True)
+        return super().attention_map(x_BCHW) * (x_BCHW / scale * scale / x_BCHW)
+
+
+class KeepsAWeightToItself(Sound):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.secret = float(torch.rand(()))
+
+    def attention_map(self, x_BCHW):
+        return super().attention_map(x_BCHW) * self.secret
+
+
+class KeepsItsStatisticsToItself(Sound):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.running = torch.ones(channels)
+
+    def attention_map(self, x_BCHW):
+        if self.training:
+            self.running = x_BCHW.detach().float().mean(dim=(0, 2, 3)).sigmoid()
+        return super().attention_map(x_BCHW) * self.running[:, None, None]
+
+
+class IgnoresTheGain(Sound):
+    def blend(self, x_BCHW, gain):
+        return self(x_BCHW)
+
+
+class NeverArrives(Sound):
+    def blend(self, x_BCHW, gain):
+        return super().blend(x_BCHW, gain / 2)
+
+
+class CallsItselfTheIdentity(Sound):
+    starts_as_identity = True
+
+
+class HidesThatItIsTheIdentity(AttentionBlock):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(channels))
+
+    def attention_map(self, x_BCHW):
+        return torch.sigmoid(x_BCHW)
+
+    def forward(self, x_BCHW):
+        added = self.attention_map(x_BCHW) * self.weight[:, None, None]
+        return (x_BCHW + added).to(x_BCHW.dtype)
+
+
+class StartsBehindTwoZeros(Sound):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.first = nn.Parameter(torch.zeros(channels))
+        self.second = nn.Parameter(torch.zeros(channels))
+
+    def attention_map(self, x_BCHW):
+        product = (self.first * self.second)[:, None, None]
+        return super().attention_map(x_BCHW) * torch.sigmoid(product)
+
+
+class CountsItsCalls(Sound):
+    calls = 0
+
+    def attention_map(self, x_BCHW):
+        self.calls += 1
+        return super().attention_map(x_BCHW) / self.calls
+
+
+class WritesTheBatchDown(Sound):
+    def attention_map(self, x_BCHW):
+        gates = super().attention_map(x_BCHW)
+        return torch.cat([gates[i : i + 1] for i in range(len(x_BCHW))])
+
+
 def test_the_sound_block_keeps_every_promise():
-    for check in CHECKS:
-        check(Sound)
+    testing.check_block(Sound)
 
 
-@pytest.mark.parametrize(
-    ("check", "sabotaged"),
-    [
-        (check_shape, DropsAnAxis),
-        (check_gates, DoesNotSquash),
-        (check_batch_independence, SeesItsNeighbours),
-        (check_gradients, CutsTheGradient),
-        (check_layout, ForgetsTheLayout),
-        (check_autocast, CountsInBfloat16),
-    ],
-)
-def test_each_check_rejects_its_sabotaged_twin(check, sabotaged):
-    with pytest.raises(AssertionError):
+TWINS = [
+    (testing.check_shape, DropsAnAxis, "(2, 128, 5, 7) came in and (2, 128, 7) went out"),
+    (
+        testing.check_shape, MapsTheOtherWayRound,
+        "the attention map over (2, 128, 5, 7) is (2, 128, 7, 5)",
+    ),
+    (testing.check_gates, DoesNotSquash, "its attention map goes from 0."),
+    (testing.check_batch_independence, SeesItsNeighbours, "an image among others differs by up"),
+    (testing.check_gradients, CutsTheGradient, "none reaches weight;"),
+    (testing.check_gradients, HasAnIdleParameter, "none reaches idle;"),
+    (testing.check_gradients, HasAnInfiniteGradient, "that of the input is not finite"),
+    (
+        testing.check_layout, ForgetsTheLayout,
+        "a channels_last map came in and another went out",
+    ),
+    (
+        testing.check_layout, TurnsTheGradient,
+        "the gradient of a channels_last map lies in another layout",
+    ),
+    (testing.check_autocast, CountsInBfloat16, "a bf16 map under autocast differs by up to"),
+    (
+        testing.check_parameters_and_dtypes, ReturnsWhatItsGatesAre,
+        "it was given bfloat16 and returned float32",
+    ),
+    (
+        testing.check_parameters_and_dtypes, OverflowsInHalf,
+        "it returned numbers that are not finite",
+    ),
+    (testing.check_state, KeepsAWeightToItself, "the state in a fresh block differs by up to"),
+    (testing.check_state, KeepsItsStatisticsToItself, "the state in a fresh block differs by up"),
+    (testing.check_identity, IgnoresTheGain, "blend with a gain of 0 differs by up to"),
+    (testing.check_identity, NeverArrives, "blend with a gain of 1 differs by up to"),
+    (
+        testing.check_identity, CallsItselfTheIdentity,
+        "starts_as_identity is True, and as built it moves x by",
+    ),
+    (
+        testing.check_identity, HidesThatItIsTheIdentity,
+        "starts_as_identity is False, and as built it moves x by 0;",
+    ),
+    (testing.check_trains, StartsBehindTwoZeros, "first, second had no gradient in 3 steps"),
+    (testing.check_trains, HidesThatItIsTheIdentity, "the gain, weight had no gradient in 3"),
+    (testing.check_export, CountsItsCalls, "the program on 3 images differs by up to"),
+    (testing.check_export, WritesTheBatchDown, "UserError: Constraints violated (batch)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "sabotaged", "found"), TWINS)
+def test_each_check_rejects_its_sabotaged_twins_in_a_sentence(check, sabotaged, found):
+    with pytest.raises(ContractError) as caught:
         check(sabotaged)
+    sentence = str(caught.value)
+    assert sentence.startswith(f"{sabotaged.__name__} does not ")
+    assert found in sentence
+    assert sentence.count("\n") == 0
+
+
+def test_every_check_has_a_sabotaged_twin():
+    assert {check for check, _, _ in TWINS} == set(testing.ATTENTION_CHECKS)
+
+
+@pytest.mark.parametrize("sabotaged", sorted({twin for _, twin, _ in TWINS}, key=str))
+def test_a_block_that_breaks_one_promise_is_refused(sabotaged):
+    with pytest.raises(ContractError, match=rf"^{sabotaged.__name__} does not [^\n]+: [^\n]+; "):
+        testing.check_block(sabotaged)
+
+
+COMPILE = """
+import torch
+from torch import nn
+from towernet.attention import ATTENTION
+
+class LooksAtItsNumbers(ATTENTION["se"]):
+    def attention_map(self, x):
+        gates = super().attention_map(x)
+        return gates / 2 if x.mean() > 0 else gates
+
+def compiles(block_class):
+    block, x = block_class(128).eval(), torch.randn(2, 128, 7, 5)
+    torch.testing.assert_close(torch.compile(block, fullgraph=True, backend="eager")(x), block(x))
+    x, gain = x.contiguous(memory_format=torch.channels_last), torch.tensor(0.5)
+    with torch.autocast("cpu", torch.bfloat16):
+        compiled = torch.compile(block.blend, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(x, gain), block.blend(x, gain))
+
+for block_class in ATTENTION.values():
+    compiles(block_class)
+try:
+    compiles(LooksAtItsNumbers)
+except torch._dynamo.exc.Unsupported:
+    print("all compile, and the twin does not")
+"""
+
+
+def test_every_block_compiles_into_one_graph():
+    """In a process of its own: torch.compile cannot see through the checks of shapes."""
+    done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True)
+    assert done.stdout == "all compile, and the twin does not\n", done.stderr
 
 
 # The paper's equations.
@@ -202,7 +333,7 @@ def in_plain_loops(block: ShuffleAttention, x_BCHW: Tensor) -> Tensor:
 
 def check_equations(block_class: Callable[..., GatedBlock]) -> None:
     """The numbers are the equations', also where the mean is large against the spread."""
-    block = build(lambda channels: block_class(channels, groups=GROUPS), CHANNELS)
+    block = build_block(lambda channels: block_class(channels, groups=GROUPS), CHANNELS)
     for offset, tolerance in ((0.0, 2e-6), (100.0, 2e-4)):
         x = feature_map(2, CHANNELS, 5, 7) + offset
         found, wanted = block(x).double(), in_plain_loops(block, x)
@@ -250,7 +381,7 @@ def test_the_equations_reject_their_sabotaged_twins(sabotaged):
 
 
 def test_its_gradients_are_those_of_finite_differences():
-    block = build(lambda channels: ShuffleAttention(channels, groups=1), 4).double()
+    block = build_block(lambda channels: ShuffleAttention(channels, groups=1), 4).double()
     x = feature_map(2, 4, 2, 3).double().requires_grad_()
     names = dict(block.named_parameters())
 
@@ -268,7 +399,7 @@ def test_at_its_start_it_is_a_number_times_a_permutation():
 
 
 def test_the_spatial_half_of_a_single_pixel_is_constant():
-    block = build(lambda channels: ShuffleAttention(channels, groups=GROUPS), CHANNELS)
+    block = build_block(lambda channels: ShuffleAttention(channels, groups=GROUPS), CHANNELS)
     gates = block.attention_map(feature_map(9, CHANNELS, 1, 1))
     spatial = gates.unflatten(1, (GROUPS, 2, -1))[:, :, 1]
     wanted = torch.sigmoid(block.spatial_weight * block.norm_bias + block.spatial_bias)
@@ -287,6 +418,13 @@ def test_channels_last_is_not_copied_into_another_layout():
     assert copies == 2  # the shuffle and its gradient; torch's own channel_shuffle needs more
     assert x.grad is not None
     assert x.grad.stride() == x.stride()
+
+
+def test_the_gates_of_coordinate_attention_lie_in_memory_as_the_map_does():
+    block, x = CoordinateAttention(128), feature_map(2, 128, 5, 7)
+    assert block.attention_map(x).is_contiguous()
+    x = x.contiguous(memory_format=torch.channels_last)
+    assert block.attention_map(x).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_each_layer_of_towernet_has_twelve_parameters():
@@ -342,6 +480,41 @@ def test_groups_that_do_not_divide_are_refused(channels, groups, message):
             EfficientChannelAttention, 0, {},
             "EfficientChannelAttention: channels=0; give at least 1",
         ),
+        (
+            SpatialGroupEnhance, 96, {"groups": 64},
+            "SpatialGroupEnhance: 96 channels cannot be cut into 64 groups;"
+            " give groups=48, or another divisor of 96",
+        ),
+        (
+            SpatialGroupEnhance, 7, {"groups": 0},
+            "SpatialGroupEnhance: 7 channels cannot be cut into 0 groups;"
+            " give groups=7, or another divisor of 7",
+        ),
+        (SpatialGroupEnhance, 0, {}, "SpatialGroupEnhance: channels=0; give at least 1"),
+        (
+            CoordinateAttention, 64, {"reduction": 0},
+            "CoordinateAttention: reduction=0; give at least 1",
+        ),
+        (CoordinateAttention, 0, {}, "CoordinateAttention: channels=0; give at least 1"),
+        (
+            GlobalContext, 24, {},
+            "GlobalContext: reduction=16 leaves 1 of the 24 channels, which layer norm would make"
+            " 0; give reduction at most 12",
+        ),
+        (
+            GlobalContext, 1, {"reduction": 1},
+            "GlobalContext: reduction=1 leaves 1 of the 1 channels, which layer norm would make"
+            " 0; give at least 2 channels",
+        ),
+        (
+            GlobalContext, 8, {},
+            "GlobalContext: reduction=16 leaves none of the 8 channels; give reduction at most 8",
+        ),
+        (
+            SimAM, 8, {"lambda_": 0.0},
+            "SimAM: lambda_=0.0; give a number above 0, the paper's is 1e-4",
+        ),
+        (SimAM, 0, {}, "SimAM: channels=0; give at least 1"),
     ],
 )  # fmt: skip
 def test_options_that_do_not_fit_are_refused(block_class, channels, options, message):

@@ -30,6 +30,12 @@ class UnknownNameError(TowernetError, KeyError):
         return str(self.args[0])
 
 
+class ContractError(TowernetError, AssertionError):
+    """A block breaks a promise that everything around it counts on."""
+
+    exit_code = USAGE
+
+
 class DataError(TowernetError, ValueError):
     """The images, labels or archives cannot be used as they are."""
 

@@ -2,16 +2,24 @@
 
 from towernet.attention.base import ATTENTION, AttentionBlock, GatedBlock
 from towernet.attention.cbam import ConvolutionalBlockAttention
+from towernet.attention.coordinate import CoordinateAttention
 from towernet.attention.eca import EfficientChannelAttention
+from towernet.attention.global_context import GlobalContext
+from towernet.attention.sge import SpatialGroupEnhance
 from towernet.attention.shuffle import ShuffleAttention
+from towernet.attention.simam import SimAM
 from towernet.attention.squeeze_excitation import SqueezeExcitation
 
 __all__ = [
     "ATTENTION",
     "AttentionBlock",
     "ConvolutionalBlockAttention",
+    "CoordinateAttention",
     "EfficientChannelAttention",
     "GatedBlock",
+    "GlobalContext",
     "ShuffleAttention",
+    "SimAM",
+    "SpatialGroupEnhance",
     "SqueezeExcitation",
 ]

@@ -1,0 +1,371 @@
+"""The promises of an attention block, as checks that anyone can hold a block of their own to.
+
+    from towernet.testing import check_block
+    check_block(MyAttention)
+
+A check builds the block as `MyAttention(128)`, and with 24 channels where the block can be built
+with so few. It raises ContractError with one sentence: what the block does not do, what was found,
+and what to do. None needs more than torch.
+Shapes: B images, C channels, H × W pixels.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from towernet.attention import AttentionBlock
+from towernet.errors import ContractError, in_one_line
+
+CHANNELS, AWKWARD_CHANNELS = 128, 24
+# A ReLU may be shut for one start and one input; it is not for all of these.
+_STARTS = range(4, 9)
+# A gain of 0 hides the block for a step, and a factor that starts at 0 what it multiplies for
+# another.
+_STEPS = 3
+
+BuildBlock = Callable[[int], AttentionBlock]
+Check = Callable[[BuildBlock], None]
+
+
+class _Broken(Exception):
+    """What was found instead of what was promised."""
+
+
+def _promise(promise: str, *, remedy: str) -> Callable[[Check], Check]:
+    """Return a decorator that turns what a check finds, or what a block raises, into a sentence."""
+
+    def decorate(check: Check) -> Check:
+        @functools.wraps(check)
+        def checked(block_class: BuildBlock) -> None:
+            try:
+                check(block_class)
+            except Exception as error:
+                name = getattr(block_class, "__name__", type(block_class).__name__)
+                found = str(error) if isinstance(error, _Broken) else in_one_line(error).rstrip(".")
+                raise ContractError(f"{name} does not {promise}: {found}; {remedy}") from error
+
+        return checked
+
+    return decorate
+
+
+def build_block(block_class: BuildBlock, channels: int = CHANNELS, seed: int = 4) -> AttentionBlock:
+    """Return a block whose parameters have left their start values; the same for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        block = block_class(channels)
+        with torch.no_grad():
+            for parameter in block.parameters():
+                parameter.add_(torch.randn_like(parameter))
+    return block
+
+
+def feature_map(*shape: int, seed: int = 1) -> Tensor:
+    """Return a map of normal numbers; the same for the same shape and seed."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@_promise("keep its input's shape", remedy="return a map as large as the one that came in")
+def check_shape(block_class: BuildBlock) -> None:
+    """Same shape out as in, down to one pixel; the attention map fits over the input."""
+    for channels in _sizes(block_class):
+        block = build_block(block_class, channels)
+        for height, width in ((5, 7), (1, 1), (1, 3)):
+            x_BCHW = feature_map(2, channels, height, width)
+            found, wanted = tuple(block(x_BCHW).shape), tuple(x_BCHW.shape)
+            if found != wanted:
+                raise _Broken(f"{wanted} came in and {found} went out")
+            found = tuple(block.attention_map(x_BCHW).shape)
+            if len(found) != 4 or not all(f in (1, w) for f, w in zip(found, wanted, strict=True)):
+                raise _Broken(f"the attention map over {wanted} is {found}")
+
+
+@_promise("weigh with numbers from 0 to 1", remedy="return them from attention_map, say by sigmoid")
+def check_gates(block_class: BuildBlock) -> None:
+    """The attention map lies between 0 and 1, and is not the same everywhere."""
+    for channels in _sizes(block_class):
+        block, x_BCHW = build_block(block_class, channels), feature_map(2, channels, 5, 7)
+        map_BCHW = block.attention_map(x_BCHW).detach()
+        least, most = float(map_BCHW.min()), float(map_BCHW.max())
+        if not 0 <= least < most <= 1:
+            raise _Broken(f"its attention map goes from {least:.3g} to {most:.3g}")
+
+
+@_promise(
+    "treat each image on its own", remedy="take no statistics over the batch in evaluation mode"
+)
+def check_batch_independence(block_class: BuildBlock) -> None:
+    """An image does not see its neighbours in the batch."""
+    for channels in _sizes(block_class):
+        block = build_block(block_class, channels).eval()
+        x_BCHW = feature_map(4, channels, 7, 5)
+        _require_close(
+            block(x_BCHW)[2:3], block(x_BCHW[2:3]), "an image among others", rtol=1e-5, atol=1e-5
+        )
+
+
+@_promise(
+    "pass a gradient to all its parts",
+    remedy="take out what is not used, and detach() and no_grad() from what is",
+)
+def check_gradients(block_class: BuildBlock) -> None:
+    """The input and every parameter get a gradient, finite and not zero."""
+    for channels in _sizes(block_class):
+        without: set[str] | None = None
+        for seed in _STARTS:
+            block = build_block(block_class, channels, seed)
+            x_BCHW = feature_map(2, channels, 7, 5, seed=seed).requires_grad_()
+            (block(x_BCHW) * feature_map(2, channels, 7, 5, seed=seed + 100)).sum().backward()
+            missing = _without_gradient({"the input": x_BCHW, **dict(block.named_parameters())})
+            without = missing if without is None else without & missing
+            if not without:
+                break
+        if without:
+            raise _Broken(f"none reaches {', '.join(sorted(without))}")
+
+
+@_promise(
+    "keep the memory layout", remedy="take out contiguous() and view(), or copy into x's layout"
+)
+def check_layout(block_class: BuildBlock) -> None:
+    """The memory layout that comes in goes out, and its gradient back, with the same numbers."""
+    for channels in _sizes(block_class):
+        x_BCHW = feature_map(2, channels, 7, 5)
+        wanted_BCHW = build_block(block_class, channels)(x_BCHW)
+        if not wanted_BCHW.is_contiguous():
+            raise _Broken("a contiguous map came in and another went out")
+        x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last).requires_grad_()
+        found_BCHW = build_block(block_class, channels)(x_BCHW)
+        if not found_BCHW.is_contiguous(memory_format=torch.channels_last):
+            raise _Broken("a channels_last map came in and another went out")
+        _require_close(found_BCHW, wanted_BCHW, "the map in channels_last", rtol=1e-5, atol=1e-5)
+        # Not backward(): what is accumulated in a leaf takes the leaf's layout.
+        (grad_BCHW,) = torch.autograd.grad(found_BCHW, x_BCHW, torch.ones_like(found_BCHW))
+        if not grad_BCHW.is_contiguous(memory_format=torch.channels_last):
+            raise _Broken("the gradient of a channels_last map lies in another layout")
+
+
+@_promise(
+    "compute its weights in full precision",
+    remedy="convert to torch.float32 before statistics are taken",
+)
+def check_autocast(block_class: BuildBlock) -> None:
+    """Under bf16 autocast a bf16 map stays one, and only its rounding shows, even far from 0."""
+    for channels in _sizes(block_class):
+        x_BCHW = (feature_map(2, channels, 7, 5) + 30).bfloat16()
+        block = build_block(block_class, channels)
+        with torch.autocast("cpu", torch.bfloat16):
+            found_BCHW = block(x_BCHW)
+        if found_BCHW.dtype != torch.bfloat16:
+            raise _Broken(f"under autocast a bf16 map became {_short(found_BCHW.dtype)}")
+        wanted_BCHW = block(x_BCHW.float())
+        _require_close(
+            found_BCHW.float(), wanted_BCHW, "a bf16 map under autocast", rtol=2**-8, atol=1e-3
+        )
+
+
+@_promise(
+    "work in each number format",
+    remedy="convert to the parameters' format inside, and to the input's at the end",
+)
+def check_parameters_and_dtypes(block_class: BuildBlock) -> None:
+    """Converted as a whole or not at all, a block returns the format that it is given."""
+    for channels in _sizes(block_class):
+        block, x_BCHW = build_block(block_class, channels), feature_map(2, channels, 7, 5)
+        for dtype in (torch.bfloat16, torch.float16, torch.float64):
+            for which, candidate in (
+                (f"converted to {_short(dtype)}", copy.deepcopy(block).to(dtype)),
+                ("left in fp32", block),
+            ):
+                y_BCHW = candidate(x_BCHW.to(dtype))
+                if y_BCHW.dtype != dtype:
+                    raise _Broken(
+                        f"{which}, it was given {_short(dtype)} and returned {_short(y_BCHW.dtype)}"
+                    )
+                if not torch.isfinite(y_BCHW).all():
+                    raise _Broken(f"{which}, it returned numbers that are not finite")
+
+
+@_promise(
+    "give the same numbers after a round trip through its state",
+    remedy="keep what it computes with in parameters and buffers",
+)
+def check_state(block_class: BuildBlock) -> None:
+    """A copy, and a fresh block with the old one's weights, compute what the old one does."""
+    for channels in _sizes(block_class):
+        block, x_BCHW = build_block(block_class, channels), feature_map(2, channels, 7, 5)
+        block(x_BCHW)  # in training mode: running statistics belong to the state
+        wanted_BCHW = block.eval()(x_BCHW)
+        _require_close(copy.deepcopy(block)(x_BCHW), wanted_BCHW, "a deep copy", rtol=0.0, atol=0.0)
+        fresh = build_block(block_class, channels, seed=5).eval()
+        fresh.load_state_dict(copy.deepcopy(block.state_dict()))
+        _require_close(fresh(x_BCHW), wanted_BCHW, "the state in a fresh block", rtol=0.0, atol=0.0)
+
+
+@_promise(
+    "start where `starts_as_identity` and `blend` say",
+    remedy="let blend(x, 0) be x, and the flag be true where Block(channels)(x) is x",
+)
+def check_identity(block_class: BuildBlock) -> None:
+    """`blend` goes from x at a gain of 0 to the block at 1; `starts_as_identity` keeps its word."""
+    for channels in _sizes(block_class):
+        x_BCHW = feature_map(2, channels, 7, 5)
+        block = build_block(block_class, channels).eval()
+        least = 1e-5 * float(x_BCHW.abs().max())
+        blended_BCHW = block.blend(x_BCHW, torch.tensor(0.0))
+        _require_close(blended_BCHW, x_BCHW, "blend with a gain of 0", rtol=0.0, atol=least)
+        # A block may reorder the channels and its blend may not: at each position the numbers
+        # are the same ones.
+        blended_BCHW, y_BCHW = block.blend(x_BCHW, torch.tensor(1.0)), block(x_BCHW)
+        _require_close(
+            blended_BCHW.sort(dim=1).values, y_BCHW.sort(dim=1).values,
+            "blend with a gain of 1", rtol=1e-5, atol=1e-5,
+        )  # fmt: skip
+
+        fresh = block_class(channels).eval()
+        says, difference = fresh.starts_as_identity, _difference(fresh(x_BCHW), x_BCHW)
+        if says != (difference <= least):
+            raise _Broken(
+                f"starts_as_identity is {says}, and as built it moves x by {difference:.2g}"
+            )
+
+
+@_promise(
+    "learn from where it is attached",
+    remedy="start no two factors of a product at 0, and use every parameter",
+)
+def check_trains(block_class: BuildBlock) -> None:
+    """Attached as the identity, every parameter and the gain get a gradient within three steps."""
+    for channels in _sizes(block_class):
+        without: set[str] | None = None
+        for seed in _STARTS:
+            missing = _without_gradient_in_training(block_class, channels, seed)
+            without = missing if without is None else without & missing
+            if not without:
+                break
+        if without:
+            raise _Broken(f"{', '.join(sorted(without))} had no gradient in {_STEPS} steps")
+
+
+@_promise(
+    "export with a batch of any size",
+    remedy="compute with tensors only, and write no sizes, counters or .item() into the graph",
+)
+def check_export(block_class: BuildBlock) -> None:
+    """The program of torch.export computes what the block does, for other batches too."""
+    for channels in _sizes(block_class):
+        block = build_block(block_class, channels).eval()
+        batch = torch.export.Dim("batch", min=1, max=64)
+        program = torch.export.export(
+            block, (feature_map(3, channels, 7, 5),), dynamic_shapes=({0: batch},)
+        ).module()
+        for num_images in (3, 5, 1, 5):
+            x_BCHW = feature_map(num_images, channels, 7, 5, seed=num_images)
+            wanted_BCHW = block(x_BCHW)
+            _require_close(
+                program(x_BCHW), wanted_BCHW, f"the program on {num_images} images",
+                rtol=1e-5, atol=1e-5,
+            )  # fmt: skip
+
+
+ATTENTION_CHECKS: list[Check] = [
+    check_shape,
+    check_gates,
+    check_batch_independence,
+    check_gradients,
+    check_layout,
+    check_autocast,
+    check_parameters_and_dtypes,
+    check_state,
+    check_identity,
+    check_trains,
+    check_export,
+]
+
+
+def check_block(block_class: BuildBlock) -> None:
+    """Hold a block to every promise; takes about a second.
+
+    Args:
+        block_class: A subclass of AttentionBlock, or anything else that builds one when it is
+            called with a number of channels.
+
+    Raises:
+        ContractError: The block breaks a promise; the sentence says which, how, and what to do.
+
+    Example:
+        >>> from towernet.attention import EfficientChannelAttention
+        >>> check_block(EfficientChannelAttention)
+    """
+    for check in ATTENTION_CHECKS:
+        check(block_class)
+
+
+def _sizes(block_class: BuildBlock) -> list[int]:
+    """Return the numbers of channels to try; a block may refuse the awkward one."""
+    try:
+        block_class(AWKWARD_CHANNELS)
+    except ValueError:
+        return [CHANNELS]
+    return [CHANNELS, AWKWARD_CHANNELS]
+
+
+def _difference(found: Float[Tensor, "B C H W"], wanted: Float[Tensor, "B C H W"]) -> float:
+    return float((found - wanted).detach().abs().max())
+
+
+def _require_close(
+    found: Float[Tensor, "B C H W"],
+    wanted: Float[Tensor, "B C H W"],
+    what: str,
+    *,
+    rtol: float,
+    atol: float,
+) -> None:
+    if not torch.allclose(found, wanted, rtol=rtol, atol=atol):
+        raise _Broken(f"{what} differs by up to {_difference(found, wanted):.2g}")
+
+
+def _without_gradient(tensors: Mapping[str, Tensor]) -> set[str]:
+    """Return the names of those with no gradient or one of zeros; one that is not finite raises."""
+    without = set()
+    for name, tensor in tensors.items():
+        if tensor.grad is None or not (tensor.grad != 0).any():
+            without.add(name)
+        elif not torch.isfinite(tensor.grad).all():
+            raise _Broken(f"that of {name} is not finite")
+    return without
+
+
+def _without_gradient_in_training(block_class: BuildBlock, channels: int, seed: int) -> set[str]:
+    """Take a few steps of SGD from the identity; return what never had a gradient."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        block = block_class(channels)
+    # The gain of a block that starts as the identity would hide it for good.
+    learnt: dict[str, nn.Parameter] = dict(block.named_parameters())
+    gain = nn.Parameter(torch.tensor(1.0 if block.starts_as_identity else 0.0))
+    if not block.starts_as_identity:
+        learnt["the gain"] = gain
+    if not learnt:
+        return set()
+    optimizer = torch.optim.SGD(learnt.values(), lr=0.1)
+    x_BCHW = feature_map(4, channels, 7, 5, seed=seed)
+    wanted_BCHW = feature_map(4, channels, 7, 5, seed=seed + 100)
+    without = set(learnt)
+    for _ in range(_STEPS):
+        optimizer.zero_grad()
+        ((block.blend(x_BCHW, gain) - wanted_BCHW) ** 2).mean().backward()
+        without &= _without_gradient(learnt)
+        optimizer.step()
+    return without
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
