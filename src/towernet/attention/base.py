@@ -6,6 +6,8 @@ Shapes: B images, C channels, H × W pixels.
 from __future__ import annotations
 
 import contextlib
+import inspect
+import re
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -113,3 +115,16 @@ def narrowed(block: str, channels: int, reduction: int) -> int:
 
 
 ATTENTION = Registry[type[AttentionBlock]]("attention block")
+
+
+def paper(block_class: type) -> str:
+    """Return the source that the file of a block names, without its authors; '' for none.
+
+    Example:
+        >>> from towernet.attention import SqueezeExcitation
+        >>> paper(SqueezeExcitation)
+        'Squeeze-and-Excitation Networks. CVPR 2018. arXiv:1709.01507'
+    """
+    said = " ".join((inspect.getdoc(inspect.getmodule(block_class)) or "").split())
+    found = re.search(r"Source: .+?\. (.+?)(?:, eq\.|$)", said)
+    return found[1] if found else ""
