@@ -104,6 +104,48 @@ class ShuffleAttention(GatedBlock):
         return f"{self.channels}, groups={self.groups}"
 
 
+class UnshuffledAttention(GatedBlock):
+    """Shuffle attention for maps whose channels lie in the order in which it would leave them.
+
+    For inference: the layer before was made to give them so, and each channel has numbers of its
+    own, those of its place in the groups it came from.
+
+    Args:
+        block: The attention that shuffles.
+    """
+
+    def __init__(self, block: ShuffleAttention) -> None:
+        super().__init__()
+        half = block.channels // (2 * block.groups)
+        came_from_C = came_from(block.channels)
+        place_C = came_from_C % half
+        # 0 where a channel's gate hangs on its mean, 1 where on its normalised positions.
+        self.register_buffer("is_spatial_C", (came_from_C % (2 * half) >= half).float())
+
+        def each(numbers_k: Tensor) -> nn.Parameter:
+            return nn.Parameter(numbers_k.detach()[place_C].clone())
+
+        self.channel_weight_C = each(block.channel_weight)
+        self.channel_bias_C = each(block.channel_bias)
+        self.slope_C = each(block.spatial_weight * block.norm_weight)
+        self.offset_C = each(block.spatial_bias + block.spatial_weight * block.norm_bias)
+
+    def attention_map(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """One gate in (0, 1) for each position; a channel of a first half has one for all."""
+        x_BCHW = x_BCHW.to(torch.promote_types(x_BCHW.dtype, torch.float32))
+        var_BC, mean_BC = torch.var_mean(x_BCHW, dim=(2, 3), correction=0)
+        slope_BC = self.is_spatial_C * self.slope_C * (var_BC + _EPSILON).rsqrt()
+        channel_BC = self.channel_weight_C * mean_BC + self.channel_bias_C
+        spatial_BC = self.offset_C - slope_BC * mean_BC
+        offset_BC = torch.where(self.is_spatial_C > 0, spatial_BC, channel_BC)
+        return torch.sigmoid(x_BCHW * slope_BC[:, :, None, None] + offset_BC[:, :, None, None])
+
+
+def came_from(channels: int) -> Tensor:
+    """Return which channel the shuffle puts at each place: (C,), 0, C/2, 1, C/2 + 1, …"""
+    return torch.arange(channels).reshape(2, -1).T.flatten()
+
+
 def shuffle_channels(x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
     """Interleave the two halves of the channels: 0, C/2, 1, C/2 + 1, …
 
