@@ -85,7 +85,35 @@ class ShuffleAttention(GatedBlock):
 
     def forward(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Weigh the feature map, then let the halves of the channels take turns."""
-        parameters = (
+        if self._has_kernel(x_BCHW):
+            return self._by_kernel(x_BCHW, gain=None, shuffles=self.shuffles)
+        y_BCHW = super().forward(x_BCHW)
+        return shuffle_channels(y_BCHW) if self.shuffles else y_BCHW
+
+    def blend(
+        self, x_BCHW: Float[Tensor, "B C H W"], gain: Float[Tensor, ""]
+    ) -> Float[Tensor, "B C H W"]:
+        """Weigh the feature map by 1 + gain·(gate − 1), its channels in their order."""
+        if gain.dim() == 0 and self._has_kernel(x_BCHW, gain):
+            return self._by_kernel(x_BCHW, gain=gain, shuffles=False)
+        return super().blend(x_BCHW, gain)
+
+    def _has_kernel(self, x_BCHW: Tensor, *others: Tensor) -> bool:
+        fits = x_BCHW.dim() == 4 and x_BCHW.shape[1] == self.channels
+        return fits and ops.usable_for_attention(x_BCHW, *self._vectors(), *others)
+
+    def _by_kernel(self, x_BCHW: Tensor, *, gain: Tensor | None, shuffles: bool) -> Tensor:
+        return ops.shuffle_attention(
+            x_BCHW,
+            self._vectors(),
+            groups=self.groups,
+            epsilon=_EPSILON,
+            gain=gain,
+            shuffles=shuffles,
+        )
+
+    def _vectors(self) -> tuple[Tensor, ...]:
+        return (
             self.channel_weight,
             self.channel_bias,
             self.spatial_weight,
@@ -93,11 +121,6 @@ class ShuffleAttention(GatedBlock):
             self.norm_weight,
             self.norm_bias,
         )
-        fits = self.shuffles and x_BCHW.shape[1] == self.channels
-        if fits and ops.usable(x_BCHW, *parameters, lanes=32):
-            return ops.shuffle_attention(x_BCHW, parameters, groups=self.groups, epsilon=_EPSILON)
-        y_BCHW = super().forward(x_BCHW)
-        return shuffle_channels(y_BCHW) if self.shuffles else y_BCHW
 
     def extra_repr(self) -> str:
         """Show the sizes when the network is printed."""
