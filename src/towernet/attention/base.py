@@ -46,6 +46,12 @@ class AttentionBlock(nn.Module, ABC):
         y_BCHW: Tensor = (x_BCHW + gain * (self(x_BCHW) - x_BCHW)).to(x_BCHW.dtype)
         return y_BCHW
 
+    def wake(self) -> None:
+        """Move the factors that start at 0, for a start that a gain of 0 hides.
+
+        What they multiply then learns as soon as the gain has left 0. Nothing to do by default.
+        """
+
 
 class GatedBlock(AttentionBlock):
     """A block that multiplies a feature map by its attention map."""

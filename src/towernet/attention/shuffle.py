@@ -18,6 +18,7 @@ from towernet.native import ops
 
 _EPSILON = 1e-5
 PAPERS_GROUPS = 64
+_AWAKE = 0.1  # the spatial weight, where a gain of 0 hides it; the paper's is 0
 
 
 @ATTENTION.register("shuffle")
@@ -121,6 +122,11 @@ class ShuffleAttention(GatedBlock):
             self.norm_weight,
             self.norm_bias,
         )
+
+    @torch.no_grad()
+    def wake(self) -> None:
+        """Let the spatial gates see the map, so that its norm has a gradient at once."""
+        self.spatial_weight.fill_(_AWAKE)
 
     def extra_repr(self) -> str:
         """Show the sizes when the network is printed."""
