@@ -1,4 +1,8 @@
-"""Attention blocks for any convolutional network; they need torch only."""
+"""Attention blocks for any convolutional network; they need torch only.
+
+Where a C compiler is, `towernet.native.ops.enable(True)` lets shuffle attention take its kernel on
+a CPU from then on; that it does there what torch does is `towernet.native.selftest.excess() <= 1`.
+"""
 
 from towernet.attention.base import ATTENTION, AttentionBlock, GatedBlock
 from towernet.attention.cbam import ConvolutionalBlockAttention

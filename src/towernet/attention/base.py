@@ -6,6 +6,8 @@ Shapes: B images, C channels, H × W pixels.
 from __future__ import annotations
 
 import contextlib
+import inspect
+import re
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -43,6 +45,12 @@ class AttentionBlock(nn.Module, ABC):
         """
         y_BCHW: Tensor = (x_BCHW + gain * (self(x_BCHW) - x_BCHW)).to(x_BCHW.dtype)
         return y_BCHW
+
+    def wake(self) -> None:
+        """Move the factors that start at 0, for a start that a gain of 0 hides.
+
+        What they multiply then learns as soon as the gain has left 0. Nothing to do by default.
+        """
 
 
 class GatedBlock(AttentionBlock):
@@ -113,3 +121,16 @@ def narrowed(block: str, channels: int, reduction: int) -> int:
 
 
 ATTENTION = Registry[type[AttentionBlock]]("attention block")
+
+
+def paper(block_class: type) -> str:
+    """Return the source that the file of a block names, without its authors; '' for none.
+
+    Example:
+        >>> from towernet.attention import SqueezeExcitation
+        >>> paper(SqueezeExcitation)
+        'Squeeze-and-Excitation Networks. CVPR 2018. arXiv:1709.01507'
+    """
+    said = " ".join((inspect.getdoc(inspect.getmodule(block_class)) or "").split())
+    found = re.search(r"Source: .+?\. (.+?)(?:, eq\.|$)", said)
+    return found[1] if found else ""

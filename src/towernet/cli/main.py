@@ -16,6 +16,7 @@ import typer
 from typer.exceptions import TyperException
 
 from towernet import __version__
+from towernet.cli.attention import attention
 from towernet.cli.check import check
 from towernet.cli.compare import compare
 from towernet.cli.evaluate import evaluate
@@ -56,7 +57,9 @@ app = typer.Typer(
     " on your own pictures.\n\n[bold]towernet compare photos/[/bold] is all it takes:"
     " one sub-folder of images per class.",
 )
-for verb in (compare, train, check, plan, predict, evaluate, import_weights, models, summary):
+for verb in (
+    compare, train, check, plan, predict, evaluate, import_weights, models, attention, summary,
+):  # fmt: skip
     app.command()(verb)
 
 

@@ -1,0 +1,104 @@
+"""`towernet attention`: which blocks there are, what they cost, and whether one keeps its word."""
+
+from __future__ import annotations
+
+import json as json_module
+from typing import Annotated
+
+import typer
+
+from towernet.cli import options
+
+BATCH_SIZE = 8
+
+
+def attention(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Only these; else all. Your own as my_package.blocks:MyAttention: it is also held"
+            " to what every block promises."
+        ),
+    ] = None,
+    channels: Annotated[
+        int, typer.Option(min=1, help="Channels of the feature map that is timed.")
+    ] = 256,
+    size: Annotated[int, typer.Option(min=1, help="Its side, in pixels.")] = 28,
+    device: options.Device = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """List the attention blocks with their papers, parameters and measured cost.
+
+    Example: towernet attention --channels 512 --size 14
+
+    Any block works in `towernet compare DATA --attention none,se` and in
+    `towernet.attention.attach`.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from towernet.attention import ATTENTION
+    from towernet.attention.base import paper
+    from towernet.attention.find import attention_block
+    from towernet.cli.tables import WIDTH_OF_A_FILE
+    from towernet.engine.block_cost import block_costs
+    from towernet.engine.device import choose_policy, require_device
+    from towernet.errors import ConfigError
+    from towernet.testing import check_block
+
+    require_device(device)
+    blocks = {name: attention_block(name) for name in names or sorted(ATTENTION)}
+    for name, block in blocks.items():
+        if name not in ATTENTION:
+            check_block(block)
+    refused = {}
+    for name, block in list(blocks.items()):
+        try:
+            block(channels)
+        except ConfigError as error:
+            refused[name] = str(error)
+            del blocks[name]
+    policy = choose_policy(device, None)
+    costs = block_costs(
+        dict(blocks), policy, batch_size=BATCH_SIZE, channels=channels, size_px=size
+    )
+    if json:
+        rows = [
+            {
+                "name": name,
+                "paper": paper(attention_block(name)),
+                "parameters": cost.parameters,
+                "milliseconds": cost.milliseconds,
+                "of_convolution": cost.of_convolution,
+                "problem": None,
+            }
+            for name, cost in costs.items()
+        ]
+        rows += [{"name": name, "problem": problem} for name, problem in refused.items()]
+        typer.echo(json_module.dumps(rows, indent=2))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for header in ("block", "parameters", "forward and backward", "of a convolution"):
+        table.add_column(header, justify="left" if header == "block" else "right", no_wrap=True)
+    table.add_column("paper", overflow="fold", min_width=24)
+    for name, cost in costs.items():
+        table.add_row(
+            escape(name),
+            f"{cost.parameters:,}",
+            f"{cost.milliseconds:.2f} ms",
+            f"{100 * cost.of_convolution:.0f} %",
+            escape(paper(attention_block(name)) or "not said"),
+        )
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH_OF_A_FILE
+    console.print(table)
+    console.print()
+    for problem in refused.values():
+        console.print(escape(problem), soft_wrap=True)
+    console.print(
+        f"Timed on {BATCH_SIZE}×{channels}×{size}×{size} feature maps ({policy.words()}), beside a"
+        " 3×3 convolution with batch norm of as many channels.",
+        soft_wrap=True,
+    )

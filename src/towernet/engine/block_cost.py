@@ -1,0 +1,89 @@
+"""What a block costs on this machine, beside the convolution it would stand next to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from towernet.attention.base import AttentionBlock
+from towernet.engine.device import Policy
+from towernet.native import ops
+
+NUM_ROUNDS, NUM_WARMING_ROUNDS = 7, 2
+
+
+@dataclass(frozen=True)
+class BlockCost:
+    """One block's cost, forward and backward.
+
+    Args:
+        parameters: Its trainable numbers.
+        milliseconds: For one batch of feature maps, median.
+        of_convolution: The same as a share of a 3×3 convolution's with batch norm.
+    """
+
+    parameters: int
+    milliseconds: float
+    of_convolution: float
+
+
+def block_costs(
+    blocks: dict[str, Callable[[int], AttentionBlock]],
+    policy: Policy,
+    *,
+    batch_size: int,
+    channels: int,
+    size_px: int,
+) -> dict[str, BlockCost]:
+    """Time blocks in turn, round after round, so that a busy moment meets them all.
+
+    Args:
+        blocks: By name.
+        policy: Device, number format, layout, threads, kernels.
+        batch_size: B.
+        channels: C of the feature map.
+        size_px: Its height and width.
+    """
+    policy.apply()
+    like = nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+    )
+    modules: dict[str, nn.Module] = {name: build(channels) for name, build in blocks.items()}
+    contenders = {"": like, **modules}
+    for module in contenders.values():
+        policy.place(module)
+    shape = batch_size, channels, size_px, size_px
+    x = torch.randn(shape, device=policy.device, dtype=policy.torch_dtype)
+    x = x.contiguous(memory_format=policy.memory_format).requires_grad_()
+    gradient = torch.randn_like(x)
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    with ops.enabled(policy.kernels == "native"):
+        for _ in range(NUM_WARMING_ROUNDS + NUM_ROUNDS):
+            for name, module in contenders.items():
+                seconds[name].append(_seconds(module, x, gradient, policy))
+    medians = {name: median(s[NUM_WARMING_ROUNDS:]) for name, s in seconds.items()}
+    return {
+        name: BlockCost(
+            sum(parameter.numel() for parameter in module.parameters()),
+            1000 * medians[name],
+            medians[name] / medians[""],
+        )
+        for name, module in modules.items()
+    }
+
+
+def _seconds(module: nn.Module, x: Tensor, gradient: Tensor, policy: Policy) -> float:
+    x.grad = None
+    module.zero_grad()
+    started = time.perf_counter()
+    with policy.autocast():
+        y = module(x)
+    y.backward(gradient.to(y.dtype))
+    if policy.device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
