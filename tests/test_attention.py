@@ -183,6 +183,19 @@ class StartsBehindTwoZeros(Sound):
         return super().attention_map(x_BCHW) * torch.sigmoid(product)
 
 
+class MakesTensorsOnTheCpu(Sound):
+    def attention_map(self, x_BCHW):
+        return super().attention_map(x_BCHW) * torch.full((1, 1, 1, 1), 0.5, device="cpu").expand(
+            len(x_BCHW), 1, 1, 1
+        )
+
+
+class LosesAnAxisWithoutNumbers(Sound):
+    def forward(self, x_BCHW):
+        y_BCHW = super().forward(x_BCHW)
+        return y_BCHW[:, :, 0] if y_BCHW.is_meta else y_BCHW
+
+
 class CountsItsCalls(Sound):
     calls = 0
 
@@ -241,8 +254,13 @@ TWINS = [
         testing.check_identity, HidesThatItIsTheIdentity,
         "starts_as_identity is False, and as built it moves x by 0;",
     ),
-    (testing.check_trains, StartsBehindTwoZeros, "first, second had no gradient in 3 steps"),
-    (testing.check_trains, HidesThatItIsTheIdentity, "the gain, weight had no gradient in 3"),
+    (testing.check_trains, StartsBehindTwoZeros, "first, second had no gradient in 2 steps"),
+    (testing.check_trains, HidesThatItIsTheIdentity, "the gain, weight had no gradient in 2"),
+    (testing.check_meta, MakesTensorsOnTheCpu, "RuntimeError: "),
+    (
+        testing.check_meta, LosesAnAxisWithoutNumbers,
+        "(2, 128, 7, 5) came in and (2, 128, 5) went out",
+    ),
     (testing.check_export, CountsItsCalls, "the program on 3 images differs by up to"),
     (testing.check_export, WritesTheBatchDown, "UserError: Constraints violated (batch)"),
 ]  # fmt: skip
