@@ -8,6 +8,7 @@ from towernet.attention.base import ATTENTION, AttentionBlock, GatedBlock
 from towernet.attention.cbam import ConvolutionalBlockAttention
 from towernet.attention.coordinate import CoordinateAttention
 from towernet.attention.eca import EfficientChannelAttention
+from towernet.attention.find import attention_block
 from towernet.attention.global_context import GlobalContext
 from towernet.attention.sge import SpatialGroupEnhance
 from towernet.attention.shuffle import ShuffleAttention
@@ -26,4 +27,5 @@ __all__ = [
     "SimAM",
     "SpatialGroupEnhance",
     "SqueezeExcitation",
+    "attention_block",
 ]
