@@ -143,6 +143,8 @@ class UnshuffledAttention(GatedBlock):
         block: The attention that shuffles.
     """
 
+    is_spatial_C: Tensor
+
     def __init__(self, block: ShuffleAttention) -> None:
         super().__init__()
         half = block.channels // (2 * block.groups)
