@@ -108,7 +108,8 @@ def test_a_users_own_block_is_compared_from_the_folder_it_lies_in(photos, tmp_pa
 
     def compare(block: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [program, "compare", photos, *map(str, words), "--attention", block, "--out", block[:4]],
+            [program, "compare", photos, *map(str, words), "--attention", block,
+             "--out", block[:4]],
             capture_output=True, text=True, check=False, cwd=tmp_path,
         )  # fmt: skip
 

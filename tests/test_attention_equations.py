@@ -487,10 +487,10 @@ TWINS = [
         "(x_BCHW**2).mean((2, 3)) - x_BCHW.mean((2, 3)) ** 2, x_BCHW.mean((2, 3))",
     ),
     ("shuffle", "= mean_BGhk.unbind(2)", "= mean_BGhk.flip(2).unbind(2)"),
-    ("shuffle", "self.spatial_weight * self.norm_bias", "self.norm_bias"),
-    ("shuffle", "(self.groups, 2, -1)", "(2, self.groups, -1)).transpose(1, 2"),
+    ("shuffle", "spatial_weight * norm_bias - slope", "norm_bias - slope"),
+    ("shuffle", "(groups, 2, -1)", "(2, groups, -1)).transpose(1, 2"),
     ("shuffle", "unflatten(1, (2, -1))", "unflatten(1, (-1, 2))"),
-    ("shuffle", "return shuffle_channels(y_BCHW) if self.shuffles else y_BCHW", "return y_BCHW"),
+    ("shuffle", "return shuffle_channels(y_BCHW) if shuffles else y_BCHW", "return y_BCHW"),
     ("shuffle", "slope_BGk * spatial_mean_BGk", "slope_BGk * spatial_mean_BGk.detach()"),
     (
         "shuffle",

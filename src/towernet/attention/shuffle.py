@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from towernet.attention.base import ATTENTION, GatedBlock
+from towernet.attention.base import ATTENTION, GatedBlock, full_precision
+from towernet.attention.fused import compiled, is_compiled_for
 from towernet.errors import ConfigError
 from towernet.native import ops
 
@@ -64,32 +65,15 @@ class ShuffleAttention(GatedBlock):
 
     def attention_map(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """One gate in (0, 1) for each position; a channel of a first half has one for all."""
-        # Statistics and gates computed in bf16 would keep three digits.
-        x_BCHW = x_BCHW.to(torch.promote_types(x_BCHW.dtype, torch.float32))
-        # Two-pass statistics: E[x²] − μ² cancels where the mean is large against the spread.
-        var_BC, mean_BC = torch.var_mean(x_BCHW, dim=(2, 3), correction=0)
-        mean_BGhk = mean_BC.unflatten(1, (self.groups, 2, -1))
-        channel_mean_BGk, spatial_mean_BGk = mean_BGhk.unbind(2)
-        spatial_var_BGk = var_BC.unflatten(1, (self.groups, 2, -1))[:, :, 1]
-
-        slope_BGk = self.spatial_weight * self.norm_weight * (spatial_var_BGk + _EPSILON).rsqrt()
-        spatial_offset_BGk = (
-            self.spatial_bias + self.spatial_weight * self.norm_bias - slope_BGk * spatial_mean_BGk
-        )
-        channel_offset_BGk = self.channel_weight * channel_mean_BGk + self.channel_bias
-
-        slope_BGhk = torch.stack([torch.zeros_like(slope_BGk), slope_BGk], dim=2)
-        offset_BGhk = torch.stack([channel_offset_BGk, spatial_offset_BGk], dim=2)
-        slope_BC11 = slope_BGhk.flatten(1)[:, :, None, None]
-        offset_BC11 = offset_BGhk.flatten(1)[:, :, None, None]
-        return torch.sigmoid(x_BCHW * slope_BC11 + offset_BC11)
+        return _gates(x_BCHW, self._vectors(), self.groups)
 
     def forward(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Weigh the feature map, then let the halves of the channels take turns."""
         if self._has_kernel(x_BCHW):
             return self._by_kernel(x_BCHW, gain=None, shuffles=self.shuffles)
-        y_BCHW = super().forward(x_BCHW)
-        return shuffle_channels(y_BCHW) if self.shuffles else y_BCHW
+        with full_precision(x_BCHW.device.type):
+            weigh = compiled(_weighed) if is_compiled_for(x_BCHW) else _weighed
+            return weigh(x_BCHW, self._vectors(), self.groups, None, self.shuffles)
 
     def blend(
         self, x_BCHW: Float[Tensor, "B C H W"], gain: Float[Tensor, ""]
@@ -97,7 +81,9 @@ class ShuffleAttention(GatedBlock):
         """Weigh the feature map by 1 + gain·(gate − 1), its channels in their order."""
         if gain.dim() == 0 and self._has_kernel(x_BCHW, gain):
             return self._by_kernel(x_BCHW, gain=gain, shuffles=False)
-        return super().blend(x_BCHW, gain)
+        with full_precision(x_BCHW.device.type):
+            weigh = compiled(_weighed) if is_compiled_for(x_BCHW) else _weighed
+            return weigh(x_BCHW, self._vectors(), self.groups, gain, False)
 
     def _has_kernel(self, x_BCHW: Tensor, *others: Tensor) -> bool:
         fits = x_BCHW.dim() == 4 and x_BCHW.shape[1] == self.channels
@@ -131,6 +117,39 @@ class ShuffleAttention(GatedBlock):
     def extra_repr(self) -> str:
         """Show the sizes when the network is printed."""
         return f"{self.channels}, groups={self.groups}"
+
+
+def _gates(x_BCHW: Tensor, vectors: tuple[Tensor, ...], groups: int) -> Tensor:
+    """Return the gates by the formula: it is the reference of the kernels, and their stand-in."""
+    channel_weight, channel_bias, spatial_weight, spatial_bias, norm_weight, norm_bias = vectors
+    # Statistics and gates computed in bf16 would keep three digits.
+    x_BCHW = x_BCHW.to(torch.promote_types(x_BCHW.dtype, torch.float32))
+    # Two-pass statistics: E[x²] − μ² cancels where the mean is large against the spread.
+    var_BC, mean_BC = torch.var_mean(x_BCHW, dim=(2, 3), correction=0)
+    mean_BGhk = mean_BC.unflatten(1, (groups, 2, -1))
+    channel_mean_BGk, spatial_mean_BGk = mean_BGhk.unbind(2)
+    spatial_var_BGk = var_BC.unflatten(1, (groups, 2, -1))[:, :, 1]
+
+    slope_BGk = spatial_weight * norm_weight * (spatial_var_BGk + _EPSILON).rsqrt()
+    spatial_offset_BGk = spatial_bias + spatial_weight * norm_bias - slope_BGk * spatial_mean_BGk
+    channel_offset_BGk = channel_weight * channel_mean_BGk + channel_bias
+
+    slope_BGhk = torch.stack([torch.zeros_like(slope_BGk), slope_BGk], dim=2)
+    offset_BGhk = torch.stack([channel_offset_BGk, spatial_offset_BGk], dim=2)
+    slope_BC11 = slope_BGhk.flatten(1)[:, :, None, None]
+    offset_BC11 = offset_BGhk.flatten(1)[:, :, None, None]
+    return torch.sigmoid(x_BCHW * slope_BC11 + offset_BC11)
+
+
+def _weighed(
+    x_BCHW: Tensor, vectors: tuple[Tensor, ...], groups: int, gain: Tensor | None, shuffles: bool
+) -> Tensor:
+    """Return the weighed map by the formula, in the map's number format."""
+    gates_BCHW = _gates(x_BCHW, vectors, groups)
+    if gain is not None:
+        gates_BCHW = 1 + gain * (gates_BCHW - 1)
+    y_BCHW = (x_BCHW * gates_BCHW).to(x_BCHW.dtype)
+    return shuffle_channels(y_BCHW) if shuffles else y_BCHW
 
 
 class UnshuffledAttention(GatedBlock):
