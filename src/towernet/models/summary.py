@@ -66,7 +66,10 @@ def layers(model: nn.Module, size_px: int) -> list[Layer]:
     num_all = {module: _count_without_added(module) for module in names}
     added = {getattr(module, CHILD) for module in names if hasattr(module, CHILD)}
 
+    order: dict[str, int] = {}  # attention ends before the layer it stands behind does
+
     def enter(module: nn.Module, _inputs: Any) -> None:
+        order.setdefault(names[module], len(order))
         if calls and module not in added:
             calls[-1] = True
         calls.append(False)
@@ -91,7 +94,7 @@ def layers(model: nn.Module, size_px: int) -> list[Layer]:
         for module, name in names.items()
         if num_own[module] and not any(f"{name}.".startswith(f"{row}.") for row in rows)
     ]
-    return [*rows.values(), *between]
+    return [*sorted(rows.values(), key=lambda row: order[row.name]), *between]
 
 
 def map_sides(rows: list[Layer]) -> tuple[int | None, int | None]:
