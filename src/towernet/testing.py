@@ -164,8 +164,9 @@ def check_autocast(block_class: BuildBlock) -> None:
         if found_BCHW.dtype != torch.bfloat16:
             raise _Broken(f"under autocast a bf16 map became {_short(found_BCHW.dtype)}")
         wanted_BCHW = block(x_BCHW.float())
+        # A gate may be rounded to the map's format before the product is: two or three roundings.
         _require_close(
-            found_BCHW.float(), wanted_BCHW, "a bf16 map under autocast", rtol=2**-8, atol=1e-3
+            found_BCHW.float(), wanted_BCHW, "a bf16 map under autocast", rtol=3 * 2**-8, atol=1e-3
         )
 
 
