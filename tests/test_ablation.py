@@ -290,3 +290,19 @@ def test_the_blocks_are_listed_with_their_cost(towernet):
     done = towernet("attention", "--channels", 7, "--size", 7)
     assert done.returncode == 0, done.stderr
     assert "7 channels cannot be cut into" in done.stdout and "eca" in done.stdout
+
+
+def test_tensorboard_shows_what_attention_does(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder, _ = finished
+    run = folder / "runs" / f"{VARIANTS[0]}-0"
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    rows = files.read_jsonl(run / "metrics.jsonl")
+    for figure in ("gradient_norm", "gate_mean", "gate_spread"):
+        drawn = [event.value for event in events.Scalars(f"attention/{figure}")]
+        wanted = [
+            float(np.mean([block[figure] for block in row["attention"].values()])) for row in rows
+        ]
+        assert drawn == pytest.approx(wanted, rel=1e-6)
