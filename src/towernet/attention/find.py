@@ -8,9 +8,11 @@ A package offers its blocks under the names of its entry points:
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 
 from towernet.attention.base import ATTENTION, AttentionBlock
 from towernet.errors import ConfigError, in_one_line
@@ -49,6 +51,15 @@ def attention_block(name: str) -> type[AttentionBlock]:
     return _imported(
         offered[0].value, f"attention block '{name}' of the package {_package(offered[0])}"
     )
+
+
+def code_of(block: type[AttentionBlock]) -> str:
+    """Return the hex sha-256 of the file a block is written in, '' where it has none to read."""
+    path = inspect.getsourcefile(block)
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
+    except OSError:
+        return ""
 
 
 def known_blocks() -> list[str]:

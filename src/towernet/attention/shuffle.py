@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from towernet.attention import fused
 from towernet.attention.base import ATTENTION, GatedBlock, full_precision
-from towernet.attention.fused import compiled, is_compiled_for
 from towernet.errors import ConfigError
 from towernet.native import ops
 
@@ -72,8 +72,7 @@ class ShuffleAttention(GatedBlock):
         if self._has_kernel(x_BCHW):
             return self._by_kernel(x_BCHW, gain=None, shuffles=self.shuffles)
         with full_precision(x_BCHW.device.type):
-            weigh = compiled(_weighed) if is_compiled_for(x_BCHW) else _weighed
-            return weigh(x_BCHW, self._vectors(), self.groups, None, self.shuffles)
+            return fused.run(_weighed, x_BCHW, self._vectors(), self.groups, None, self.shuffles)
 
     def blend(
         self, x_BCHW: Float[Tensor, "B C H W"], gain: Float[Tensor, ""]
@@ -82,8 +81,7 @@ class ShuffleAttention(GatedBlock):
         if gain.dim() == 0 and self._has_kernel(x_BCHW, gain):
             return self._by_kernel(x_BCHW, gain=gain, shuffles=False)
         with full_precision(x_BCHW.device.type):
-            weigh = compiled(_weighed) if is_compiled_for(x_BCHW) else _weighed
-            return weigh(x_BCHW, self._vectors(), self.groups, gain, False)
+            return fused.run(_weighed, x_BCHW, self._vectors(), self.groups, gain, False)
 
     def _has_kernel(self, x_BCHW: Tensor, *others: Tensor) -> bool:
         fits = x_BCHW.dim() == 4 and x_BCHW.shape[1] == self.channels

@@ -110,16 +110,20 @@ def archive_limits(gb: float | None, entries: int | None) -> Limits:
 
 
 def model_names(models: str) -> tuple[str, ...]:
-    """Return the networks that `--models` names.
+    """Return the networks that `--models` names, each by its shortest name.
 
     Raises:
-        ConfigError: a name is empty or said twice.
+        ConfigError: a name is empty or said twice, or names no network with attention.
     """
     from towernet.errors import ConfigError
+    from towernet.models.catalogue import OURS
+    from towernet.models.variants import canonical, network_of
 
-    names = tuple(name.strip() for name in models.split(","))
-    if not all(names):
+    find_own_blocks_here()
+    given = tuple(name.strip() for name in models.split(","))
+    if not all(given):
         raise ConfigError(f"--models is '{models}'; give names, comma-separated")
+    names = tuple(canonical(name, has_own=network_of(name) in OURS) for name in given)
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"--models names {twice[0]} twice; use --runs to repeat networks")
     return names
@@ -133,7 +137,7 @@ def with_attention(names: tuple[str, ...], attention: str | None) -> tuple[tuple
     """
     from towernet.errors import ConfigError
     from towernet.models.catalogue import OURS
-    from towernet.models.variants import NONE, named
+    from towernet.models.variants import NONE, canonical, named
 
     if attention is None:
         return names, ()
@@ -148,9 +152,17 @@ def with_attention(names: tuple[str, ...], attention: str | None) -> tuple[tuple
                 f"--models names {name} and --attention gives each network its blocks; leave one"
                 " of the two out"
             )
+    if set(blocks) == {NONE}:
+        raise ConfigError("--attention names no block; give one that each network is tried with")
     blocks = (NONE, *(block for block in blocks if block != NONE))
-    variants = (named(name, block, has_own=name in OURS) for name in names for block in blocks)
-    return tuple(variants), blocks
+    variants = tuple(
+        canonical(named(name, block, has_own=name in OURS), has_own=name in OURS)
+        for name in names
+        for block in blocks
+    )
+    if twice := sorted({name for name in variants if variants.count(name) > 1}):
+        raise ConfigError(f"--attention names {twice[0]} in two ways; name each block once")
+    return variants, blocks
 
 
 def check_blocks(names: tuple[str, ...]) -> None:
@@ -164,7 +176,6 @@ def check_blocks(names: tuple[str, ...]) -> None:
 
     blocks = {parse(name).block for name in names} - {None, NONE}
     if blocks:
-        find_own_blocks_here()
         from towernet.attention.base import ATTENTION
         from towernet.attention.find import attention_block
         from towernet.testing import check_block
