@@ -87,6 +87,52 @@ def pairs(results: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
+def ablation(result: dict[str, Any]) -> str:
+    results, measured, made = result["results"], result["measured"]["networks"], result["made"]
+    accuracy = {network["name"]: network["accuracy"] for network in results["networks"]}
+    rows = {row["first"]: row for row in results["comparisons"]}
+    lines = [
+        "| network | block | accuracy | difference from none | 95 % interval, all at once | p"
+        " | runs ahead | | parameters | training speed | gates: mean, spread | gradient norm |",
+        "|---|---|---:|---:|---:|---:|---:|---|---:|---:|---:|---:|",
+    ]
+    seen: set[str] = set()
+    for variant in results["ablation"]:
+        if variant["network"] not in seen:
+            seen.add(variant["network"])
+            none = accuracy[variant["without"]]
+            lines.append(f"| {variant['network']} | none | {100 * none:.1f} % | | | | | | | | | |")
+        row, last = rows[variant["name"]], variant["proof"]["epochs"][-1]
+        low, high = map(in_points, row["interval"])
+        answer = answer_words(row, results["equal_within"]).replace("the first is", "with it")
+        speed = (
+            measured[variant["name"]]["images_per_second"]
+            / measured[variant["without"]]["images_per_second"]
+        )
+        lines.append(
+            f"| {variant['network']} | {variant['block']}"
+            f" | {100 * accuracy[variant['name']]:.1f} %"
+            f" | {in_points(row['difference'])} points | {low} to {high}"
+            f" | {row['p_adjusted']:.3f} | {100 * row['chance_better']:.0f} % | {answer}"
+            f" | {variant['parameters']:+,} | {speed:.2f}×"
+            f" | {last['gate_mean']:.2f}, {last['gate_spread']:.2f}"
+            f" | {last['gradient_norm']:.2g} |"
+        )
+    counts = results["num_images"]
+    words = [
+        f"> {results['sentence']}",
+        "",
+        *lines,
+        "",
+        f"n = {counts['test']} test images ({counts['train']} training, {counts['validation']}"
+        f" validation), {results['size_px']} px, {counted(results['num_runs'], 'run')} each of"
+        f" {results['networks'][0]['epochs']:g} epochs; `{made['command']}`. Gates and gradients at"
+        " the end of the last epoch, mean of blocks and runs."
+        f" {machine(result, made['hardware'], made['versions'])}",
+    ]
+    return "\n".join(words)
+
+
 def simulate_verdicts(result: dict[str, Any]) -> str:
     lines = [
         "| made-up comparison | runs | differences' intervals hold the truth, all at once"
@@ -399,6 +445,8 @@ def table(name: str) -> str:
         return checks([read(path.stem) for path in sorted(RESULTS.glob("check-*.json"))])
     if name == "same_network":
         return same_network([read(p.stem) for p in sorted(RESULTS.glob("same_network-*.json"))])
+    if name.startswith("ablation-"):
+        return ablation(read(name))
     return comparison(read(name))
 
 

@@ -248,8 +248,21 @@ def test_summary_refuses_a_size_in_words():
     ],
 )
 def test_a_network_s_first_and_last_map_are_found(name, expected):
-    from towernet.models.catalogue import outline
     from towernet.models.summary import layers, map_sides
 
-    assert map_sides(layers(outline(name, 10, 128), 128)) == expected
+    assert map_sides(layers(catalogue.outline(name, 10, 128), 128)) == expected
     assert map_sides([]) == (None, None)
+
+
+def test_attention_is_one_layer_behind_the_one_it_weighs():
+    network = catalogue.outline("resnet18+se", 5, 64)
+    rows = {row.name: row for row in layers(network, 64)}
+    norm, attention = rows["layer1.0.bn2"], rows["layer1.0.bn2.added_attention"]
+    assert (norm.kind, norm.num_parameters, norm.output_shape) == ("BatchNorm2d", 128, (64, 16, 16))
+    assert (attention.kind, attention.num_parameters) == ("SqueezeExcitation", 580)
+    assert attention.output_shape == (64, 16, 16)
+    assert sum(row.num_parameters for row in rows.values()) == count_parameters(network)
+    names = list(rows)
+    assert names.index(attention.name) == names.index(norm.name) + 1
+    plain = {row.name for row in layers(catalogue.outline("resnet18", 5, 64), 64)}
+    assert {name for name in rows if "added_attention" not in name} == plain

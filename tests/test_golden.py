@@ -143,9 +143,26 @@ def _keeps_other_statistics(network: TowerNet) -> None:
     network.stage_1.norm.momentum = 0.2
 
 
+def _leaves_the_channels_in_their_order(network: TowerNet) -> None:
+    network.attention_6.shuffles = False
+
+
+def _attends_in_fewer_groups(network: TowerNet) -> None:
+    network.attention_6.groups //= 2
+    for name, parameter in list(network.attention_6.named_parameters()):
+        setattr(network.attention_6, name, torch.nn.Parameter(parameter.repeat(2)))
+
+
 @pytest.mark.parametrize(
     "sabotage",
-    [_forgets_the_shortcut, _uses_torchs_epsilon, _freezes_a_bias, _keeps_other_statistics],
+    [
+        _forgets_the_shortcut,
+        _uses_torchs_epsilon,
+        _freezes_a_bias,
+        _keeps_other_statistics,
+        _leaves_the_channels_in_their_order,
+        _attends_in_fewer_groups,
+    ],
 )
 def test_parity_rejects_its_sabotaged_twins(golden, expected, sabotage):
     network = imported(golden / "start.pdparams")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 
@@ -102,39 +103,205 @@ def test_what_is_not_a_number_stays_so():
     assert not y[:, :3].isnan().any()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(
-    ("shape", "groups"),
-    [((3, 32, 5, 7), 4), ((2, 256, 16, 16), 64), ((1, 64, 1, 1), 8), ((2, 96, 61, 33), 3)],
-)
-def test_shuffle_attention_is_its_formula(shape, groups, dtype):
+ATTENTION_TOLERANCE = {torch.float32: 3e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+LAYOUTS = [torch.channels_last, torch.contiguous_format]
+
+
+def attention_of(channels, groups, *, shuffles=True):
     from towernet.attention.shuffle import ShuffleAttention
 
-    block = ShuffleAttention(shape[1], groups=groups)
+    block = ShuffleAttention(channels, groups=groups)
+    block.shuffles = shuffles
     for parameter in block.parameters():
         torch.nn.init.normal_(parameter)
-    x, weights = feature_map(shape, dtype, offset=1.0), torch.randn(shape)
-    found = []
-    for native in (True, False):
-        with ops.enabled(native):
-            inner = x.clone().requires_grad_() if native else x.float().requires_grad_()
-            y = block(inner)
-            inputs = [inner, *block.parameters()]
-            found.append([y.detach(), *torch.autograd.grad((y.float() * weights).sum(), inputs)])
-    for got, wanted in zip(*found, strict=True):
+    return block
+
+
+def attended(block, x, gain, weights):
+    """Output and gradients; the gain's gradient beside what it is the sum of."""
+    x = x.clone().requires_grad_()
+    if gain is None:
+        y, gains = block(x), []
+    else:
+        gains = [gain.clone().requires_grad_()]
+        y = block.blend(x, *gains)
+    found = torch.autograd.grad(y, [x, *block.parameters(), *gains], weights.to(y.dtype))
+    return [y.detach(), *found]
+
+
+def check_attention(found, exact, tolerance):
+    y, dx, *vectors = zip(found, exact, strict=True)
+    for got, wanted in (y, dx):
+        assert relative_error(got, wanted) < tolerance
+    for got, wanted in vectors:  # sums, whose terms may cancel
         assert got.isfinite().all()
-        assert relative_error(got, wanted) < TOLERANCE[dtype] or wanted.norm() < 1e-3
+        assert (got - wanted).norm() < tolerance * (wanted.norm() + exact[0].norm())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["channels_last", "contiguous"])
+@pytest.mark.parametrize(
+    ("gain", "shuffles"), [(None, True), (None, False), (0.7, False), (-1.3, False)]
+)
+@pytest.mark.parametrize(
+    ("shape", "groups"),
+    [
+        # Sixteen lanes hold whole sub-groups of 1, 2, 4, 8, 16 channels, or none; tails; odd sides.
+        ((2, 128, 5, 7), 64),
+        ((2, 256, 16, 17), 64),
+        ((3, 64, 13, 11), 8),
+        ((2, 128, 7, 7), 8),
+        ((2, 128, 3, 5), 4),
+        ((2, 192, 3, 5), 6),
+        ((2, 64, 3, 5), 1),
+        ((2, 96, 61, 33), 3),
+        ((2, 22, 7, 5), 11),
+        ((3, 26, 3, 1), 1),
+        ((2, 6, 31, 29), 3),
+        ((1, 2, 1, 5), 1),
+        ((5, 64, 1, 2), 8),
+    ],
+)
+def test_shuffle_attention_is_its_formula(shape, groups, gain, shuffles, layout, dtype):
+    block = attention_of(shape[1], groups, shuffles=shuffles)
+    x = (torch.randn(shape) * 2 + 1).to(dtype).contiguous(memory_format=layout)
+    weights, gain = torch.randn(shape).to(dtype), None if gain is None else torch.tensor(gain)
+    found = attended(block, x, gain, weights)
+    assert found[0].dtype == dtype
+    assert found[0].stride() == found[1].stride() == x.stride()
+    exact = attended(
+        copy.deepcopy(block).double(), x.double(), None if gain is None else gain.double(), weights
+    )
+    check_attention(found, exact, ATTENTION_TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize(
+    "change", [{"shuffles": True}, {"epsilon": 4.0}, {"gain": torch.tensor(0.75)}, {"gain": None}]
+)
+def test_another_formula_is_not_taken_for_shuffle_attention(change, monkeypatch):
+    block, gain = attention_of(64, 8, shuffles=False), torch.tensor(0.7)
+    x, weights = feature_map((2, 64, 7, 5), torch.float32, offset=1.0), torch.randn(2, 64, 7, 5)
+    exact = attended(copy.deepcopy(block).double(), x.double(), gain.double(), weights)
+    right = ops.shuffle_attention
+    monkeypatch.setattr(ops, "shuffle_attention", lambda *a, **k: right(*a, **k | change))
+    with torch.no_grad():
+        y = block.blend(x, gain)
+    with pytest.raises(AssertionError):
+        check_attention([y, *exact[1:]], exact, ATTENTION_TOLERANCE[torch.bfloat16])
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 5, 10])
+def test_a_wrong_gradient_is_not_taken_for_shuffle_attentions(wrong, monkeypatch):
+    """Of the map, of the gain, of a vector."""
+    block, gain = attention_of(64, 8, shuffles=False), torch.tensor(0.7)
+    x, weights = feature_map((2, 64, 7, 5), torch.float32, offset=1.0), torch.randn(2, 64, 7, 5)
+    exact = attended(copy.deepcopy(block).double(), x.double(), gain.double(), weights)
+    check_attention(attended(block, x, gain, weights), exact, 3e-5)
+    original = ops._ShuffleAttention.backward
+
+    def sabotaged(ctx, gradient):
+        return tuple(
+            g * 1.02 if place == wrong else g for place, g in enumerate(original(ctx, gradient))
+        )
+
+    monkeypatch.setattr(ops._ShuffleAttention, "backward", staticmethod(sabotaged))
+    with pytest.raises(AssertionError):
+        check_attention(attended(block, x, gain, weights), exact, 3e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["channels_last", "contiguous"])
+@pytest.mark.parametrize("pixels", [(19, 23), (160, 170)])
+def test_attentions_statistics_do_not_cancel_where_the_mean_is_large(pixels, layout):
+    block = attention_of(32, 4)
+    x = (torch.randn(2, 32, *pixels) + 1000).contiguous(memory_format=layout)
+    exact = copy.deepcopy(block).double()(x.double())
+    # The line a·x + d has its own rounding at a thousand spreads from 0: 1000·2^-24 of a gate.
+    assert relative_error(block(x), exact) < 2e-4
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["channels_last", "contiguous"])
+@pytest.mark.parametrize("special", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("gain", [None, 0.5])
+def test_what_is_not_finite_reaches_its_own_channel_alone(gain, special, layout):
+    block = attention_of(64, 8, shuffles=False)
+    x = torch.randn(2, 64, 5, 7).contiguous(memory_format=layout)
+    x[0, [3, 5], 1, 1] = special  # one of either half
+    gain = None if gain is None else torch.tensor(gain)
+    weights = torch.ones_like(x)
+    y, dx = attended(block, x, gain, weights)[:2]
+    with ops.enabled(False):
+        y_torch, dx_torch = attended(block, x, gain, weights)[:2]
+    spoilt = torch.zeros_like(x, dtype=torch.bool)
+    spoilt[0, [3, 5]] = True
+    for got, wanted in ((y, y_torch), (dx, dx_torch)):
+        torch.testing.assert_close(got[~spoilt], wanted[~spoilt], rtol=1e-5, atol=1e-5)
+        assert not got[0, [3, 5], 1, 1].isfinite().any() or got is dx
+        if special != special:  # the mean of what is infinite may be, or not be a number
+            assert torch.equal(got.isfinite(), wanted.isfinite())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["channels_last", "contiguous"])
+def test_gates_far_from_a_half_neither_overflow_nor_vanish(layout):
+    block = attention_of(32, 4)
+    x = feature_map((2, 32, 5, 7), torch.float32).contiguous(memory_format=layout)
+    for bias in (-200.0, -60.0, 60.0, 200.0):
+        torch.nn.init.constant_(block.spatial_bias, bias)
+        torch.nn.init.constant_(block.channel_bias, bias)
+        found = attended(block, x, None, torch.ones_like(x))
+        exact = attended(copy.deepcopy(block).double(), x.double(), None, torch.ones_like(x))
+        # A float32 has no number below exp(-87); torch's vanishes there too.
+        for got, wanted in zip(found, exact, strict=True):
+            torch.testing.assert_close(got.double(), wanted, rtol=1e-3, atol=1e-30)
+
+
+@pytest.mark.parametrize("stride", ["expanded", "other layout", "sliced"])
+def test_a_gradient_of_another_layout_is_read_right(stride):
+    block = attention_of(32, 4)
+    x = feature_map((2, 32, 4, 6), torch.float32)
+    weights = {
+        "expanded": torch.randn(2, 32, 1, 1).expand_as(x),
+        "other layout": torch.randn(x.shape),
+        "sliced": torch.randn(2, 64, 4, 6)[:, ::2],
+    }[stride]
+    exact = attended(copy.deepcopy(block).double(), x.double(), None, weights)
+    check_attention(attended(block, x, None, weights), exact, 3e-5)
+
+
+def test_all_halves_are_read_and_rounded_as_torch_does():
+    block = attention_of(2, 1, shuffles=False)
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.zero_()
+    halves = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(torch.float16)
+    x = halves.reshape(-1, 2, 1, 1)
+    # By half their value, and without the gate: every number, and those that round.
+    for gain in (0.0, 1.0, 0.3, -700.0):
+        y = block.blend(x, torch.tensor(gain))
+        wanted = (x.float() * torch.tensor(1 - gain / 2)).half()
+        finite = x.isfinite()
+        torch.testing.assert_close(y[finite], wanted[finite], rtol=0, atol=0)
+        assert not y[~finite].isfinite().any()
 
 
 def test_threads_change_no_bit():
     from towernet.attention.shuffle import ShuffleAttention
 
     x, weights = feature_map((5, 64, 31, 29), torch.bfloat16), torch.randn(5, 64, 15, 14)
+    single = feature_map((1, 320, 31, 29), torch.bfloat16)
+    others = [single, single.contiguous(), feature_map((3, 40, 31, 29), torch.float32)]
     pixels = np.random.default_rng(3).integers(0, 256, (7, 40, 40, 3), dtype=np.uint8)
     rows = np.arange(7)
     numbers = draws(1, 2, rows.astype(np.uint64))
     block = ShuffleAttention(64, groups=8)
     torch.nn.init.normal_(block.spatial_weight)
+
+    def attention():
+        found = []
+        for other in others:
+            torch.manual_seed(3)
+            block = attention_of(other.shape[1], 4)
+            found += attended(block, other, torch.tensor(0.7), torch.randn(other.shape))
+        return found
 
     def everything():
         inner = x.clone().requires_grad_()
@@ -146,7 +313,7 @@ def test_threads_change_no_bit():
         )  # fmt: skip
         pooled = with_gradients(ops.norm_pool_relu, x, torch.nn.BatchNorm2d(64), weights)
         spatial, block.spatial_weight.grad = block.spatial_weight.grad, None
-        return [*pooled, y.detach(), inner.grad, spatial, images]
+        return [*pooled, y.detach(), inner.grad, spatial, images, *attention()]
 
     threads = torch.get_num_threads()
     found = []
@@ -232,11 +399,17 @@ def test_maps_the_kernels_do_not_take_go_to_torch():
     assert not ops.usable(x[:, :20].contiguous(memory_format=torch.channels_last))
     assert not ops.usable(x, torch.ones(32).bfloat16())
     assert not ops.usable(x, None)
+    assert all(map(ops.usable_for_attention, (x, x.contiguous(), x.half(), x[:, :20].contiguous())))
+    assert not any(
+        map(ops.usable_for_attention, (x[:, :, 1:], x[:, ::2], x.double(), x.to("meta"), x[0]))
+    )
+    assert not ops.usable_for_attention(x, torch.ones(32).bfloat16())
     assert (
         torch.func.vmap(lambda inner: torch.tensor(float(ops.usable(inner[None]))))(x).eq(0).all()
     )
     with ops.enabled(False):
         assert not ops.usable(x)
+        assert not ops.usable_for_attention(x)
 
 
 @pytest.mark.parametrize(

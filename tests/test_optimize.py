@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from crashlab.lab import compiler
+from towernet.attention.shuffle import UnshuffledAttention, came_from
 from towernet.models.catalogue import build
 from towernet.models.optimize import absorb_shuffles, fold, foldable, optimize
 from towernet.models.towernet import TowerNet
@@ -194,3 +195,26 @@ def test_the_package_offers_it_without_importing_torch_at_once():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "module 'towernet' has no attribute 'optimise'\n"
+
+
+@pytest.mark.parametrize("name", ["resnet18+shuffle", "resnet18+shuffle@stages"])
+def test_the_shuffle_of_attention_behind_a_folded_norm_is_absorbed(name):
+    model, images = trained(build(name, 7, 64), 64), torch.randn(3, 3, 64, 64)
+    with torch.no_grad():
+        wanted = optimize(model, size_px=64, absorb=False)(images)
+        fast = optimize(model, size_px=64)
+        found = fast(images)
+    num_folded = sum(isinstance(module, UnshuffledAttention) for module in fast.modules())
+    # Behind a stage's end stands a ReLU, which folds into nothing: there the block shuffles itself.
+    assert num_folded == (0 if "stages" in name else 8)
+    assert (found - wanted).abs().max() <= 1e-6 * wanted.abs().max()
+
+
+def test_a_shuffle_absorbed_the_other_way_is_noticed(monkeypatch):
+    model, images = trained(build("resnet18+shuffle", 7, 64), 64), torch.randn(3, 3, 64, 64)
+    monkeypatch.setattr(
+        "towernet.models.optimize.came_from", lambda channels: torch.argsort(came_from(channels))
+    )
+    with torch.no_grad():
+        wanted, found = model(images), optimize(model, size_px=64)(images)
+    assert (found - wanted).abs().max() > 1e-3 * wanted.abs().max()

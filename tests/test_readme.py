@@ -29,6 +29,7 @@ SMALL = {
         "--runs",
         "2",
     ],
+    "attention": ["--channels", "64", "--size", "7"],
     "train": ["--epochs", "2", "--size", "64", "--batch-size", "8"],
 }
 
@@ -59,10 +60,12 @@ def test_its_commands_and_its_python_run(like_the_readme):
     assert {words[1] for words in commands} >= {"check", "compare", "predict", "evaluate", "train"}
     for _, verb, *words in commands:
         small = [] if "--resume" in words else SMALL.get(verb, [])
+        if "--attention" in words:
+            small = [*small, "--attention", "se", "--epochs", "2"]
         done = run_towernet(verb, *words, *small)
         assert done.returncode == 0, (verb, words, done.stderr)
-    (code,) = blocks("python")
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    for code in blocks("python"):
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_every_make_target_it_names_exists():

@@ -11,8 +11,8 @@ from towernet.attention import ShuffleAttention
 from towernet.errors import ConfigError
 from towernet.models.blocks import ConvNormPool, ResidualInception, start_as_paddle
 from towernet.models.summary import count_parameters, layers, multiply_adds
-from towernet.shapes import run_on_meta
 from towernet.models.towernet import PatchTowerNet, TowerNet
+from towernet.shapes import run_on_meta
 
 
 class InThePagesOrder(nn.Module):

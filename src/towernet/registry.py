@@ -17,7 +17,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     shown = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if len(known) > 12 else "")
-    return UnknownNameError(f"no {kind} is called '{name}'.{hint} Known: {shown}")
+    return UnknownNameError(f"no {kind} is called '{name}'.{hint} Known: {shown or 'none'}")
 
 
 class Registry(Mapping[str, T], Generic[T]):

@@ -25,9 +25,8 @@ from towernet.errors import ContractError, in_one_line
 CHANNELS, AWKWARD_CHANNELS = 128, 24
 # A ReLU may be shut for one start and one input; it is not for all of these.
 _STARTS = range(4, 9)
-# A gain of 0 hides the block for a step, and a factor that starts at 0 what it multiplies for
-# another.
-_STEPS = 3
+# A gain of 0 hides the block for a step; so does a last layer of zeros what lies before it.
+_STEPS = 2
 
 BuildBlock = Callable[[int], AttentionBlock]
 Check = Callable[[BuildBlock], None]
@@ -165,8 +164,9 @@ def check_autocast(block_class: BuildBlock) -> None:
         if found_BCHW.dtype != torch.bfloat16:
             raise _Broken(f"under autocast a bf16 map became {_short(found_BCHW.dtype)}")
         wanted_BCHW = block(x_BCHW.float())
+        # A gate may be rounded to the map's format before the product is: two or three roundings.
         _require_close(
-            found_BCHW.float(), wanted_BCHW, "a bf16 map under autocast", rtol=2**-8, atol=1e-3
+            found_BCHW.float(), wanted_BCHW, "a bf16 map under autocast", rtol=3 * 2**-8, atol=1e-3
         )
 
 
@@ -238,10 +238,10 @@ def check_identity(block_class: BuildBlock) -> None:
 
 @_promise(
     "learn from where it is attached",
-    remedy="start no two factors of a product at 0, and use every parameter",
+    remedy="use every parameter, and let wake() move the factors that start at 0",
 )
 def check_trains(block_class: BuildBlock) -> None:
-    """Attached as the identity, every parameter and the gain get a gradient within three steps."""
+    """Attached as the identity, every parameter and the gain have had a gradient by two steps."""
     for channels in _sizes(block_class):
         without: set[str] | None = None
         for seed in _STARTS:
@@ -274,6 +274,20 @@ def check_export(block_class: BuildBlock) -> None:
             )  # fmt: skip
 
 
+@_promise(
+    "run on the meta device",
+    remedy="look at shapes only, and create tensors on the device of the one that came in",
+)
+def check_meta(block_class: BuildBlock) -> None:
+    """Shapes flow through it where there are no numbers, to count what it costs."""
+    for channels in _sizes(block_class):
+        block = build_block(block_class, channels).eval().to("meta")
+        x_BCHW = torch.empty(2, channels, 7, 5, device="meta")
+        found, wanted = tuple(block(x_BCHW).shape), tuple(x_BCHW.shape)
+        if found != wanted:
+            raise _Broken(f"{wanted} came in and {found} went out")
+
+
 ATTENTION_CHECKS: list[Check] = [
     check_shape,
     check_gates,
@@ -285,6 +299,7 @@ ATTENTION_CHECKS: list[Check] = [
     check_state,
     check_identity,
     check_trains,
+    check_meta,
     check_export,
 ]
 
@@ -348,11 +363,12 @@ def _without_gradient_in_training(block_class: BuildBlock, channels: int, seed: 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         block = block_class(channels)
-    # The gain of a block that starts as the identity would hide it for good.
     learnt: dict[str, nn.Parameter] = dict(block.named_parameters())
-    gain = nn.Parameter(torch.tensor(1.0 if block.starts_as_identity else 0.0))
-    if not block.starts_as_identity:
-        learnt["the gain"] = gain
+    if block.starts_as_identity:  # a gain of 0 would hide it for good
+        gain = torch.tensor(1.0)
+    else:
+        block.wake()
+        gain = learnt["the gain"] = nn.Parameter(torch.tensor(0.0))
     if not learnt:
         return set()
     optimizer = torch.optim.SGD(learnt.values(), lr=0.1)

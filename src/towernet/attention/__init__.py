@@ -1,9 +1,14 @@
-"""Attention blocks for any convolutional network; they need torch only."""
+"""Attention blocks for any convolutional network; they need torch only.
+
+Where a C compiler is, `towernet.native.ops.enable(True)` lets shuffle attention take its kernel on
+a CPU from then on; that it does there what torch does is `towernet.native.selftest.excess() <= 1`.
+"""
 
 from towernet.attention.base import ATTENTION, AttentionBlock, GatedBlock
 from towernet.attention.cbam import ConvolutionalBlockAttention
 from towernet.attention.coordinate import CoordinateAttention
 from towernet.attention.eca import EfficientChannelAttention
+from towernet.attention.find import attention_block
 from towernet.attention.global_context import GlobalContext
 from towernet.attention.sge import SpatialGroupEnhance
 from towernet.attention.shuffle import ShuffleAttention
@@ -22,4 +27,5 @@ __all__ = [
     "SimAM",
     "SpatialGroupEnhance",
     "SqueezeExcitation",
+    "attention_block",
 ]

@@ -239,6 +239,7 @@ def with_start(block: AttentionBlock, start: Start) -> AttentionBlock:
     """Return a block that starts as its authors do, or blended in from the identity."""
     if start == "paper" or block.starts_as_identity:
         return block
+    block.wake()
     return FromIdentity(block)
 
 

@@ -46,22 +46,27 @@ class AttentionBlock(nn.Module, ABC):
         y_BCHW: Tensor = (x_BCHW + gain * (self(x_BCHW) - x_BCHW)).to(x_BCHW.dtype)
         return y_BCHW
 
+    def wake(self) -> None:
+        """Move the factors that start at 0, for a start that a gain of 0 hides.
+
+        What they multiply then learns as soon as the gain has left 0. Nothing to do by default.
+        """
+
 
 class GatedBlock(AttentionBlock):
     """A block that multiplies a feature map by its attention map."""
 
     def forward(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """Weigh the feature map; gates may be finer than the map, the product is not."""
-        y_BCHW: Tensor = (x_BCHW * self.gates(x_BCHW)).to(x_BCHW.dtype)
-        return y_BCHW
+        """Weigh the feature map."""
+        return weigh(x_BCHW, self.gates(x_BCHW))
 
     def blend(
         self, x_BCHW: Float[Tensor, "B C H W"], gain: Float[Tensor, ""]
     ) -> Float[Tensor, "B C H W"]:
         """Weigh the feature map by 1 + gain·(gate − 1)."""
-        gates = 1 + gain * (self.gates(x_BCHW) - 1)
-        y_BCHW: Tensor = (x_BCHW * gates).to(x_BCHW.dtype)
-        return y_BCHW
+        # Added to the map, and not 1 to the gate: in bf16 a small gain would be lost beside it.
+        change = (gain * (self.gates(x_BCHW) - 1)).to(x_BCHW.dtype)
+        return torch.addcmul(x_BCHW, x_BCHW, change)
 
     def gates(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B #C #H #W"]:
         """Return the attention map, computed outside of autocast: in bf16 it has three digits."""
@@ -86,6 +91,24 @@ def wide(x: Tensor, parameter: Tensor | None = None) -> torch.dtype:
     if parameter is not None:
         return parameter.dtype
     return torch.promote_types(x.dtype, torch.float32)
+
+
+def weigh(x_BCHW: Tensor, gates: Tensor) -> Tensor:
+    """Return the map times its gates, in the map's number format.
+
+    The gates are rounded to it first: a product in fp32, rounded later, takes four times as long.
+    """
+    return x_BCHW * gates.to(x_BCHW.dtype)
+
+
+def channel_means(x_BCHW: Float[Tensor, "B C H W"], dtype: torch.dtype) -> Float[Tensor, "B C"]:
+    """Return each channel's mean over positions, in a number format.
+
+    Over one axis, which in either layout is a view: torch's mean over two takes twice as long.
+    """
+    if layout_of(x_BCHW) == torch.channels_last:
+        return x_BCHW.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1, dtype=dtype)
+    return x_BCHW.flatten(2).mean(dim=2, dtype=dtype)
 
 
 def layout_of(x_BCHW: Tensor) -> torch.memory_format:

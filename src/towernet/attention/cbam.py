@@ -12,7 +12,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from towernet.attention.base import ATTENTION, GatedBlock, narrowed, wide
+from towernet.attention.base import (
+    ATTENTION,
+    AttentionBlock,
+    GatedBlock,
+    channel_means,
+    full_precision,
+    narrowed,
+    weigh,
+    wide,
+)
 from towernet.errors import ConfigError
 
 
@@ -53,10 +62,25 @@ class ConvolutionalBlockAttention(GatedBlock):
         spatial_B1HW = self.spatial_gate(x_BCHW * channel_BC11)
         return channel_BC11 * spatial_B1HW
 
+    def forward(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """Weigh the channels, then the positions: two small gates and no map of all of them."""
+        with full_precision(x_BCHW.device.type):
+            refined_BCHW = weigh(x_BCHW, self.channel_gate(x_BCHW))
+            return weigh(refined_BCHW, self.spatial_gate(refined_BCHW))
+
+    def blend(
+        self, x_BCHW: Float[Tensor, "B C H W"], gain: Float[Tensor, ""]
+    ) -> Float[Tensor, "B C H W"]:
+        """Return x + gain·(block(x) − x)."""
+        return AttentionBlock.blend(self, x_BCHW, gain)
+
     def channel_gate(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C 1 1"]:
         """One gate for each channel of each image (eq. 2)."""
         dtype = wide(x_BCHW, self.squeeze.weight)
-        mean_BC, max_BC = x_BCHW.mean(dim=(2, 3), dtype=dtype), x_BCHW.amax(dim=(2, 3)).to(dtype)
+        mean_BC = channel_means(x_BCHW, dtype)
+        # Pooling sends the gradient to the first of equal pixels; amax, to all, takes seven times
+        # as long.
+        max_BC = nn.functional.adaptive_max_pool2d(x_BCHW, 1).flatten(1).to(dtype)
         gate_BC = torch.sigmoid(self._mlp(mean_BC) + self._mlp(max_BC))
         return gate_BC[:, :, None, None]
 
@@ -64,7 +88,7 @@ class ConvolutionalBlockAttention(GatedBlock):
         """One gate for each position of each image (eq. 3)."""
         dtype = wide(x_BCHW, self.spatial.weight)
         mean_B1HW = x_BCHW.mean(dim=1, keepdim=True, dtype=dtype)
-        max_B1HW = x_BCHW.amax(dim=1, keepdim=True).to(dtype)
+        max_B1HW = x_BCHW.max(dim=1, keepdim=True).values.to(dtype)
         return torch.sigmoid(self.spatial(torch.cat([mean_B1HW, max_B1HW], dim=1)))
 
     def _mlp(self, pooled_BC: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:

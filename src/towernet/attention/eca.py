@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from towernet.attention.base import ATTENTION, GatedBlock, require_channels, wide
+from towernet.attention.base import ATTENTION, GatedBlock, channel_means, require_channels, wide
 from towernet.errors import ConfigError
 
 PAPERS_GAMMA, PAPERS_B = 2, 1
@@ -52,7 +52,7 @@ class EfficientChannelAttention(GatedBlock):
 
     def attention_map(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C 1 1"]:
         """One gate in (0, 1) for each channel of each image."""
-        mean_BC = x_BCHW.mean(dim=(2, 3), dtype=wide(x_BCHW, self.convolution.weight))
+        mean_BC = channel_means(x_BCHW, wide(x_BCHW, self.convolution.weight))
         gate_BC = torch.sigmoid(self.convolution(mean_BC[:, None])[:, 0])
         return gate_BC[:, :, None, None]
 

@@ -1,8 +1,115 @@
-"""placeholder until the branch arrives."""
+"""Attention blocks by name: ours, any that can be imported, and those of installed packages.
+
+A package offers its blocks under the names of its entry points:
+
+    [project.entry-points."towernet.attention"]
+    mine = "my_package.blocks:MyAttention"
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from importlib.metadata import EntryPoint, entry_points
 
 from towernet.attention.base import ATTENTION, AttentionBlock
+from towernet.errors import ConfigError, in_one_line
+from towernet.registry import unknown_name
+
+GROUP = "towernet.attention"
 
 
 def attention_block(name: str) -> type[AttentionBlock]:
-    """Return it."""
-    return ATTENTION[name]
+    """Return the attention block that a name stands for; ours come before those of others.
+
+    Args:
+        name: A registered name (`se`), the name of an entry point of an installed package, or an
+            import path (`my_package.blocks:MyAttention`).
+
+    Raises:
+        UnknownNameError: Nothing has the name; the message suggests the nearest.
+        ConfigError: What the name stands for cannot be imported, or is no attention block.
+
+    Example:
+        >>> attention_block("towernet.attention.simam:SimAM") is attention_block("simam")
+        True
+    """
+    if name in ATTENTION:
+        return ATTENTION[name]
+    if ":" in name:
+        return _imported(name, f"attention block '{name}'")
+    offered = [entry for entry in entry_points(group=GROUP) if entry.name == name]
+    if not offered:
+        raise unknown_name("attention block", name, known_blocks())
+    if len({entry.value for entry in offered}) > 1:
+        raise ConfigError(
+            f"attention block '{name}' is offered by {' and '.join(map(_package, offered))};"
+            f" give an import path, {' or '.join(sorted({entry.value for entry in offered}))}"
+        )
+    return _imported(
+        offered[0].value, f"attention block '{name}' of the package {_package(offered[0])}"
+    )
+
+
+def known_blocks() -> list[str]:
+    """Return the names that need no import path: ours, and those of installed packages."""
+    return sorted({*ATTENTION, *(entry.name for entry in entry_points(group=GROUP))})
+
+
+def _imported(path: str, what: str) -> type[AttentionBlock]:
+    """Import `module:attribute`; `what` is its name in the messages."""
+    module_name, _, attribute = path.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
+        raise ConfigError(
+            f"{what}: '{path}' is not an import path; write it as my_package.blocks:MyAttention"
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise _broken(what, module_name, error) from error
+        raise ConfigError(
+            f"{what}: there is no module {error.name}; install its package, or add the folder it"
+            " lies in to PYTHONPATH"
+        ) from error
+    except Exception as error:
+        raise _broken(what, module_name, error) from error
+
+    found = getattr(module, attribute, None)
+    if found is None:
+        blocks = [key for key, value in vars(module).items() if _is_block(value)]
+        raise unknown_name(f"attention block of {module_name}", attribute, blocks)
+    if not (isinstance(found, type) and issubclass(found, AttentionBlock)):
+        raise ConfigError(
+            f"{what}: {path} is {_kind(found)}; derive it from towernet.attention.AttentionBlock"
+        )
+    if inspect.isabstract(found):
+        missing = " and ".join(sorted(found.__abstractmethods__))
+        raise ConfigError(f"{what}: {path} has no {missing} of its own; write what is missing")
+    return found
+
+
+def _broken(what: str, module_name: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"{what}: importing {module_name} failed with {in_one_line(error).rstrip('.')}; try"
+        f" python -c 'import {module_name}'"
+    )
+
+
+def _is_block(value: object) -> bool:
+    return (
+        isinstance(value, type)
+        and issubclass(value, AttentionBlock)
+        and not inspect.isabstract(value)
+    )
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, type):
+        return "a class of another kind"
+    kind = type(value).__name__
+    return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
+
+
+def _package(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else "?"

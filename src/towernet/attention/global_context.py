@@ -64,14 +64,14 @@ class GlobalContext(AttentionBlock):
 
     def forward(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Add the transformed context to every position."""
-        y_BCHW: Tensor = (x_BCHW + self.context(x_BCHW)).to(x_BCHW.dtype)
+        y_BCHW: Tensor = x_BCHW + self.context(x_BCHW).to(x_BCHW.dtype)
         return y_BCHW
 
     def blend(
         self, x_BCHW: Float[Tensor, "B C H W"], gain: Float[Tensor, ""]
     ) -> Float[Tensor, "B C H W"]:
         """Add `gain` times the transformed context to every position."""
-        y_BCHW: Tensor = (x_BCHW + gain * self.context(x_BCHW)).to(x_BCHW.dtype)
+        y_BCHW: Tensor = x_BCHW + (gain * self.context(x_BCHW)).to(x_BCHW.dtype)
         return y_BCHW
 
     def context(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C 1 1"]:

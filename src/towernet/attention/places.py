@@ -65,7 +65,7 @@ def find_places(model: nn.Module, where: str | Sequence[str], *shape: int) -> li
     if not places:
         raise ConfigError(
             f"{type(model).__name__} has no {_WHAT[where]}: {_why_none(watcher)}; name modules"
-            " whose output is a feature map, where=['…']"
+            " whose output is a feature map, if it has any"
         )
     return places
 

@@ -12,12 +12,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from towernet.attention.base import ATTENTION, GatedBlock
+from towernet.attention.base import ATTENTION, GatedBlock, full_precision
+from towernet.attention.fused import compiled, is_compiled_for
 from towernet.errors import ConfigError
 from towernet.native import ops
 
 _EPSILON = 1e-5
 PAPERS_GROUPS = 64
+_AWAKE = 0.1  # the spatial weight, where a gain of 0 hides it; the paper's is 0
 
 
 @ATTENTION.register("shuffle")
@@ -63,29 +65,42 @@ class ShuffleAttention(GatedBlock):
 
     def attention_map(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """One gate in (0, 1) for each position; a channel of a first half has one for all."""
-        # Statistics and gates computed in bf16 would keep three digits.
-        x_BCHW = x_BCHW.to(torch.promote_types(x_BCHW.dtype, torch.float32))
-        # Two-pass statistics: E[x²] − μ² cancels where the mean is large against the spread.
-        var_BC, mean_BC = torch.var_mean(x_BCHW, dim=(2, 3), correction=0)
-        mean_BGhk = mean_BC.unflatten(1, (self.groups, 2, -1))
-        channel_mean_BGk, spatial_mean_BGk = mean_BGhk.unbind(2)
-        spatial_var_BGk = var_BC.unflatten(1, (self.groups, 2, -1))[:, :, 1]
-
-        slope_BGk = self.spatial_weight * self.norm_weight * (spatial_var_BGk + _EPSILON).rsqrt()
-        spatial_offset_BGk = (
-            self.spatial_bias + self.spatial_weight * self.norm_bias - slope_BGk * spatial_mean_BGk
-        )
-        channel_offset_BGk = self.channel_weight * channel_mean_BGk + self.channel_bias
-
-        slope_BGhk = torch.stack([torch.zeros_like(slope_BGk), slope_BGk], dim=2)
-        offset_BGhk = torch.stack([channel_offset_BGk, spatial_offset_BGk], dim=2)
-        slope_BC11 = slope_BGhk.flatten(1)[:, :, None, None]
-        offset_BC11 = offset_BGhk.flatten(1)[:, :, None, None]
-        return torch.sigmoid(x_BCHW * slope_BC11 + offset_BC11)
+        return _gates(x_BCHW, self._vectors(), self.groups)
 
     def forward(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Weigh the feature map, then let the halves of the channels take turns."""
-        parameters = (
+        if self._has_kernel(x_BCHW):
+            return self._by_kernel(x_BCHW, gain=None, shuffles=self.shuffles)
+        with full_precision(x_BCHW.device.type):
+            weigh = compiled(_weighed) if is_compiled_for(x_BCHW) else _weighed
+            return weigh(x_BCHW, self._vectors(), self.groups, None, self.shuffles)
+
+    def blend(
+        self, x_BCHW: Float[Tensor, "B C H W"], gain: Float[Tensor, ""]
+    ) -> Float[Tensor, "B C H W"]:
+        """Weigh the feature map by 1 + gain·(gate − 1), its channels in their order."""
+        if gain.dim() == 0 and self._has_kernel(x_BCHW, gain):
+            return self._by_kernel(x_BCHW, gain=gain, shuffles=False)
+        with full_precision(x_BCHW.device.type):
+            weigh = compiled(_weighed) if is_compiled_for(x_BCHW) else _weighed
+            return weigh(x_BCHW, self._vectors(), self.groups, gain, False)
+
+    def _has_kernel(self, x_BCHW: Tensor, *others: Tensor) -> bool:
+        fits = x_BCHW.dim() == 4 and x_BCHW.shape[1] == self.channels
+        return fits and ops.usable_for_attention(x_BCHW, *self._vectors(), *others)
+
+    def _by_kernel(self, x_BCHW: Tensor, *, gain: Tensor | None, shuffles: bool) -> Tensor:
+        return ops.shuffle_attention(
+            x_BCHW,
+            self._vectors(),
+            groups=self.groups,
+            epsilon=_EPSILON,
+            gain=gain,
+            shuffles=shuffles,
+        )
+
+    def _vectors(self) -> tuple[Tensor, ...]:
+        return (
             self.channel_weight,
             self.channel_bias,
             self.spatial_weight,
@@ -93,15 +108,92 @@ class ShuffleAttention(GatedBlock):
             self.norm_weight,
             self.norm_bias,
         )
-        fits = self.shuffles and x_BCHW.shape[1] == self.channels
-        if fits and ops.usable(x_BCHW, *parameters, lanes=32):
-            return ops.shuffle_attention(x_BCHW, parameters, groups=self.groups, epsilon=_EPSILON)
-        y_BCHW = super().forward(x_BCHW)
-        return shuffle_channels(y_BCHW) if self.shuffles else y_BCHW
+
+    @torch.no_grad()
+    def wake(self) -> None:
+        """Let the spatial gates see the map, so that its norm has a gradient at once."""
+        self.spatial_weight.fill_(_AWAKE)
 
     def extra_repr(self) -> str:
         """Show the sizes when the network is printed."""
         return f"{self.channels}, groups={self.groups}"
+
+
+def _gates(x_BCHW: Tensor, vectors: tuple[Tensor, ...], groups: int) -> Tensor:
+    """Return the gates by the formula: it is the reference of the kernels, and their stand-in."""
+    channel_weight, channel_bias, spatial_weight, spatial_bias, norm_weight, norm_bias = vectors
+    # Statistics and gates computed in bf16 would keep three digits.
+    x_BCHW = x_BCHW.to(torch.promote_types(x_BCHW.dtype, torch.float32))
+    # Two-pass statistics: E[x²] − μ² cancels where the mean is large against the spread.
+    var_BC, mean_BC = torch.var_mean(x_BCHW, dim=(2, 3), correction=0)
+    mean_BGhk = mean_BC.unflatten(1, (groups, 2, -1))
+    channel_mean_BGk, spatial_mean_BGk = mean_BGhk.unbind(2)
+    spatial_var_BGk = var_BC.unflatten(1, (groups, 2, -1))[:, :, 1]
+
+    slope_BGk = spatial_weight * norm_weight * (spatial_var_BGk + _EPSILON).rsqrt()
+    spatial_offset_BGk = spatial_bias + spatial_weight * norm_bias - slope_BGk * spatial_mean_BGk
+    channel_offset_BGk = channel_weight * channel_mean_BGk + channel_bias
+
+    slope_BGhk = torch.stack([torch.zeros_like(slope_BGk), slope_BGk], dim=2)
+    offset_BGhk = torch.stack([channel_offset_BGk, spatial_offset_BGk], dim=2)
+    slope_BC11 = slope_BGhk.flatten(1)[:, :, None, None]
+    offset_BC11 = offset_BGhk.flatten(1)[:, :, None, None]
+    return torch.sigmoid(x_BCHW * slope_BC11 + offset_BC11)
+
+
+def _weighed(
+    x_BCHW: Tensor, vectors: tuple[Tensor, ...], groups: int, gain: Tensor | None, shuffles: bool
+) -> Tensor:
+    """Return the weighed map by the formula, in the map's number format."""
+    gates_BCHW = _gates(x_BCHW, vectors, groups)
+    if gain is not None:
+        gates_BCHW = 1 + gain * (gates_BCHW - 1)
+    y_BCHW = (x_BCHW * gates_BCHW).to(x_BCHW.dtype)
+    return shuffle_channels(y_BCHW) if shuffles else y_BCHW
+
+
+class UnshuffledAttention(GatedBlock):
+    """Shuffle attention for maps whose channels lie in the order in which it would leave them.
+
+    For inference: the layer before was made to give them so, and each channel has numbers of its
+    own, those of its place in the groups it came from.
+
+    Args:
+        block: The attention that shuffles.
+    """
+
+    is_spatial_C: Tensor
+
+    def __init__(self, block: ShuffleAttention) -> None:
+        super().__init__()
+        half = block.channels // (2 * block.groups)
+        came_from_C = came_from(block.channels)
+        place_C = came_from_C % half
+        # 0 where a channel's gate hangs on its mean, 1 where on its normalised positions.
+        self.register_buffer("is_spatial_C", (came_from_C % (2 * half) >= half).float())
+
+        def each(numbers_k: Tensor) -> nn.Parameter:
+            return nn.Parameter(numbers_k.detach()[place_C].clone())
+
+        self.channel_weight_C = each(block.channel_weight)
+        self.channel_bias_C = each(block.channel_bias)
+        self.slope_C = each(block.spatial_weight * block.norm_weight)
+        self.offset_C = each(block.spatial_bias + block.spatial_weight * block.norm_bias)
+
+    def attention_map(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """One gate in (0, 1) for each position; a channel of a first half has one for all."""
+        x_BCHW = x_BCHW.to(torch.promote_types(x_BCHW.dtype, torch.float32))
+        var_BC, mean_BC = torch.var_mean(x_BCHW, dim=(2, 3), correction=0)
+        slope_BC = self.is_spatial_C * self.slope_C * (var_BC + _EPSILON).rsqrt()
+        channel_BC = self.channel_weight_C * mean_BC + self.channel_bias_C
+        spatial_BC = self.offset_C - slope_BC * mean_BC
+        offset_BC = torch.where(self.is_spatial_C > 0, spatial_BC, channel_BC)
+        return torch.sigmoid(x_BCHW * slope_BC[:, :, None, None] + offset_BC[:, :, None, None])
+
+
+def came_from(channels: int) -> Tensor:
+    """Return which channel the shuffle puts at each place: (C,), 0, C/2, 1, C/2 + 1, …"""
+    return torch.arange(channels).reshape(2, -1).T.flatten()
 
 
 def shuffle_channels(x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:

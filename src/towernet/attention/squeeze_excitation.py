@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from towernet.attention.base import ATTENTION, GatedBlock, narrowed, wide
+from towernet.attention.base import ATTENTION, GatedBlock, channel_means, narrowed, wide
 
 
 @ATTENTION.register("se")
@@ -39,7 +39,7 @@ class SqueezeExcitation(GatedBlock):
 
     def attention_map(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C 1 1"]:
         """One gate in (0, 1) for each channel of each image."""
-        mean_BC = x_BCHW.mean(dim=(2, 3), dtype=wide(x_BCHW, self.squeeze.weight))
+        mean_BC = channel_means(x_BCHW, wide(x_BCHW, self.squeeze.weight))
         hidden_BR = torch.relu(self.squeeze(mean_BC))
         gate_BC = torch.sigmoid(self.excite(hidden_BR))
         return gate_BC[:, :, None, None]

@@ -81,6 +81,7 @@ def compare(
         raise ConfigError(
             f"--equal-within is {equal_within:g}; give more than 0 and less than 100 points"
         )
+    options.check_blocks(names)
     require_device(device)
     screen = Screen()
     limits = options.archive_limits(max_archive_gb, max_archive_entries)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -129,9 +130,7 @@ def with_attention(names: tuple[str, ...], attention: str | None) -> tuple[tuple
 
     Raises:
         ConfigError: a block is empty or said twice, or a network's name says its own.
-        UnknownNameError: no block has the name.
     """
-    from towernet.attention.find import attention_block
     from towernet.errors import ConfigError
     from towernet.models.catalogue import OURS
     from towernet.models.variants import NONE, named
@@ -150,10 +149,39 @@ def with_attention(names: tuple[str, ...], attention: str | None) -> tuple[tuple
                 " of the two out"
             )
     blocks = (NONE, *(block for block in blocks if block != NONE))
-    for block in blocks[1:]:
-        attention_block(block)
     variants = (named(name, block, has_own=name in OURS) for name in names for block in blocks)
     return tuple(variants), blocks
+
+
+def check_blocks(names: tuple[str, ...]) -> None:
+    """Hold the attention blocks that networks' names ask for, and are not ours, to their promises.
+
+    Raises:
+        UnknownNameError: no block has the name.
+        ContractError: one does not keep a promise.
+    """
+    from towernet.models.variants import NONE, parse
+
+    blocks = {parse(name).block for name in names} - {None, NONE}
+    if blocks:
+        find_own_blocks_here()
+        from towernet.attention.base import ATTENTION
+        from towernet.attention.find import attention_block
+        from towernet.testing import check_block
+
+        for block in sorted(filter(None, blocks)):
+            found = attention_block(block)
+            if block not in ATTENTION:  # ours are held to it by the tests
+                check_block(found)
+
+
+def find_own_blocks_here() -> None:
+    """Let a block that the user names lie in the folder where the command is said.
+
+    Not where a run's record names it: that may come from somebody else, with a file beside it.
+    """
+    if not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.append(str(Path.cwd()))  # last: it hides no installed package
 
 
 def resolve_recipe(

@@ -82,6 +82,7 @@ def train(
             )
         else:
             assert data is not None
+            options.check_blocks((model,))
             if accept_data_change or accept_changes:
                 raise ConfigError("nothing is gone on with; --accept-… belongs to --resume RUN")
             source = open_source(

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from towernet.attention import fused
 from towernet.engine import kernels
 from towernet.engine.memory import keep_freed_memory
 from towernet.errors import ConfigError, EnvironmentFault
@@ -37,7 +38,8 @@ class Policy:
         channels_last: Whether feature maps lie in memory channel by channel.
         threads: Threads of one operation; the number changes bits, so it is part of the policy.
         reason: What the self-test found, for the log.
-        kernels: "native": our kernels in C where they apply. "torch": torch's operations alone.
+        kernels: "native": our kernels in C where they apply. "compiled": attention as one program.
+            "torch": torch's operations alone.
     """
 
     device: str
@@ -64,8 +66,8 @@ class Policy:
     def kind(self) -> str:
         """Say it without the threads."""
         layout = "channels_last" if self.channels_last else "contiguous"
-        native = ", kernels in C" if self.kernels == "native" else ""
-        return f"{self.device}, {self.dtype}, {layout}{native}"
+        kernels = {"native": ", kernels in C", "compiled": ", attention compiled"}
+        return f"{self.device}, {self.dtype}, {layout}{kernels.get(self.kernels, '')}"
 
     def words(self) -> str:
         """Say it to a person."""
@@ -98,7 +100,13 @@ class Policy:
                 f"this was begun with kernels in C and {fault}; mend that, or go on with torch"
                 " alone by --accept-changes (other bits)"
             )
+        if self.kernels == "compiled" and (fault := kernels.compiled_fault(self.device)):
+            raise EnvironmentFault(
+                f"this was begun with compiled attention and {fault}; mend that, or go on with"
+                " torch alone by --accept-changes (other bits)"
+            )
         ops.enable(self.kernels == "native")
+        fused.enable(*([self.device] if self.kernels == "compiled" else []))
         if self.device == "cpu":
             keep_freed_memory()
         if self.device == "cuda":
@@ -164,15 +172,23 @@ def choose_policy(device: str = "auto", threads: int | None = None) -> Policy:
 
 def kernels_here(policy: Policy) -> str:
     """Return the policy's kernels, or torch's where ours cannot be had."""
-    wanted = policy.kernels == "native"  # asking compiles them
-    return "native" if wanted and kernels.fault() is None else "torch"
+    if policy.kernels == "native":  # asking compiles them
+        return "native" if kernels.fault() is None else "torch"
+    if policy.kernels == "compiled":
+        return "compiled" if kernels.compiled_fault(policy.device) is None else "torch"
+    return "torch"
 
 
 def _choose_kernels(policy: Policy) -> tuple[str, list[str]]:
     """Return whether our kernels are used with this policy, and what is to be said of it.
 
-    They are made for a CPU, and for feature maps whose pixels lie there with all their channels.
+    Those in C are made for a CPU, and for feature maps whose pixels lie there with all their
+    channels; on a GPU attention is compiled.
     """
+    if policy.device == "cuda":
+        if (fault := kernels.compiled_fault("cuda")) is not None:
+            return "torch", [f"attention is slower than it could be: {fault}"]
+        return "compiled", []
     if policy.device != "cpu":
         return "torch", []
     if not policy.channels_last:

@@ -1,13 +1,17 @@
-"""Whether the kernels in C can be had here and do what they should."""
+"""Whether kernels can be had here and do what they should: in C, or compiled for a GPU."""
 
 from __future__ import annotations
 
 import functools
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from towernet.attention import ShuffleAttention, fused
 from towernet.config import AugmentConfig
 from towernet.data.augment import draws, training_input
+from towernet.errors import in_one_line
 from towernet.native import library, selftest
 
 _LARGEST_DIFFERENCE = 1e-2  # of values about 1: a position may round to another pixel's share
@@ -25,6 +29,34 @@ def fault() -> str | None:
     if not max(selftest.excess(), _augmentation_excess()) <= 1:
         return "the kernels in C do not do here what torch does"
     return None
+
+
+@functools.cache
+def compiled_fault(device: str) -> str | None:
+    """Return why attention cannot be compiled for a device, None where it can.
+
+    It is compiled and held against the formula, forward and backward.
+    """
+    block = ShuffleAttention(64).to(device)
+    block.wake()
+    shape = (4, 64, 14, 14)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
+    x = x.contiguous(memory_format=torch.channels_last)
+
+    def gradients() -> list[Tensor]:
+        inputs = [x.clone().requires_grad_(), *block.parameters()]
+        y = block(inputs[0])
+        return [y.detach(), *torch.autograd.grad(y.square().sum(), inputs)]
+
+    wanted = gradients()
+    try:
+        with fused.enabled(device):
+            found = gradients()
+    except Exception as error:  # compilers fail in many ways
+        return f"attention cannot be compiled here ({in_one_line(error)[:120]})"
+    if all(torch.allclose(f, w, rtol=1e-3, atol=1e-3) for f, w in zip(found, wanted, strict=True)):
+        return None
+    return "compiled attention does not do here what the formula does"
 
 
 def identity() -> str:

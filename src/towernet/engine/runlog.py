@@ -10,6 +10,7 @@ import shutil
 import time
 import traceback
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from towernet import files
@@ -102,6 +103,10 @@ class Board:
             for part in ("train", "validation")
             for figure in ("loss", "accuracy")
         }
+        blocks = row.get("attention", {}).values()
+        for figure in ("gradient_norm", "gate_mean", "gate_spread"):
+            if blocks:
+                figures[f"attention/{figure}"] = fmean(block[figure] for block in blocks)
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in figures.items()]
         self._append(Event(wall_time=time.time(), step=row["step"], summary=Summary(value=values)))
 

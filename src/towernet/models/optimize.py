@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from towernet.attention.attach import is_attention_hook, move_attention
-from towernet.attention.shuffle import ShuffleAttention
+from towernet.attention.attach import CHILD, is_attention_hook, move_attention
+from towernet.attention.shuffle import ShuffleAttention, UnshuffledAttention, came_from
 from towernet.models.towernet import TowerNet
 from towernet.shapes import run_on_meta
 
@@ -35,7 +35,8 @@ def optimize(
     """Return a copy that gives the same answers in less time; it cannot be trained.
 
     Batch norms are folded into the convolutions before them, wherever nothing else reads those.
-    TowerNet's channel shuffles are absorbed by the weights that read them.
+    Channel shuffles are absorbed: TowerNet's by the weights that read them, those of attention that
+    stands behind a folded norm by the convolution before it.
 
     Args:
         model: A network, of any family.
@@ -53,6 +54,8 @@ def optimize(
     fast = copy.deepcopy(model).eval().requires_grad_(False)
     for conv, norm in foldable(fast, size_px):
         fold(fast, conv, norm)
+        if absorb:
+            shuffle_before(fast, conv, norm)
     if absorb and isinstance(fast, TowerNet):
         absorb_shuffles(fast)
     if dtype != torch.float32:
@@ -158,6 +161,22 @@ def fold(model: nn.Module, conv_name: str, norm_name: str) -> None:
     model.set_submodule(norm_name, nothing)
 
 
+def shuffle_before(model: nn.Module, conv_name: str, place_name: str) -> None:
+    """Let the convolution before shuffle attention give its channels in the order that leaves it.
+
+    Then each channel has the gates of the one it was; nothing else reads that convolution.
+    """
+    conv, place = model.get_submodule(conv_name), model.get_submodule(place_name)
+    attention = getattr(place, CHILD, None)
+    assert isinstance(conv, nn.Conv1d | nn.Conv2d | nn.Conv3d) and conv.bias is not None
+    if not (isinstance(attention, ShuffleAttention) and attention.shuffles and conv.groups == 1):
+        return
+    came_from_C = came_from(attention.channels)
+    conv.weight = nn.Parameter(conv.weight[came_from_C], requires_grad=False)
+    conv.bias = nn.Parameter(conv.bias[came_from_C], requires_grad=False)
+    setattr(place, CHILD, UnshuffledAttention(attention).requires_grad_(False))
+
+
 def absorb_shuffles(model: TowerNet) -> None:
     """Let the convolutions behind each attention read its channels in the order they have.
 
@@ -174,8 +193,7 @@ def absorb_shuffles(model: TowerNet) -> None:
         attention = model.get_submodule(name)
         if not isinstance(attention, ShuffleAttention):
             continue  # another block has its place
-        half = attention.channels // 2
-        came_from_C = torch.arange(2 * half).reshape(2, half).T.flatten()
+        came_from_C = came_from(attention.channels)
         for conv_name in convolutions:
             conv = model.get_submodule(conv_name)
             assert isinstance(conv, nn.Conv2d)

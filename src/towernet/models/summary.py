@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from towernet.attention.attach import CHILD, attention_blocks
 from towernet.shapes import run_on_meta
 
 
@@ -48,18 +49,28 @@ def multiply_adds(model: nn.Module, size_px: int) -> int:
 def layers(model: nn.Module, size_px: int) -> list[Layer]:
     """Return a row for each layer in the order they run; the parameters add up to the network's.
 
-    A layer is a module that calls no other. Parameters that lie between layers, such as a class
-    token, have rows of their own at the end, without an output.
+    A layer is a module that calls no other, or an attention block; one that attention stands behind
+    is a layer as before. Parameters that lie between layers, such as a class token, have rows of
+    their own at the end, without an output.
     """
     rows: dict[str, Layer] = {}
     calls: list[bool] = []  # for each module that is running: has it called another?
-    names = {module: name for name, module in model.named_modules()}
+    blocks = attention_blocks(model)
+    names = {
+        module: name
+        for name, module in model.named_modules()
+        if name in blocks or not any(name.startswith(f"{block}.") for block in blocks)
+    }
     # Counted before the run, which puts other tensors in the parameters' places.
     num_own = {module: _count(module.parameters(recurse=False)) for module in names}
-    num_all = {module: _count(module.parameters()) for module in names}
+    num_all = {module: _count_without_added(module) for module in names}
+    added = {getattr(module, CHILD) for module in names if hasattr(module, CHILD)}
+
+    order: dict[str, int] = {}  # attention ends before the layer it stands behind does
 
     def enter(module: nn.Module, _inputs: Any) -> None:
-        if calls:
+        order.setdefault(names[module], len(order))
+        if calls and module not in added:
             calls[-1] = True
         calls.append(False)
 
@@ -83,7 +94,7 @@ def layers(model: nn.Module, size_px: int) -> list[Layer]:
         for module, name in names.items()
         if num_own[module] and not any(f"{name}.".startswith(f"{row}.") for row in rows)
     ]
-    return [*rows.values(), *between]
+    return [*sorted(rows.values(), key=lambda row: order[row.name]), *between]
 
 
 def map_sides(rows: list[Layer]) -> tuple[int | None, int | None]:
@@ -101,6 +112,12 @@ def map_sides(rows: list[Layer]) -> tuple[int | None, int | None]:
     last = next((shape[2] for shape in reversed(maps) if shape[2] > 1), 1 if maps else None)
     first = rows[0].output_shape if rows else ()
     return (first[2] if len(first) == 3 else None), last
+
+
+def _count_without_added(module: nn.Module) -> int:
+    """Return a module's numbers without those of the attention that stands behind it."""
+    behind = getattr(module, CHILD, None)
+    return _count(module.parameters()) - (0 if behind is None else _count(behind.parameters()))
 
 
 def _count(parameters: Iterator[nn.Parameter]) -> int:

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from towernet.native.library import Library, load
 
-_SUFFIX = {torch.bfloat16: "bf16", torch.float32: "f32"}
+_SUFFIX = {torch.bfloat16: "bf16", torch.float32: "f32", torch.float16: "f16"}
 _enabled = False
 
 
@@ -46,12 +46,31 @@ def enabled(wanted: bool) -> Iterator[None]:
         enable(before)
 
 
-def usable(x_BCHW: Tensor, *parameters: Tensor | None, lanes: int = 16) -> bool:
-    """Whether the kernels can take this feature map, and these parameters and statistics.
+def usable(x_BCHW: Tensor, *parameters: Tensor | None) -> bool:
+    """Whether the kernels of norm and pooling can take this map, these parameters and statistics.
 
     They must be enabled and the program not traced or transformed; the map channels_last on a CPU,
     in bfloat16 or float32; the parameters float32. Everything else is torch's to do or to refuse.
     """
+    return (
+        _in_reach(x_BCHW, parameters)
+        and x_BCHW.dtype != torch.float16
+        and x_BCHW.shape[1] % 16 == 0
+        and x_BCHW.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+def usable_for_attention(x_BCHW: Tensor, *parameters: Tensor | None) -> bool:
+    """Whether the kernel of shuffle attention can take this map and these parameters.
+
+    As above; the map may also be contiguous, or in float16, and have any number of channels.
+    """
+    return _in_reach(x_BCHW, parameters) and (
+        x_BCHW.is_contiguous(memory_format=torch.channels_last) or x_BCHW.is_contiguous()
+    )
+
+
+def _in_reach(x_BCHW: Tensor, parameters: tuple[Tensor | None, ...]) -> bool:
     return (
         _enabled
         and not torch._C._are_functorch_transforms_active()
@@ -59,9 +78,7 @@ def usable(x_BCHW: Tensor, *parameters: Tensor | None, lanes: int = 16) -> bool:
         and x_BCHW.device.type == "cpu"
         and x_BCHW.dtype in _SUFFIX
         and x_BCHW.dim() == 4
-        and x_BCHW.shape[1] % lanes == 0
         and x_BCHW.numel() > 0
-        and x_BCHW.is_contiguous(memory_format=torch.channels_last)
         and all(map(_is_plain, parameters))
         and not torch.compiler.is_compiling()
         and torch._C._get_tracing_state() is None
@@ -238,44 +255,60 @@ def line_pool_relu(x_BCHW: Tensor, scale_C: Tensor, shift_C: Tensor) -> Tensor:
 
 class _ShuffleAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, groups: int, epsilon: float, *parameters: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, gain: Tensor | None, groups: int, shuffles: bool, epsilon: float,
+        *parameters: Tensor,
+    ) -> Tensor:  # fmt: skip
         batch, channels, height, width = x.shape
         flat = torch.stack(parameters)
         assert channels == 2 * groups * flat.shape[1]
-        kept, y = _float32(batch, 4, channels), torch.empty_like(x)
-        _call_for(x, "shuffle_attention", x, batch, height * width, channels, groups, epsilon,
-                  flat, kept, y)  # fmt: skip
-        ctx.groups = groups
-        ctx.save_for_backward(x, flat, kept)
+        assert gain is None or gain.shape == ()
+        # A map of single pixels is both.
+        planes = not x.is_contiguous(memory_format=torch.channels_last)
+        kept, y, line = _float32(batch, 4, channels), torch.empty_like(x), _float32(3, channels)
+        sizes = (batch, height * width, channels, int(planes), groups, int(shuffles))
+        _call_for(x, "shuffle_attention", x, *sizes, epsilon, flat, gain, kept, line, y)
+        ctx.sizes = sizes
+        ctx.save_for_backward(x, flat, kept, gain)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        x, flat, kept = ctx.saved_tensors
-        gradient = gradient.to(x.dtype).contiguous(memory_format=torch.channels_last)
-        batch, channels, height, width = x.shape
-        sums, dx = _float32(batch, 2, channels), torch.empty_like(x)
-        gradients, scratch = torch.empty_like(flat), _float32(batch, 2, channels)
-        _call_for(x, "shuffle_attention_backward", gradient, x, batch, height * width, channels,
-                  ctx.groups, flat, kept, sums, dx, scratch)  # fmt: skip
-        _call("shuffle_attention_parameters", sums, kept, batch, channels, ctx.groups, flat,
-              gradients, _float64(*flat.shape))  # fmt: skip
-        return dx, None, None, *gradients.unbind()
+        x, flat, kept, gain = ctx.saved_tensors
+        batch, _, channels, planes, groups, _ = ctx.sizes
+        layout = torch.contiguous_format if planes else torch.channels_last
+        gradient = gradient.to(x.dtype).contiguous(memory_format=layout)
+        sums, dx, line = _float32(batch, 3, channels), torch.empty_like(x), _float32(3, channels)
+        _call_for(x, "shuffle_attention_backward", gradient, x, *ctx.sizes, flat, gain, kept, sums,
+                  line, dx)  # fmt: skip
+        gradients, of_gain = torch.empty_like(flat), _float32()
+        _call("shuffle_attention_parameters", sums, kept, batch, channels, groups, flat, gradients,
+              of_gain, _float64(*flat.shape))  # fmt: skip
+        of_gains = None if gain is None else of_gain
+        return dx, of_gains, None, None, None, *gradients.unbind()
 
 
 def shuffle_attention(
-    x_BCHW: Tensor, parameters: tuple[Tensor, ...], *, groups: int, epsilon: float
+    x_BCHW: Tensor,
+    parameters: tuple[Tensor, ...],
+    *,
+    groups: int,
+    epsilon: float,
+    gain: Tensor | None = None,
+    shuffles: bool = True,
 ) -> Tensor:
-    """Shuffle attention, gates and shuffle in one: (B, C, H, W) to the same.
+    """Shuffle attention, gates and shuffle in one: (B, C, H, W) to the same, in the same layout.
 
     Args:
-        x_BCHW: The map; it must be `usable` with the parameters, and C a multiple of 32.
+        x_BCHW: The map; it must be `usable_for_attention` with the parameters and the gain.
         parameters: Channel weight and bias, spatial weight and bias, norm weight and bias, (k,).
-        groups: G.
+        groups: G; C is 2·G·k.
         epsilon: Added to the variance.
+        gain: α, one number: the gates σ become 1 + α·(σ − 1). None: 1.
+        shuffles: Whether the halves of the channels take turns in the output.
 
     It has a gradient, and its gradient has none.
     """
-    y_BCHW: Tensor = _ShuffleAttention.apply(x_BCHW, groups, epsilon, *parameters)
+    y_BCHW: Tensor = _ShuffleAttention.apply(x_BCHW, gain, groups, shuffles, epsilon, *parameters)
     return y_BCHW

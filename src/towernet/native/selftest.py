@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from towernet.native import ops
 
 # Sums of thousands of float32 numbers in another order; a bfloat16 has eight bits.
-LARGEST_DEVIATION = {torch.float32: 1e-4, torch.bfloat16: 1e-2}
+LARGEST_DEVIATION = {torch.float32: 1e-4, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 
 
 def excess() -> float:
@@ -22,14 +22,19 @@ def excess() -> float:
     drawn = 3 + torch.randn(2, 32, 61, 47, generator=generator, device="cpu", dtype=torch.float32)
     errors = []
     for dtype, allowed in LARGEST_DEVIATION.items():
-        x = drawn.to(dtype).contiguous(memory_format=torch.channels_last)
-        got, wanted = x.requires_grad_(), x.detach().float().requires_grad_()
-        pairs = [
-            *zip(_norm_pool_relu(got, native=True), _norm_pool_relu(wanted, native=False),
-                 strict=True),
-            *zip(_shuffle(got, native=True), _shuffle(wanted, native=False), strict=True),
-            _evaluated(got.detach()),
-        ]  # fmt: skip
+        x = drawn.to(dtype)
+        got = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+        planes, wanted = x.clone().requires_grad_(), x.float().requires_grad_()
+        results = [
+            (_shuffle(got, native=True), _shuffle(wanted, native=False)),
+            (_blend(planes, native=True), _blend(wanted, native=False)),
+        ]
+        if dtype != torch.float16:
+            results += [
+                (_norm_pool_relu(got, native=True), _norm_pool_relu(wanted, native=False)),
+                _evaluated(got.detach()),
+            ]
+        pairs = [pair for result in results for pair in zip(*result, strict=True)]
         errors += [
             float((mine.float() - theirs).norm() / theirs.norm()) / allowed
             for mine, theirs in pairs
@@ -37,10 +42,10 @@ def excess() -> float:
     return float(torch.tensor(errors).max())  # Python's own max may pass over what is no number
 
 
-def _evaluated(x: Tensor) -> tuple[Tensor, Tensor]:
+def _evaluated(x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     scale, shift = torch.linspace(-1, 2, x.shape[1]), torch.linspace(-2, 1, x.shape[1])
     line = x.float() * scale[:, None, None] + shift[:, None, None]
-    return ops.line_pool_relu(x, scale, shift), F.relu(F.max_pool2d(line, 2))
+    return [ops.line_pool_relu(x, scale, shift)], [F.relu(F.max_pool2d(line, 2))]
 
 
 def _norm_pool_relu(x: Tensor, *, native: bool) -> list[Tensor]:
@@ -53,13 +58,29 @@ def _norm_pool_relu(x: Tensor, *, native: bool) -> list[Tensor]:
 
 
 def _shuffle(x: Tensor, *, native: bool) -> list[Tensor]:
-    weights = torch.linspace(-1, 1.5, 6 * 4).reshape(6, 4)
-    parameters = tuple(row.clone().requires_grad_() for row in weights)
+    parameters = _vectors(4)
     if native:
         y = ops.shuffle_attention(x, parameters, groups=4, epsilon=1e-5)
     else:
         y = _plain_shuffle_attention(x, *parameters)
     return _with_gradients(y, [x, *parameters])
+
+
+def _blend(x: Tensor, *, native: bool) -> list[Tensor]:
+    """With a gain, and unshuffled."""
+    parameters, gain = _vectors(2), torch.tensor(0.6, requires_grad=True)
+    if native:
+        y = ops.shuffle_attention(x, parameters, groups=8, epsilon=1e-5, gain=gain, shuffles=False)
+    else:
+        shuffled = _plain_shuffle_attention(x, *parameters)
+        unshuffled = shuffled.unflatten(1, (-1, 2)).transpose(1, 2).flatten(1, 2)
+        y = x + gain * (unshuffled - x)
+    return _with_gradients(y, [x, *parameters, gain])
+
+
+def _vectors(half: int) -> tuple[Tensor, ...]:
+    weights = torch.linspace(-1, 1.5, 6 * half).reshape(6, half)
+    return tuple(row.clone().requires_grad_() for row in weights)
 
 
 def _plain_shuffle_attention(

@@ -13,6 +13,9 @@ typedef uint32_t v16u __attribute__((vector_size(64)));
 typedef uint16_t v16h __attribute__((vector_size(32)));
 
 typedef uint16_t bf16;
+typedef uint16_t f16;
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 static inline v16f load_f32(const float *p)
 {
@@ -40,6 +43,34 @@ static inline void store_bf16(bf16 *p, v16f v)
     v16u rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
     v16u is_nan = (v16u)(v != v);
     v16h h = __builtin_convertvector((rounded & ~is_nan) | (is_nan & 0x7fc0u), v16h);
+    memcpy(p, &h, sizeof h);
+}
+
+/* Half precision by its bits: not every compiler knows the type. */
+static inline v16f load_f16(const f16 *p)
+{
+    v16h h;
+    memcpy(&h, p, sizeof h);
+    v16u u = __builtin_convertvector(h, v16u);
+    v16u sign = (u & 0x8000u) << 16;
+    v16u bits = (u & 0x7fffu) << 13;
+    v16u special = (v16u)(bits >= 0x0f800000u) & 0x7f800000u; /* infinite, or not a number */
+    return (v16f)((v16u)((v16f)bits * 0x1p112f) | special | sign);
+}
+
+static inline void store_f16(f16 *p, v16f v)
+{
+    v16u u = (v16u)v, sign = u & 0x80000000u;
+    u ^= sign;
+    v16u is_nan = (v16u)(u > 0x7f800000u), is_small = (v16u)(u < 0x38800000u);
+    v16u is_large = (v16u)(u >= 0x47800000u);
+    v16u normal = (u - 0x38000000u + 0xfffu + ((u >> 13) & 1u)) >> 13;
+    /* Added to 1/2, a number below 2^-14 is rounded at the last bit a half has there. */
+    v16u small = (v16u)((v16f)u + 0.5f) - 0x3f000000u;
+    v16u half = (small & is_small) | (normal & ~is_small);
+    half = (half & ~is_large) | (0x7c00u & is_large);
+    half = (half & ~is_nan) | (0x7e00u & is_nan);
+    v16h h = __builtin_convertvector(half | (sign >> 16), v16h);
     memcpy(p, &h, sizeof h);
 }
 

@@ -1,0 +1,308 @@
+"""Does a block help? The factorial through the command, its judgement, and the proof."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import TINY_NETWORK, run_towernet
+from test_compare import results_of
+from towernet import files
+from towernet.compare import ablation
+from towernet.compare.ablation import proof, sentence, variants
+from towernet.compare.plan import same_for_all_variants
+from towernet.compare.statistics import judge
+from towernet.compare.verdict import pair_row
+from towernet.engine.attention_log import gradient_norm
+from towernet.models.catalogue import build
+
+BLOCKS = "se"
+WORDS = (
+    "--models", TINY_NETWORK, "--attention", BLOCKS, "--runs", 2, "--epochs", 2, "--size", 64,
+    "--batch-size", 8, "--workers", 1,
+)  # fmt: skip
+VARIANTS = [f"{TINY_NETWORK}+se"]
+
+
+@pytest.fixture(scope="module")
+def finished(photos, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished") / "ablation"
+    done = run_towernet("compare", photos, *WORDS, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_each_block_is_judged_against_the_network_without(finished):
+    folder, done = finished
+    results = results_of(folder)
+    assert [row["name"] for row in results["ablation"]] == VARIANTS
+    assert [(row["first"], row["second"]) for row in results["comparisons"]] == [
+        (name, TINY_NETWORK) for name in VARIANTS
+    ]
+    accuracy = {network["name"]: network["accuracy"] for network in results["networks"]}
+    for row in results["comparisons"]:
+        gap = accuracy[row["first"]] - accuracy[TINY_NETWORK]
+        assert row["difference"] == pytest.approx(gap)
+    assert results["sentence"] in " ".join(done.stdout.split())
+    assert "the same first weights outside the block" in done.stdout
+    assert (folder / "differences.csv").read_text().count("\n") == 2
+    assert "Differences are from the same network without attention" in (
+        folder / "paper.tex"
+    ).read_text(encoding="utf-8")
+
+
+def test_all_variants_take_as_many_steps_with_the_same_first_weights(finished):
+    folder, _ = finished
+    results = results_of(folder)
+    assert len({network["steps"] for network in results["networks"]}) == 1
+    torch.manual_seed(3)
+    without = build(TINY_NETWORK, 3, 64).state_dict()
+    for name in VARIANTS:
+        torch.manual_seed(3)
+        state = build(name, 3, 64).state_dict()
+        added = [key for key in state if key not in without]
+        assert added and all(".added_attention." in key for key in added)
+        assert all(torch.equal(state[key], without[key]) for key in without)
+
+
+def test_the_report_shows_the_differences_and_the_proof(finished):
+    folder, _ = finished
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert 'id="ablation"' in page and 'id="differences"' not in page
+    assert "The blocks are there, and learn" in page
+    assert page.count('<td class="text">yes</td>') == 1
+    for variant in results_of(folder)["ablation"]:
+        found = variant["proof"]
+        assert variant["parameters"] > 0 and found["learns"] and found["num_blocks"] == 16
+        assert len(found["epochs"]) == 2
+        assert all(epoch["gradient_norm"] > 0 for epoch in found["epochs"])
+        assert f"+{variant['parameters']:,}" in page
+
+
+OWN_BLOCK = """
+import torch
+from towernet.attention import GatedBlock
+
+class Brightest(GatedBlock):
+    def __init__(self, channels):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(channels, 1, 1))
+
+    def attention_map(self, x_BCHW):
+        return torch.sigmoid(x_BCHW.float().amax(dim=(2, 3), keepdim=True) * self.weight{more})
+"""
+
+
+def test_a_users_own_block_is_compared_from_the_folder_it_lies_in(photos, tmp_path):
+    (tmp_path / "mine.py").write_text(OWN_BLOCK.format(more=""))
+    (tmp_path / "broken.py").write_text(OWN_BLOCK.format(more=" + x_BCHW.mean()"))
+    words = ("--models", TINY_NETWORK, "--epochs", 1, "--size", 64, "--batch-size", 8)
+    program = Path(sys.executable).parent / "towernet"  # `python -m` would look here anyway
+
+    def compare(block: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [program, "compare", photos, *map(str, words), "--attention", block,
+             "--out", block[:4]],
+            capture_output=True, text=True, check=False, cwd=tmp_path,
+        )  # fmt: skip
+
+    done = compare("broken:Brightest")
+    assert done.returncode == 2 and not (tmp_path / "brok").exists()
+    assert done.stderr.startswith("error: Brightest does not")
+    done = compare("mine:Brightest")
+    assert done.returncode == 0, done.stderr
+    variant = results_of(tmp_path / "mine")["ablation"][0]
+    assert variant["name"] == f"{TINY_NETWORK}+mine:Brightest" and variant["proof"]["learns"]
+
+
+# The proof rejects what is no attention.
+
+
+def write_run(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    folder.mkdir()
+    files.write_jsonl(folder / "metrics.jsonl", rows)
+    return folder
+
+
+def row(epoch: int, **figures: float) -> dict[str, Any]:
+    values = {"gradient_norm": 0.1, "gate_mean": 0.5 + epoch / 100, "gate_spread": 0.1} | figures
+    return {"epoch": epoch, "attention": {"layer1": values}}
+
+
+def test_the_proof_is_of_every_block_and_run(tmp_path):
+    runs = [write_run(tmp_path / str(i), [row(1), row(2, gradient_norm=0.3)]) for i in range(2)]
+    found = proof(runs)
+    assert found is not None
+    assert found["learns"] and found["num_blocks"] == 1
+    assert [epoch["gradient_norm"] for epoch in found["epochs"]] == pytest.approx([0.1, 0.3])
+    assert found["epochs"][0]["gain"] is None
+
+
+@pytest.mark.parametrize(
+    "dead",
+    [
+        [row(1), row(2, gradient_norm=0.0)],  # the graph was cut
+        [row(1, gate_mean=0.5), row(2, gate_mean=0.5)],  # its gates never move
+    ],
+)
+def test_the_proof_rejects_a_block_that_is_not_there(dead, tmp_path):
+    found = proof([write_run(tmp_path / "0", [row(1), row(2)]), write_run(tmp_path / "1", dead)])
+    assert found is not None and not found["learns"]
+
+
+def test_a_network_without_attention_has_no_proof(finished):
+    folder, _ = finished
+    assert proof([folder / "runs" / f"{TINY_NETWORK}-0"]) is None
+    assert proof([]) is None
+
+
+def test_a_gradient_norm_is_that_of_all_parameters():
+    module = torch.nn.Linear(2, 1)
+    assert gradient_norm(module) == 0.0
+    module(torch.tensor([[3.0, 0.0]])).sum().backward()
+    assert gradient_norm(module) == pytest.approx(10**0.5)  # (3, 0) and 1
+
+
+# The judgement.
+
+
+def answers(*accuracies: float, runs: int = 10, images: int = 200) -> np.ndarray[Any, Any]:
+    draw = np.random.default_rng(3)
+    hard = draw.uniform(size=images)
+    luck = draw.uniform(-0.05, 0.05, (runs, images))
+    return np.array([hard + luck < accuracy for accuracy in accuracies])
+
+
+def results_from(right: np.ndarray[Any, Any], blocks: list[str]) -> dict[str, Any]:
+    names = ["resnet18", *(f"resnet18+{block}" for block in blocks)]
+    pairs = [(i, 0) for i in range(1, len(names))]
+    family = judge(right, np.arange(right.shape[2]), pairs)
+    return {
+        "ablation": [v | {"proof": None} for v in variants(names, ["none", *blocks])],
+        "comparisons": [pair_row(family, d, names, 0.005) for d in family.differences],
+        "equal_within": 0.005,
+        "num_runs": right.shape[1],
+        "num_images": {"test": right.shape[2]},
+        "final_split": "test",
+    }
+
+
+def test_the_sentence_says_what_helped_harmed_or_is_not_shown():
+    found = results_from(answers(0.7, 0.85, 0.5, 0.702), ["shuffle", "se", "eca"])
+    said = sentence(found)
+    assert said.startswith("In resnet18 shuffle (+1")
+    assert "] helped; se (−" in " ".join(said.replace(") helped", "] helped").split())
+    assert "harmed; these runs do not show that eca makes a difference." in said
+    assert [row["answer"] for row in found["comparisons"]] == ["better", "worse", "open"]
+
+
+def test_a_block_that_changes_nothing_is_never_said_to_help():
+    right = answers(0.7, 0.7)
+    found = results_from(right, ["se"])
+    assert found["comparisons"][0]["answer"] in ("open", "equal")
+    assert "helped" not in sentence(found)
+
+
+def test_few_runs_are_said_to_be_too_few():
+    found = results_from(answers(0.7, 0.9, runs=3), ["se"])
+    assert found["comparisons"][0]["answer"] == "too_few_runs"
+    assert "do not show that se makes a difference" in sentence(found)
+
+
+def test_the_pairs_judged_are_those_asked_for_and_no_others():
+    right = answers(0.7, 0.85, 0.5, 0.71)
+    of_all = judge(right, np.arange(200))
+    of_two = judge(right, np.arange(200), [(1, 0), (3, 0)])
+    assert [(d.first, d.second) for d in of_two.differences] == [(1, 0), (3, 0)]
+    assert of_two.num_comparisons == 2 < of_all.num_comparisons
+    same = next(d for d in of_all.differences if (d.first, d.second) == (0, 1))
+    assert of_two.differences[0].mean == -same.mean
+    assert of_two.differences[0].p_adjusted <= same.p_adjusted
+
+
+def test_variants_share_the_steps_of_the_slowest():
+    steps = {"a": 100, "a+se": 80, "a+cbam": 0, "b": 30, "b+se": 40}
+    assert same_for_all_variants(steps) == {"a": 80, "a+se": 80, "a+cbam": 0, "b": 30, "b+se": 30}
+
+
+def test_towernets_own_attention_is_the_variant_called_shuffle():
+    found = variants(["towernet+none", "towernet", "towernet+se"], ["none", "shuffle", "se"])
+    assert [(v["block"], v["name"], v["without"]) for v in found] == [
+        ("shuffle", "towernet", "towernet+none"),
+        ("se", "towernet+se", "towernet+none"),
+    ]
+
+
+def test_remarks_warn_of_a_block_that_did_not_learn():
+    found = results_from(answers(0.7, 0.85), ["se"])
+    found["ablation"][0] |= {
+        "parameters": 8, "proof": {"learns": False, "num_blocks": 1, "epochs": []},
+    }  # fmt: skip
+    found |= {"networks": [], "winner": None, "kind": "comparison", "size_px": 64}
+    found["networks"] = [
+        {"name": name, "status": "ranked", "accuracy": 0.7, "interval": [0.6, 0.8], "epochs": 4}
+        for name in ("resnet18", "resnet18+se")
+    ]
+    found["majority_accuracy"] = 0.1
+    said = ablation.remarks(found)
+    assert "Without attention resnet18 70.0 % of 200 test images right." in said
+    assert any("In resnet18+se not every block had gradients" in remark for remark in said)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--attention", "see"], "no attention block is called 'see'. Did you mean 'se'?"),
+        (["--attention", "se,,eca"], "--attention is 'se,,eca'; give names of blocks"),
+        (["--attention", "se,se"], "--attention names se twice"),
+        (
+            ["--attention", "se", "--models", "resnet18+eca"],
+            "--models names resnet18+eca and --attention gives each network its blocks",
+        ),
+        (["--models", "resnet18+"], "'resnet18+' names no network with attention"),
+        (["--models", "resnet18+se@"], "'resnet18+se@' names no network with attention"),
+        (["--models", "resnet18+none@stages"], "says where nothing goes; give resnet18+none"),
+        (["--models", "resnet18+se@layr4"], "no module or place is called 'layr4'"),
+        (["--models", "vit_b_16+se", "--size", 64], "its features are tokens"),
+    ],
+)
+def test_what_cannot_be_attached_is_refused(words, message, towernet, photos, tmp_path):
+    done = towernet("compare", photos, *words, "--out", tmp_path / "out")
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert done.stderr.count("error: ") == 1 and "Traceback" not in done.stderr
+
+
+def test_the_blocks_are_listed_with_their_cost(towernet):
+    done = towernet("attention", "se", "shuffle", "--channels", 64, "--size", 7, "--json")
+    assert done.returncode == 0, done.stderr
+    se, shuffle = json.loads(done.stdout)
+    assert (se["parameters"], shuffle["parameters"]) == (64 * 4 + 4 + 4 * 64 + 64, 6)
+    assert se["paper"].startswith("Squeeze-and-Excitation Networks.")
+    assert shuffle["milliseconds"] > 0 and shuffle["of_convolution"] > 0
+    done = towernet("attention", "--channels", 7, "--size", 7)
+    assert done.returncode == 0, done.stderr
+    assert "7 channels cannot be cut into" in done.stdout and "eca" in done.stdout
+
+
+def test_tensorboard_shows_what_attention_does(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder, _ = finished
+    run = folder / "runs" / f"{VARIANTS[0]}-0"
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    rows = files.read_jsonl(run / "metrics.jsonl")
+    for figure in ("gradient_norm", "gate_mean", "gate_spread"):
+        drawn = [event.value for event in events.Scalars(f"attention/{figure}")]
+        wanted = [
+            float(np.mean([block[figure] for block in row["attention"].values()])) for row in rows
+        ]
+        assert drawn == pytest.approx(wanted, rel=1e-6)

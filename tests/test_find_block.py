@@ -1,0 +1,193 @@
+"""Attention blocks by name: ours, from a module on the path, and from an installed package."""
+
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from towernet.attention import ATTENTION, attention_block
+from towernet.attention.find import known_blocks
+from towernet.errors import ConfigError, UnknownNameError
+from towernet.testing import check_block
+
+BLOCKS = """
+    import torch
+    from torch import nn
+    from towernet.attention import AttentionBlock, GatedBlock
+
+    class MyAttention(GatedBlock):
+        def __init__(self, channels):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(channels))
+
+        def attention_map(self, x_BCHW):
+            mean_BC11 = x_BCHW.float().mean(dim=(2, 3), keepdim=True)
+            return torch.sigmoid(mean_BC11 * self.weight[:, None, None])
+
+    class Unfinished(GatedBlock):
+        pass
+
+    class Layer(nn.Module):
+        pass
+
+    def helper():
+        pass
+
+    answer = 42
+"""
+ENTRIES = """
+    [towernet.attention]
+    mine = visitor.blocks:MyAttention
+    se = visitor.blocks:MyAttention
+    gone = visitor.nowhere:MyAttention
+    layer = visitor.blocks:Layer
+"""
+
+
+def install(folder, package, entries=ENTRIES):
+    """Write what pip would: a package, and beside it a dist-info folder with its entry points."""
+    modules = folder / "visitor"
+    modules.mkdir(exist_ok=True)
+    (modules / "__init__.py").touch()
+    (modules / "blocks.py").write_text(textwrap.dedent(BLOCKS))
+    (modules / "needy.py").write_text("import a_package_that_is_not_there\n")
+    (modules / "broken.py").write_text("raise RuntimeError('no\\nway.')\n")
+    (modules / "empty.py").touch()
+    info = folder / f"{package}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(textwrap.dedent(entries))
+
+
+@pytest.fixture
+def visitor(tmp_path, monkeypatch):
+    install(tmp_path, "visitor")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for module in [name for name in sys.modules if name.partition(".")[0] == "visitor"]:
+        del sys.modules[module]
+
+
+@pytest.mark.parametrize("name", ["visitor.blocks:MyAttention", "mine"])
+def test_a_block_of_the_users_own_is_found_and_keeps_every_promise(visitor, name):
+    block_class = attention_block(name)
+    assert block_class.__module__ == "visitor.blocks"
+    assert block_class(16)(torch.rand(2, 16, 3, 5)).shape == (2, 16, 3, 5)
+    check_block(block_class)
+
+
+@pytest.mark.parametrize("name", sorted(ATTENTION))
+def test_built_in_blocks_come_first(visitor, name):
+    assert attention_block(name) is ATTENTION[name]
+
+
+def test_all_names_are_known_once(visitor):
+    assert known_blocks() == sorted([*ATTENTION, "gone", "layer", "mine"])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "vistor.blocks:MyAttention",
+            "attention block 'vistor.blocks:MyAttention': there is no module vistor;"
+            " install its package, or add the folder it lies in to PYTHONPATH",
+        ),
+        (
+            "visitor.block:MyAttention",
+            "attention block 'visitor.block:MyAttention': there is no module visitor.block;"
+            " install its package, or add the folder it lies in to PYTHONPATH",
+        ),
+        (
+            "gone",
+            "attention block 'gone' of the package visitor: there is no module visitor.nowhere;"
+            " install its package, or add the folder it lies in to PYTHONPATH",
+        ),
+        (
+            "visitor.needy:MyAttention",
+            "attention block 'visitor.needy:MyAttention': importing visitor.needy failed with"
+            " ModuleNotFoundError: No module named 'a_package_that_is_not_there';"
+            " try python -c 'import visitor.needy'",
+        ),
+        (
+            "visitor.broken:MyAttention",
+            "attention block 'visitor.broken:MyAttention': importing visitor.broken failed with"
+            " RuntimeError: no; try python -c 'import visitor.broken'",
+        ),
+        (
+            "visitor.blocks:Layer",
+            "attention block 'visitor.blocks:Layer': visitor.blocks:Layer is a class of another"
+            " kind; derive it from towernet.attention.AttentionBlock",
+        ),
+        (
+            "layer",
+            "attention block 'layer' of the package visitor: visitor.blocks:Layer is a class of"
+            " another kind; derive it from towernet.attention.AttentionBlock",
+        ),
+        (
+            "visitor.blocks:helper",
+            "attention block 'visitor.blocks:helper': visitor.blocks:helper is a function;"
+            " derive it from towernet.attention.AttentionBlock",
+        ),
+        (
+            "visitor.blocks:answer",
+            "attention block 'visitor.blocks:answer': visitor.blocks:answer is an int;"
+            " derive it from towernet.attention.AttentionBlock",
+        ),
+        (
+            "visitor.blocks:Unfinished",
+            "attention block 'visitor.blocks:Unfinished': visitor.blocks:Unfinished has no"
+            " attention_map of its own; write what is missing",
+        ),
+        (
+            "visitor.blocks:",
+            "attention block 'visitor.blocks:': 'visitor.blocks:' is not an import path; write it"
+            " as my_package.blocks:MyAttention",
+        ),
+        (
+            "../blocks.py:MyAttention",
+            "attention block '../blocks.py:MyAttention': '../blocks.py:MyAttention' is not an"
+            " import path; write it as my_package.blocks:MyAttention",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_a_sentence(visitor, name, message):
+    with pytest.raises(ConfigError) as caught:
+        attention_block(name)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "visitor.blocks:MyAttentoin",
+            "no attention block of visitor.blocks is called 'MyAttentoin'."
+            " Did you mean 'MyAttention'? Known: MyAttention",
+        ),
+        (
+            "mien",
+            "no attention block is called 'mien'. Did you mean 'mine'? Known: cbam, coordinate,"
+            " eca, global_context, gone, layer, mine, se, sge, shuffle, simam",
+        ),
+        (
+            "visitor.empty:MyAttention",
+            "no attention block of visitor.empty is called 'MyAttention'. Known: none",
+        ),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(visitor, name, message):
+    with pytest.raises(UnknownNameError) as caught:
+        attention_block(name)
+    assert str(caught.value) == message
+
+
+def test_two_packages_that_offer_the_same_name_are_refused(visitor):
+    install(visitor, "stranger", "[towernet.attention]\nmine = visitor.blocks:Other\n")
+    with pytest.raises(ConfigError) as caught:
+        attention_block("mine")
+    assert str(caught.value) == (
+        "attention block 'mine' is offered by stranger and visitor;"
+        " give an import path, visitor.blocks:MyAttention or visitor.blocks:Other"
+    )
