@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from towernet.attention.base import ATTENTION, AttentionBlock
 from towernet.attention.places import Place, find_places
+from towernet.attention.watch import CHILD
 from towernet.errors import ConfigError
+from towernet.shapes import run_on_meta
 
-CHILD = "added_attention"
 DEFAULT_SIZE_PX = 224
 Start = Literal["identity", "paper"]
 Where = str | Sequence[str]
@@ -269,16 +270,21 @@ def _is_channels_last(model: nn.Module) -> bool:
 
 def _own_input_shape(model: nn.Module) -> tuple[int, int, int, int]:
     config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
-    size = None
-    if isinstance(config, dict):
-        size = config.get("input_size")
-    if size is not None and len(size) == 3:
-        first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-        channels = size[0] if first is None else first.in_channels
-        return 1, channels, size[1], size[2]
-    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    channels = 3 if first is None else first.in_channels
-    return 1, channels, DEFAULT_SIZE_PX, DEFAULT_SIZE_PX
+    size = config.get("input_size") if isinstance(config, dict) else None
+    channels, height, width = size or (3, DEFAULT_SIZE_PX, DEFAULT_SIZE_PX)
+    first = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), channels)
+    # Its first convolution may read what was made of the image, pixels put into channels for one.
+    if first != channels and _runs_on(model, 1, first, height, width):
+        channels = first
+    return 1, channels, height, width
+
+
+def _runs_on(model: nn.Module, *shape: int) -> bool:
+    try:
+        run_on_meta(model, *shape)
+    except Exception:  # each network says it in its own way
+        return False
+    return True
 
 
 def _lies_in(name: str, outer: dict[str, AttentionBlock]) -> bool:

@@ -1,8 +1,7 @@
-"""Where attention goes in a network, found by watching one image's shapes flow through it.
+"""Where attention goes in a network: before residual additions, behind joints, at stages' ends.
 
-Nothing is known of any network by name: what is added to what, what is joined, and where all that
-follows hangs on one map alone, is read off the operations. A place is a module whose output is
-gated; the module is called once for an image and returns one feature map.
+A place is a module whose output is gated; the module is called once for an image and returns one
+feature map. Nothing is known of any network by name; `watch` reads its operations.
 
 Shapes: B images, C channels, H × W pixels.
 """
@@ -10,24 +9,17 @@ Shapes: B images, C channels, H × W pixels.
 from __future__ import annotations
 
 import fnmatch
-import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
-from towernet.errors import ConfigError, in_one_line
+from towernet.attention.watch import ADDITIONS, LEARNT, Map, Watcher, watch
+from towernet.errors import ConfigError
 from towernet.registry import unknown_name
-from towernet.shapes import run_on_meta
 
-# They call their children in turn: what is put into them would be called, too.
-CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-_LEARNT = {"conv1d", "conv2d", "conv3d", "conv_transpose2d", "linear"}
-_ADDITIONS = {"add", "add_", "__add__", "__iadd__", "__radd__"}
-_JOINTS = {"cat", "concat", "concatenate"}
+# Of a map and of numbers that do not come from the image: a layer's scale, a bias, new axes.
+_SCALINGS = ADDITIONS | {"mul", "mul_", "__mul__", "__imul__", "__rmul__", "div", "permute"}
 
 
 @dataclass(frozen=True)
@@ -49,180 +41,6 @@ class Place:
     reason: str
 
 
-@dataclass
-class _Map:
-    """What is known of one tensor; what is changed in place becomes another."""
-
-    shape: tuple[int, ...]
-    made_at: int
-    depth: int  # the most learnt layers on a way to it
-    layout: str | None  # "H W": these axes come last; "C": the channels do
-    made_by: list[str] = field(default_factory=list)  # modules that return it, innermost first
-    last_read: int = -1
-
-    @property
-    def is_feature_map(self) -> bool:
-        return len(self.shape) == 4 and self.layout is not None
-
-    @property
-    def channels(self) -> int:
-        return self.shape[3] if self.layout == "C" else self.shape[1]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        height, width = self.shape[1:3] if self.layout == "C" else self.shape[2:]
-        return height, width
-
-
-class _Watcher(TorchFunctionMode):
-    """Keeps a record of every tensor that comes from the image."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.maps: dict[int, _Map] = {}
-        self.all: list[_Map] = []
-        self.kept: list[Tensor] = []  # a tensor that is gone would lend its identity to another
-        self.clock = 0
-        self.additions: list[tuple[_Map, _Map, str]] = []
-        self.joints: list[str] = []
-        self.running: list[str] = []
-        self.calls: Counter[str] = Counter()
-        self.returned: dict[str, _Map | None] = {}
-        self.learnt_at: set[tuple[int, int]] = set()
-        self.modules = dict(model.named_modules())
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Run an operation, and note what it read and made."""
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        read = [(t, self.maps[id(t)]) for t in _tensors([*args, *kwargs.values()])
-                if id(t) in self.maps]  # fmt: skip
-        versions = [tensor._version for tensor, _ in read]
-        result = func(*args, **kwargs)
-        made = _tensors([result])
-        if not made or not read:  # asking for a shape reads nothing
-            return result
-        self.clock += 1
-        sources = [source for _, source in read]
-        for source in sources:
-            source.last_read = self.clock
-        if name in _ADDITIONS and len(sources) == 2 and sources[0].shape == sources[1].shape:
-            # What was cut into windows and put together again has lost its axes' names.
-            layout = sources[0].layout or sources[1].layout
-            sources[0].layout = sources[1].layout = layout
-            self.additions.append((sources[0], sources[1], self._where()))
-            self.joints.append(self._where())
-        elif name in _JOINTS:
-            self.joints.append(self._where())
-        depth = max(source.depth for source in sources) + (name in _LEARNT)
-        unchanged = {
-            id(tensor)
-            for (tensor, _), version in zip(read, versions, strict=True)
-            if tensor._version == version
-        }
-        for tensor in made:
-            if id(tensor) not in unchanged:
-                new = self._add(tensor, depth, _layout(name, tensor, sources, args, kwargs))
-                if name in _LEARNT and new.is_feature_map:
-                    self.learnt_at.add(new.size)
-        return result
-
-    def _add(self, tensor: Tensor, depth: int, layout: str | None) -> _Map:
-        self.kept.append(tensor)
-        new = _Map(tuple(tensor.shape), self.clock, depth, layout)
-        self.maps[id(tensor)] = new
-        self.all.append(new)
-        return new
-
-    def enter(self, name: str, inputs: tuple[Any, ...]) -> None:
-        self.running.append(name)
-        if name == "":
-            for tensor in _tensors(inputs):
-                self._add(tensor, 0, "H W")
-
-    def leave(self, name: str, inputs: tuple[Any, ...], output: Any) -> None:
-        self.running.pop()
-        self.calls[name] += 1
-        if not isinstance(output, Tensor):
-            self.returned[name] = None
-            return
-        if id(output) not in self.maps:
-            # An operation that torch functions do not see, such as an autograd.Function.
-            known = [self.maps[id(t)] for t in _tensors(inputs) if id(t) in self.maps]
-            if known:
-                self.clock += 1
-                for source in known:
-                    source.last_read = self.clock
-                layout = known[0].layout if output.dim() == len(known[0].shape) else None
-                self._add(output, max(source.depth for source in known), layout)
-        found = self.maps.get(id(output))
-        self.returned[name] = found
-        if found is not None:
-            found.made_by.append(name)
-
-    def _where(self) -> str:
-        """Return the innermost running module that is no container."""
-        names = (n for n in reversed(self.running) if not self._is_container(n))
-        return next(names, "")
-
-    def _is_container(self, name: str) -> bool:
-        return isinstance(self.modules[name], CONTAINERS)
-
-    def can_hold(self, name: str) -> bool:
-        """Whether a module can be a place: called once, one feature map, no container."""
-        found = self.returned.get(name)
-        return (
-            name != ""
-            and self.calls[name] == 1
-            and found is not None
-            and found.is_feature_map
-            and not self._is_container(name)
-        )
-
-    def place(self, found: _Map, reason: str) -> Place | None:
-        """Return the first module that returns a map and can be a place."""
-        for name in found.made_by:
-            if self.can_hold(name):
-                return Place(name, found.channels, found.size, found.layout == "C", reason)
-        return None
-
-
-def watch(model: nn.Module, *shape: int) -> _Watcher:
-    """Send the shape of an input through a network and note what happens.
-
-    Raises:
-        ConfigError: the network cannot be run on it.
-    """
-    watcher = _Watcher(model)
-    hooks = []
-    for name, module in model.named_modules():
-        hooks.append(
-            module.register_forward_pre_hook(
-                lambda module, inputs, name=name: watcher.enter(name, inputs)
-            )
-        )
-        hooks.append(
-            module.register_forward_hook(
-                lambda module, inputs, output, name=name: watcher.leave(name, inputs, output)
-            )
-        )
-    try:
-        with watcher:
-            run_on_meta(model, *shape)
-    except Exception as error:  # each network says it in its own way
-        raise ConfigError(
-            f"{type(model).__name__} cannot be run on an input of shape {shape}"
-            f" ({in_one_line(error)[:200]}); give input_shape=(1, channels, height, width) that it"
-            " takes"
-        ) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return watcher
-
-
 def find_places(model: nn.Module, where: str | Sequence[str], *shape: int) -> list[Place]:
     """Return the places in the order they run.
 
@@ -237,9 +55,9 @@ def find_places(model: nn.Module, where: str | Sequence[str], *shape: int) -> li
     """
     watcher = watch(model, *shape)
     if where == "blocks":
-        places = [place for place, _ in _blocks(watcher)]
+        places = _blocks(watcher)
     elif where == "last-of-stage":
-        places = list({place.size: place for place, _ in _blocks(watcher)}.values())
+        places = list({place.size: place for place in _blocks(watcher)}.values())
     elif where == "stages":
         places = _stages(watcher)
     else:
@@ -259,82 +77,147 @@ _WHAT = {
 }
 
 
-def _why_none(watcher: _Watcher) -> str:
+def _why_none(watcher: Watcher) -> str:
     if not any(found.is_feature_map and found.depth for found in watcher.all):
         return "it has no feature maps with a height and a width"
-    if any(len(found.shape) == 3 and found.depth for found in watcher.all):
+    if 2 * sum(not total.is_feature_map for total, _ in watcher.additions) > len(watcher.additions):
         return "its features are tokens, which have no height and no width"
     return "no module returns such a map alone, called once"
 
 
-def _blocks(watcher: _Watcher) -> list[tuple[Place, int]]:
-    """Return places before residual additions; else behind joints; else at stages' ends."""
-    found = _residual(watcher) or _joined(watcher)
-    if found or watcher.additions:  # of tokens
-        return found
-    return [(place, i) for i, place in enumerate(_plain_stages(watcher))]
+def _blocks(watcher: Watcher) -> list[Place]:
+    """Return places before residual additions; at sizes that have none, behind joints.
+
+    Where a network has neither, at stages' ends.
+    """
+    found = _residual(watcher)
+    sizes = {place.size for place, _ in found.values()}
+    for name, (place, at) in _joined(watcher).items():
+        if place.size not in sizes:
+            found.setdefault(name, (place, at))
+    if not found and not watcher.additions:
+        return _stages(watcher)
+    places = [place for place, _ in sorted(found.values(), key=lambda pair: pair[1])]
+    # Maps of one pixel, or of one channel, in the middle of a network are parts of its own gates.
+    return [place for place in places if place.size != (1, 1) and place.channels > 1] or places
 
 
-def _residual(watcher: _Watcher) -> list[tuple[Place, int]]:
+def _residual(watcher: Watcher) -> dict[str, tuple[Place, int]]:
+    """Return places by module, each with when its map was made."""
     found: dict[str, tuple[Place, int]] = {}
-    for first, second, where in watcher.additions:
-        branch, shortcut = sorted((first, second), key=lambda m: (m.depth, m.made_at))[::-1]
-        # Of branches of the same depth none is the shortcut.
-        if not branch.is_feature_map or branch.depth == shortcut.depth:
-            continue
-        place = watcher.place(branch, f"before the addition in {where or 'the network'}")
-        if place is not None:
-            found.setdefault(place.name, (place, branch.made_at))
-    return _in_order(found)
+    for total, where in watcher.additions:
+        branch = None if _is_part_of_a_sum(total) else _branch(*total.sources)
+        if branch is not None and branch.is_feature_map:
+            place = _place(watcher, branch, f"before the addition in {where or 'the network'}")
+            if place is not None:
+                found.setdefault(place.name, (place, branch.made_at))
+    return found
 
 
-def _joined(watcher: _Watcher) -> list[tuple[Place, int]]:
+def _is_part_of_a_sum(total: Map) -> bool:
+    return len(total.read_by) == 1 and total.read_by[0] in ADDITIONS
+
+
+def _branch(first: Map, second: Map) -> Map | None:
+    """Return which of two summands is the branch; None where neither is a shortcut.
+
+    From where they parted, a shortcut has at most half as many learnt layers as the branch. A
+    pooling has none either: what is made of the other summand is the branch.
+    """
+    shortcut, branch = sorted((first, second), key=lambda m: (m.depth, m.made_at))
+    before_branch = branch.comes_from()
+    if _unscaled(shortcut) in before_branch:
+        return branch
+    parted = max((m.depth for m in shortcut.comes_from() & before_branch), default=0)
+    is_shortcut = 2 * (shortcut.depth - parted) <= branch.depth - parted
+    return branch if is_shortcut and branch.depth > shortcut.depth else None
+
+
+def _unscaled(found: Map) -> Map:
+    while found.made_from in _SCALINGS and len(found.sources) == 1:
+        (found,) = found.sources
+    return found
+
+
+def _joined(watcher: Watcher) -> dict[str, tuple[Place, int]]:
+    """Return places by module, each with when its map was made."""
     found: dict[str, tuple[Place, int]] = {}
-    for where in watcher.joints:
+    for _, where in (*watcher.additions, *watcher.joints):
         if watcher.can_hold(where):
             output = watcher.returned[where]
             assert output is not None
-            place = watcher.place(output, f"behind the branches joined in {where}")
+            if output.depth < 2:  # the branches of a first layer are one layer
+                continue
+            place = _place(watcher, output, f"behind the branches joined in {where}")
             if place is not None:
                 found.setdefault(place.name, (place, output.made_at))
-    return _in_order(found)
+    return found
 
 
-def _in_order(found: dict[str, tuple[Place, int]]) -> list[tuple[Place, int]]:
-    places = sorted(found.values(), key=lambda pair: pair[1])
-    # A map of one pixel in the middle of a network belongs to a gate of its own.
-    return [pair for pair in places if pair[0].size != (1, 1)] or places
+def _place(watcher: Watcher, found: Map, reason: str) -> Place | None:
+    """Return the module that makes a map, else one that passes it on, else one before a scaling."""
+    fitting = [(name, passes_on) for name, passes_on in found.made_by if watcher.can_hold(name)]
+    if fitting:
+        name = min(fitting, key=lambda pair: pair[1])[0]  # the innermost of each kind
+        return _at(name, found, reason)
+    if found.made_from in _SCALINGS and len(found.sources) == 1:
+        (source,) = found.sources
+        if source.is_feature_map and len(source.read_by) == 1:
+            return _place(watcher, source, reason)
+    return None
 
 
-def _stages(watcher: _Watcher) -> list[Place]:
-    """Return the first map behind the last block of each size on which all that follows hangs."""
-    last_block = {place.size: at for place, at in _residual(watcher) or _joined(watcher)}
-    if not last_block:
-        return [] if watcher.additions else _plain_stages(watcher)
-    ends: dict[tuple[int, int], Place] = {}
+def _at(name: str, found: Map, reason: str) -> Place:
+    return Place(name, found.channels, found.size, found.is_channels_last, reason)
+
+
+def _stages(watcher: Watcher) -> list[Place]:
+    """Return where the stage of each size ends: behind it, all hangs on that one map.
+
+    That is the first such map behind the stage's last addition, or joint where it has none; what
+    comes after it may belong to the next stage. A stage that has neither ends with its last map,
+    if it comes behind others, or no stage has any.
+    """
+    # The branches of a first layer are one layer.
+    additions = [total for total, _ in watcher.additions if total.depth > 1]
+    joints = [total for total, _ in watcher.joints if total.depth > 1]
+    first = min((total.made_at for total in (*additions, *joints)), default=-1)
+    last_of_tokens = max((t.made_at for t in additions if not t.is_feature_map), default=-1)
+    cuts: dict[tuple[int, int], list[Map]] = {}
     for found in _cuts(watcher):
-        if found.size not in ends and found.made_at >= last_block.get(found.size, math.inf):
-            place = watcher.place(found, _end_of(found))
-            if place is not None:
-                ends[found.size] = place
-    return list(ends.values())
+        cuts.setdefault(found.size, []).append(found)
+    places = []
+    for size, maps in cuts.items():
+        of_size = [m for m in watcher.all if m.is_feature_map and m.depth and m.size == size]
+        began, until = of_size[0].made_at, maps[-1].made_at
+        ends: list[Place | None] = []
+        for totals in (additions, joints):
+            inside = [total.made_at for total in totals if began <= total.made_at <= until]
+            ends = ends or [_first_end(watcher, maps, at) for at in reversed(inside)]
+        is_learnt = any(found.made_from in LEARNT for found in of_size)
+        if not ends and is_learnt and first < began and last_of_tokens < began:
+            ends = [_placed(watcher, found) for found in reversed(maps)]
+        places += [end for end in ends if end is not None][:1]
+    return places
 
 
-def _plain_stages(watcher: _Watcher) -> list[Place]:
-    """Return the last map of each size on which all that follows hangs, blocks or none."""
-    ends: dict[tuple[int, int], Place] = {}
-    for found in _cuts(watcher):
-        place = watcher.place(found, _end_of(found))
-        if place is not None and found.size in watcher.learnt_at:
-            ends[found.size] = place
-    return list(ends.values())
+def _first_end(watcher: Watcher, maps: list[Map], joined_at: int) -> Place | None:
+    """Return the first map that a module returns in which something was joined; else the first."""
+    behind = [found for found in maps if found.made_at >= joined_at]
+
+    def is_around(found: Map) -> bool:
+        spans = [watcher.spans[name] for name, _ in found.made_by if name != ""]
+        return any(began < joined_at <= ended for began, ended in spans)
+
+    behind.sort(key=lambda found: not is_around(found))
+    return next((place for found in behind if (place := _placed(watcher, found))), None)
 
 
-def _end_of(found: _Map) -> str:
-    return f"where the stage of {found.size[0]}×{found.size[1]} ends"
+def _placed(watcher: Watcher, found: Map) -> Place | None:
+    return _place(watcher, found, f"where the stage of {found.size[0]}×{found.size[1]} ends")
 
 
-def _cuts(watcher: _Watcher) -> Iterator[_Map]:
+def _cuts(watcher: Watcher) -> Iterator[Map]:
     """Yield the feature maps through which everything passes: nothing made before is read after."""
     latest_read = -1
     for found in watcher.all:
@@ -344,7 +227,7 @@ def _cuts(watcher: _Watcher) -> Iterator[_Map]:
             yield found
 
 
-def _named(watcher: _Watcher, patterns: Iterable[str]) -> list[Place]:
+def _named(watcher: Watcher, patterns: Iterable[str]) -> list[Place]:
     chosen: dict[str, Place] = {}
     for pattern in patterns:
         names = fnmatch.filter(watcher.modules, pattern)
@@ -361,64 +244,19 @@ def _named(watcher: _Watcher, patterns: Iterable[str]) -> list[Place]:
         for name in fitting:
             output = watcher.returned[name]
             assert output is not None
-            is_last = output.layout == "C"
             reason = f"named by '{pattern}'"
-            chosen[name] = Place(name, output.channels, output.size, is_last, reason)
+            chosen[name] = Place(
+                name, output.channels, output.size, output.is_channels_last, reason
+            )
     order = {name: i for i, name in enumerate(watcher.returned)}
     return sorted(chosen.values(), key=lambda place: order[place.name])
 
 
-def _why_not(watcher: _Watcher, name: str) -> str:
+def _why_not(watcher: Watcher, name: str) -> str:
     if watcher.calls[name] == 0:
         return "it is not called; name a module that is"
     if watcher.calls[name] > 1:
         return f"it is called {watcher.calls[name]} times for one image; name the module around it"
-    if isinstance(watcher.modules[name], CONTAINERS):
+    if watcher.is_container(name):
         return "it calls its children in turn; name the last of them"
     return "its output is no feature map (B, C, H, W); name a module that returns one"
-
-
-def _tensors(values: Iterable[Any]) -> list[Tensor]:
-    found: list[Tensor] = []
-    for value in values:
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, list | tuple):
-            found += _tensors(value)
-    return found
-
-
-def _layout(
-    name: str, made: Tensor, sources: list[_Map], args: Any, kwargs: dict[str, Any]
-) -> str | None:
-    """Return what is known of the order of a result's axes."""
-    if name.startswith(("conv", "batch_norm", "pixel_")):
-        return "H W" if made.dim() == 4 else None
-    source = next((s for s in sources if s.layout is not None), None)
-    if source is None:
-        return None
-    if name == "permute":
-        given = args[1:] or (kwargs["dims"],)
-        order = given[0] if isinstance(given[0], list | tuple) else given
-        return _permuted(source.layout, [axis % made.dim() for axis in order])
-    if name in ("transpose", "swapaxes"):
-        order = list(range(made.dim()))
-        first, second = (axis % made.dim() for axis in (args[1:] or kwargs.values()))
-        order[first], order[second] = order[second], order[first]
-        return _permuted(source.layout, order)
-    if name in ("view", "reshape", "unflatten", "flatten"):
-        # Channels in groups: the maps behind them are as they were.
-        is_same = source.layout == "H W" and tuple(made.shape[-2:]) == source.shape[-2:]
-        return "H W" if is_same and made.dim() >= 4 else None
-    return source.layout if made.dim() == len(source.shape) else None
-
-
-def _permuted(before: str | None, order: list[int]) -> str | None:
-    last = len(order) - 1
-    if before == "H W":
-        if order[-2:] == [last - 1, last]:
-            return "H W"
-        return "C" if order == [0, 2, 3, 1] else None
-    if order[-1] == last:
-        return "C" if order == sorted(order) else None
-    return "H W" if order == [0, 3, 1, 2] else None
