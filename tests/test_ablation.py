@@ -33,7 +33,7 @@ from towernet.models.variants import canonical
 
 BLOCKS = "se"
 WORDS = (
-    "--models", TINY_NETWORK, "--attention", BLOCKS, "--runs", 2, "--epochs", 8, "--size", 64,
+    "--models", TINY_NETWORK, "--attention", BLOCKS, "--runs", 2, "--epochs", 16, "--size", 64,
     "--batch-size", 8, "--workers", 1,
 )  # fmt: skip
 VARIANTS = [f"{TINY_NETWORK}+se"]
@@ -97,7 +97,7 @@ def test_the_report_shows_the_differences_and_the_proof(finished):
     for variant in results_of(folder)["ablation"]:
         found = variant["proof"]
         assert variant["parameters"] > 0 and found["learns"] and found["num_blocks"] == 16
-        assert len(found["epochs"]) == 8
+        assert len(found["epochs"]) == 16
         assert all(epoch["gradient_norm"] > 0 for epoch in found["epochs"])
         assert f"+{variant['parameters']:,}" in page
 
