@@ -4,6 +4,7 @@ Where a C compiler is, `towernet.native.ops.enable(True)` lets shuffle attention
 a CPU from then on; that it does there what torch does is `towernet.native.selftest.excess() <= 1`.
 """
 
+from towernet.attention.attach import attach, detach, parameter_groups
 from towernet.attention.base import ATTENTION, AttentionBlock, GatedBlock
 from towernet.attention.cbam import ConvolutionalBlockAttention
 from towernet.attention.coordinate import CoordinateAttention
@@ -27,5 +28,8 @@ __all__ = [
     "SimAM",
     "SpatialGroupEnhance",
     "SqueezeExcitation",
+    "attach",
     "attention_block",
+    "detach",
+    "parameter_groups",
 ]
