@@ -10,6 +10,7 @@ from towernet.attention.coordinate import CoordinateAttention
 from towernet.attention.eca import EfficientChannelAttention
 from towernet.attention.find import attention_block
 from towernet.attention.global_context import GlobalContext
+from towernet.attention.maps import attention_maps
 from towernet.attention.sge import SpatialGroupEnhance
 from towernet.attention.shuffle import ShuffleAttention
 from towernet.attention.simam import SimAM
@@ -28,4 +29,5 @@ __all__ = [
     "SpatialGroupEnhance",
     "SqueezeExcitation",
     "attention_block",
+    "attention_maps",
 ]
