@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from towernet.attention.base import ATTENTION
+from towernet.attention.find import known_blocks
 from towernet.errors import ConfigError, MissingExtraError
 from towernet.models.catalogue import OURS
 from towernet.models.classifier import Classifier
@@ -42,9 +42,9 @@ _LEAST_PX = {"towernet": MIN_SIZE_PX, "towernet_patch": 32}
 def register_with_timm() -> list[str]:
     """Let `timm.create_model` and `timm.list_models` know our networks; twice does no harm.
 
-    These are towernet and towernet_patch, and each with the attention of every registered block, or
-    none, in the place of its own: `towernet+se`, `towernet+none`. No weights of them are published:
-    `pretrained=True` is refused, `checkpoint_path="runs/mine/best.safetensors"` loads a run's.
+    These are towernet and towernet_patch, and each with every known block, or none, in the place of
+    its own attention: `towernet+se`, `towernet+none`. No weights of them are published, so
+    `pretrained=True` is refused; `checkpoint_path="runs/mine/best.safetensors"` loads a run's.
 
     Returns:
         Their names.
@@ -66,9 +66,8 @@ def register_with_timm() -> list[str]:
             "register_with_timm needs the package timm; install it with:"
             " pip install 'towernet[timm]'"
         ) from error
-    names = [
-        named(network, block, has_own=True) for network in OURS for block in ("none", *ATTENTION)
-    ]
+    blocks = ["none", *known_blocks()]
+    names = [named(network, block, has_own=True) for network in OURS for block in blocks]
     for name in sorted(names):
         if not models.is_model(name):
             default_cfgs.update(models.generate_default_cfgs({name: description(name)}))
