@@ -11,6 +11,7 @@ from towernet.attention.coordinate import CoordinateAttention
 from towernet.attention.eca import EfficientChannelAttention
 from towernet.attention.find import attention_block
 from towernet.attention.global_context import GlobalContext
+from towernet.attention.maps import attention_maps
 from towernet.attention.sge import SpatialGroupEnhance
 from towernet.attention.shuffle import ShuffleAttention
 from towernet.attention.simam import SimAM
@@ -30,6 +31,7 @@ __all__ = [
     "SqueezeExcitation",
     "attach",
     "attention_block",
+    "attention_maps",
     "detach",
     "parameter_groups",
 ]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from towernet.attention.attach import FromIdentity, attention_blocks
-from towernet.attention.base import AttentionBlock, full_precision
+from towernet.attention.base import AttentionBlock
+from towernet.attention.maps import map_of, watching
 
 NUM_IMAGES = 16  # whose gates are looked at: a map of all channels and positions is large
 
@@ -28,25 +28,14 @@ def watched_gates(model: nn.Module) -> Iterator[Figures]:
     """
     figures: Figures = {}
 
-    def look(name: str) -> Any:
-        def hook(block: AttentionBlock, inputs: tuple[Tensor]) -> None:
-            if name in figures:
-                return
-            x_BCHW = inputs[0][:NUM_IMAGES]
-            with full_precision(x_BCHW.device.type):
-                gates = block.attention_map(x_BCHW).float()
+    def look(name: str, block: AttentionBlock, x_BCHW: Tensor) -> None:
+        if name not in figures:
+            gates = map_of(block, x_BCHW[:NUM_IMAGES]).float()
             deviation, mean = torch.std_mean(gates, correction=0)
             figures[name] = {"gate_mean": mean.item(), "gate_spread": deviation.item()}
 
-        return hook
-
-    blocks = attention_blocks(model)
-    hooks = [block.register_forward_pre_hook(look(name)) for name, block in blocks.items()]
-    try:
+    with watching(model, look):
         yield figures
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def attention_figures(model: nn.Module, gates: Figures) -> Figures:
