@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from towernet.attention.attach import CHILD, FromIdentity, attention_blocks
+from towernet.attention.attach import FromIdentity, attention_blocks
 from towernet.attention.base import ATTENTION, AttentionBlock
 from towernet.attention.maps import map_of, watching
+from towernet.attention.watch import CHILD
 from towernet.engine.evaluate import predict_logits
 from towernet.errors import ConfigError, DataError
 from towernet.models.variants import network_of
