@@ -82,17 +82,6 @@ ALWAYS_INLINE v16f sigmoid_v(v16f scaled, int digits)
     return reciprocal(1.0f + exp2_v(scaled, digits), digits);
 }
 
-static inline float sum_of(v16f v)
-{
-    float s[LANES], total = 0;
-    memcpy(s, &v, sizeof s);
-    for (int width = LANES / 2; width; width /= 2)
-        for (int i = 0; i < width; i++)
-            s[i] += s[i + width];
-    total = s[0];
-    return total;
-}
-
 /* The mask of a vector's first lanes. */
 #define FIRST_LANES(lanes) \
     ((v16i){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} < (v16i){0} + (lanes))
@@ -110,6 +99,17 @@ static inline float sum_of(v16f v)
     PICK(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
 #define EVEN(a, b) PICK(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
 #define ODD(a, b) PICK(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
+
+/* All sixteen, in halves. */
+#define ROTATED_LANE(i, by) (((i) + (by)) % LANES)
+static inline float sum_of(v16f v)
+{
+    v += PICK(v, v, ALL_LANES(ROTATED_LANE, 8));
+    v += PICK(v, v, ALL_LANES(ROTATED_LANE, 4));
+    v += PICK(v, v, ALL_LANES(ROTATED_LANE, 2));
+    v += PICK(v, v, ALL_LANES(ROTATED_LANE, 1));
+    return v[0];
+}
 
 /* A pair of vectors holds sixteen channels of channel halves and sixteen of spatial halves, which
  * take turns by k = 1, 2, 4, 8 or 16: one sigmoid serves the pair. The spatial ones, and back. */
