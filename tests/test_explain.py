@@ -25,7 +25,7 @@ from towernet.models.catalogue import build
 from towernet.predict import load_run, load_trained, predict_files
 
 DATA, USAGE = 3, 2
-NUM_BLOCKS = 16  # of the tiny network, where its branches join
+NUM_BLOCKS = 3  # of the tiny network, at the end of each stage
 
 
 def network_with(name: str) -> nn.Module:
@@ -58,7 +58,7 @@ def inputs_and_outputs(network: nn.Module, x: Tensor) -> dict[str, tuple[Tensor,
 
 
 @pytest.mark.parametrize("block", sorted(ATTENTION))
-@pytest.mark.parametrize("start", ["", "@identity"])
+@pytest.mark.parametrize("start", ["@stages", "@stages@identity"])
 def test_a_map_is_what_the_block_weighs_by(block, start):
     network, x = network_with(f"{TINY_NETWORK}+{block}{start}"), torch.rand(2, 3, 64, 64)
     for shown in attention_blocks(network).values():
@@ -66,7 +66,7 @@ def test_a_map_is_what_the_block_weighs_by(block, start):
             shown.gain.data.fill_(0.7)
     seen, maps = inputs_and_outputs(network, x), attention_maps(network, x)
     assert list(maps) == list(attention_blocks(network)) == list(seen)
-    others_maps_differ = block == "global_context" or (block, start) == ("shuffle", "")
+    others_maps_differ = block == "global_context" or (block, start) == ("shuffle", "@stages")
     for name, (before, after) in seen.items():
         shown = attention_blocks(network)[name]
         gain = shown.gain.detach() if isinstance(shown, FromIdentity) else 1.0
@@ -112,7 +112,10 @@ def same(before: list[object], after: list[object]) -> bool:
 
 
 def test_the_network_is_left_as_it_was():
-    network, x = build(f"{TINY_NETWORK}+cbam@identity", 3, 64).train(), torch.rand(2, 3, 64, 64)
+    network, x = (
+        build(f"{TINY_NETWORK}+cbam@stages@identity", 3, 64).train(),
+        torch.rand(2, 3, 64, 64),
+    )
     network.stage3.eval()
     before = state_of(network)
     maps = attention_maps(network, x)
@@ -135,7 +138,7 @@ def test_the_network_is_left_as_it_was():
     ],
 )
 def test_a_change_would_be_noticed(change):
-    network = build(f"{TINY_NETWORK}+cbam", 3, 64).train()
+    network = build(f"{TINY_NETWORK}+cbam@stages", 3, 64).train()
     before = state_of(network)
     kept = change(network)  # noqa: F841 - what is let go is closed
     assert not same(before, state_of(network))
@@ -169,7 +172,7 @@ def run(photos, tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("explain") / "run"
     words = (
-        f"train {photos} --model {TINY_NETWORK}+cbam --epochs 1 --size 64 --batch-size 8"
+        f"train {photos} --model {TINY_NETWORK}+cbam@stages --epochs 1 --size 64 --batch-size 8"
         f" --threads 1 --out {folder}"
     )
     assert main(words.split()) == 0
@@ -214,7 +217,7 @@ def texts(explanation: Explanation) -> str:
 
 def test_every_block_has_a_panel_with_its_name_place_and_figures(explanation):
     said = texts(explanation)
-    assert f"{TINY_NETWORK}+cbam says {explanation.class_name}, " in said
+    assert f"{TINY_NETWORK}+cbam@stages says {explanation.class_name}, " in said
     assert "03.png\nas the network sees it, 64 px" in said
     for block in explanation.maps:
         assert f"{block.place}: cbam\n{figures(block)}, " in said

@@ -46,7 +46,7 @@ def contract(size_px: int = 64) -> Contract:
 def saved(tmp_path_factory) -> Path:
     torch.manual_seed(3)
     folder = tmp_path_factory.mktemp("saved") / "net"
-    network = HubNetwork(f"{TINY_NETWORK}+se", contract(), temperature=1.5, threshold=0.7)
+    network = HubNetwork(TINY_NETWORK, contract(), temperature=1.5, threshold=0.7)
     network.save_pretrained(folder)
     return folder
 
@@ -304,7 +304,7 @@ def changed(folder: Path, **values: object) -> Path:
         ({"name": "resnet_18"}, UnknownNameError, r"no network is called 'resnet_18'"),
         ({"name": "resnet18+"}, ConfigError, r"'resnet18\+' names no network with attention"),
         ({"name": "timm:hf-hub:a/b"}, UnknownNameError, r"no network of timm is called 'hf-hub:"),
-        ({"name": TINY_NETWORK}, DataError, r"model\.safetensors holds 'stage2\.0\.added_attenti"),
+        ({"name": f"{TINY_NETWORK}+se"}, DataError, r"safetensors lacks stage2\.0\.added_att"),
         ({"format": 2}, DataError, r"is in format 2 and this towernet reads 1; install the versi"),
         ({"class_names": ["a", 1]}, DataError, r"\(class_names is \[\"a\", 1\]\)"),
         ({"class_names": ["a", "a", "b"]}, DataError, r"\(class_names is "),
@@ -338,13 +338,14 @@ def test_a_configuration_that_cannot_be_is_named(own, values, error, message):
     assert isinstance(caught.value, TowernetError) and "\n" not in str(caught.value)
 
 
-def test_no_module_is_imported_that_nobody_asked_for(own, tmp_path, monkeypatch):
+def test_no_module_is_imported_that_nobody_asked_for(tmp_path, monkeypatch):
     (tmp_path / "gadget.py").write_text(
         "from pathlib import Path\nPath(__file__).with_name('mark').touch()\n"
         "from towernet.attention import SqueezeExcitation as Mine\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    changed(own, name=f"{TINY_NETWORK}+gadget:Mine")
+    HubNetwork("towernet_patch+se", contract()).save_pretrained(tmp_path / "net")
+    own = changed(tmp_path / "net", name="towernet_patch+gadget:Mine")
     message = r"wants the module gadget for its attention, which may run anything; import it first"
     with pytest.raises(DataError, match=message):
         HubNetwork.from_pretrained(own)
