@@ -2,7 +2,7 @@
 
 One process, in which all contenders take a step in turn; a round's ratio compares steps that follow
 each other. The layer is timed forward and backward on 8 × 256 × 56 × 56, as a module and as a block
-that shuffles. The network takes 16 images of 224 px, without attention and with a block before each
+that shuffles; all blocks also on 8 × 256 × 28 × 28, beside a 3×3 convolution. The network takes 16 images of 224 px, without attention and with a block before each
 of its 16 additions, blended in by a gain that is not 0; training is a step of SGD, inference runs
 in eval mode, bf16 by autocast. Freed memory is kept from step to step, for all, as in a run.
 """
@@ -13,6 +13,7 @@ import argparse
 import copy
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from statistics import median
 from typing import Any
 
@@ -25,7 +26,9 @@ from _common import write_result
 from throughput import PlainShuffleAttention
 from towernet.attention import ATTENTION, ShuffleAttention
 from towernet.attention.attach import FromIdentity, attach
+from towernet.attention.base import paper
 from towernet.engine import memory
+from towernet.engine.block_cost import block_costs
 from towernet.engine.device import choose_policy, hardware, versions
 from towernet.native import ops
 
@@ -139,6 +142,11 @@ def inference_step(model: nn.Module, images: Tensor, labels: Tensor, dtype: str)
     return step
 
 
+def what(block: type) -> str:
+    """The first sentence of a block's docstring."""
+    return (block.__doc__ or "").partition(".")[0]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
@@ -157,13 +165,20 @@ def main() -> None:
                 print(f"timing: {name}", flush=True)
                 in_network[name] = in_turn(networks(dtype, train=train), args.rounds)
                 memory.return_freed_memory()
+    policy = choose_policy("cpu", args.threads)
+    blocks = block_costs(dict(ATTENTION), policy, batch_size=8, channels=256, size_px=28)
     write_result(
         "attention_cost",
         {
             "layer": layers,
             "network": in_network,
+            "blocks": {
+                name: asdict(cost)
+                | {"paper": paper(ATTENTION[name]), "what": what(ATTENTION[name])}
+                for name, cost in blocks.items()
+            },
             "threads": args.threads,
-            "hardware": hardware(choose_policy()),
+            "hardware": hardware(policy),
             "versions": versions(),
         },
     )
