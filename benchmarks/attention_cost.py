@@ -4,8 +4,8 @@ One process, in which all contenders take a step in turn; a round's ratio compar
 each other. The layer is timed forward and backward on 8 × 256 × 56 × 56, as a module and as a block
 that shuffles; all blocks also on 8 × 256 × 28 × 28, beside a 3×3 convolution. The network takes 16
 images of 224 px, without attention and with a block before each of its 16 additions, blended in by
-a gain that is not 0; training is a step of SGD, inference runs in eval mode, bf16 by autocast. Freed
-memory is kept from step to step, for all, as in a run.
+a gain that is not 0; training is a step of SGD, inference runs in eval mode, bf16 by autocast.
+Freed memory is kept from step to step, for all, as in a run.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def attention_cost(result: dict[str, Any]) -> str:
 
 
 def attach(result: dict[str, Any]) -> str:
-    groups = {
+    groups: dict[str, Callable[[dict[str, Any]], bool]] = {
         "torchvision × shuffle": lambda c: c["block"] == "shuffle" and ":" not in c["network"],
         "timm × shuffle": lambda c: c["block"] == "shuffle" and ":" in c["network"],
         "other blocks": lambda c: c["block"] != "shuffle",
