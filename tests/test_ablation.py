@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -138,6 +139,18 @@ def test_a_users_own_block_is_compared_from_the_folder_it_lies_in(photos, tmp_pa
     assert '"attention mine:Brightest" = ' in protocol  # its code is part of what was begun
     variant = results_of(tmp_path / "mine")["ablation"][0]
     assert variant["name"] == f"{TINY_NETWORK}+mine:Brightest" and variant["proof"]["learns"]
+
+    def predict(**environment: str) -> subprocess.CompletedProcess[str]:
+        picture = next(photos.rglob("*.png"))
+        return subprocess.run(
+            [program, "predict", f"mine/runs/{TINY_NETWORK}+mine_Brightest-0", picture],
+            capture_output=True, text=True, check=False, cwd=tmp_path,
+            env=os.environ | environment,
+        )  # fmt: skip
+
+    assert "set TOWERNET_BLOCKS=mine" in predict(PYTHONPATH=str(tmp_path)).stderr
+    done = predict(PYTHONPATH=str(tmp_path), TOWERNET_BLOCKS="mine")
+    assert done.returncode == 0, done.stderr
 
 
 # The proof rejects what is no attention.

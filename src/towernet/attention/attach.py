@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from towernet.attention.base import AttentionBlock
-from towernet.attention.find import attention_block
+from towernet.attention.find import attention_block, trust
 from towernet.attention.places import Place, find_places
 from towernet.attention.watch import CHILD
 from towernet.errors import ConfigError
@@ -142,7 +142,11 @@ def attach(
 
     if isinstance(model, dynamo.OptimizedModule):
         raise ConfigError("the network is compiled already; attach attention before torch.compile")
-    build = attention_block(block) if isinstance(block, str) else block
+    if isinstance(block, str):
+        trust(block)
+        build: Callable[[int], AttentionBlock] = attention_block(block)
+    else:
+        build = block
     places = find_places(model, where, *(input_shape or _own_input_shape(model)))
     inserted = []
     for place in places:  # all are built before the first is put in

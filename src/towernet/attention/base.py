@@ -157,5 +157,5 @@ def paper(block_class: type) -> str:
         'Squeeze-and-Excitation Networks. CVPR 2018. arXiv:1709.01507'
     """
     said = " ".join((inspect.getdoc(inspect.getmodule(block_class)) or "").split())
-    found = re.search(r"Source: .+?\. (.+?)(?:, eq\.|(?<=\d)\. |$)", said)
+    found = re.search(r"Source: .+?\. (.+?)(?:, eq\.|(?<=\.\d{5})\. |$)", said)
     return found[1] if found else ""

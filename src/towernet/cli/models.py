@@ -34,7 +34,7 @@ def models(
     from towernet.models import catalogue
 
     names = names or catalogue.names()
-    options.find_own_blocks_here()
+    options.trust_blocks(names)
     screen, rows = Screen(), []
     for number, name in enumerate(names):
         screen.count("counting", number, len(names))
@@ -83,7 +83,7 @@ def summary(
     from towernet.models import catalogue
     from towernet.models.summary import count_parameters, layers, multiply_adds
 
-    options.find_own_blocks_here()
+    options.trust_blocks([name])
     catalogue.check_size(name, size)
     network = catalogue.outline(name, classes, size)
     rows = layers(network, size)
