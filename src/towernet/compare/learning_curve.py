@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from towernet.compare.scores import accuracy_interval
 from towernet.compare.statistics import SIGNIFICANT, holm, judge, min_runs
-from towernet.compare.verdict import BETTER, EQUAL, TOO_FEW_RUNS, in_points, pair_row
+from towernet.compare.verdict import BETTER, EQUAL, TOO_FEW_RUNS, WORSE, in_points, pair_row
 from towernet.data.prepare import Dataset
 from towernet.errors import shown
 
@@ -119,11 +119,11 @@ def _sentence(found: dict[str, Any], num_runs: int, equal_within: float) -> str:
     )
     if num_runs == 1:
         seen += " (two trained models only)"
-    if gain["answer"] == BETTER and gain["difference"] > 0:
+    if gain["answer"] == BETTER:
         gained = [shown(row["class_name"]) for row in found["classes"] if row["is_shown"]]
         of = f" Classes that gained most: {', '.join(gained[:MAX_NAMED])}." if gained else ""
         return f"More images would probably help. {seen}; doubling them rarely brings more.{of}"
-    if gain["answer"] == BETTER:
+    if gain["answer"] == WORSE:
         return f"More images did not help. {seen}."
     if gain["answer"] == EQUAL:
         margin = 100 * equal_within
