@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from towernet.attention.base import ATTENTION, AttentionBlock
+from towernet.attention.base import AttentionBlock
+from towernet.attention.find import attention_block
 from towernet.attention.places import Place, find_places
 from towernet.attention.watch import CHILD
 from towernet.errors import ConfigError
@@ -92,6 +93,7 @@ class Attached:
         return sum(parameter.numel() for parameter in self.block.parameters())
 
 
+@torch.inference_mode(False)  # what is made in inference mode could not be trained
 def attach(
     model: nn.Module,
     block: str | Callable[[int], AttentionBlock],
@@ -107,11 +109,13 @@ def attach(
 
     Args:
         model: A network of any library, trained or not.
-        block: A registered name, a class, or a function of the number of channels.
-        where: "blocks": before each residual addition (SA-Net's place), where a network has none
-            behind each joint of branches, where it has neither at each stage's end. "stages": where
-            a stage of one map size ends. "last-of-stage": only the last of a stage's "blocks". Else
-            names of modules, or patterns such as "layer[34].*.bn3".
+        block: A name as `attention_block` takes it, a class, or a function of the number of
+            channels.
+        where: "blocks": before each residual addition (SA-Net's place), at map sizes that have none
+            behind each joint of branches, where a network has neither at each stage's end.
+            "stages": where a stage of one map size ends. "last-of-stage": only the last of a
+            stage's "blocks". Else names of modules, or patterns such as "layer[34].*.bn3"; a star
+            stands for anything, dots too.
         start: "identity": the network computes what it did before, by a gain that starts at 0
             (a block that starts as the identity by itself needs none). "paper": as its authors
             start the block.
@@ -134,7 +138,8 @@ def attach(
     """
     if start not in ("identity", "paper"):
         raise ConfigError(f"start is '{start}'; give 'identity' or 'paper'")
-    build = ATTENTION[block] if isinstance(block, str) else block
+    _refuse_programs(model)
+    build = attention_block(block) if isinstance(block, str) else block
     places = find_places(model, where, *(input_shape or _own_input_shape(model)))
     inserted = []
     for place in places:  # all are built before the first is put in
@@ -145,6 +150,16 @@ def attach(
     for attached in inserted:
         _insert(model, attached)
     return inserted
+
+
+def _refuse_programs(model: nn.Module) -> None:
+    for module in model.modules():
+        is_compiled = hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
+        if is_compiled or isinstance(module, torch.jit.ScriptModule):
+            raise ConfigError(
+                f"{type(model).__name__} is a compiled program, in which nothing can be put; attach"
+                " to the network it was made of, and compile that"
+            )
 
 
 def detach(model: nn.Module) -> int:

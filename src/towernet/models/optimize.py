@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from towernet.attention.attach import CHILD, is_attention_hook, move_attention
+from towernet.attention.attach import is_attention_hook, move_attention
 from towernet.attention.shuffle import ShuffleAttention, UnshuffledAttention, came_from
+from towernet.attention.watch import CHILD
 from towernet.models.towernet import TowerNet
 from towernet.shapes import run_on_meta
 

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from towernet.attention.attach import CHILD, attention_blocks
+from towernet.attention.attach import attention_blocks
+from towernet.attention.watch import CHILD
 from towernet.shapes import run_on_meta
 
 
