@@ -51,6 +51,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1, help="Of each network.")
     parser.add_argument("--check-only", action="store_true", help="Open no test split.")
     args = parser.parse_args()
+    if args.attention and not args.models:
+        parser.error("--attention needs --models, which its results are named after")
     for name in args.names:
         if not args.attention:
             write_result(f"check-{name}", checked(name))

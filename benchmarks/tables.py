@@ -87,6 +87,87 @@ def pairs(results: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
+def blocks(result: dict[str, Any]) -> str:
+    lines = [
+        "| block | what it does | parameters | of a convolution | paper |",
+        "|---|---|---:|---:|---|",
+    ]
+    lines += [
+        f"| `{name}` | {block['what']} | {block['parameters']:,}"
+        f" | {100 * block['of_convolution']:.0f} % | {block['paper']} |"
+        for name, block in result["blocks"].items()
+    ]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "Parameters for 256 channels; forward and backward on 8×256×28×28, as a share of a 3×3"
+            " convolution with batch norm of as many channels."
+            f" {machine(result, result['hardware'], result['versions'])}",
+        ]
+    )
+
+
+def attention_cost(result: dict[str, Any]) -> str:
+    lines = ["| shuffle attention, 8×256×56×56, forward and backward | textbook module | the block"
+             " | times as fast |", "|---|---:|---:|---:|"]  # fmt: skip
+    for name, figures in result["layer"].items():
+        textbook, kernel = figures["textbook"], figures["kernel"]
+        lines.append(
+            f"| {name.replace(' ', ', ')} | {textbook['ms']['median']:.1f} ms"
+            f" | {kernel['ms']['median']:.1f} ms | {spread(textbook['ratio'])} |"
+        )
+    names = [name for name in next(iter(result["network"].values())) if name != "plain"]
+    head = " | ".join(f"with {name}" for name in names)
+    lines += [
+        "",
+        f"| ResNet-50, 16 images of 224 px | without | {head} |",
+        f"|---|---:|{'---:|' * len(names)}",
+    ]
+    for name, figures in result["network"].items():
+        slower = " | ".join(
+            f"{100 * (figures[block]['ratio']['median'] - 1):+.1f} %"
+            f" ({100 * (figures[block]['ratio']['min'] - 1):+.1f} to"
+            f" {100 * (figures[block]['ratio']['max'] - 1):+.1f})"
+            for block in names
+        )
+        plain = figures["plain"]["ms"]["median"]
+        lines.append(f"| {name.replace(' ', ', ')} | {plain:.0f} ms | {slower} |")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "A block before each of the 16 additions, blended in. Medians and ranges of rounds in"
+            f" turn. {machine(result, result['hardware'], result['versions'])}",
+        ]
+    )
+
+
+def attach(result: dict[str, Any]) -> str:
+    groups: dict[str, Callable[[dict[str, Any]], bool]] = {
+        "torchvision × shuffle": lambda c: c["block"] == "shuffle" and ":" not in c["network"],
+        "timm × shuffle": lambda c: c["block"] == "shuffle" and ":" in c["network"],
+        "other blocks": lambda c: c["block"] != "shuffle",
+    }
+    lines = ["| networks | tried | attached, identical, trained, saved, loaded | refused |",
+             "|---|---:|---:|---:|"]  # fmt: skip
+    refused = []
+    for group, is_in in groups.items():
+        cases = [case for case in result["cases"] if is_in(case)]
+        done = [case for case in cases if case["outcome"] == "attached"]
+        refused += [case for case in cases if case["outcome"] != "attached"]
+        lines.append(f"| {group} | {len(cases)} | {len(done)} | {len(cases) - len(done)} |")
+    exported = [case for case in result["cases"] if case.get("exported")]
+    lines += ["", f"Exported with equal answers: {len(exported)} networks.", ""]
+    if refused:
+        lines += ["| refused | block | why |", "|---|---|---|"]
+        lines += [
+            f"| {case['network']} | {case['block']} | {case.get('reason', case['outcome'])} |"
+            for case in refused
+        ]
+    return "\n".join([*lines, "", machine(result, result["hardware"], result["versions"])])
+
+
 def ablation(result: dict[str, Any]) -> str:
     results, measured, made = result["results"], result["measured"]["networks"], result["made"]
     accuracy = {network["name"]: network["accuracy"] for network in results["networks"]}
@@ -438,7 +519,11 @@ def table(name: str) -> str:
         "simulate_verdicts": simulate_verdicts,
         "faults": faults,
         "planted_labels": planted_labels,
+        "attention_cost": attention_cost,
+        "attach": attach,
     }
+    if name == "blocks":
+        return blocks(read("attention_cost"))
     if name in made:
         return made[name](read(name))
     if name == "checks":

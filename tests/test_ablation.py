@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,17 +17,24 @@ import torch
 from conftest import TINY_NETWORK, run_towernet
 from test_compare import results_of
 from towernet import files
+from towernet.attention import SqueezeExcitation
+from towernet.attention.attach import attention_blocks
 from towernet.compare import ablation
-from towernet.compare.ablation import proof, sentence, variants
+from towernet.compare.ablation import judged_pairs, proof, sentence, variants
 from towernet.compare.plan import same_for_all_variants
+from towernet.compare.protocol import Request
 from towernet.compare.statistics import judge
 from towernet.compare.verdict import pair_row
+from towernet.config import RunConfig, load_recipe, make, override
 from towernet.engine.attention_log import gradient_norm
+from towernet.engine.train import initial_model
+from towernet.errors import ConfigError
 from towernet.models.catalogue import build
+from towernet.models.variants import canonical
 
 BLOCKS = "se"
 WORDS = (
-    "--models", TINY_NETWORK, "--attention", BLOCKS, "--runs", 2, "--epochs", 2, "--size", 64,
+    "--models", TINY_NETWORK, "--attention", BLOCKS, "--runs", 2, "--epochs", 16, "--size", 64,
     "--batch-size", 8, "--workers", 1,
 )  # fmt: skip
 VARIANTS = [f"{TINY_NETWORK}+se"]
@@ -58,18 +67,26 @@ def test_each_block_is_judged_against_the_network_without(finished):
     ).read_text(encoding="utf-8")
 
 
-def test_all_variants_take_as_many_steps_with_the_same_first_weights(finished):
+def test_all_variants_take_as_many_steps(finished):
     folder, _ = finished
-    results = results_of(folder)
-    assert len({network["steps"] for network in results["networks"]}) == 1
-    torch.manual_seed(3)
-    without = build(TINY_NETWORK, 3, 64).state_dict()
-    for name in VARIANTS:
-        torch.manual_seed(3)
-        state = build(name, 3, 64).state_dict()
-        added = [key for key in state if key not in without]
-        assert added and all(".added_attention." in key for key in added)
-        assert all(torch.equal(state[key], without[key]) for key in without)
+    assert len({network["steps"] for network in results_of(folder)["networks"]}) == 1
+
+
+@pytest.mark.parametrize("initial_weights", ["network", "paddle"])
+@pytest.mark.parametrize("block", ["se", "global_context", "shuffle"])
+def test_all_variants_begin_with_the_same_weights_outside_the_block(block, initial_weights):
+    recipe = override(load_recipe("default"), train={"initial_weights": initial_weights})
+
+    def start(name: str) -> dict[str, torch.Tensor]:
+        return initial_model(RunConfig(model=name, recipe=recipe), 3, 128).state_dict()
+
+    for network, without in (("resnet18", "resnet18"), ("towernet", "towernet+none")):
+        state, plain = start(f"{network}+{block}"), start(without)
+        added = [key for key in state if key not in plain]
+        assert added and all("attention" in key for key in added)
+        assert all(torch.equal(state[key], plain[key]) for key in plain)
+        if block == "global_context":  # it starts as its authors start it, by whatever recipe
+            assert not any(state[key].any() for key in added if ".excite." in key)
 
 
 def test_the_report_shows_the_differences_and_the_proof(finished):
@@ -81,7 +98,7 @@ def test_the_report_shows_the_differences_and_the_proof(finished):
     for variant in results_of(folder)["ablation"]:
         found = variant["proof"]
         assert variant["parameters"] > 0 and found["learns"] and found["num_blocks"] == 16
-        assert len(found["epochs"]) == 2
+        assert len(found["epochs"]) == 16
         assert all(epoch["gradient_norm"] > 0 for epoch in found["epochs"])
         assert f"+{variant['parameters']:,}" in page
 
@@ -118,8 +135,22 @@ def test_a_users_own_block_is_compared_from_the_folder_it_lies_in(photos, tmp_pa
     assert done.stderr.startswith("error: Brightest does not")
     done = compare("mine:Brightest")
     assert done.returncode == 0, done.stderr
+    protocol = (tmp_path / "mine" / "protocol.toml").read_text()
+    assert '"attention mine:Brightest" = ' in protocol  # its code is part of what was begun
     variant = results_of(tmp_path / "mine")["ablation"][0]
     assert variant["name"] == f"{TINY_NETWORK}+mine:Brightest" and variant["proof"]["learns"]
+
+    def predict(**environment: str) -> subprocess.CompletedProcess[str]:
+        picture = next(photos.rglob("*.png"))
+        return subprocess.run(
+            [program, "predict", f"mine/runs/{TINY_NETWORK}+mine_Brightest-0", picture],
+            capture_output=True, text=True, check=False, cwd=tmp_path,
+            env=os.environ | environment,
+        )  # fmt: skip
+
+    assert "set TOWERNET_BLOCKS=mine" in predict(PYTHONPATH=str(tmp_path)).stderr
+    done = predict(PYTHONPATH=str(tmp_path), TOWERNET_BLOCKS="mine")
+    assert done.returncode == 0, done.stderr
 
 
 # The proof rejects what is no attention.
@@ -138,6 +169,8 @@ def row(epoch: int, **figures: float) -> dict[str, Any]:
 
 def test_the_proof_is_of_every_block_and_run(tmp_path):
     runs = [write_run(tmp_path / str(i), [row(1), row(2, gradient_norm=0.3)]) for i in range(2)]
+    # Another draw of the images may end an epoch later.
+    runs.append(write_run(tmp_path / "2", [row(1), row(2, gradient_norm=0.3), row(3)]))
     found = proof(runs)
     assert found is not None
     assert found["learns"] and found["num_blocks"] == 1
@@ -188,6 +221,22 @@ def results_from(right: np.ndarray[Any, Any], blocks: list[str]) -> dict[str, An
         "ablation": [v | {"proof": None} for v in variants(names, ["none", *blocks])],
         "comparisons": [pair_row(family, d, names, 0.005) for d in family.differences],
         "equal_within": 0.005,
+        "networks": [
+            {
+                "name": name,
+                "status": "ranked",
+                "accuracy": 0.7,
+                "trials": [],
+                "epochs": 4,
+                "interval": [0.6, 0.8],
+                "reason": "",
+            }
+            for name in names
+        ],
+        "winner": None,
+        "kind": "comparison",
+        "size_px": 64,
+        "majority_accuracy": 0.1,
         "num_runs": right.shape[1],
         "num_images": {"test": right.shape[2]},
         "final_split": "test",
@@ -196,11 +245,25 @@ def results_from(right: np.ndarray[Any, Any], blocks: list[str]) -> dict[str, An
 
 def test_the_sentence_says_what_helped_harmed_or_is_not_shown():
     found = results_from(answers(0.7, 0.85, 0.5, 0.702), ["shuffle", "se", "eca"])
-    said = sentence(found)
-    assert said.startswith("In resnet18 shuffle (+1")
-    assert "] helped; se (−" in " ".join(said.replace(") helped", "] helped").split())
-    assert "harmed; these runs do not show that eca makes a difference." in said
     assert [row["answer"] for row in found["comparisons"]] == ["better", "worse", "open"]
+    points = r"\([+\u2212][\d.]+ points \[[\u2212\d., ]+\]\)"
+    assert re.fullmatch(
+        rf"In resnet18 shuffle {points} helped; se {points} harmed; these runs do not show that eca"
+        r" makes a difference\.",
+        sentence(found),
+    ), sentence(found)
+
+
+def test_one_run_says_nothing_of_the_block():
+    found = results_from(answers(0.7, 0.9, runs=1), ["se"])
+    assert found["comparisons"][0]["answer"] == "better"
+    assert re.fullmatch(r"In resnet18 se \(.*\) gave a better model\.", sentence(found))
+
+
+def test_what_could_not_be_judged_is_said():
+    found = results_from(answers(0.7, 0.85), ["se"])
+    found["ablation"].append(found["ablation"][0] | {"block": "cbam", "name": "resnet18+cbam"})
+    assert sentence(found).endswith("helped; cbam could not be judged.")
 
 
 def test_a_block_that_changes_nothing_is_never_said_to_help():
@@ -240,20 +303,58 @@ def test_towernets_own_attention_is_the_variant_called_shuffle():
     ]
 
 
+def network(name: str, status: str, accuracy: float | None) -> dict[str, Any]:
+    return {"name": name, "status": status, "accuracy": accuracy}
+
+
+def test_what_did_not_learn_is_judged_only_beside_what_did():
+    of = variants(["a", "a+se", "b", "b+se", "c", "c+se"], ["none", "se"])
+    networks = [
+        network("a", "did_not_learn", 0.1), network("a+se", "ranked", 0.5),
+        network("b", "did_not_learn", 0.1), network("b+se", "did_not_learn", 0.1),
+        network("c", "ranked", 0.5), network("c+se", "failed", None),
+    ]  # fmt: skip
+    assert judged_pairs(of, networks) == [("a+se", "a")]
+
+
 def test_remarks_warn_of_a_block_that_did_not_learn():
     found = results_from(answers(0.7, 0.85), ["se"])
     found["ablation"][0] |= {
         "parameters": 8, "proof": {"learns": False, "num_blocks": 1, "epochs": []},
     }  # fmt: skip
-    found |= {"networks": [], "winner": None, "kind": "comparison", "size_px": 64}
-    found["networks"] = [
-        {"name": name, "status": "ranked", "accuracy": 0.7, "interval": [0.6, 0.8], "epochs": 4}
-        for name in ("resnet18", "resnet18+se")
-    ]
-    found["majority_accuracy"] = 0.1
     said = ablation.remarks(found)
-    assert "Without attention resnet18 70.0 % of 200 test images right." in said
+    assert "Without attention resnet18 70.0 % of 200 test images were named correctly." in said
     assert any("In resnet18+se not every block had gradients" in remark for remark in said)
+    assert "for all" not in " ".join(said)  # there is one difference
+
+
+def test_remarks_name_the_block_that_more_runs_would_settle():
+    found = results_from(answers(0.7, 0.9, 0.71, runs=3), ["se", "eca"])
+    found["ablation"] = [v | {"parameters": 8} for v in found["ablation"]]
+    assert any(remark.startswith("Of resnet18+se: about ") for remark in ablation.remarks(found))
+
+
+def test_a_request_must_be_a_whole_factorial():
+    recipe = load_recipe("default")
+    Request(models=("resnet18", "resnet18+se"), attention=("none", "se"), recipe=recipe)
+    with pytest.raises(ConfigError, match="give every network with every block, and without"):
+        make(
+            Request,
+            {"models": ("resnet18",), "attention": ("none", "se"), "recipe": recipe.model_dump()},
+            where="the command line",
+        )
+
+
+def test_names_are_said_in_one_way():
+    assert canonical("towernet+shuffle@paper", has_own=True) == "towernet"
+    assert canonical("resnet18+none", has_own=False) == "resnet18"
+    assert canonical("resnet18+se@identity@stages", has_own=False) == "resnet18+se@stages@identity"
+    assert canonical("towernet+se@blocks", has_own=True) == "towernet+se@blocks"
+
+
+def test_a_block_elsewhere_in_towernet_is_instead_of_its_own():
+    blocks = attention_blocks(build("towernet+se@stages", 3, 128))
+    assert blocks and all(isinstance(block, SqueezeExcitation) for block in blocks.values())
 
 
 @pytest.mark.parametrize(
@@ -262,6 +363,9 @@ def test_remarks_warn_of_a_block_that_did_not_learn():
         (["--attention", "see"], "no attention block is called 'see'. Did you mean 'se'?"),
         (["--attention", "se,,eca"], "--attention is 'se,,eca'; give names of blocks"),
         (["--attention", "se,se"], "--attention names se twice"),
+        (["--attention", "se,se@paper", "--models", "resnet18"], "resnet18+se in two ways"),
+        (["--attention", "none"], "--attention names no block; give one"),
+        (["--models", "resnet18,resnet18+none"], "--models names resnet18 twice"),
         (
             ["--attention", "se", "--models", "resnet18+eca"],
             "--models names resnet18+eca and --attention gives each network its blocks",

@@ -461,13 +461,16 @@ def test_attention_is_attached_once_and_not_behind_attention():
     assert detach(model) == 12
 
 
-def test_compiled_programs_are_refused():
+def test_traced_programs_are_refused():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit is going away
         traced = torch.jit.trace(network_of(), images())
-    for program in (torch.compile(network_of()), traced):
-        with pytest.raises(ConfigError, match="is a compiled program, in which nothing can be put"):
-            attach(program, "se", "0")
+    with pytest.raises(ConfigError, match="is a TorchScript program, in which nothing can be put"):
+        attach(traced, "se", "0")
+    compiled = network_of()
+    compiled[1].compile()
+    with pytest.raises(ConfigError, match=r"compiled already; attach attention before torch.comp"):
+        attach(compiled, "se", "0")
 
 
 # What it leaves

@@ -427,7 +427,7 @@ def test_groups_that_do_not_divide_are_refused(channels, groups, message):
         ),
         (CoordinateAttention, 0, {}, "CoordinateAttention: channels=0; give at least 1"),
         (
-            GlobalContext, 24, {},
+            GlobalContext, 24, {"reduction": 16},
             "GlobalContext: reduction=16 leaves 1 of the 24 channels, which layer norm would make"
             " 0; give reduction at most 12",
         ),
@@ -437,7 +437,7 @@ def test_groups_that_do_not_divide_are_refused(channels, groups, message):
             " 0; give at least 2 channels",
         ),
         (
-            GlobalContext, 8, {},
+            GlobalContext, 8, {"reduction": 16},
             "GlobalContext: reduction=16 leaves none of the 8 channels; give reduction at most 8",
         ),
         (
@@ -456,3 +456,8 @@ def test_options_that_do_not_fit_are_refused(block_class, channels, options, mes
 def test_a_misspelt_name_is_answered_with_the_nearest():
     with pytest.raises(UnknownNameError, match=r"no attention block is called 'shufle'. Did you"):
         ATTENTION["shufle"]
+
+
+def test_global_context_fits_itself_to_few_channels():
+    for channels, bottleneck in ((2, 2), (3, 3), (8, 2), (24, 2), (64, 4), (256, 16)):
+        assert GlobalContext(channels).squeeze.out_features == bottleneck

@@ -406,7 +406,7 @@ TWINS = [
     ("cbam", "torch.relu", "nn.functional.gelu"),
     ("cbam", "self._mlp(mean_BC) + self._mlp(max_BC)", "self._mlp(mean_BC)"),
     ("cbam", "self._mlp(mean_BC) + self._mlp(max_BC)", "self._mlp(mean_BC + max_BC)"),
-    ("cbam", "adaptive_max_pool2d", "adaptive_avg_pool2d"),
+    ("cbam", "over_positions(x_BCHW).max(dim=1).values", "over_positions(x_BCHW).mean(dim=1)"),
     ("cbam", "x_BCHW.max(dim=1, keepdim=True).values", "x_BCHW.mean(dim=1, keepdim=True)"),
     ("cbam", "x_BCHW * channel_BC11", "x_BCHW"),
     ("cbam", "self.spatial_gate(refined_BCHW)", "self.spatial_gate(refined_BCHW.detach())"),

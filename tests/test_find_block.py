@@ -6,9 +6,10 @@ import textwrap
 import pytest
 import torch
 
-from towernet.attention import ATTENTION, attention_block
-from towernet.attention.find import known_blocks
+from towernet.attention import ATTENTION, find
+from towernet.attention.find import known_blocks, trust
 from towernet.errors import ConfigError, UnknownNameError
+from towernet.models.catalogue import build
 from towernet.testing import check_block
 
 BLOCKS = """
@@ -45,6 +46,12 @@ ENTRIES = """
 """
 
 
+def attention_block(name):
+    """Return the block of a name that the user says."""
+    trust(name)
+    return find.attention_block(name)
+
+
 def install(folder, package, entries=ENTRIES):
     """Write what pip would: a package, and beside it a dist-info folder with its entry points."""
     modules = folder / "visitor"
@@ -64,6 +71,7 @@ def install(folder, package, entries=ENTRIES):
 def visitor(tmp_path, monkeypatch):
     install(tmp_path, "visitor")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(find, "_said", set())
     yield tmp_path
     for module in [name for name in sys.modules if name.partition(".")[0] == "visitor"]:
         del sys.modules[module]
@@ -191,3 +199,22 @@ def test_two_packages_that_offer_the_same_name_are_refused(visitor):
         "attention block 'mine' is offered by stranger and visitor;"
         " give an import path, visitor.blocks:MyAttention or visitor.blocks:Other"
     )
+
+
+def test_code_that_only_a_record_names_is_not_run(visitor, monkeypatch):
+    """A run's folder may come from somebody else, and its record names the network."""
+    (visitor / "visitor" / "broken.py").write_text("raise SystemExit('it was run')\n")
+    message = r"is code that a record names, and nothing a record names is run; if it is yours, imp"
+    for name in ("visitor.broken:MyAttention", "visitor.blocks:MyAttention"):
+        with pytest.raises(ConfigError, match=message):
+            build(f"resnet18+{name}", 3, 64)
+    assert not [name for name in sys.modules if name.startswith("visitor")]
+    monkeypatch.setenv("TOWERNET_BLOCKS", "another,visitor.blocks")
+    assert build("resnet18+visitor.blocks:MyAttention", 3, 64)
+
+
+def test_a_module_that_is_imported_already_is_trusted(visitor):
+    import visitor.blocks
+
+    found = find.attention_block("visitor.blocks:MyAttention")
+    assert found is visitor.blocks.MyAttention

@@ -14,8 +14,9 @@ from towernet.engine import kernels
 
 
 @pytest.fixture(autouse=True)
-def _asked_anew():
+def _asked_anew(monkeypatch):
     kernels.compiled_fault.cache_clear()
+    monkeypatch.setattr(fused, "_programs", {})
     yield
     kernels.compiled_fault.cache_clear()
 
@@ -28,29 +29,76 @@ def test_compiled_attention_gives_the_formulas_numbers():
     assert done.stdout == "None\n", done.stdout
 
 
+# Training and answering, with and without a gain, wide and narrow maps, single images: more than
+# the eight programs that one piece of code may have.
+EVERY_USE = """
+import warnings
+import torch
+import torch._dynamo
+from towernet.attention import ShuffleAttention, fused
+
+warnings.simplefilter("error")
+torch._dynamo.config.fail_on_recompile_limit_hit = True
+torch.compile = lambda code, compile=torch.compile, **options: compile(
+    code, backend="eager", **options
+)
+fused.enable("cpu")
+for channels in (64, 320):
+    block, gain = ShuffleAttention(channels), torch.nn.Parameter(torch.tensor(0.5))
+    for dtype in (torch.float32, torch.bfloat16):
+        for shape in ((8, 14, 14), (1, 7, 5)):
+            x = torch.randn(shape[0], channels, *shape[1:], dtype=dtype)
+            for x in (x, x.contiguous(memory_format=torch.channels_last)):
+                for weigh in (block, lambda x: block.blend(x, gain)):
+                    weigh(x.requires_grad_()).sum().backward()
+                    with torch.inference_mode():
+                        weigh(x.detach())
+print(len(fused._programs) > 8)
+"""
+
+
+def test_no_use_is_one_too_many_for_the_compiler():
+    done = subprocess.run(
+        [sys.executable, "-c", EVERY_USE], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr[-2000:]
+
+
 def test_a_program_with_other_numbers_is_noticed(monkeypatch):
     monkeypatch.setattr(
-        "towernet.attention.shuffle.compiled",
-        lambda formula: lambda x, *others: formula(x, *others) * 1.01,
+        fused, "_compiled", lambda formula: lambda x, *others: formula(x, *others) * 1.1
     )
     fault = kernels.compiled_fault("cpu")
     assert fault == "compiled attention does not do here what the formula does"
 
 
-def test_a_compiler_that_fails_is_a_reason_and_no_crash(monkeypatch):
-    def fail(formula):
-        raise RuntimeError("no triton\nof this kind")
+def fail(formula):
+    def program(*given):
+        raise RuntimeError("no triton")
 
-    monkeypatch.setattr("towernet.attention.shuffle.compiled", fail)
+    return program
+
+
+def test_a_compiler_that_fails_is_a_reason_and_no_crash(monkeypatch):
+    monkeypatch.setattr(fused, "_compiled", fail)
     fault = kernels.compiled_fault("cpu")
-    assert fault == "attention cannot be compiled here (no triton)" or "no triton" in fault
+    assert fault == "attention is computed without being compiled: RuntimeError: no triton"
+
+
+def test_a_program_that_fails_later_is_told_once_and_the_formula_answers(monkeypatch):
+    block, x = ShuffleAttention(8, groups=2), torch.rand(2, 8, 3, 3)
+    wanted = block(x)
+    monkeypatch.setattr(fused, "_compiled", fail)
+    with fused.enabled("cpu"):
+        with pytest.warns(RuntimeWarning, match="without being compiled: RuntimeError: no triton"):
+            assert torch.equal(block(x), wanted)
+        assert torch.equal(block(x), wanted)  # a second warning would be an error
 
 
 def test_it_is_compiled_where_it_is_switched_on_and_nowhere_else(monkeypatch):
     calls = []
     monkeypatch.setattr(
-        "towernet.attention.shuffle.compiled",
-        lambda formula: lambda *given: calls.append(1) or formula(*given),
+        fused, "_compiled", lambda formula: lambda *given: calls.append(1) or formula(*given)
     )
     block, x = ShuffleAttention(8, groups=2), torch.rand(2, 8, 3, 3)
     block(x)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,48 @@ class Predictor:
         return (torch.from_numpy(logits).double() / self.temperature).softmax(dim=1).numpy()
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A network with its kept weights as it was trained: every module has its name and its order.
+
+    Args:
+        folder: The run it came from.
+        name: What it is called.
+        model: The network, as it evaluates.
+        contract: How a picture becomes its input, and what its answers are called.
+        policy: Where and how it computes where nothing else is asked for.
+        temperature: As a `Predictor` has it.
+        threshold: As a `Predictor` has it.
+    """
+
+    folder: Path
+    name: str
+    model: nn.Module
+    contract: Contract
+    policy: Policy
+    temperature: float = 1.0
+    threshold: float | None = None
+
+    def ready(self, policy: Policy | None = None) -> Predictor:
+        """Return it made ready to answer."""
+        policy = policy or self.policy
+        model = optimize(
+            self.model,
+            size_px=self.contract.size_px,
+            dtype=policy.torch_dtype,
+            absorb=policy.kernels == "torch",
+            memory_format=policy.memory_format,
+        )
+        return Predictor(
+            self.folder,
+            policy.place(model),
+            self.contract,
+            policy,
+            self.temperature,
+            self.threshold,
+        )
+
+
 def find_run(folder: Path) -> Path:
     """Return the folder of a run, or that of a comparison's winner.
 
@@ -108,8 +150,8 @@ def read_run(folder: Path) -> dict[str, Any]:
     return record
 
 
-def load_run(folder: Path, policy: Policy | None = None) -> Predictor:
-    """Load a run's kept weights, or those of a comparison's winner.
+def load_trained(folder: Path) -> Trained:
+    """Load the network of a run, or of a comparison's winner, with its kept weights.
 
     Raises:
         DataError: the folder holds no finished run, or a damaged one.
@@ -124,7 +166,6 @@ def load_run(folder: Path, policy: Policy | None = None) -> Predictor:
         raise DataError(f"{folder / 'run.json'} is damaged ({error}); train again") from error
     require_weights(folder, record)
     tensors, _ = read_weights(folder / "best.safetensors")
-    policy = policy or Policy("cpu", "float32", channels_last, torch.get_num_threads(), "predict")
     model = build(name, len(contract.class_names), contract.size_px)
     try:
         model.load_state_dict(tensors)
@@ -134,14 +175,17 @@ def load_run(folder: Path, policy: Policy | None = None) -> Predictor:
             f"{folder / 'best.safetensors'} does not fit {name} with"
             f" {len(contract.class_names)} classes ({first}); train again"
         ) from error
-    model = optimize(
-        model,
-        size_px=contract.size_px,
-        dtype=policy.torch_dtype,
-        absorb=policy.kernels == "torch",
-        memory_format=policy.memory_format,
-    )
-    return Predictor(folder, policy.place(model), contract, policy, *_calibration(folder))
+    policy = Policy("cpu", "float32", channels_last, torch.get_num_threads(), "predict")
+    return Trained(folder, name, model.eval(), contract, policy, *_calibration(folder))
+
+
+def load_run(folder: Path, policy: Policy | None = None) -> Predictor:
+    """Load a run's kept weights, or those of a comparison's winner, made ready to answer.
+
+    Raises:
+        DataError: the folder holds no finished run, or a damaged one.
+    """
+    return load_trained(folder).ready(policy)
 
 
 def _calibration(folder: Path) -> tuple[float, float | None]:
@@ -161,26 +205,39 @@ def _calibration(folder: Path) -> tuple[float, float | None]:
 def predict_files(
     predictor: Predictor, paths: Sequence[Path]
 ) -> list[npt.NDArray[np.float64] | DataError]:
-    """Return the class probabilities of each picture, or why there are none.
+    """Return the class probabilities of each picture, or why there are none."""
+    answers: list[npt.NDArray[np.float64] | DataError] = [
+        DataError(f"{path} was not looked at") for path in paths
+    ]
+    for i, pixels in fitted_pictures(predictor.contract, paths):
+        if isinstance(pixels, DataError):
+            answers[i] = pixels
+        else:
+            answers[i] = predictor.probabilities(pixels[None])[0]
+    return answers
+
+
+def fitted_pictures(
+    contract: Contract, paths: Sequence[Path]
+) -> Iterator[tuple[int, npt.NDArray[np.uint8] | DataError]]:
+    """Yield each picture's position and its (S, S, 3) pixels, or why there are none.
 
     Decoding happens in processes that may crash or hang over a file and take no other along.
     """
-    contract = predictor.contract
-    answers: list[npt.NDArray[np.float64] | DataError] = [
-        problem if (problem := _no_file(path)) else DataError(f"{path} was not looked at")
-        for path in paths
-    ]
-    good = [i for i, path in enumerate(paths) if _no_file(path) is None]
+    good = []
+    for i, path in enumerate(paths):
+        if problem := _no_file(path):
+            yield i, problem
+        else:
+            good.append(i)
     asked = [Asked(paths[i], contract.size_px, contract.resize, contract.background) for i in good]
     for position, answer in run(prepared, asked, workers=min(NUM_DECODERS, max(1, len(good)))):
-        path = paths[good[position]]
+        i = good[position]
         if isinstance(answer, bytes):
-            pixels = np.frombuffer(answer, np.uint8).reshape(1, contract.size_px, -1, 3)
-            answers[good[position]] = predictor.probabilities(pixels)[0]
+            yield i, np.frombuffer(answer, np.uint8).reshape(contract.size_px, -1, 3)
         else:
             detail = answer.detail if isinstance(answer, Died) else answer
-            answers[good[position]] = DataError(f"{path} cannot be used: {detail}")
-    return answers
+            yield i, DataError(f"{paths[i]} cannot be used: {detail}")
 
 
 def _no_file(path: Path) -> DataError | None:

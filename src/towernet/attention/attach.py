@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from towernet.attention.base import AttentionBlock
-from towernet.attention.find import attention_block
+from towernet.attention.find import attention_block, trust
 from towernet.attention.places import Place, find_places
 from towernet.attention.watch import CHILD
 from towernet.errors import ConfigError
@@ -105,12 +105,14 @@ def attach(
     """Put a block into a network at each of some places; the network is changed in place.
 
     Blocks are built as `block(channels)`, options by `functools.partial(CBAM, reduction=8)`. They
-    take the number format, device, memory layout and mode of the modules they stand behind.
+    take the number format, device, memory layout and mode of the modules they stand behind. What
+    replaces modules by others (`SyncBatchNorm.convert_sync_batchnorm`, for one) goes first: a
+    module that is replaced loses its attention.
 
     Args:
         model: A network of any library, trained or not.
-        block: A name as `attention_block` takes it, a class, or a function of the number of
-            channels.
+        block: A name (`towernet attention` lists them; `package.module:Class` is one, too), a
+            class, or a function of the number of channels.
         where: "blocks": before each residual addition (SA-Net's place), at map sizes that have none
             behind each joint of branches, where a network has neither at each stage's end.
             "stages": where a stage of one map size ends. "last-of-stage": only the last of a
@@ -139,7 +141,11 @@ def attach(
     if start not in ("identity", "paper"):
         raise ConfigError(f"start is '{start}'; give 'identity' or 'paper'")
     _refuse_programs(model)
-    build = attention_block(block) if isinstance(block, str) else block
+    if isinstance(block, str):
+        trust(block)
+        build: Callable[[int], AttentionBlock] = attention_block(block)
+    else:
+        build = block
     places = find_places(model, where, *(input_shape or _own_input_shape(model)))
     inserted = []
     for place in places:  # all are built before the first is put in
@@ -147,19 +153,35 @@ def attach(
         if hasattr(module, CHILD):
             raise ConfigError(f"{place.name} has attention already; detach it first")
         inserted.append(Attached(place, _built(build, place, start)))
+    _let_programs_see_hooks()
     for attached in inserted:
         _insert(model, attached)
     return inserted
 
 
 def _refuse_programs(model: nn.Module) -> None:
+    import torch._dynamo as dynamo  # a second and a half, which nobody else has to wait
+
     for module in model.modules():
-        is_compiled = hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
-        if is_compiled or isinstance(module, torch.jit.ScriptModule):
+        if isinstance(module, dynamo.OptimizedModule) or module._compiled_call_impl is not None:
             raise ConfigError(
-                f"{type(model).__name__} is a compiled program, in which nothing can be put; attach"
-                " to the network it was made of, and compile that"
+                "the network is compiled already; attach attention before torch.compile"
             )
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ConfigError(
+                "the network is a TorchScript program, in which nothing can be put; attach to the"
+                " network it was made of"
+            )
+
+
+def _let_programs_see_hooks() -> None:
+    import torch._dynamo as dynamo
+
+    if dynamo.config.skip_nnmodule_hook_guards:
+        # torch.compile takes hooks for granted unless told otherwise: a program that was made for a
+        # network without attention would be taken for one with it.
+        dynamo.config.skip_nnmodule_hook_guards = False
+        dynamo.reset()
 
 
 def detach(model: nn.Module) -> int:
@@ -172,14 +194,13 @@ def detach(model: nn.Module) -> int:
         >>> detach(network)
         8
     """
-    num_blocks = 0
-    for module in list(model.modules()):
-        hooks = [key for key, hook in module._forward_hooks.items() if is_attention_hook(hook)]
-        for key in hooks:
-            del module._forward_hooks[key]
-            delattr(module, CHILD)
-            num_blocks += 1
-    return num_blocks
+    holders = [module for module in model.modules() if hasattr(module, CHILD)]
+    for module in holders:
+        for key, hook in list(module._forward_hooks.items()):
+            if is_attention_hook(hook):
+                del module._forward_hooks[key]
+        delattr(module, CHILD)
+    return len(holders)
 
 
 def attention_blocks(model: nn.Module) -> dict[str, AttentionBlock]:

@@ -69,7 +69,10 @@ class GatedBlock(AttentionBlock):
         return torch.addcmul(x_BCHW, x_BCHW, change)
 
     def gates(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B #C #H #W"]:
-        """Return the attention map, computed outside of autocast: in bf16 it has three digits."""
+        """Return the attention map, its statistics and layers outside of autocast.
+
+        They would keep three digits in bf16, of means that can be large against what differs.
+        """
         with full_precision(x_BCHW.device.type):
             gates: Tensor = self.attention_map(x_BCHW)
         return gates
@@ -96,7 +99,7 @@ def wide(x: Tensor, parameter: Tensor | None = None) -> torch.dtype:
 def weigh(x_BCHW: Tensor, gates: Tensor) -> Tensor:
     """Return the map times its gates, in the map's number format.
 
-    The gates are rounded to it first: a product in fp32, rounded later, takes four times as long.
+    The gates, once computed, are rounded to it: a product in fp32 takes four times as long.
     """
     return x_BCHW * gates.to(x_BCHW.dtype)
 
@@ -104,11 +107,16 @@ def weigh(x_BCHW: Tensor, gates: Tensor) -> Tensor:
 def channel_means(x_BCHW: Float[Tensor, "B C H W"], dtype: torch.dtype) -> Float[Tensor, "B C"]:
     """Return each channel's mean over positions, in a number format.
 
-    Over one axis, which in either layout is a view: torch's mean over two takes twice as long.
+    Over one axis: torch's mean over two takes twice as long.
     """
+    return over_positions(x_BCHW).mean(dim=1, dtype=dtype)
+
+
+def over_positions(x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N C"]:
+    """Return the map's N = H·W positions along one axis; in either layout that is a view."""
     if layout_of(x_BCHW) == torch.channels_last:
-        return x_BCHW.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1, dtype=dtype)
-    return x_BCHW.flatten(2).mean(dim=2, dtype=dtype)
+        return x_BCHW.permute(0, 2, 3, 1).flatten(1, 2)
+    return x_BCHW.flatten(2).mT
 
 
 def layout_of(x_BCHW: Tensor) -> torch.memory_format:
@@ -149,5 +157,5 @@ def paper(block_class: type) -> str:
         'Squeeze-and-Excitation Networks. CVPR 2018. arXiv:1709.01507'
     """
     said = " ".join((inspect.getdoc(inspect.getmodule(block_class)) or "").split())
-    found = re.search(r"Source: .+?\. (.+?)(?:, eq\.|$)", said)
+    found = re.search(r"Source: .+?\. (.+?)(?:, eq\.|(?<=\.\d{5})\. |$)", said)
     return found[1] if found else ""

@@ -8,15 +8,28 @@ A package offers its blocks under the names of its entry points:
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
+import os
+import sys
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 
 from towernet.attention.base import ATTENTION, AttentionBlock
 from towernet.errors import ConfigError, in_one_line
 from towernet.registry import unknown_name
 
 GROUP = "towernet.attention"
+# Modules that a run's record may name, comma-separated: it may come from somebody else.
+TRUSTED = "TOWERNET_BLOCKS"
+_said: set[str] = set()
+
+
+def trust(name: str) -> None:
+    """Let a block be imported that the user names: a record that names it may then be followed."""
+    if ":" in name:
+        _said.add(name.partition(":")[0])
 
 
 def attention_block(name: str) -> type[AttentionBlock]:
@@ -28,7 +41,8 @@ def attention_block(name: str) -> type[AttentionBlock]:
 
     Raises:
         UnknownNameError: Nothing has the name; the message suggests the nearest.
-        ConfigError: What the name stands for cannot be imported, or is no attention block.
+        ConfigError: What the name stands for cannot be imported, is no attention block, or is an
+            import path that no user said (`trust`), of a module that is not imported yet.
 
     Example:
         >>> attention_block("towernet.attention.simam:SimAM") is attention_block("simam")
@@ -37,6 +51,12 @@ def attention_block(name: str) -> type[AttentionBlock]:
     if name in ATTENTION:
         return ATTENTION[name]
     if ":" in name:
+        module = name.partition(":")[0]
+        if module not in sys.modules and module not in _said and module not in _trusted():
+            raise ConfigError(
+                f"attention block '{name}' is code that a record names, and nothing a record names"
+                f" is run; if it is yours, import {module} first, or set {TRUSTED}={module}"
+            )
         return _imported(name, f"attention block '{name}'")
     offered = [entry for entry in entry_points(group=GROUP) if entry.name == name]
     if not offered:
@@ -51,9 +71,22 @@ def attention_block(name: str) -> type[AttentionBlock]:
     )
 
 
+def code_of(block: type[AttentionBlock]) -> str:
+    """Return the hex sha-256 of the file a block is written in, '' where it has none to read."""
+    path = inspect.getsourcefile(block)
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
+    except OSError:
+        return ""
+
+
 def known_blocks() -> list[str]:
     """Return the names that need no import path: ours, and those of installed packages."""
     return sorted({*ATTENTION, *(entry.name for entry in entry_points(group=GROUP))})
+
+
+def _trusted() -> list[str]:
+    return [module.strip() for module in os.environ.get(TRUSTED, "").split(",")]
 
 
 def _imported(path: str, what: str) -> type[AttentionBlock]:

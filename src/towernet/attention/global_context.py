@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from towernet.attention.base import ATTENTION, AttentionBlock, full_precision, narrowed, wide
 from towernet.errors import ConfigError
 
+PAPERS_REDUCTION = 16
+
 
 @ATTENTION.register("global_context")
 class GlobalContext(AttentionBlock):
@@ -23,7 +25,8 @@ class GlobalContext(AttentionBlock):
 
     Args:
         channels: C, the channels of the feature map.
-        reduction: C / R, how much narrower the bottleneck is than the feature map. [paper: 16]
+        reduction: C / R, how much narrower the bottleneck is than the feature map. None: the
+            paper's, or what leaves two channels. [paper: 16]
 
     Raises:
         ConfigError: `reduction` leaves the bottleneck with fewer than two channels; normalised, a
@@ -38,8 +41,10 @@ class GlobalContext(AttentionBlock):
 
     starts_as_identity = True
 
-    def __init__(self, channels: int, *, reduction: int = 16) -> None:
+    def __init__(self, channels: int, *, reduction: int | None = None) -> None:
         super().__init__()
+        if reduction is None:
+            reduction = max(1, min(PAPERS_REDUCTION, channels // 2))
         bottleneck = narrowed("GlobalContext", channels, reduction)
         if bottleneck < 2:
             remedy = f"reduction at most {channels // 2}" if channels > 1 else "at least 2 channels"

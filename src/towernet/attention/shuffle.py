@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from towernet.attention import fused
 from towernet.attention.base import ATTENTION, GatedBlock, full_precision
-from towernet.attention.fused import compiled, is_compiled_for
 from towernet.errors import ConfigError
 from towernet.native import ops
 
@@ -69,35 +69,24 @@ class ShuffleAttention(GatedBlock):
 
     def forward(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Weigh the feature map, then let the halves of the channels take turns."""
-        if self._has_kernel(x_BCHW):
-            return self._by_kernel(x_BCHW, gain=None, shuffles=self.shuffles)
-        with full_precision(x_BCHW.device.type):
-            weigh = compiled(_weighed) if is_compiled_for(x_BCHW) else _weighed
-            return weigh(x_BCHW, self._vectors(), self.groups, None, self.shuffles)
+        return self._weigh(x_BCHW, None, self.shuffles)
 
     def blend(
         self, x_BCHW: Float[Tensor, "B C H W"], gain: Float[Tensor, ""]
     ) -> Float[Tensor, "B C H W"]:
         """Weigh the feature map by 1 + gain·(gate − 1), its channels in their order."""
-        if gain.dim() == 0 and self._has_kernel(x_BCHW, gain):
-            return self._by_kernel(x_BCHW, gain=gain, shuffles=False)
-        with full_precision(x_BCHW.device.type):
-            weigh = compiled(_weighed) if is_compiled_for(x_BCHW) else _weighed
-            return weigh(x_BCHW, self._vectors(), self.groups, gain, False)
+        return self._weigh(x_BCHW, gain, False)
 
-    def _has_kernel(self, x_BCHW: Tensor, *others: Tensor) -> bool:
+    def _weigh(self, x_BCHW: Tensor, gain: Tensor | None, shuffles: bool) -> Tensor:
+        vectors = self._vectors()
+        given = vectors if gain is None else (*vectors, gain)
         fits = x_BCHW.dim() == 4 and x_BCHW.shape[1] == self.channels
-        return fits and ops.usable_for_attention(x_BCHW, *self._vectors(), *others)
-
-    def _by_kernel(self, x_BCHW: Tensor, *, gain: Tensor | None, shuffles: bool) -> Tensor:
-        return ops.shuffle_attention(
-            x_BCHW,
-            self._vectors(),
-            groups=self.groups,
-            epsilon=_EPSILON,
-            gain=gain,
-            shuffles=shuffles,
-        )
+        if fits and (gain is None or gain.dim() == 0) and ops.usable_for_attention(x_BCHW, *given):
+            return ops.shuffle_attention(
+                x_BCHW, vectors, groups=self.groups, epsilon=_EPSILON, gain=gain, shuffles=shuffles
+            )
+        with full_precision(x_BCHW.device.type):
+            return fused.run(_weighed, x_BCHW, vectors, self.groups, gain, shuffles)
 
     def _vectors(self) -> tuple[Tensor, ...]:
         return (

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -31,7 +32,7 @@ from towernet.attention.axes import (
     with_channels,
 )
 from towernet.errors import ConfigError, in_one_line
-from towernet.shapes import run_on_meta
+from towernet.shapes import evaluating, run_on_meta
 
 # The name that attention has in the module it stands behind.
 CHILD = "added_attention"
@@ -246,9 +247,28 @@ class Watcher(TorchFunctionMode):
 def watch(model: nn.Module, *shape: int) -> Watcher:
     """Send the shape of an input through a network and note what happens.
 
+    Where a network computes with numbers that are not its own on the way, which shapes alone do not
+    have, an image of zeros is sent instead.
+
     Raises:
         ConfigError: the network cannot be run on it.
     """
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise ConfigError(f"{type(model).__name__} holds a network; give that, its .module")
+    try:
+        return _watched(model, lambda: run_on_meta(model, *shape))
+    except Exception:  # each network says it in its own way
+        try:
+            return _watched(model, lambda: _run_on_zeros(model, *shape))
+        except Exception as error:
+            raise ConfigError(
+                f"{type(model).__name__} cannot be run on an input of shape {shape}"
+                f" ({in_one_line(error)[:200]}); give input_shape=(1, channels, height, width) that"
+                " it takes"
+            ) from error
+
+
+def _watched(model: nn.Module, run: Callable[[], Any]) -> Watcher:
     watcher = Watcher(model)
     hooks = []
     for name, module in model.named_modules():
@@ -264,17 +284,18 @@ def watch(model: nn.Module, *shape: int) -> Watcher:
         )
     try:
         with watcher:
-            run_on_meta(model, *shape)
-    except Exception as error:  # each network says it in its own way
-        raise ConfigError(
-            f"{type(model).__name__} cannot be run on an input of shape {shape}"
-            f" ({in_one_line(error)[:200]}); give input_shape=(1, channels, height, width) that it"
-            " takes"
-        ) from error
+            run()
     finally:
         for hook in hooks:
             hook.remove()
     return watcher
+
+
+def _run_on_zeros(model: nn.Module, *shape: int) -> None:
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    image = torch.zeros(shape, device=like.device, dtype=like.dtype)
+    with evaluating(model), torch.no_grad():
+        model(image)
 
 
 def tensors(values: Iterable[Any]) -> list[Tensor]:

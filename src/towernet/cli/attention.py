@@ -48,7 +48,8 @@ def attention(
     from towernet.testing import check_block
 
     require_device(device)
-    options.find_own_blocks_here()
+    for name in names or ():
+        options.trust_block(name)
     blocks = {name: attention_block(name) for name in names or known_blocks()}
     for name, block in blocks.items():
         if name not in ATTENTION:  # ours are held to it by the tests

@@ -20,6 +20,7 @@ from towernet.cli.attention import attention
 from towernet.cli.check import check
 from towernet.cli.compare import compare
 from towernet.cli.evaluate import evaluate
+from towernet.cli.explain import explain
 from towernet.cli.import_weights import import_weights
 from towernet.cli.models import models, summary
 from towernet.cli.plan import plan
@@ -58,7 +59,8 @@ app = typer.Typer(
     " one sub-folder of images per class.",
 )
 for verb in (
-    compare, train, check, plan, predict, evaluate, import_weights, models, attention, summary,
+    compare, train, check, plan, predict, explain, evaluate, import_weights, models, attention,
+    summary,
 ):  # fmt: skip
     app.command()(verb)
 

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from towernet.cli import options
+
 Size = Annotated[int, typer.Option(min=8, max=2048, help="Side of the images, in pixels.")]
 Classes = Annotated[int, typer.Option(min=2, help="How many answers there are.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -32,6 +34,7 @@ def models(
     from towernet.models import catalogue
 
     names = names or catalogue.names()
+    options.trust_blocks(names)
     screen, rows = Screen(), []
     for number, name in enumerate(names):
         screen.count("counting", number, len(names))
@@ -80,6 +83,7 @@ def summary(
     from towernet.models import catalogue
     from towernet.models.summary import count_parameters, layers, multiply_adds
 
+    options.trust_blocks([name])
     catalogue.check_size(name, size)
     network = catalogue.outline(name, classes, size)
     rows = layers(network, size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -110,16 +110,20 @@ def archive_limits(gb: float | None, entries: int | None) -> Limits:
 
 
 def model_names(models: str) -> tuple[str, ...]:
-    """Return the networks that `--models` names.
+    """Return the networks that `--models` names, each by its shortest name.
 
     Raises:
-        ConfigError: a name is empty or said twice.
+        ConfigError: a name is empty or said twice, or names no network with attention.
     """
     from towernet.errors import ConfigError
+    from towernet.models.catalogue import OURS
+    from towernet.models.variants import canonical, network_of
 
-    names = tuple(name.strip() for name in models.split(","))
-    if not all(names):
+    given = tuple(name.strip() for name in models.split(","))
+    if not all(given):
         raise ConfigError(f"--models is '{models}'; give names, comma-separated")
+    trust_blocks(given)
+    names = tuple(canonical(name, has_own=network_of(name) in OURS) for name in given)
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"--models names {twice[0]} twice; use --runs to repeat networks")
     return names
@@ -133,7 +137,7 @@ def with_attention(names: tuple[str, ...], attention: str | None) -> tuple[tuple
     """
     from towernet.errors import ConfigError
     from towernet.models.catalogue import OURS
-    from towernet.models.variants import NONE, named
+    from towernet.models.variants import NONE, canonical, named
 
     if attention is None:
         return names, ()
@@ -148,9 +152,18 @@ def with_attention(names: tuple[str, ...], attention: str | None) -> tuple[tuple
                 f"--models names {name} and --attention gives each network its blocks; leave one"
                 " of the two out"
             )
+    if set(blocks) == {NONE}:
+        raise ConfigError("--attention names no block; give one that each network is tried with")
     blocks = (NONE, *(block for block in blocks if block != NONE))
-    variants = (named(name, block, has_own=name in OURS) for name in names for block in blocks)
-    return tuple(variants), blocks
+    variants = tuple(
+        canonical(named(name, block, has_own=name in OURS), has_own=name in OURS)
+        for name in names
+        for block in blocks
+    )
+    trust_blocks(variants)
+    if twice := sorted({name for name in variants if variants.count(name) > 1}):
+        raise ConfigError(f"--attention names {twice[0]} in two ways; name each block once")
+    return variants, blocks
 
 
 def check_blocks(names: tuple[str, ...]) -> None:
@@ -162,9 +175,9 @@ def check_blocks(names: tuple[str, ...]) -> None:
     """
     from towernet.models.variants import NONE, parse
 
+    trust_blocks(names)
     blocks = {parse(name).block for name in names} - {None, NONE}
     if blocks:
-        find_own_blocks_here()
         from towernet.attention.base import ATTENTION
         from towernet.attention.find import attention_block
         from towernet.testing import check_block
@@ -175,12 +188,23 @@ def check_blocks(names: tuple[str, ...]) -> None:
                 check_block(found)
 
 
-def find_own_blocks_here() -> None:
-    """Let a block that the user names lie in the folder where the command is said.
+def trust_blocks(names: Iterable[str]) -> None:
+    """Let the blocks be imported that networks' names ask for, which the user said."""
+    from towernet.models.variants import parse
+
+    for block in filter(None, (parse(name).block for name in names)):
+        trust_block(block)
+
+
+def trust_block(block: str) -> None:
+    """Let a block that the user names be imported, also from the folder the command is said in.
 
     Not where a run's record names it: that may come from somebody else, with a file beside it.
     """
-    if not {"", str(Path.cwd())} & set(sys.path):
+    from towernet.attention.find import trust
+
+    trust(block)
+    if ":" in block and not {"", str(Path.cwd())} & set(sys.path):
         sys.path.append(str(Path.cwd()))  # last: it hides no installed package
 
 

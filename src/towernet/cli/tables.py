@@ -94,6 +94,7 @@ def ranking(conclusion: dict[str, Any], folder: Path, report: Path) -> None:
 
 def _print_ablation(console: Console, results: dict[str, Any]) -> None:
     """Print what each block does, network by network."""
+    from towernet.compare.ablation import answer_in_words, signed_points
     from towernet.compare.verdict import in_points
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -102,21 +103,18 @@ def _print_ablation(console: Console, results: dict[str, Any]) -> None:
         is_text = header in ("network", "block", "")
         table.add_column(header, justify="left" if is_text else "right", no_wrap=True)
     rows = {row["first"]: row for row in results["comparisons"]}
-    words = {"better": "helped", "worse": "harmed", "equal": "equal", "open": "not shown",
-             "too_few_runs": "too few runs"}  # fmt: skip
     for variant in results["ablation"]:
         row = rows.get(variant["name"])
         if row is None:
             continue
         low, high = map(in_points, row["interval"])
-        sign = "+" if row["difference"] > 0 else ""
         table.add_row(
             escape(variant["network"]),
             escape(variant["block"]),
-            f"{sign}{in_points(row['difference'])} points",
+            f"{signed_points(row['difference'])} points",
             f"{low} to {high}",
             "< 0.001" if row["p_adjusted"] < 0.001 else f"{row['p_adjusted']:.3f}",
-            words[row["answer"]],
+            answer_in_words(row["answer"], results["equal_within"], results["num_runs"]),
             f"{variant['parameters']:+,}",
         )
     if table.row_count:

@@ -1,7 +1,8 @@
 """Does a block help? Each network with it against the same network without, run by run.
 
 Both begin with the same weights outside the block and see the same images in the same order for
-the same number of steps. Only these differences are judged, all of them together.
+the same number of steps; each has the learning rate that did best in its own trials. Only these
+differences are judged, all of them together.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from towernet.compare.verdict import (
     OPEN,
     TOO_FEW_RUNS,
     WORSE,
-    about_differences,
     about_protocol,
     about_runs,
     about_use,
     in_points,
     percent,
+    settling,
     split_words,
 )
 from towernet.data.table import listed
 from towernet.models.catalogue import OURS
-from towernet.models.variants import NONE, named, network_of
+from towernet.models.variants import NONE, canonical, named, network_of
 
 
 def variants(models: Sequence[str], attention: Sequence[str]) -> list[dict[str, str]]:
@@ -45,13 +46,28 @@ def variants(models: Sequence[str], attention: Sequence[str]) -> list[dict[str, 
             {
                 "network": network,
                 "block": block,
-                "name": named(network, block, has_own=has_own),
+                "name": canonical(named(network, block, has_own=has_own), has_own=has_own),
                 "without": named(network, NONE, has_own=has_own),
             }
             for block in attention
             if block != NONE
         ]
     return found
+
+
+def judged_pairs(
+    of: Sequence[dict[str, Any]], networks: Sequence[dict[str, Any]]
+) -> list[tuple[str, str]]:
+    """Return the pairs that can be judged: both answered, and one of them at least learnt.
+
+    Args:
+        of: The variants.
+        networks: Their rows of the results.
+    """
+    answered = {n["name"] for n in networks if n["accuracy"] is not None}
+    learnt = {n["name"] for n in networks if n["status"] == "ranked"}
+    pairs = [(variant["name"], variant["without"]) for variant in of]
+    return [pair for pair in pairs if answered.issuperset(pair) and learnt.intersection(pair)]
 
 
 def proof(folders: Sequence[Path]) -> dict[str, Any] | None:
@@ -61,16 +77,16 @@ def proof(folders: Sequence[Path]) -> dict[str, Any] | None:
         folders: Its runs.
 
     Returns:
-        "num_blocks"; "learns": whether in every run gradients reached every block with parameters
-        at each epoch's end and its gates moved; "epochs": for each epoch the mean over blocks and
-        runs of the gradients' norm, the gates' mean and spread, and the gain, None without one.
+        "num_blocks"; "learns": whether in every run gradients reached every block at the end of
+        each epoch, and moved its gates from the first to the last; "epochs": for each epoch, as far
+        as all runs go, the mean over blocks and runs of the gradients' norm, the gates' mean and
+        spread, and the gain, None without one.
     """
     runs = [files.read_jsonl(folder / "metrics.jsonl") for folder in folders]
-    runs = [rows for rows in runs if rows and all("attention" in row for row in rows)]
-    if not runs or len(runs) < len(folders):
+    if not runs or not all(rows and all("attention" in row for row in rows) for rows in runs):
         return None
     epochs = []
-    for rows in zip(*runs, strict=True):
+    for rows in zip(*runs, strict=False):
         of_blocks = [figures for row in rows for figures in row["attention"].values()]
         gains = [figures["gain"] for figures in of_blocks if "gain" in figures]
         epochs.append(
@@ -94,10 +110,28 @@ def _learns(rows: list[dict[str, Any]]) -> bool:
     """Whether every block of a run had gradients, and gates that moved."""
     for name in rows[0]["attention"]:
         figures = [row["attention"][name] for row in rows]
-        moved = len({(f["gate_mean"], f["gate_spread"]) for f in figures}) == len(figures)
+        first, last = ((f["gate_mean"], f["gate_spread"]) for f in (figures[0], figures[-1]))
+        # One epoch shows no movement, and over a map of one position a softmax is 1 for ever.
+        moved = len(rows) == 1 or first != last or last == (1.0, 0.0)
         if not (moved and all(f["gradient_norm"] > 0 for f in figures)):
             return False
     return True
+
+
+def answer_in_words(answer: str, equal_within: float, num_runs: int) -> str:
+    """Say what a block did, by the answer of its pair."""
+    return {
+        BETTER: "helped" if num_runs > 1 else "gave a better model",
+        WORSE: "harmed" if num_runs > 1 else "gave a worse model",
+        EQUAL: f"equal within ±{100 * equal_within:g} points",
+        OPEN: "not shown",
+        TOO_FEW_RUNS: "too few runs",
+    }[answer]
+
+
+def signed_points(fraction: float) -> str:
+    """Write a difference in percentage points with its sign."""
+    return f"{'+' if fraction > 0 else ''}{in_points(fraction)}"
 
 
 def sentence(results: dict[str, Any]) -> str:
@@ -111,20 +145,24 @@ def sentence(results: dict[str, Any]) -> str:
     for network in dict.fromkeys(variant["network"] for variant in results["ablation"]):
         own = [v for v in results["ablation"] if v["network"] == network]
         judged = [(v["block"], rows[v["name"]]) for v in own if v["name"] in rows]
-        answer = _answers(judged, results) if judged else "nothing could be judged"
-        by_answer.setdefault(answer, []).append(network)
+        left_out = [v["block"] for v in own if v["name"] not in rows]
+        parts = _answers(judged, results)
+        if left_out:
+            parts.append(f"{listed(left_out)} could not be judged")
+        by_answer.setdefault("; ".join(parts), []).append(network)
     said = (f"in {listed(networks)} {answer}" for answer, networks in by_answer.items())
     return ". ".join(f"{words[0].upper()}{words[1:]}" for words in said) + "."
 
 
-def _answers(judged: list[tuple[str, dict[str, Any]]], results: dict[str, Any]) -> str:
+def _answers(judged: list[tuple[str, dict[str, Any]]], results: dict[str, Any]) -> list[str]:
     by_answer: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for block, row in judged:
         answer = OPEN if row["answer"] == TOO_FEW_RUNS else row["answer"]
         by_answer.setdefault(answer, []).append((block, row))
     parts = [
-        f"{listed([_with_gap(block, row) for block, row in by_answer[answer]])} {verb}"
-        for answer, verb in ((BETTER, "helped"), (WORSE, "harmed"))
+        f"{listed([_with_gap(block, row) for block, row in by_answer[answer]])}"
+        f" {answer_in_words(answer, results['equal_within'], results['num_runs'])}"
+        for answer in (BETTER, WORSE)
         if answer in by_answer
     ]
     if EQUAL in by_answer:
@@ -134,33 +172,44 @@ def _answers(judged: list[tuple[str, dict[str, Any]]], results: dict[str, Any]) 
         names = listed([block for block, _ in by_answer[OPEN]], "or")
         runs = "these models do" if results["num_runs"] == 1 else "these runs do"
         parts.append(f"{runs} not show that {names} makes a difference")
-    return "; ".join(parts)
+    return parts
 
 
 def _with_gap(block: str, row: dict[str, Any]) -> str:
     low, high = map(in_points, row["interval"])
-    sign = "+" if row["difference"] > 0 else ""
-    return f"{block} ({sign}{in_points(row['difference'])} points [{low}, {high}])"
+    return f"{block} ({signed_points(row['difference'])} points [{low}, {high}])"
 
 
 def remarks(results: dict[str, Any]) -> list[str]:
     """Return what a careful reader should know beside the answer."""
-    rows = results["comparisons"]
-    accuracy = {network["name"]: network["accuracy"] for network in results["networks"]}
+    rows, networks = results["comparisons"], {n["name"]: n for n in results["networks"]}
     without = dict.fromkeys((v["network"], v["without"]) for v in results["ablation"])
     split = f"{results['num_images'][results['final_split']]:,} {split_words(results)} images"
     scored = [
-        f"{network} {percent(accuracy[name])}"
+        f"{network} {percent(networks[name]['accuracy'])}"
         for network, name in without
-        if accuracy[name] is not None
+        if networks[name]["accuracy"] is not None
     ]
-    said = [f"Without attention {listed(scored)} of {split} right."] if scored else []
-    said += [
+    said = (
+        [f"Without attention {listed(scored)} of {split} were named correctly."] if scored else []
+    )
+    said.append(
         "A network with a block and without it had the same images in the same order, as many steps"
-        " and the same first weights outside the block; what a block costs stands beside it."
-    ]
-    widest_first = sorted(rows, key=lambda row: -abs(row["difference"]))
-    said += about_differences(widest_first, results, len(rows))
+        " and the same first weights outside the block."
+        + (
+            " Each had the learning rate that did best in its own short trials."
+            if any(len(network["trials"]) > 1 for network in results["networks"])
+            else ""
+        )
+    )
+    if rows:
+        sample = "images" if results["num_runs"] == 1 else "runs and images"
+        at_once = f", for all {len(rows)} differences at once" if len(rows) > 1 else ""
+        said.append(f"Intervals are 95 %{at_once}, and allow for other {sample} of the same kind.")
+    undecided = [row for row in rows if row["answer"] in (OPEN, TOO_FEW_RUNS)]
+    widest = max(undecided, key=lambda row: abs(row["difference"]), default=None)
+    if widest is not None and (ways := settling(widest)):
+        said.append(f"Of {widest['first']}: {ways}.")
     for variant in results["ablation"]:
         found = variant["proof"]
         if variant["parameters"] and found is not None and not found["learns"]:
@@ -168,6 +217,11 @@ def remarks(results: dict[str, Any]) -> list[str]:
                 f"In {variant['name']} not every block had gradients and gates that moved: its"
                 " figures say little of the block."
             )
+    said += [
+        f"{network['name']} is not ranked ({network['reason']})."
+        for network in results["networks"]
+        if network["status"] != "ranked"
+    ]
     return [
         *said,
         *about_protocol(results, "can change what a block does"),

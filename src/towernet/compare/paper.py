@@ -226,11 +226,14 @@ def _findings(results: dict[str, Any]) -> list[str]:
     if results.get("ablation"):
         said.append(
             "With a block and without it a network had the same first weights outside the block,"
-            " the same images in the same order and as many steps."
+            " the same images in the same order and as many steps; each learning rate was its own."
         )
         by_answer: dict[str, list[str]] = {}
         for row in results["comparisons"]:
             verb = _ABLATION_VERBS.get(row["answer"], "could not be shown to make a difference")
+            if results["num_runs"] == 1:
+                verb = verb.replace("helped", "gave a better model")
+                verb = verb.replace("harmed", "gave a worse model")
             by_answer.setdefault(verb, []).append(_gap(row | {"second": row["first"]}))
         said += [f"{listed(gaps)} {verb}." for verb, gaps in by_answer.items()]
     said += [

@@ -95,8 +95,7 @@ def budget(recipe: Recipe, cost: Cost, dataset: Dataset) -> int:
 def same_for_all_variants(num_steps: dict[str, int]) -> dict[str, int]:
     """Give a network's variants as many steps each as the slowest of them has time for.
 
-    So they see the same images in the same order, and differ by their attention alone; what it
-    costs is told beside it.
+    So they see the same images in the same order; what attention costs is told beside it.
     """
     fewest: dict[str, int] = {}
     for name, steps in num_steps.items():

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from pydantic import BaseModel, Field, PositiveInt
+from pydantic import BaseModel, Field, PositiveInt, model_validator
 
 from towernet import files
+from towernet.compare.ablation import variants
 from towernet.compare.statistics import SIGNIFICANT
 from towernet.config import Accept, Recipe, refuse_changes
 from towernet.data.prepare import Dataset
@@ -23,7 +24,7 @@ from towernet.errors import DataError, in_one_line
 RULE = {
     "measure": "accuracy on the final split",
     "test": "sign flips over runs; exact McNemar with one; the corrected resampled t where each run"
-    " left out other images; Holm over all pairs",
+    " left out other images; Holm over all pairs that are judged",
     "interval": "over runs and images, simultaneous over all pairs",
     "level": SIGNIFICANT,
     "order": "an interval within the margin is called equal before it is called better",
@@ -49,6 +50,21 @@ class Request(BaseModel, frozen=True, extra="forbid"):
     equal_within: float = Field(
         0.005, gt=0, lt=1, description="The largest difference in accuracy that does not matter."
     )
+
+    @model_validator(mode="after")
+    def _factorial(self) -> Request:
+        """Hold `models` to be every network with every block."""
+        wanted = {
+            name
+            for variant in variants(self.models, self.attention)
+            for name in (variant["name"], variant["without"])
+        }
+        if self.attention and wanted != set(self.models):
+            raise ValueError(
+                f"attention is {', '.join(self.attention)} and models are"
+                f" {', '.join(self.models)}; give every network with every block, and without"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -90,7 +106,12 @@ class Protocol:
     def _values(self) -> dict[str, Any]:
         """Return it as tables of TOML, which has no null: what is not given is left out."""
         return {
-            "request": self.request.model_dump(mode="json", exclude_none=True),
+            "request": self.request.model_dump(
+                # Protocols of before there was attention to compare have none of it.
+                mode="json",
+                exclude_none=True,
+                exclude=set() if self.request.attention else {"attention"},
+            ),
             "images": {"fingerprint": self.fingerprint},
             "format": files.FORMAT,
             "rule": RULE,
@@ -181,7 +202,7 @@ def go_on(
         if device != policy.device:
             policy = choose_policy(device, threads)
     policy.apply()  # a device that is gone is said first
-    now = replace(protocol, policy=policy, versions=bits_depend_on(policy))
+    now = replace(protocol, policy=policy, versions=bits_depend_on(policy, request.models))
     accepted = refuse_changes(
         folder,
         {

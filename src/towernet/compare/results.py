@@ -212,8 +212,7 @@ def _conclude(
     }
     if request.attention:
         results["ablation"] = _ablation(outcomes, networks, protocol)
-        pairs = [(v["name"], v["without"]) for v in results["ablation"]
-                 if v["name"] in right and v["without"] in right]  # fmt: skip
+        pairs = ablation.judged_pairs(results["ablation"], networks)
     else:
         pairs = list(combinations([network["name"] for network in ranked], 2))
     results["comparisons"] = _comparisons(pairs, right, dataset, request.equal_within)

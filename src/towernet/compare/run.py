@@ -5,6 +5,7 @@ Every step leaves its outcome on disk, so saying the same command again goes on 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -168,7 +169,10 @@ def _decide(
     watcher.say(plan_words(request, dataset, costs, num_steps))
     able = [name for name in costs if name not in failures]
     num_comparisons = (
-        len(ablation.variants(able, request.attention))
+        sum(
+            {variant["name"], variant["without"]} <= set(able)
+            for variant in ablation.variants(request.models, request.attention)
+        )
         if request.attention
         else num_pairs(len(able))
     )
@@ -183,7 +187,7 @@ def _decide(
         {name: mixes(request.recipe, steps, dataset) for name, steps in num_steps.items()},
         {name: asdict(cost) for name, cost in costs.items()},
         failures,
-        bits_depend_on(policy),
+        bits_depend_on(policy, request.models),
     )
     protocol.write(folder / "protocol.toml")
     return protocol
@@ -376,4 +380,7 @@ class Comparison:
 
 
 def _file_name(model_name: str) -> str:
-    return model_name.replace(":", "_").replace("/", "_")
+    """Return a network's name as a folder can have it, on any system and in any shell."""
+    plain = model_name.replace(":", "_").replace("/", "_")
+    short = re.sub(r"[^\w.+@-]", "_", plain)[:80]
+    return short if short == plain else f"{short}-{files.digest(model_name)[:8]}"

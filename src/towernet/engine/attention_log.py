@@ -1,83 +1,59 @@
-"""What a network's attention does while it trains: the proof that it is there and learns.
-
-Shapes: N images, S their side.
-"""
+"""What a network's attention does while it trains: the proof that it is there and learns."""
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from collections.abc import Iterator
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from towernet.attention.attach import FromIdentity, attention_blocks
-from towernet.attention.base import AttentionBlock, full_precision
-from towernet.data.contract import Contract
-from towernet.engine.device import Policy
-from towernet.engine.evaluate import BATCH_SIZE, predict_logits
+from towernet.attention.base import AttentionBlock
+from towernet.attention.maps import map_of, watching
+
+NUM_IMAGES = 16  # whose gates are looked at: a map of all channels and positions is large
+
+Figures = dict[str, dict[str, float]]
 
 
-def attention_figures(
-    model: nn.Module,
-    evaluated: nn.Module,
-    pixels_NSS3: npt.NDArray[np.uint8],
-    rows: npt.NDArray[np.int64],
-    contract: Contract,
-    policy: Policy,
-) -> dict[str, dict[str, float]]:
-    """Return figures of each attention block by name; none where a network has no attention.
+@contextlib.contextmanager
+def watched_gates(model: nn.Module) -> Iterator[Figures]:
+    """Look at the gates of a network's attention while it answers for its next batch.
 
-    Each is {"gradient_norm", "gate_mean", "gate_spread"}, and "gain" where the block is blended in:
-    the norm of its parameters' gradients at the last step, the mean and the standard deviation of
-    its attention map over images, channels and positions, and by how much it is blended in.
+    Yields:
+        For each block by name "gate_mean" and "gate_spread", the mean and the standard deviation of
+        its attention map over the batch's first images, all channels and positions. Filled when
+        the batch has been answered; empty where a network has no attention.
+    """
+    figures: Figures = {}
+
+    def look(name: str, block: AttentionBlock, x_BCHW: Tensor) -> None:
+        if name not in figures:
+            gates = map_of(block, x_BCHW[:NUM_IMAGES]).float()
+            deviation, mean = torch.std_mean(gates, correction=0)
+            figures[name] = {"gate_mean": mean.item(), "gate_spread": deviation.item()}
+
+    with watching(model, look):
+        yield figures
+
+
+def attention_figures(model: nn.Module, gates: Figures) -> Figures:
+    """Return the gates' figures with "gradient_norm", and "gain" where a block is blended in.
 
     Args:
         model: The network that is trained, with the gradients of its last step.
-        evaluated: The one that is evaluated: its weights averaged.
-        pixels_NSS3: All fitted images.
-        rows: Those to look at; the first batch of them is.
-        contract: How pixels become numbers.
-        policy: Device, number format, layout.
+        gates: What was seen of the one that is evaluated.
     """
-    blocks = attention_blocks(evaluated)
-    if not blocks:
-        return {}
-    maps: dict[str, tuple[float, float]] = {}
-
-    def look(name: str) -> Any:
-        def hook(block: AttentionBlock, inputs: tuple[Tensor]) -> None:
-            with full_precision(policy.device):
-                gates = block.attention_map(inputs[0]).double()
-            maps[name] = (gates.mean().item(), gates.std(correction=0).item())
-
-        return hook
-
-    hooks = [block.register_forward_pre_hook(look(name)) for name, block in blocks.items()]
-    try:
-        predict_logits(evaluated, pixels_NSS3, contract, policy, rows=rows[:BATCH_SIZE])
-    finally:
-        for hook in hooks:
-            hook.remove()
-    figures = {}
+    found = {}
     for name, block in attention_blocks(model).items():
-        mean, spread = maps[name]
-        figures[name] = {
-            "gradient_norm": gradient_norm(block),
-            "gate_mean": mean,
-            "gate_spread": spread,
-        }
+        found[name] = gates[name] | {"gradient_norm": gradient_norm(block)}
         if isinstance(block, FromIdentity):
-            figures[name]["gain"] = block.gain.item()
-    return figures
+            found[name]["gain"] = block.gain.item()
+    return found
 
 
 def gradient_norm(module: nn.Module) -> float:
     """Return the norm of all gradients of a module's parameters together."""
-    squares = [
-        parameter.grad.double().square().sum()
-        for parameter in module.parameters()
-        if parameter.grad is not None
-    ]
-    return torch.stack(squares).sum().sqrt().item() if squares else 0.0
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients).item() if gradients else 0.0

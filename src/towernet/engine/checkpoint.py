@@ -51,6 +51,14 @@ def write_weights(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) 
     return digest.hexdigest()
 
 
+def weights_digest(tensors: dict[str, Tensor], meta: dict[str, Any]) -> str:
+    """Return the hex sha-256 of the file that `write_weights` would write."""
+    digest = hashlib.sha256()
+    for chunk in _safetensors(tensors, meta):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
 def _safetensors(tensors: dict[str, Tensor], meta: dict[str, Any]) -> Iterator[bytes | memoryview]:
     """Yield the file: the header's length, the header, the tensors' bytes in rows.
 

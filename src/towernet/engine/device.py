@@ -6,7 +6,7 @@ import contextlib
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from towernet.attention import fused
 from towernet.engine import kernels
 from towernet.engine.memory import keep_freed_memory
 from towernet.errors import ConfigError, EnvironmentFault
+from towernet.models.variants import code_of_blocks
 from towernet.native import ops
 
 # bf16 keeps 8 bits of a number; sums of some hundred products stay within this of fp32.
@@ -279,19 +280,24 @@ def _cpuinfo(key: str) -> str:
     return ""
 
 
-def bits_depend_on(policy: Policy) -> dict[str, str]:
+def bits_depend_on(policy: Policy, models: Iterable[str]) -> dict[str, str]:
     """Return what must be the same for the same bits, besides the policy.
 
-    These are versions, and the processor's vector instructions or the kind of GPU: with others
-    the same sums are added in another order.
+    These are versions, the code of attention that is the user's own, and the processor's vector
+    instructions or the kind of GPU: with others the same sums are added in another order.
+
+    Args:
+        policy: How numbers are computed.
+        models: The networks, by name.
     """
     if policy.device == "cuda":
-        return versions() | {"gpu": torch.cuda.get_device_name()}
+        return versions() | {"gpu": torch.cuda.get_device_name()} | code_of_blocks(models)
     offered = _cpuinfo("flags").split()
     wide = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in offered]
     return versions() | {
         "instructions": " ".join([platform.machine(), *wide]),
         "kernels": kernels.identity() if policy.kernels == "native" else "torch",
+        **code_of_blocks(models),
     }
 
 

@@ -23,7 +23,7 @@ from towernet.data.contract import Contract
 from towernet.data.prepare import Dataset, fingerprint
 from towernet.data.table import write_table
 from towernet.engine import checkpoint
-from towernet.engine.attention_log import attention_figures
+from towernet.engine.attention_log import attention_figures, watched_gates
 from towernet.engine.batches import epoch_batches, pixels_on_device, prefetch, steps_per_epoch
 from towernet.engine.device import Policy, bits_depend_on, hardware
 from towernet.engine.evaluate import evaluate
@@ -186,7 +186,7 @@ def open_run(
         "plan": asdict(plan),
         "contract": dataset.contract.to_json(),
         "data": fingerprint(dataset.table),
-        "versions": bits_depend_on(plan.policy),
+        "versions": bits_depend_on(plan.policy, [config.model]),
     }
     path = folder / "run.json"
     record: dict[str, Any]
@@ -374,9 +374,10 @@ def _loop(
         read_losses()
         train_seconds = time.perf_counter() - started
 
-        validation_loss, validation_accuracy = evaluate(
-            evaluated, dataset.pixels, dataset.validation, contract, policy
-        )
+        with watched_gates(evaluated) as gates:
+            validation_loss, validation_accuracy = evaluate(
+                evaluated, dataset.pixels, dataset.validation, contract, policy
+            )
         if not math.isfinite(validation_loss):
             raise TrainingError(
                 f"{config.model}: the validation loss became {validation_loss} after step"
@@ -392,10 +393,8 @@ def _loop(
             "validation_loss": validation_loss,
             "validation_accuracy": validation_accuracy,
         }
-        if attention := attention_figures(
-            model, evaluated, dataset.pixels, dataset.validation.rows, contract, policy
-        ):
-            row["attention"] = attention
+        if gates:
+            row["attention"] = attention_figures(model, gates)
         if (validation_accuracy, -validation_loss) > (state.best_accuracy, -state.best_loss):
             state.best_epoch = row["epoch"]
             state.best_accuracy, state.best_loss = validation_accuracy, validation_loss

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from towernet.attention.attach import attention_blocks
 from towernet.native import ops
 
 
@@ -174,7 +175,10 @@ def start_as_paddle(model: nn.Module, generator: torch.Generator | None = None) 
         model: The network, changed in place.
         generator: Where the numbers come from; torch's own when not given.
     """
+    of_attention = {m for block in attention_blocks(model).values() for m in block.modules()}
     for module in model.modules():
+        if module in of_attention:  # it starts as its authors start it, and shifts no other draw
+            continue
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             fan_in = math.prod(module.kernel_size) * module.in_channels
             module.weight.normal_(0, math.sqrt(2 / fan_in), generator=generator)

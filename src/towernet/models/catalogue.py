@@ -20,7 +20,7 @@ from towernet.models.variants import parse, put_attention
 from towernet.registry import unknown_name
 from towernet.shapes import run_on_meta
 
-OURS: dict[str, Callable[[int], nn.Module]] = {
+OURS: dict[str, Callable[..., nn.Module]] = {
     "towernet": TowerNet,
     "towernet_patch": PatchTowerNet,
 }

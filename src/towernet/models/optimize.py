@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from towernet.attention.attach import is_attention_hook, move_attention
+from towernet.attention.attach import attention_blocks, is_attention_hook, move_attention
 from towernet.attention.shuffle import ShuffleAttention, UnshuffledAttention, came_from
 from towernet.attention.watch import CHILD
 from towernet.models.towernet import TowerNet
@@ -60,7 +60,11 @@ def optimize(
     if absorb and isinstance(fast, TowerNet):
         absorb_shuffles(fast)
     if dtype != torch.float32:
+        # Attention takes its statistics in the format of its weights.
+        of_attention = {m for block in attention_blocks(fast).values() for m in block.modules()}
         for module in fast.modules():
+            if module in of_attention:
+                continue
             if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
                 module.to(dtype)
     return fast.to(memory_format=memory_format)

@@ -1,13 +1,13 @@
 """TowerNet: the SA-Residual-Inception-Net of the original notebook, exactly; and a variant.
 
-Shapes: B images, 3 channels, H × W pixels, K classes.
+Shapes: B images, I channels of an image, H × W pixels, C channels of a map, K classes.
 """
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from towernet.attention.shuffle import ShuffleAttention
 from towernet.errors import ConfigError
@@ -18,17 +18,19 @@ from towernet.models.blocks import (
     ResidualInception,
     start_as_paddle,
 )
+from towernet.models.classifier import Classifier, linear_head
 
 MIN_SIZE_PX = 127
 
 
-class TowerNet(nn.Module):
+class TowerNet(Classifier):
     """Four convolutional stages, three residual inception blocks, four shuffle attentions.
 
     Starts from Paddle's default weights, drawn with torch's generator.
 
     Args:
-        num_classes: K, how many answers there are.
+        num_classes: K, how many answers there are; 0: the mean features are the answer.
+        in_chans: I, the channels of an image.
 
     Example:
         >>> network = TowerNet(16)
@@ -36,9 +38,9 @@ class TowerNet(nn.Module):
         1559600
     """
 
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.stage_1 = ConvNormPool(3, 64, stride=2)
+    def __init__(self, num_classes: int, *, in_chans: int = 3) -> None:
+        super().__init__(num_classes=num_classes, in_chans=in_chans, num_features=256)
+        self.stage_1 = ConvNormPool(in_chans, 64, stride=2)
         self.stage_2 = ConvNormPool(64, 128)
         self.stage_3 = ConvNormPool(128, 256)
         self.attention_3 = ShuffleAttention(256)
@@ -49,36 +51,37 @@ class TowerNet(nn.Module):
         self.inception_6 = ResidualInception()
         self.attention_6 = ShuffleAttention(256)
         self.inception_7 = ResidualInception()
-        self.head = nn.Linear(256, num_classes)
+        self.head = linear_head(256, num_classes)
         start_as_paddle(self)
 
-    def forward(self, x_B3HW: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
-        """Return the logits.
+    def forward_features(self, x_BIHW: Float[Tensor, "B I H W"]) -> Float[Tensor, "B C h w"]:
+        """Return the last feature map; the head averages its positions.
+
+        The notebook averages 2×2 pixels, which at 256 px are all there are.
 
         Raises:
             ConfigError: the images are too small: the maps halve seven times.
         """
-        if min(x_B3HW.shape[2:]) < MIN_SIZE_PX:
-            raise ConfigError(too_small(min(x_B3HW.shape[2:])))
-        x = self.stage_2(self.stage_1(x_B3HW))
+        if min(x_BIHW.shape[2:]) < MIN_SIZE_PX:
+            raise ConfigError(too_small(min(x_BIHW.shape[2:])))
+        x = self.stage_2(self.stage_1(x_BIHW))
         x = self.attention_3(self.stage_3(x))
         x = self.attention_4(self.stage_4(x))
         x = self.attention_5(F.max_pool2d(self.inception_5(x), 2))
         x = self.attention_6(F.max_pool2d(self.inception_6(x), 2))
-        # The notebook averages 2×2 pixels, which at 256 px are all there are.
-        x_BC = self.inception_7(x).mean(dim=(2, 3))
-        logits_BK: Tensor = self.head(x_BC)
-        return logits_BK
+        features_BChw: Tensor = self.inception_7(x)
+        return features_BChw
 
 
-class PatchTowerNet(nn.Module):
+class PatchTowerNet(Classifier):
     """TowerNet made to learn from few images in little time: the same parts, put together anew.
 
     The stem is one convolution of 4×4 patches, every convolution has a batch norm, and the maps
     halve five times instead of seven, so that 128-px images end in 4×4 pixels instead of one.
 
     Args:
-        num_classes: K, how many answers there are.
+        num_classes: K, how many answers there are; 0: the mean features are the answer.
+        in_chans: I, the channels of an image.
 
     Example:
         >>> network = PatchTowerNet(16)
@@ -86,9 +89,9 @@ class PatchTowerNet(nn.Module):
         972040
     """
 
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.stem = ConvNorm(3, 64, 4, stride=4)
+    def __init__(self, num_classes: int, *, in_chans: int = 3) -> None:
+        super().__init__(num_classes=num_classes, in_chans=in_chans, num_features=256)
+        self.stem = ConvNorm(in_chans, 64, 4, stride=4)
         self.stage_2 = ConvNormPool(64, 128)
         self.stage_3 = ConvNormPool(128, 256)
         self.attention_3 = ShuffleAttention(256)
@@ -96,17 +99,16 @@ class PatchTowerNet(nn.Module):
         self.attention_4 = ShuffleAttention(256)
         self.inception_5 = NormedInception()
         self.inception_6 = NormedInception()
-        self.head = nn.Linear(256, num_classes)
+        self.head = linear_head(256, num_classes)
         start_as_paddle(self)
 
-    def forward(self, x_B3HW: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
-        """Return the logits; the sides of the images are at least 32 pixels."""
-        x = self.stage_3(self.stage_2(self.stem(x_B3HW)))
+    def forward_features(self, x_BIHW: Float[Tensor, "B I H W"]) -> Float[Tensor, "B C h w"]:
+        """Return the last feature map; the sides of the images are at least 32 pixels."""
+        x = self.stage_3(self.stage_2(self.stem(x_BIHW)))
         x = self.inception_4(self.attention_3(x))
         x = self.attention_4(F.max_pool2d(x, 2))
-        x_BC = self.inception_6(self.inception_5(x)).mean(dim=(2, 3))
-        logits_BK: Tensor = self.head(x_BC)
-        return logits_BK
+        features_BChw: Tensor = self.inception_6(self.inception_5(x))
+        return features_BChw
 
 
 def too_small(size_px: int) -> str:

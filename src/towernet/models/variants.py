@@ -4,18 +4,20 @@ A name is a network, `+`, a block, and where the block goes when that is not bef
 addition: `@stages`, `@last-of-stage`, or modules as `@layer3.*.bn2`. What is built by name begins
 from scratch and has nothing to lose, so a block starts as its authors start it; with `@identity` it
 is blended in from nothing, as `attach` does to a trained network. TowerNet has places of its own:
-there a block takes the place of shuffle attention. `towernet+none` has nothing there, and
-`towernet+shuffle` is `towernet`.
+there a block takes the place of shuffle attention, and nothing is left of it where a block goes
+elsewhere. `towernet+none` has nothing there, and `towernet+shuffle` is `towernet`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import nn
 
 from towernet.attention.attach import Start, attach, with_start
-from towernet.attention.find import attention_block
+from towernet.attention.base import ATTENTION
+from towernet.attention.find import attention_block, code_of
 from towernet.attention.shuffle import ShuffleAttention
 from towernet.errors import ConfigError
 
@@ -72,6 +74,37 @@ def network_of(name: str) -> str:
     return name.partition("+")[0]
 
 
+def code_of_blocks(names: Iterable[str]) -> dict[str, str]:
+    """Return the hashes of the code of those blocks in some networks' names that are not ours."""
+    blocks = {parse(name).block for name in names} - {None, NONE, *ATTENTION}
+    return {
+        f"attention {block}": code_of(attention_block(block))
+        for block in sorted(filter(None, blocks))
+    }
+
+
+def canonical(name: str, *, has_own: bool) -> str:
+    """Return a name without what it need not say; `has_own`: the network has places of its own.
+
+    Raises:
+        ConfigError: as `parse`.
+
+    Example:
+        >>> canonical("resnet18+se@paper@blocks", has_own=False)
+        'resnet18+se'
+    """
+    variant = parse(name)
+    if variant.block is None:
+        return name
+    where = variant.where
+    if where == _WITHOUT_WHERE and not has_own:
+        where = None
+    options = [option for option in (where, variant.start) if option not in (None, "paper")]
+    if not options:
+        return named(variant.network, variant.block, has_own=has_own)
+    return "@".join([f"{variant.network}+{variant.block}", *filter(None, options)])
+
+
 def named(network: str, block: str, *, has_own: bool) -> str:
     """Return the shortest name of a network with a block; `has_own`: it has places of its own.
 
@@ -99,6 +132,10 @@ def put_attention(model: nn.Module, variant: Variant, size_px: int, *, has_own: 
     """
     if variant.block is None or (variant.block == NONE and not has_own):
         return
+    own = {name: m for name, m in model.named_modules() if isinstance(m, ShuffleAttention)}
+    if has_own and variant.where is not None:
+        for name in own:
+            model.set_submodule(name, nn.Identity())
     if not has_own or variant.where is not None:
         attach(
             model,
@@ -110,9 +147,8 @@ def put_attention(model: nn.Module, variant: Variant, size_px: int, *, has_own: 
         return
     if variant.block == "shuffle" and variant.start == "paper":
         return  # the network as it is
-    for name, module in list(model.named_modules()):
-        if isinstance(module, ShuffleAttention):
-            block: nn.Module = nn.Identity()
-            if variant.block != NONE:
-                block = with_start(attention_block(variant.block)(module.channels), variant.start)
-            model.set_submodule(name, block)
+    for name, module in own.items():
+        block: nn.Module = nn.Identity()
+        if variant.block != NONE:
+            block = with_start(attention_block(variant.block)(module.channels), variant.start)
+        model.set_submodule(name, block)

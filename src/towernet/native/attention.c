@@ -12,55 +12,64 @@
 #include <math.h>
 #include <stdint.h>
 
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
-
 #include "vectors.h"
 
 #define TILE 64
 #define VECTORS (TILE / LANES)
+#define IS_ROUGH(digits) ((digits) <= 11)
 #define LOG2_E 1.44269504f
-/* Pixels whose sums are made before they are added to those of the others. */
-#define BLOCK 128
+/* Pixels whose sums are made before they are joined to those of the others; and the tiles that take
+ * turns at them. Small blocks of many tiles go through memory from end to end: faster than one tile
+ * after the other, though that one would stay in the second-level cache between its passes. */
+#define BLOCK 16
+#define MOST_TILES 32
 /* Numbers of a map below which a second thread costs more than it does. */
 #define SMALL 32768
 
-/* 2^x times 2^127 at most and 2^-126 at least. `digits` is what the result will be rounded to:
- * that of a bfloat16 is wrong by less than 2^-13 of itself, a half's by 2^-18. */
+/* 2^x; what a result is rounded to has `digits` bits: that for a bfloat16 is wrong by less than
+ * 2^-13 of itself, a half's by 2^-18. Infinite where a float cannot hold it, if it is rough. */
 ALWAYS_INLINE v16f exp2_v(v16f x, int digits)
 {
-    x = choose(x > 126.0f, broadcast(126.0f), x);
-    x = choose(x < -126.0f, broadcast(-126.0f), x);
-    v16f shifted = x + 0x1.8p23f; /* rounds to a whole number, which its last bits then hold */
+#ifdef __AVX512DQ__
+    if (!IS_ROUGH(digits))
+        x = (v16f)_mm512_min_ps((__m512)x, _mm512_set1_ps(126.0f));
+    v16f r = (v16f)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+#else
+    x = choose(x > 126.0f, broadcast(126.0f), choose(x < -126.0f, broadcast(-126.0f), x));
+    v16f shifted = x - 0.5f + 0x1.8p23f; /* rounds; the last bits then hold a whole number */
     v16f r = x - (shifted - 0x1.8p23f);
-    v16f p;
+#endif
+    v16f p; /* of r in [0, 1] */
     if (digits <= 8) {
-        p = r * 5.517169088e-02f + 2.426111698e-01f;
-        p = p * r + 6.932609677e-01f;
-        p = p * r + 9.999280572e-01f;
+        p = r * 7.802454382e-02f + 2.260671705e-01f;
+        p = p * r + 6.958335042e-01f;
+        p = p * r + 9.999251962e-01f;
     } else if (digits <= 11) {
-        p = r * 9.570104070e-03f + 5.591786653e-02f;
-        p = p * r + 2.402474433e-01f;
-        p = p * r + 6.931217909e-01f;
-        p = p * r + 9.999992847e-01f;
+        p = r * 1.353416964e-02f + 5.201146379e-02f;
+        p = p * r + 2.414427549e-01f;
+        p = p * r + 6.930038333e-01f;
+        p = p * r + 1.000002623e+00f;
     } else {
-        p = r * 1.534581243e-04f + 1.339993207e-03f;
-        p = p * r + 9.618489072e-03f;
-        p = p * r + 5.550328642e-02f;
-        p = p * r + 2.402264625e-01f;
-        p = p * r + 6.931471825e-01f;
+        p = r * 2.170225634e-04f + 1.243968843e-03f;
+        p = p * r + 9.678840637e-03f;
+        p = p * r + 5.548334122e-02f;
+        p = p * r + 2.402298301e-01f;
+        p = p * r + 6.931470037e-01f;
         p = p * r + 1.0f;
     }
+#ifdef __AVX512DQ__
+    return (v16f)_mm512_scalef_ps((__m512)p, (__m512)x); /* by 2 to the whole part of x */
+#else
     return (v16f)((v16i)p + ((v16i)shifted << 23));
+#endif
 }
 
-/* 1 / x for x in [1, 2^126]. A division takes as long as all the rest of a gate. */
+/* 1 / x for x from 1 to what exp2_v gives. A division takes as long as all the rest of a gate. */
 ALWAYS_INLINE v16f reciprocal(v16f x, int digits)
 {
 #ifdef __AVX512F__
     v16f rough = (v16f)_mm512_rcp14_ps((__m512)x);
-    return digits <= 11 ? rough : rough + rough * (1.0f - x * rough);
+    return IS_ROUGH(digits) ? rough : rough + rough * (1.0f - x * rough);
 #else
     (void)digits;
     return 1.0f / x;
@@ -71,17 +80,6 @@ ALWAYS_INLINE v16f reciprocal(v16f x, int digits)
 ALWAYS_INLINE v16f sigmoid_v(v16f scaled, int digits)
 {
     return reciprocal(1.0f + exp2_v(scaled, digits), digits);
-}
-
-static inline float sum_of(v16f v)
-{
-    float s[LANES], total = 0;
-    memcpy(s, &v, sizeof s);
-    for (int width = LANES / 2; width; width /= 2)
-        for (int i = 0; i < width; i++)
-            s[i] += s[i + width];
-    total = s[0];
-    return total;
 }
 
 /* The mask of a vector's first lanes. */
@@ -101,6 +99,17 @@ static inline float sum_of(v16f v)
     PICK(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
 #define EVEN(a, b) PICK(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
 #define ODD(a, b) PICK(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
+
+/* All sixteen, in halves. */
+#define ROTATED_LANE(i, by) (((i) + (by)) % LANES)
+static inline float sum_of(v16f v)
+{
+    v += PICK(v, v, ALL_LANES(ROTATED_LANE, 8));
+    v += PICK(v, v, ALL_LANES(ROTATED_LANE, 4));
+    v += PICK(v, v, ALL_LANES(ROTATED_LANE, 2));
+    v += PICK(v, v, ALL_LANES(ROTATED_LANE, 1));
+    return v[0];
+}
 
 /* A pair of vectors holds sixteen channels of channel halves and sixteen of spatial halves, which
  * take turns by k = 1, 2, 4, 8 or 16: one sigmoid serves the pair. The spatial ones, and back. */
@@ -169,8 +178,9 @@ static Layer layer_of(int64_t pixels, int64_t channels, int64_t groups, int shuf
                       const float *parameters, const float *gain, float *line)
 {
     int64_t k = channels / (2 * groups), half = channels / 2;
+    float *weight = line, *bias = line + channels, *spatial = line + 2 * channels;
     Layer layer = {pixels, channels, k, shuffles, 0, gain ? *gain : 1, epsilon,
-                   line, line + channels, line + 2 * channels};
+                   weight, bias, spatial};
     if (k < LANES && LANES % (2 * k) == 0 && (shuffles ? half % 32 : channels % TILE) == 0)
         layer.paired = (int)k;
     if (k % LANES == 0 && (shuffles ? half % (2 * k) : channels % TILE) == 0)
@@ -178,14 +188,16 @@ static Layer layer_of(int64_t pixels, int64_t channels, int64_t groups, int shuf
     const float *channel_weight = parameters, *channel_bias = parameters + k;
     const float *spatial_weight = parameters + 2 * k, *spatial_bias = parameters + 3 * k;
     const float *norm_weight = parameters + 4 * k, *norm_bias = parameters + 5 * k;
-    for (int64_t c = 0; c < channels; c++) {
-        int64_t i = c % k;
-        int spatial = c % (2 * k) >= k;
-        line[c] = spatial ? spatial_weight[i] * norm_weight[i] : channel_weight[i];
-        line[channels + c] =
-            spatial ? spatial_bias[i] + spatial_weight[i] * norm_bias[i] : channel_bias[i];
-        line[2 * channels + c] = (float)spatial;
-    }
+    for (int64_t first = 0; first < channels; first += 2 * k)
+        for (int64_t i = 0; i < k; i++) {
+            int64_t c = first + i, s = c + k;
+            weight[c] = channel_weight[i];
+            bias[c] = channel_bias[i];
+            spatial[c] = 0;
+            weight[s] = spatial_weight[i] * norm_weight[i];
+            bias[s] = spatial_bias[i] + spatial_weight[i] * norm_bias[i];
+            spatial[s] = 1;
+        }
     return layer;
 }
 
@@ -200,6 +212,18 @@ typedef struct {
 static int64_t num_tiles(const Layer *layer)
 {
     return (layer->channels + TILE - 1) / TILE;
+}
+
+/* How many tiles go together; where there are few images, those of one keep all threads busy. */
+static int64_t tiles_together(const Layer *layer, int64_t n, int64_t threads)
+{
+    int64_t all = num_tiles(layer), tiles = all < MOST_TILES ? all : MOST_TILES;
+    for (; tiles > 1; tiles = (tiles + 1) / 2) {
+        int64_t parts = n * ((all + tiles - 1) / tiles);
+        if (parts % threads == 0 || parts >= 4 * threads)
+            break;
+    }
+    return tiles;
 }
 
 static Tile tile_of(const Layer *layer, int64_t number)
@@ -227,29 +251,20 @@ typedef float Numbers[TILE];
 static void gather(const float *from, const Tile *tile, float *to)
 {
     for (int j = 0; j < VECTORS; j++)
-        for (int i = 0; i < LANES; i++)
-            to[LANES * j + i] = i < tile->lanes[j] ? from[tile->at[j] + i] : 0;
+        if (tile->lanes[j] == LANES)
+            memcpy(to + LANES * j, from + tile->at[j], LANES * sizeof *to);
+        else
+            for (int i = 0; i < LANES; i++)
+                to[LANES * j + i] = i < tile->lanes[j] ? from[tile->at[j] + i] : 0;
 }
 
 static void scatter(const float *from, const Tile *tile, float *to)
 {
     for (int j = 0; j < VECTORS; j++)
-        memcpy(to + tile->at[j], from + LANES * j, tile->lanes[j] * sizeof *to);
-}
-
-/* From a tile's means and squared deviations to its lines; the latter become 1/std. */
-static void lines_of(const Layer *layer, const Tile *tile, const float *means, float *squares,
-                     float *slope, float *offset)
-{
-    Numbers weight, bias, spatial;
-    gather(layer->weight, tile, weight);
-    gather(layer->bias, tile, bias);
-    gather(layer->spatial, tile, spatial);
-    for (int i = 0; i < TILE; i++) {
-        squares[i] = 1 / sqrtf(squares[i] / (float)layer->pixels + layer->epsilon);
-        slope[i] = spatial[i] != 0 ? weight[i] * squares[i] : 0;
-        offset[i] = bias[i] + (spatial[i] != 0 ? -slope[i] : weight[i]) * means[i];
-    }
+        if (tile->lanes[j] == LANES)
+            memcpy(to + tile->at[j], from + LANES * j, LANES * sizeof *to);
+        else
+            memcpy(to + tile->at[j], from + LANES * j, tile->lanes[j] * sizeof *to);
 }
 
 /* What gates a tile: the spatial lanes' −a/ln 2, −d/ln 2 and gain, and the other lanes' gate. The
@@ -280,11 +295,48 @@ static Gates gates_of(const Layer *layer, const float *slope, const float *offse
     return gates;
 }
 
+/* A tile's means and squared deviations of the pixels seen so far. */
+typedef struct {
+    v16f mean[VECTORS], squares[VECTORS];
+} Moments;
+
+/* From a tile's moments to its gates. kept: (4, C), for the backward: mean, 1/std, a, d. */
+static Gates first_gates_of(const Layer *layer, const Tile *tile, const Moments *moments,
+                            float *kept)
+{
+    Numbers mean, inverse_std, slope, offset, weight, bias, spatial;
+    memcpy(mean, moments->mean, sizeof mean);
+    memcpy(inverse_std, moments->squares, sizeof inverse_std);
+    gather(layer->weight, tile, weight);
+    gather(layer->bias, tile, bias);
+    gather(layer->spatial, tile, spatial);
+    for (int i = 0; i < TILE; i++) {
+        inverse_std[i] = 1 / sqrtf(inverse_std[i] / (float)layer->pixels + layer->epsilon);
+        slope[i] = spatial[i] != 0 ? weight[i] * inverse_std[i] : 0;
+        offset[i] = bias[i] + (spatial[i] != 0 ? -slope[i] : weight[i]) * mean[i];
+    }
+    const float *numbers[4] = {mean, inverse_std, slope, offset};
+    for (int i = 0; i < 4; i++)
+        scatter(numbers[i], tile, kept + i * layer->channels);
+    return gates_of(layer, slope, offset);
+}
+
+/* The gates again, and the pairs' means. */
+static Gates kept_gates_of(const Layer *layer, const Tile *tile, const float *kept, v16f *means)
+{
+    Numbers mean, slope, offset;
+    gather(kept, tile, mean);
+    gather(kept + 2 * layer->channels, tile, slope);
+    gather(kept + 3 * layer->channels, tile, offset);
+    memcpy(means, mean, sizeof mean);
+    to_pairs(means, layer->paired);
+    return gates_of(layer, slope, offset);
+}
+
 /* Sums of a tile's gradient: see `sum_pixels`. */
 typedef struct {
     v16f u[VECTORS], w[VECTORS], q[VECTORS], t[VECTORS];
 } Sums;
-#define NO_SUMS {{{0}}, {{0}}, {{0}}, {{0}}}
 
 /* What a tile's gradient is made of, beside its gates: see `gradient_pixels`. */
 typedef struct {
@@ -293,26 +345,29 @@ typedef struct {
 
 /* From the sums of a tile's gradient to what the gradient is made of. Hands on the sums of dz, of
  * dz times the normalised pixel, and u: (3, C). */
-static Slopes slopes_of(const Layer *layer, const Tile *tile, const float *means,
-                        const float *inverse_std, const float *slope, const float *offset,
-                        Sums *all, float *sums)
+static Slopes slopes_of(const Layer *layer, const Tile *tile, const float *kept, Sums *all,
+                        float *sums)
 {
     int k = layer->paired;
+    Numbers mean, inverse_std, slope, offset, weight, spatial, dz, product, u, a, b, e;
+    gather(kept, tile, mean);
+    gather(kept + layer->channels, tile, inverse_std);
+    gather(kept + 2 * layer->channels, tile, slope);
+    gather(kept + 3 * layer->channels, tile, offset);
+    gather(layer->weight, tile, weight);
+    gather(layer->spatial, tile, spatial);
     for (int j = 0; j < VECTORS && k; j += 2) {
         v16f sigma_0 = sigmoid_v(-LOG2_E * load_f32(offset + LANES * j), 24);
         v16f sigma_1 = sigmoid_v(-LOG2_E * load_f32(offset + LANES * (j + 1)), 24);
         v16f u_0 = all->t[j] * (sigma_0 - 1.0f), u_1 = all->t[j + 1] * (sigma_1 - 1.0f);
-        v16f u = all->u[j], w = all->w[j], q = all->q[j];
-        all->u[j] = merged_first(u_0, u, k);
-        all->u[j + 1] = merged_second(u_1, u, k);
+        v16f its_u = all->u[j], w = all->w[j], q = all->q[j];
+        all->u[j] = merged_first(u_0, its_u, k);
+        all->u[j + 1] = merged_second(u_1, its_u, k);
         all->w[j] = merged_first(u_0 * sigma_0, w, k);
         all->w[j + 1] = merged_second(u_1 * sigma_1, w, k);
         all->q[j] = merged_first(q, q, k); /* a channel half's is not read */
         all->q[j + 1] = merged_second(q, q, k);
     }
-    Numbers weight, spatial, dz, product, u, a, b, e;
-    gather(layer->weight, tile, weight);
-    gather(layer->spatial, tile, spatial);
     memcpy(dz, all->w, sizeof dz);
     memcpy(product, all->q, sizeof product);
     memcpy(u, all->u, sizeof u);
@@ -323,7 +378,7 @@ static Slopes slopes_of(const Layer *layer, const Tile *tile, const float *means
         product[i] *= -gain * inverse_std[i];
         a[i] = slope[i] * gain;
         b[i] = spatial[i] != 0 ? -slope[i] * inverse_std[i] * product[i] * per_pixel : 0;
-        e[i] = spatial[i] != 0 ? -slope[i] * dz[i] * per_pixel - b[i] * means[i]
+        e[i] = spatial[i] != 0 ? -slope[i] * dz[i] * per_pixel - b[i] * mean[i]
                                : weight[i] * dz[i] * per_pixel;
     }
     scatter(dz, tile, sums);
@@ -366,30 +421,35 @@ static Slopes slopes_of(const Layer *layer, const Tile *tile, const float *means
 #define T_NAME bf16
 #define LOAD load_bf16
 #define STORE store_bf16
+#define STORE_2 store2_bf16
 #define DIGITS 8
 #include "attention.inc"
 #undef T
 #undef T_NAME
 #undef LOAD
 #undef STORE
+#undef STORE_2
 #undef DIGITS
 
 #define T f16
 #define T_NAME f16
 #define LOAD load_f16
 #define STORE store_f16
+#define STORE_2 store2_f16
 #define DIGITS 11
 #include "attention.inc"
 #undef T
 #undef T_NAME
 #undef LOAD
 #undef STORE
+#undef STORE_2
 #undef DIGITS
 
 #define T float
 #define T_NAME f32
 #define LOAD load_f32
 #define STORE store_f32
+#define STORE_2 store2_f32
 #define DIGITS 24
 #include "attention.inc"
 

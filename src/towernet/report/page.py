@@ -19,18 +19,11 @@ from jaxtyping import UInt8
 from jinja2 import BaseLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from towernet.compare.ablation import answer_in_words, signed_points
 from towernet.compare.paper import paragraph
 from towernet.compare.protocol import LATER_LOOK, Ledger
 from towernet.compare.scores import MAX_CONFUSIONS, confusions
-from towernet.compare.verdict import (
-    BETTER,
-    OPEN,
-    TOO_FEW_RUNS,
-    WORSE,
-    answer_words,
-    in_points,
-    settling,
-)
+from towernet.compare.verdict import answer_words, in_points, settling
 from towernet.data.table import read_table, shown
 from towernet.errors import DataError
 from towernet.files import read_json, read_jsonl, write_text
@@ -90,7 +83,7 @@ def render(contents: dict[str, Any], loader: BaseLoader | None = None) -> str:
         for function in (
             tables.short, tables.percent, tables.interval, tables.span, tables.whole,
             tables.compact, tables.significant, tables.decimals, tables.duration, figures.shade,
-            name, prose, in_points, answer_words,
+            name, prose, in_points, signed_points, answer_words,
         )
     }  # fmt: skip
     style = environment.get_template("report.css").render()
@@ -185,9 +178,6 @@ def _contents(folder: Path, values: dict[str, Any], picture: Picture) -> dict[st
     }
 
 
-_ANSWERS = {BETTER: "helped", WORSE: "harmed", OPEN: "not shown", TOO_FEW_RUNS: "too few runs"}
-
-
 def _ablation(
     results: dict[str, Any], measured: dict[str, dict[str, Any]]
 ) -> dict[str, Any] | None:
@@ -206,15 +196,20 @@ def _ablation(
             variant["network"],
             {"network": variant["network"], "accuracy": without["accuracy"], "rows": []},
         )
-        equal = f"equal within ±{in_points(results['equal_within'])}"
         said = pair and "; ".join(
-            filter(None, (_ANSWERS.get(pair["answer"], equal), settling(pair)))
+            filter(
+                None,
+                (
+                    answer_in_words(pair["answer"], results["equal_within"], results["num_runs"]),
+                    settling(pair),
+                ),
+            )
         )
         group["rows"].append(
             variant
             | {
                 "accuracy": network["accuracy"],
-                "reason": network["reason"] or f"{without['name']} failed",
+                "reason": network["reason"] or f"{without['name']} {without['reason']}",
                 "pair": pair,
                 "answer": said,
                 "speed": _ratio(measured, variant, "images_per_second"),

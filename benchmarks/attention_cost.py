@@ -1,0 +1,189 @@
+"""What attention costs: its kernel against the textbook's module, and blocks within a ResNet-50.
+
+One process, in which all contenders take a step in turn; a round's ratio compares steps that follow
+each other. The layer is timed forward and backward on 8 × 256 × 56 × 56, as a module and as a block
+that shuffles; all blocks also on 8 × 256 × 28 × 28, beside a 3×3 convolution. The network takes 16
+images of 224 px, without attention and with a block before each of its 16 additions, blended in by
+a gain that is not 0; training is a step of SGD, inference runs in eval mode, bf16 by autocast.
+Freed memory is kept from step to step, for all, as in a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import resnet50
+
+from _common import write_result
+from throughput import PlainShuffleAttention
+from towernet.attention import ATTENTION, ShuffleAttention
+from towernet.attention.attach import FromIdentity, attach
+from towernet.attention.base import paper
+from towernet.engine import memory
+from towernet.engine.block_cost import block_costs
+from towernet.engine.device import choose_policy, hardware, versions
+from towernet.native import ops
+
+LAYER_SHAPE = (8, 256, 56, 56)
+NETWORK_SHAPE = (16, 3, 224, 224)
+GAIN = 0.5
+BLOCKS = ("shuffle", "se", "eca")
+LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+LAYER_ROUNDS_EACH = 5  # a layer takes milliseconds, a network seconds
+
+Step = Callable[[], None]
+
+
+def in_turn(steps: dict[str, Step], rounds: int) -> dict[str, Any]:
+    """Let all take a step in each round; the first is the one that the others are compared with.
+
+    Returns each one's milliseconds, and the ratios of its steps to the first one's: medians and
+    ranges.
+    """
+    first, *_ = steps
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(-2, rounds):  # two rounds to warm up
+        # Who comes after whom changes: what one leaves in the caches is another's gain.
+        names = list(steps) if number % 2 else list(reversed(steps))
+        for name in names:
+            start = time.perf_counter()
+            steps[name]()
+            if number >= 0:
+                taken[name].append(1000 * (time.perf_counter() - start))
+    return {
+        name: {
+            "ms": spread(times),
+            "ratio": spread([a / b for a, b in zip(times, taken[first], strict=True)]),
+        }
+        for name, times in taken.items()
+    }
+
+
+def spread(figures: list[float]) -> dict[str, float]:
+    return {"median": median(figures), "min": min(figures), "max": max(figures)}
+
+
+def layer(dtype: str, layout: str) -> dict[str, Step]:
+    """The block, and the module as its paper's listing writes it."""
+    channels = LAYER_SHAPE[1]
+    torch.manual_seed(0)
+    x, weights = (
+        torch.randn(LAYER_SHAPE).to(DTYPES[dtype]).contiguous(memory_format=LAYOUTS[layout])
+        for _ in range(2)
+    )
+    x.requires_grad_()
+
+    def step_of(module: nn.Module) -> Step:
+        for parameter in module.parameters():
+            nn.init.normal_(parameter)
+
+        def step() -> None:
+            torch.autograd.grad(module(x), [x, *module.parameters()], weights)
+
+        return step
+
+    return {
+        "kernel": step_of(ShuffleAttention(channels)),
+        "textbook": step_of(PlainShuffleAttention(channels).to(DTYPES[dtype])),
+    }
+
+
+def networks(dtype: str, *, train: bool) -> dict[str, Step]:
+    """A ResNet-50 without attention, and with each block at all its places."""
+    torch.manual_seed(0)
+    plain = resnet50().to(memory_format=torch.channels_last)
+    images = torch.randn(NETWORK_SHAPE).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(0, 1000, NETWORK_SHAPE[:1])
+    models = {"plain": plain}
+    for name in BLOCKS:
+        if name in ATTENTION:
+            models[name] = copy.deepcopy(plain)
+            for attached in attach(models[name], name):
+                if isinstance(attached.block, FromIdentity):
+                    nn.init.constant_(attached.block.gain, GAIN)
+    make = training_step if train else inference_step
+    return {
+        name: make(model.to(memory_format=torch.channels_last), images, labels, dtype)
+        for name, model in models.items()
+    }
+
+
+def training_step(model: nn.Module, images: Tensor, labels: Tensor, dtype: str) -> Step:
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
+    model.train()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def inference_step(model: nn.Module, images: Tensor, labels: Tensor, dtype: str) -> Step:
+    model.eval()
+
+    def step() -> None:
+        bf16 = torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16")
+        with torch.inference_mode(), bf16:
+            model(images)
+
+    return step
+
+
+def what(block: type) -> str:
+    """The first sentence of a block's docstring."""
+    return (block.__doc__ or "").partition(".")[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    memory.keep_freed_memory()
+    layers, in_network = {}, {}
+    with ops.enabled(True):
+        for dtype in DTYPES:
+            for layout in LAYOUTS:
+                steps = layer(dtype, layout)
+                layers[f"{dtype} {layout}"] = in_turn(steps, LAYER_ROUNDS_EACH * args.rounds)
+            for train in (True, False):
+                name = f"{dtype} {'training' if train else 'inference'}"
+                print(f"timing: {name}", flush=True)
+                in_network[name] = in_turn(networks(dtype, train=train), args.rounds)
+                memory.return_freed_memory()
+    policy = choose_policy("cpu", args.threads)
+    blocks = block_costs(dict(ATTENTION), policy, batch_size=8, channels=256, size_px=28)
+    write_result(
+        "attention_cost",
+        {
+            "layer": layers,
+            "network": in_network,
+            "blocks": {
+                name: asdict(cost)
+                | {"paper": paper(ATTENTION[name]), "what": what(ATTENTION[name])}
+                for name, cost in blocks.items()
+            },
+            "threads": args.threads,
+            "hardware": hardware(policy),
+            "versions": versions(),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

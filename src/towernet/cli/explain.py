@@ -1,0 +1,37 @@
+"""`towernet explain`: where a trained run's attention goes in a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def explain(
+    run: Annotated[Path, typer.Argument(help="The folder of a run or of a comparison.")],
+    image: Annotated[Path, typer.Argument(help="An image file.")],
+    out: Annotated[Path, typer.Option(help="The picture to write: .png, .svg or .pdf.")] = Path(
+        "maps.png"
+    ),
+) -> None:
+    """Draw what each attention block of a trained network makes of an image.
+
+    Example: towernet explain runs/mine cat.jpg --out maps.png
+
+    A map shows what the network weighs, which need not be why it answers as it does.
+    """
+    from towernet.errors import shown
+    from towernet.explain.maps import explain as explained
+    from towernet.explain.picture import figures, require_kind, write_picture
+
+    require_kind(out)
+    explanation = explained(run, image)
+    write_picture(explanation, out)
+    for block in explanation.maps:
+        gain = "" if block.gain is None else f", blended in by {block.gain:.3f}"
+        typer.echo(f"{shown(block.place)}  {shown(block.block)}  {figures(block)}{gain}")
+    typer.echo(
+        f"{shown(str(out))} shows them for {shown(str(image))}:"
+        f" {shown(explanation.class_name)} {100 * explanation.probability:.1f} %"
+    )

@@ -1,0 +1,136 @@
+"""The `config.json` of a saved network: written for us and for timm, read as anybody's."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from towernet import files
+from towernet.data.contract import Contract
+from towernet.data.layout import require_classes
+from towernet.errors import DataError
+from towernet.models import timm_models
+from towernet.models.catalogue import OURS
+from towernet.models.variants import parse
+
+# timm's word for each of our rules.
+_CROP_MODES = {"crop": "center", "pad": "border", "squash": "squash", "squash_linear": "squash"}
+_LARGEST_PX = 4096
+
+
+def config_of(
+    name: str, contract: Contract, temperature: float, threshold: float | None
+) -> dict[str, Any]:
+    """Return what `config.json` holds; where timm can build the network, what it wants, too."""
+    config: dict[str, Any] = {
+        "format": files.FORMAT,
+        "name": name,
+        "contract": contract.to_json(),
+        "temperature": temperature,
+        "threshold": threshold,
+    }
+    variant = parse(name)
+    if variant.network in OURS and variant.where is None and variant.start == "paper":
+        config |= _for_timm(name, contract)
+    return config
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a `config.json` that anybody may have written; its contract comes as a `Contract`.
+
+    Raises:
+        DataError: something is missing, is of another kind or version, or would run code.
+    """
+    config = files.read_record(path, "name", "contract", "temperature", "threshold")
+    if config.get("format") != files.FORMAT:
+        raise DataError(
+            f"{path} is in format {_briefly(config.get('format'))} and this towernet reads"
+            f" {files.FORMAT}; install the version that wrote it"
+        )
+    try:
+        contract = _contract(config["contract"])
+        threshold = config["threshold"]
+        _require(isinstance(config["name"], str), "name", config["name"])
+        _require(_lies(config["temperature"], 1e-9, 1e9), "temperature", config["temperature"])
+        _require(threshold is None or _lies(threshold, 0, 1), "threshold", threshold)
+    except (_Wrong, DataError) as error:
+        raise DataError(
+            f"{path} is damaged or not ours ({error}); save the network again with save_pretrained"
+        ) from error
+    require_classes(contract.class_names, Counter(contract.class_names), name=str(path))
+    _require_no_import(path, config["name"])
+    return config | {"contract": contract}
+
+
+def _contract(values: Any) -> Contract:
+    """Return a class contract from what may be anything."""
+    _require(isinstance(values, dict), "contract", values)
+    names, size_px, background = (
+        values.get(key) for key in ("class_names", "size_px", "background")
+    )
+    is_list = isinstance(names, list) and all(isinstance(name, str) and name for name in names)
+    _require(is_list and len(set(names)) == len(names), "class_names", names)
+    _require(_is_whole(size_px, 1, _LARGEST_PX), "size_px", size_px)
+    _require(values.get("resize") in [*_CROP_MODES], "resize", values.get("resize"))
+    _require(values.get("orientation") == "exif", "orientation", values.get("orientation"))
+    for key, least, most in (("mean", -1e4, 1e4), ("std", 1e-6, 1e4), ("background", 0, 255)):
+        numbers = values.get(key)
+        is_list = isinstance(numbers, list) and len(numbers) == 3
+        _require(is_list and all(_lies(n, least, most) for n in numbers), key, numbers)
+    _require(all(_is_whole(n, 0, 255) for n in background), "background", background)
+    numbers = {key: [float(number) for number in values[key]] for key in ("mean", "std")}
+    return Contract.from_json(values | numbers)
+
+
+class _Wrong(Exception):
+    """What a value is that it cannot be."""
+
+
+def _require(is_right: bool, what: str, value: object) -> None:
+    if not is_right:
+        raise _Wrong(f"{what} is {_briefly(value)}")
+
+
+def _briefly(value: object) -> str:
+    return json.dumps(value)[:80]
+
+
+def _lies(value: Any, least: float | int, most: float | int) -> bool:
+    return type(value) in (int, float) and least <= value <= most
+
+
+def _is_whole(value: Any, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _require_no_import(path: Path, name: str) -> None:
+    """Refuse a name that would import a module which nobody here asked for."""
+    module, is_path, _ = (parse(name).block or "").partition(":")
+    if is_path and module not in sys.modules:
+        raise DataError(
+            f"{path} wants the module {module} for its attention, which may run anything; import it"
+            " first if you trust it"
+        )
+
+
+def _for_timm(name: str, contract: Contract) -> dict[str, Any]:
+    """Return what timm wants to read in a `config.json` besides the weights."""
+    num_classes, size_px = len(contract.class_names), contract.size_px
+    trained = {
+        "input_size": [3, size_px, size_px],
+        "pool_size": None,
+        "mean": list(contract.mean),
+        "std": list(contract.std),
+        "crop_mode": _CROP_MODES[contract.resize],
+        "interpolation": "bilinear" if contract.resize == "squash_linear" else "bicubic",
+        "num_classes": num_classes,
+    }
+    return {
+        "architecture": name,
+        "num_classes": num_classes,
+        "label_names": list(contract.class_names),
+        "pretrained_cfg": timm_models.description(name) | trained,
+    }

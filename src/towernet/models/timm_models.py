@@ -1,0 +1,149 @@
+"""Our own networks as timm knows networks: `timm.create_model("towernet")`, after one call.
+
+timm is imported, and told of them, when `register_with_timm` is called, and not before.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from towernet.attention.find import known_blocks
+from towernet.errors import ConfigError, MissingExtraError
+from towernet.models.catalogue import OURS
+from towernet.models.classifier import Classifier
+from towernet.models.foreign import IMAGENET_MEAN, IMAGENET_STD
+from towernet.models.towernet import MIN_SIZE_PX
+from towernet.models.variants import named, network_of, parse, put_attention
+
+__all__ = ["register_with_timm"]  # timm adds what is registered
+
+# Where `timm.models.register_model` looks for what it should say of a network.
+default_cfgs: dict[str, Any] = {}
+
+_SIZE_PX = 128  # the default recipe's
+# The last module on each map size: its channels, and how many pixels of the image one of it is.
+_FEATURES = {
+    "towernet": (
+        ("stage_1", 64, 4), ("stage_2", 128, 8), ("attention_3", 256, 16),
+        ("inception_5", 256, 32), ("inception_6", 256, 64), ("inception_7", 256, 128),
+    ),
+    "towernet_patch": (
+        ("stem", 64, 4), ("stage_2", 128, 8), ("inception_4", 256, 16), ("inception_6", 256, 32),
+    ),
+}  # fmt: skip
+_FIRST_CONV = {"towernet": "stage_1.conv", "towernet_patch": "stem.0"}
+_LEAST_PX = {"towernet": MIN_SIZE_PX, "towernet_patch": 32}
+
+
+def register_with_timm() -> list[str]:
+    """Let `timm.create_model` and `timm.list_models` know our networks; twice does no harm.
+
+    These are towernet and towernet_patch, and each with every known block, or none, in the place of
+    its own attention: `towernet+se`, `towernet+none`. No weights of them are published, so
+    `pretrained=True` is refused; `checkpoint_path="runs/mine/best.safetensors"` loads a run's.
+
+    Returns:
+        Their names.
+
+    Raises:
+        MissingExtraError: timm is not installed.
+        ConfigError: timm has a network of this name that is not ours.
+
+    Example:
+        >>> names = register_with_timm()
+        >>> import timm
+        >>> timm.create_model("towernet+se", num_classes=5).get_classifier()
+        Linear(in_features=256, out_features=5, bias=True)
+    """
+    try:
+        from timm import models
+    except ImportError as error:
+        raise MissingExtraError(
+            "register_with_timm needs the package timm; install it with:"
+            " pip install 'towernet[timm]'"
+        ) from error
+    blocks = ["none", *known_blocks()]
+    names = [named(network, block, has_own=True) for network in OURS for block in blocks]
+    for name in sorted(names):
+        if not models.is_model(name):
+            default_cfgs.update(models.generate_default_cfgs({name: description(name)}))
+            models.register_model(_entrypoint(name))
+        elif models.model_entrypoint(name).__module__ != __name__:
+            raise ConfigError(
+                f"timm has a network of its own that is called {name}; take ours from"
+                " towernet.models.catalogue.build"
+            )
+    return sorted(names)
+
+
+def description(name: str) -> dict[str, Any]:
+    """Return what timm keeps of a network of ours, for images as the default recipe makes them."""
+    network = network_of(name)
+    last_px = _SIZE_PX // _FEATURES[network][-1][2]
+    return {
+        "input_size": (3, _SIZE_PX, _SIZE_PX),
+        "min_input_size": (3, _LEAST_PX[network], _LEAST_PX[network]),
+        "pool_size": (last_px, last_px),
+        "crop_pct": 1.0,
+        "interpolation": "bicubic",
+        "mean": IMAGENET_MEAN,
+        "std": IMAGENET_STD,
+        "first_conv": _FIRST_CONV[network],
+        "classifier": "head",
+    }
+
+
+def _entrypoint(name: str) -> Callable[..., nn.Module]:
+    """Return the function that timm calls for a network; it has the network's name."""
+
+    def build(pretrained: bool = False, **options: Any) -> nn.Module:
+        from timm import models
+
+        config = models.resolve_pretrained_cfg(
+            name, options.get("pretrained_cfg"), options.get("pretrained_cfg_overlay")
+        )
+        if pretrained and not (config.has_weights or config.state_dict):
+            raise ConfigError(
+                f"no weights of {name} are published; leave out pretrained=True, and give a"
+                " checkpoint_path, the best.safetensors of a run, for weights of your own"
+            )
+        network: nn.Module = models.build_model_with_cfg(
+            functools.partial(_build, name),
+            name,
+            pretrained,
+            feature_cfg={
+                "feature_cls": "hook",
+                "no_rewrite": True,
+                "out_indices": tuple(range(len(_FEATURES[network_of(name)]))),
+            },
+            **options,
+        )
+        return network
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = f"Build {name} for timm."
+    return build
+
+
+def _build(
+    name: str, *, num_classes: int, in_chans: int, global_pool: str = "avg", **options: Any
+) -> Classifier:
+    """Build one of our networks from what timm asks for; what it leaves at nothing is nothing."""
+    if asked := [option for option, value in options.items() if value]:
+        raise ConfigError(
+            f"{name} has no {asked[0]}, and {options[asked[0]]!r} was given; leave it out"
+        )
+    network = OURS[network_of(name)](num_classes, in_chans=in_chans)
+    assert isinstance(network, Classifier)
+    put_attention(network, parse(name), _SIZE_PX, has_own=True)
+    if global_pool != "avg":
+        network.reset_classifier(num_classes, global_pool)
+    network.feature_info = [
+        {"module": module, "num_chs": num_chs, "reduction": reduction}
+        for module, num_chs, reduction in _FEATURES[network_of(name)]
+    ]
+    return network

@@ -1,0 +1,423 @@
+"""Networks for others: saved, loaded and published whole, offline unless asked, never a pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from conftest import TINY_NETWORK
+from fake_hub import serving
+from towernet import files
+from towernet.data.contract import Contract
+from towernet.errors import (
+    ConfigError,
+    DataError,
+    EnvironmentFault,
+    MissingExtraError,
+    TowernetError,
+    UnknownNameError,
+)
+from towernet.predict import load_run, predict_files
+
+pytest.importorskip("huggingface_hub")
+from towernet.hub import HubNetwork
+from towernet.hub.card import model_card
+from towernet.hub.evidence import evidence
+
+FILES = ["README.md", "config.json", "model.safetensors"]
+CLASSES = ("cat", "big dog", "ünï\u2028code")
+
+
+def contract(size_px: int = 64) -> Contract:
+    return Contract(CLASSES, size_px, "pad", (0.5, 0.4, 0.3), (0.2, 0.2, 0.1), (9, 8, 7))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    torch.manual_seed(3)
+    folder = tmp_path_factory.mktemp("saved") / "net"
+    network = HubNetwork(TINY_NETWORK, contract(), temperature=1.5, threshold=0.7)
+    network.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def own(saved, tmp_path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(saved, tmp_path / "own"))
+
+
+@pytest.fixture
+def no_network(monkeypatch) -> list[str]:
+    """Whoever asks for a connection or an address does not get it, and is written down."""
+    asked: list[str] = []
+
+    def refuse(*words: object, **_: object) -> None:
+        asked.append(repr(words))
+        raise OSError("no network here")
+
+    for name in ("getaddrinfo", "create_connection"):
+        monkeypatch.setattr(socket, name, refuse)
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    return asked
+
+
+@pytest.mark.parametrize(
+    "name",
+    [TINY_NETWORK, f"{TINY_NETWORK}+cbam@stages@identity", "towernet_patch+none", "timm:resnet10t"],
+)
+def test_a_network_comes_back_as_it_was_saved(tmp_path, no_network, name):
+    network = HubNetwork(name, contract(), temperature=2.5, threshold=0.25)
+    assert network.save_pretrained(tmp_path / "net") is None
+    assert sorted(path.name for path in (tmp_path / "net").iterdir()) == FILES
+    found, x = HubNetwork.from_pretrained(tmp_path / "net"), torch.rand(2, 3, 64, 64)
+    assert (found.name, found.contract) == (name, contract())
+    assert (found.temperature, found.threshold, found.training) == (2.5, 0.25, False)
+    assert torch.equal(found(x), network(x))
+    assert not torch.equal(found(x), HubNetwork(name, contract())(x))  # others answer otherwise
+    tensors = safetensors.torch.load_file(tmp_path / "net" / "model.safetensors")
+    assert tensors.keys() == network.network.state_dict().keys()  # no prefix of ours
+    assert not no_network
+
+
+def test_what_is_saved_again_is_the_same_to_the_byte(saved, tmp_path):
+    HubNetwork.from_pretrained(str(saved)).save_pretrained(tmp_path / "again")
+    for name in FILES:
+        assert (tmp_path / "again" / name).read_bytes() == (saved / name).read_bytes()
+
+
+# Offline.
+
+
+def test_what_is_no_folder_is_not_looked_for_unless_asked(no_network, tmp_path):
+    message = (
+        r"^me/net is not a folder; give one that save_pretrained wrote, or say download=True to"
+        r" look for it on the Hugging Face hub$"
+    )
+    with pytest.raises(DataError, match=message):
+        HubNetwork.from_pretrained("me/net")
+    with pytest.raises(EnvironmentFault, match=r"^the Hugging Face hub did not give me/net \(.+\)"):
+        HubNetwork.from_pretrained("me/net", local_files_only=True, cache_dir=tmp_path)
+    assert not no_network
+
+
+def test_the_network_is_asked_where_a_download_is_wanted(no_network, tmp_path):
+    message = (
+        r"^the Hugging Face hub did not give me/net \(.+\); check the name and the connection, or"
+        r" give a folder$"
+    )
+    with pytest.raises(EnvironmentFault, match=message):
+        HubNetwork.from_pretrained("me/net", download=True, cache_dir=tmp_path)
+    assert no_network  # so the fixture notices
+    with pytest.raises(EnvironmentFault, match=r"did not give a/b/c \(HFValidationError: .+\)"):
+        HubNetwork.from_pretrained("a/b/c", download=True, cache_dir=tmp_path)
+
+
+def test_a_network_is_pushed_to_a_hub_and_fetched_from_it(saved, tmp_path):
+    with serving() as hub:
+        environment = os.environ | {
+            "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1", "NO_PROXY": "*",
+        }  # fmt: skip
+        program = Path(__file__).with_name("fake_hub.py")
+        done = subprocess.run(
+            [sys.executable, program, saved], env=environment, cwd=tmp_path,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(set(hub.files) - {".gitattributes"}) == FILES
+    assert all(hub.files[name] == (saved / name).read_bytes() for name in FILES)
+    assert "POST /api/models/me/net/commit/main" in hub.requests
+    fetched = {re.sub(r".*/", "", line) for line in hub.requests if "/resolve/" in line}
+    assert fetched == set(FILES)
+    assert (
+        (tmp_path / "refused.txt")
+        .read_text()
+        .startswith("the Hugging Face hub did not give me/nothing (RepositoryNotFoundError: ")
+    )
+
+
+# From a run.
+
+
+@pytest.fixture(scope="module")
+def published(finished_run, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("published")
+    HubNetwork.from_run(finished_run).save_pretrained(folder)
+    return folder
+
+
+def test_a_run_answers_for_pictures_wherever_it_is_loaded(published, finished_run, photos):
+    pictures = sorted((photos / "lying").iterdir())[:3]
+    there = HubNetwork.from_pretrained(published).predictor()
+    here = load_run(finished_run)
+    assert there.contract == here.contract
+    assert (there.temperature, there.threshold) == (here.temperature, here.threshold)
+    for found, wanted in zip(
+        predict_files(there, pictures), predict_files(here, pictures), strict=True
+    ):
+        assert found == pytest.approx(wanted, abs=1e-6)
+
+
+def test_the_card_says_data_accuracy_and_n_and_leaves_the_licence(published, finished_run):
+    text = (published / "README.md").read_text()
+    results = files.read_json(finished_run / "results.json")["results"]
+    (network,) = results["networks"]
+    num = results["num_images"]
+    assert (
+        f"**{100 * network['accuracy']:.1f} % of {num['test']} test images** are right. 95 %"
+        f" interval: {100 * network['interval'][0]:.1f} to {100 * network['interval'][1]:.1f} %."
+    ) in text
+    title = results["title"]
+    assert f"`{title}`: {num['train']} train, {num['validation']} validation, {num['test']}" in text
+    assert "by the recipe `default`, seed 0 (" in text
+    assert '["leaning", "lying", "standing"]' in text
+    assert "says it to the hub: **[fill in before you publish]**" in text
+    assert "license" not in re.search(r"\A---\n(.*?)\n---", text, re.DOTALL)[1]
+    from huggingface_hub import ModelCard
+
+    card = ModelCard(text)
+    assert (card.data.pipeline_tag, card.data.library_name) == ("image-classification", "towernet")
+    (said,) = card.data.eval_results
+    assert said.metric_value == round(network["accuracy"], 4)
+    assert (said.dataset_name, said.dataset_split) == (title, "test")
+
+
+def test_nothing_that_is_published_tells_of_the_machine(published, finished_run, photos):
+    assert str(photos) in (finished_run / "run.json").read_text()  # where it could come from
+    for path in published.iterdir():
+        for secret in (photos, finished_run, Path.home()):
+            assert str(secret).encode() not in path.read_bytes()
+
+
+def test_a_run_of_a_comparison_is_told_of_with_the_others(finished_run, tmp_path):
+    comparison = tmp_path / "comparison"
+    run = Path(shutil.copytree(finished_run, comparison / "runs" / "net-1"))
+    record = files.read_json(run / "results.json")
+    (run / "results.json").unlink()
+    (network,) = record["results"]["networks"]
+    (one,) = network["runs"]
+    network["runs"] = [one | {"folder": "runs/net-0"},
+                       one | {"folder": "runs/net-1", "accuracy": 0.625}]  # fmt: skip
+    network |= {"accuracy": 0.5, "interval": [0.25, 0.75]}
+    record["results"]["winner"] = {"folder": "runs/net-1"}
+    files.write_json(comparison / "results.json", record)
+    for folder in (comparison, run):
+        text = HubNetwork.from_run(folder).card
+        assert "**62.5 % of 9 test images** are right." in text
+        assert "Over 2 runs of this network with other seeds: 50.0 %, 95 % interval 25.0" in text
+    files.write_json(comparison / "results.json", {"results": {"networks": [{}]}})
+    with pytest.raises(DataError, match=r"results\.json is damaged \('runs'\); restore it or del"):
+        HubNetwork.from_run(run)
+
+
+def test_the_card_claims_no_more_than_is_known(finished_run):
+    known = evidence(finished_run)
+    judged = known["judged"]
+
+    def said(**changed: object) -> str:
+        return model_card("n", contract(), known | {"judged": judged | changed}, 5, "0")
+
+    assert "no test result" not in said()
+    by_validation = said(split="validation", num_judged=7)
+    assert "of 7 validation images** are right. These images chose its epoch, so this is" in (
+        by_validation
+    )
+    assert "model-index" in said() and "model-index" not in by_validation
+    assert "did not rank it: it did not learn." in said(reason="did not learn")
+    assert "did not rank" not in said(reason="")
+    unjudged = model_card("n", contract(), known | {"judged": None}, 5, "0")
+    assert "Nothing is known here of its accuracy: **[fill in" in unjudged
+    assert "On what images: **[fill in" in unjudged
+    imported = model_card("n", contract(), known | {"judged": None, "origin": "imported"}, 5, "0")
+    assert "Its weights were made elsewhere and read by towernet" in imported
+    assert "Nothing is known here of its training" in model_card("n", contract(), None, 5, "0")
+
+
+def test_names_of_classes_and_data_are_inert_in_a_card(finished_run):
+    known = evidence(finished_run)
+    known["judged"] |= {"data": "a`b\n# c"}
+    hostile = Contract(("```\n# x", "y\ud800"), 64, "crop", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    text = model_card("n", hostile, known, 5, "0")
+    assert [line for line in text.splitlines() if line.startswith("# ")] == ["# n for 2 classes"]
+    assert text.count("\n```") == 4  # two blocks, each begun and ended
+    assert "`a'b\\n# c`" in text
+    text.encode()
+
+
+# The card and its weights.
+
+
+def test_what_a_person_wrote_into_a_card_is_kept(own, tmp_path):
+    card = own / "README.md"
+    card.write_text(card.read_text() + "\nCC BY 4.0, by me.\n")
+    found = HubNetwork.from_pretrained(own)
+    found.save_pretrained(own)
+    found.save_pretrained(tmp_path / "elsewhere")
+    for folder in (own, tmp_path / "elsewhere"):
+        assert "CC BY 4.0, by me." in (folder / "README.md").read_text()
+
+
+def test_a_card_is_not_kept_for_other_weights(published, own, tmp_path):
+    found = HubNetwork.from_pretrained(published)
+    assert "test images** are right" in found.generate_model_card().content
+    next(found.network.parameters()).data += 1
+    message = (
+        r"README\.md does not speak of these weights; choose another folder, or move it away and"
+        r" copy what you wrote into the new one$"
+    )
+    for folder in (published, own):
+        with pytest.raises(ConfigError, match=message):
+            found.save_pretrained(folder)
+    found.save_pretrained(tmp_path / "new")
+    assert "Nothing is known here of its accuracy" in (tmp_path / "new" / "README.md").read_text()
+
+
+# What somebody else may have written.
+
+
+def changed(folder: Path, **values: object) -> Path:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    for key, value in values.items():
+        (config if key in config else config["contract"])[key] = value
+    path.write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ({}, None, ""),  # the sabotaged twin: unchanged, it is read
+        ({"name": 5}, DataError, r"config\.json is damaged or not ours \(name is 5\); save the ne"),
+        ({"name": "resnet_18"}, UnknownNameError, r"no network is called 'resnet_18'"),
+        ({"name": "resnet18+"}, ConfigError, r"'resnet18\+' names no network with attention"),
+        ({"name": "timm:hf-hub:a/b"}, UnknownNameError, r"no network of timm is called 'hf-hub:"),
+        ({"name": f"{TINY_NETWORK}+se"}, DataError, r"safetensors lacks stage2\.0\.added_att"),
+        ({"format": 2}, DataError, r"is in format 2 and this towernet reads 1; install the versi"),
+        ({"class_names": ["a", 1]}, DataError, r"\(class_names is \[\"a\", 1\]\)"),
+        ({"class_names": ["a", "a", "b"]}, DataError, r"\(class_names is "),
+        ({"class_names": ["a", "b"]}, DataError, r"has the shape \(3, 1024\) and .* for 2 classes"),
+        ({"class_names": ["a", "A", "b"]}, DataError, r"equal but for upper and lower case"),
+        ({"class_names": 5}, DataError, r"\(class_names is 5\)"),
+        ({"background": None}, DataError, r"\(background is null\)"),
+        ({"colour": 1}, DataError, r"\(the class contract is damaged \("),
+        ({"size_px": 1e9}, DataError, r"\(size_px is 1000000000\.0\)"),
+        ({"size_px": 10**9}, DataError, r"\(size_px is 1000000000\)"),
+        ({"size_px": True}, DataError, r"\(size_px is true\)"),
+        ({"resize": "zoom"}, DataError, r"\(resize is \"zoom\"\)"),
+        ({"resize": []}, DataError, r"damaged or not ours \("),
+        ({"mean": [0, 0]}, DataError, r"\(mean is \[0, 0\]\)"),
+        ({"std": [0, 1, 1]}, DataError, r"\(std is \[0, 1, 1\]\)"),
+        ({"std": [float("nan"), 1, 1]}, DataError, r"\(std is \[NaN, 1, 1\]\)"),
+        ({"background": [0, 0, 0.5]}, DataError, r"\(background is \[0, 0, 0\.5\]\)"),
+        ({"orientation": "none"}, DataError, r"\(orientation is \"none\"\)"),
+        ({"temperature": 0}, DataError, r"\(temperature is 0\)"),
+        ({"threshold": "high"}, DataError, r"\(threshold is \"high\"\)"),
+        ({"contract": None}, DataError, r"damaged or not ours \(contract is null\)"),
+    ],
+)  # fmt: skip
+def test_a_configuration_that_cannot_be_is_named(own, values, error, message):
+    changed(own, **values)
+    if error is None:
+        assert HubNetwork.from_pretrained(own).contract.class_names == CLASSES
+        return
+    with pytest.raises(error, match=message) as caught:
+        HubNetwork.from_pretrained(own)
+    assert isinstance(caught.value, TowernetError) and "\n" not in str(caught.value)
+
+
+def test_no_module_is_imported_that_nobody_asked_for(tmp_path, monkeypatch):
+    (tmp_path / "gadget.py").write_text(
+        "from pathlib import Path\nPath(__file__).with_name('mark').touch()\n"
+        "from towernet.attention import SqueezeExcitation as Mine\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    HubNetwork("towernet_patch+se", contract()).save_pretrained(tmp_path / "net")
+    own = changed(tmp_path / "net", name="towernet_patch+gadget:Mine")
+    message = r"wants the module gadget for its attention, which may run anything; import it first"
+    with pytest.raises(DataError, match=message):
+        HubNetwork.from_pretrained(own)
+    assert not (tmp_path / "mark").exists()
+    __import__("gadget")
+    assert (tmp_path / "mark").exists()
+    try:
+        assert HubNetwork.from_pretrained(own)(torch.rand(1, 3, 64, 64)).shape == (1, 3)
+    finally:
+        del sys.modules["gadget"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"[" * 100_000, b"\xff", b'{"name": "x"}'])
+def test_a_damaged_configuration_is_named(own, content):
+    (own / "config.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"config\.json"):
+        HubNetwork.from_pretrained(own)
+
+
+def test_weights_are_held_to_the_network_and_no_pickle_takes_their_place(own, tmp_path):
+    weights = own / "model.safetensors"
+    torch.save(safetensors.torch.load_file(weights), own / "pytorch_model.bin")
+    weights.unlink()
+    with pytest.raises(DataError, match=r"model\.safetensors cannot be read: No such file"):
+        HubNetwork.from_pretrained(own)
+    weights.write_bytes(b"\x80\x04cos\nsystem\n.")
+    with pytest.raises(DataError, match=r"model\.safetensors is "):
+        HubNetwork.from_pretrained(own)
+    message = r" holds no config\.json; give a folder that save_pretrained wrote$"
+    with pytest.raises(DataError, match=message):
+        HubNetwork.from_pretrained(tmp_path)
+
+
+def test_a_place_that_cannot_be_written_is_named(saved, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EnvironmentFault, match=r"README\.md cannot be written: "):
+        HubNetwork.from_pretrained(saved).save_pretrained(tmp_path / "file" / "net")
+
+
+# Others.
+
+
+def test_timm_reads_what_we_saved(tmp_path, no_network):
+    timm = pytest.importorskip("timm")
+    import towernet
+
+    network = HubNetwork("towernet_patch+se", contract())
+    network.save_pretrained(tmp_path / "net")
+    towernet.register_with_timm()
+    found = timm.create_model(f"local-dir:{tmp_path / 'net'}", pretrained=True).eval()
+    x = torch.rand(2, 3, 64, 64)
+    assert torch.equal(found(x), network(x))
+    data = timm.data.resolve_model_data_config(found)
+    assert (tuple(data["mean"]), data["crop_mode"]) == ((0.5, 0.4, 0.3), "border")
+    assert tuple(found.pretrained_cfg["label_names"]) == CLASSES
+    config = files.read_json(tmp_path / "net" / "config.json")
+    assert config["architecture"] == "towernet_patch+se"
+    other = HubNetwork(TINY_NETWORK, contract())
+    other.save_pretrained(tmp_path / "other")
+    assert "architecture" not in files.read_json(tmp_path / "other" / "config.json")
+
+
+def test_without_huggingface_hub_the_message_says_how_to_install_it():
+    code = (
+        "import sys\nsys.modules.update(huggingface_hub=None)\n"
+        "from towernet.errors import MissingExtraError\n"
+        "try:\n    import towernet.hub\n"
+        "except MissingExtraError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert issubclass(MissingExtraError, ImportError)
+    assert done.stdout == (
+        "towernet.hub needs the package huggingface_hub; install it with: pip install"
+        " 'towernet[hub]'\n"
+    )
