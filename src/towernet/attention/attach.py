@@ -93,6 +93,7 @@ class Attached:
         return sum(parameter.numel() for parameter in self.block.parameters())
 
 
+@torch.inference_mode(False)  # what is made in inference mode could not be trained
 def attach(
     model: nn.Module,
     block: str | Callable[[int], AttentionBlock],
@@ -112,10 +113,11 @@ def attach(
         model: A network of any library, trained or not.
         block: A name (`towernet attention` lists them; `package.module:Class` is one, too), a
             class, or a function of the number of channels.
-        where: "blocks": before each residual addition (SA-Net's place), where a network has none
-            behind each joint of branches, where it has neither at each stage's end. "stages": where
-            a stage of one map size ends. "last-of-stage": only the last of a stage's "blocks". Else
-            names of modules, or patterns such as "layer[34].*.bn3".
+        where: "blocks": before each residual addition (SA-Net's place), at map sizes that have none
+            behind each joint of branches, where a network has neither at each stage's end.
+            "stages": where a stage of one map size ends. "last-of-stage": only the last of a
+            stage's "blocks". Else names of modules, or patterns such as "layer[34].*.bn3"; a star
+            stands for anything, dots too.
         start: "identity": the network computes what it did before, by a gain that starts at 0
             (a block that starts as the identity by itself needs none). "paper": as its authors
             start the block.
@@ -138,10 +140,7 @@ def attach(
     """
     if start not in ("identity", "paper"):
         raise ConfigError(f"start is '{start}'; give 'identity' or 'paper'")
-    import torch._dynamo as dynamo  # a second and a half, which nobody else has to wait
-
-    if isinstance(model, dynamo.OptimizedModule):
-        raise ConfigError("the network is compiled already; attach attention before torch.compile")
+    _refuse_programs(model)
     if isinstance(block, str):
         trust(block)
         build: Callable[[int], AttentionBlock] = attention_block(block)
@@ -154,14 +153,35 @@ def attach(
         if hasattr(module, CHILD):
             raise ConfigError(f"{place.name} has attention already; detach it first")
         inserted.append(Attached(place, _built(build, place, start)))
+    _let_programs_see_hooks()
+    for attached in inserted:
+        _insert(model, attached)
+    return inserted
+
+
+def _refuse_programs(model: nn.Module) -> None:
+    import torch._dynamo as dynamo  # a second and a half, which nobody else has to wait
+
+    for module in model.modules():
+        if isinstance(module, dynamo.OptimizedModule) or module._compiled_call_impl is not None:
+            raise ConfigError(
+                "the network is compiled already; attach attention before torch.compile"
+            )
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ConfigError(
+                "the network is a TorchScript program, in which nothing can be put; attach to the"
+                " network it was made of"
+            )
+
+
+def _let_programs_see_hooks() -> None:
+    import torch._dynamo as dynamo
+
     if dynamo.config.skip_nnmodule_hook_guards:
         # torch.compile takes hooks for granted unless told otherwise: a program that was made for a
         # network without attention would be taken for one with it.
         dynamo.config.skip_nnmodule_hook_guards = False
         dynamo.reset()
-    for attached in inserted:
-        _insert(model, attached)
-    return inserted
 
 
 def detach(model: nn.Module) -> int:

@@ -55,7 +55,7 @@ def pixels(axes: Axes) -> tuple[int, int] | None:
         if len(axes) == 4 and _letters(axes[rows]) == "H" and _letters(axes[columns]) == "W":
             images, channels = (axis for i, axis in enumerate(axes) if i not in (rows, columns))
             # In a batch of windows no map lies whole. Channels may once have been pixels.
-            if not set(_letters(images)) & set("HWhw") and not set(_letters(channels)) & set("HW"):
+            if set(_letters(images)) <= set("Bb?") and not set(_letters(channels)) & set("BHW"):
                 return rows, columns
     return None
 

@@ -9,12 +9,12 @@ Shapes: B images, C channels, H × W pixels.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
-from towernet.attention.watch import ADDITIONS, LEARNT, Map, Watcher, watch
+from towernet.attention.watch import ADDITIONS, CHILD, LEARNT, Map, Watcher, watch
 from towernet.errors import ConfigError
 from towernet.registry import unknown_name
 
@@ -227,8 +227,12 @@ def _cuts(watcher: Watcher) -> Iterator[Map]:
             yield found
 
 
-def _named(watcher: Watcher, patterns: Iterable[str]) -> list[Place]:
-    chosen: dict[str, Place] = {}
+def _named(watcher: Watcher, patterns: Sequence[str]) -> list[Place]:
+    if not patterns:
+        raise ConfigError(
+            f"where names no module; give names, or one of {', '.join(map(repr, _WHAT))}"
+        )
+    chosen: dict[Map, Place] = {}  # a map is weighed once, whatever returns it
     for pattern in patterns:
         names = fnmatch.filter(watcher.modules, pattern)
         if not names:
@@ -238,21 +242,19 @@ def _named(watcher: Watcher, patterns: Iterable[str]) -> list[Place]:
             raise unknown_name("module or place", pattern, known)
         fitting = [name for name in names if watcher.can_hold(name)]
         if not fitting:
-            raise ConfigError(
-                f"attention cannot stand behind {names[0]}: {_why_not(watcher, names[0])}"
-            )
+            what = names[0] or "the network itself"
+            why = _why_not(watcher, names[0])
+            raise ConfigError(f"attention cannot stand behind {what}: {why}")
         for name in fitting:
             output = watcher.returned[name]
             assert output is not None
-            reason = f"named by '{pattern}'"
-            chosen[name] = Place(
-                name, output.channels, output.size, output.is_channels_last, reason
-            )
-    order = {name: i for i, name in enumerate(watcher.returned)}
-    return sorted(chosen.values(), key=lambda place: order[place.name])
+            chosen.setdefault(output, _at(name, output, f"named by '{pattern}'"))
+    return [place for _, place in sorted(chosen.items(), key=lambda pair: pair[0].made_at)]
 
 
 def _why_not(watcher: Watcher, name: str) -> str:
+    if CHILD in name.split("."):
+        return "it is attention itself; name the module it stands behind"
     if watcher.calls[name] == 0:
         return "it is not called; name a module that is"
     if watcher.calls[name] > 1:
