@@ -174,20 +174,27 @@ static int64_t shuffled_channel(const Layer *layer, int64_t channel)
     return layer->shuffles ? channel % half * 2 + channel / half : channel;
 }
 
-static Layer layer_of(int64_t pixels, int64_t channels, int64_t groups, int shuffles, float epsilon,
-                      const float *parameters, const float *gain, float *line)
+static Layer layer_of(int64_t pixels, int64_t channels, int64_t groups, int64_t shuffles,
+                      float epsilon, const float *gain, const float *line)
 {
     int64_t k = channels / (2 * groups), half = channels / 2;
-    float *weight = line, *bias = line + channels, *spatial = line + 2 * channels;
-    Layer layer = {pixels, channels, k, shuffles, 0, gain ? *gain : 1, epsilon,
-                   weight, bias, spatial};
+    Layer layer = {pixels, channels, k, shuffles != 0, 0, gain ? *gain : 1, epsilon,
+                   line, line + channels, line + 2 * channels};
     if (k < LANES && LANES % (2 * k) == 0 && (shuffles ? half % 32 : channels % TILE) == 0)
         layer.paired = (int)k;
     if (k % LANES == 0 && (shuffles ? half % (2 * k) : channels % TILE) == 0)
         layer.paired = LANES;
-    const float *channel_weight = parameters, *channel_bias = parameters + k;
-    const float *spatial_weight = parameters + 2 * k, *spatial_bias = parameters + 3 * k;
-    const float *norm_weight = parameters + 4 * k, *norm_bias = parameters + 5 * k;
+    return layer;
+}
+
+/* The six vectors of k, in the order of `Layer`'s three of C. */
+static void write_line(int64_t channels, int64_t groups, const float *channel_weight,
+                       const float *channel_bias, const float *spatial_weight,
+                       const float *spatial_bias, const float *norm_weight, const float *norm_bias,
+                       float *line)
+{
+    int64_t k = channels / (2 * groups);
+    float *weight = line, *bias = line + channels, *spatial = line + 2 * channels;
     for (int64_t first = 0; first < channels; first += 2 * k)
         for (int64_t i = 0; i < k; i++) {
             int64_t c = first + i, s = c + k;
@@ -198,7 +205,6 @@ static Layer layer_of(int64_t pixels, int64_t channels, int64_t groups, int shuf
             bias[s] = spatial_bias[i] + spatial_weight[i] * norm_bias[i];
             spatial[s] = 1;
         }
-    return layer;
 }
 
 /* Where a tile's vectors start among the channels, and how many of their lanes are there. Those of
@@ -395,6 +401,36 @@ static Slopes slopes_of(const Layer *layer, const Tile *tile, const float *kept,
     return slopes;
 }
 
+/* From the sums of all images' channels to the gradients of the six vectors of k, and of the gain.
+ * sums: (N, 3, C); kept: (N, 4, C); totals: (6, k). */
+static void add_up(const float *sums, const float *kept, int64_t n, int64_t channels,
+                   int64_t groups, const float *spatial_weight, const float *norm_weight,
+                   const float *norm_bias, float *gradients, double *totals)
+{
+    int64_t k = channels / (2 * groups);
+    double of_gain = 0;
+    memset(totals, 0, 6 * k * sizeof *totals);
+    for (int64_t image = 0; image < n; image++) {
+        const float *dz = sums + 3 * image * channels, *product = dz + channels;
+        const float *u = dz + 2 * channels, *mean = kept + 4 * image * channels;
+        for (int64_t first = 0; first < channels; first += 2 * k)
+            for (int64_t i = 0; i < k; i++) {
+                int64_t c = first + i, s = c + k;
+                totals[i] += (double)dz[c] * mean[c];
+                totals[k + i] += dz[c];
+                totals[2 * k + i] += (double)norm_weight[i] * product[s]
+                                     + (double)norm_bias[i] * dz[s];
+                totals[3 * k + i] += dz[s];
+                totals[4 * k + i] += (double)spatial_weight[i] * product[s];
+                totals[5 * k + i] += (double)spatial_weight[i] * dz[s];
+                of_gain += (double)u[c] + u[s];
+            }
+    }
+    for (int64_t i = 0; i < 6 * k; i++)
+        gradients[i] = (float)totals[i];
+    gradients[6 * k] = (float)of_gain;
+}
+
 /* Call a function on pixels with what the compiler is to know: how channels pair up, and whether
  * they are shuffled. */
 #define FOR_PAIRS(function, shuffles, ...) \
@@ -452,36 +488,3 @@ static Slopes slopes_of(const Layer *layer, const Tile *tile, const float *kept,
 #define STORE_2 store2_f32
 #define DIGITS 24
 #include "attention.inc"
-
-/* The gradients of the parameters and of the gain. sums: (N, 3, C) from the backward; kept:
- * (N, 4, C) from the forward; gradients: (6, k) in the parameters' order; gain_gradient: one
- * number; scratch: (6, k). */
-void shuffle_attention_parameters(const float *sums, const float *kept, int64_t n, int64_t channels,
-                                  int64_t groups, const float *parameters, float *gradients,
-                                  float *gain_gradient, double *scratch)
-{
-    int64_t k = channels / (2 * groups);
-    double *total = scratch, of_gain = 0;
-    for (int64_t i = 0; i < 6 * k; i++)
-        total[i] = 0;
-    for (int64_t image = 0; image < n; image++) {
-        const float *sum = sums + 3 * image * channels, *product = sum + channels;
-        const float *gated = sum + 2 * channels, *mean = kept + 4 * image * channels;
-        for (int64_t first = 0; first < channels; first += 2 * k)
-            for (int64_t i = 0; i < k; i++) {
-                int64_t c = first + i, s = c + k;
-                double weight = parameters[2 * k + i];
-                total[i] += (double)sum[c] * mean[c];
-                total[k + i] += sum[c];
-                total[2 * k + i] += (double)parameters[4 * k + i] * product[s]
-                                    + (double)parameters[5 * k + i] * sum[s];
-                total[3 * k + i] += sum[s];
-                total[4 * k + i] += weight * product[s];
-                total[5 * k + i] += weight * sum[s];
-                of_gain += (double)gated[c] + gated[s];
-            }
-    }
-    for (int64_t i = 0; i < 6 * k; i++)
-        gradients[i] = (float)total[i];
-    *gain_gradient = (float)of_gain;
-}

@@ -73,15 +73,15 @@ def usable_for_attention(x_BCHW: Tensor, *parameters: Tensor | None) -> bool:
 def _in_reach(x_BCHW: Tensor, parameters: tuple[Tensor | None, ...]) -> bool:
     return (
         _enabled
-        and not torch._C._are_functorch_transforms_active()
         and type(x_BCHW) is Tensor
-        and x_BCHW.device.type == "cpu"
         and x_BCHW.dtype in _SUFFIX
+        and x_BCHW.is_cpu
         and x_BCHW.dim() == 4
         and x_BCHW.numel() > 0
         and all(map(_is_plain, parameters))
-        and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
         and torch._C._get_tracing_state() is None
+        and not torch.compiler.is_compiling()
     )
 
 
@@ -89,7 +89,7 @@ def _is_plain(parameter: Tensor | None) -> bool:
     return (
         parameter is not None
         and parameter.dtype == torch.float32
-        and parameter.device.type == "cpu"
+        and parameter.is_cpu
         and parameter.is_contiguous()
     )
 
@@ -253,40 +253,46 @@ def line_pool_relu(x_BCHW: Tensor, scale_C: Tensor, shift_C: Tensor) -> Tensor:
     return y_BCIJ
 
 
+def _attend(
+    x: Tensor, gain: Tensor | None, groups: int, shuffles: bool, epsilon: float,
+    vectors: tuple[Tensor, ...],
+) -> tuple[Tensor, Tensor, tuple[int, ...]]:  # fmt: skip
+    """Return the output, and for the backward what was computed on the way and all sizes."""
+    batch, channels, height, width = x.shape
+    assert channels == 2 * groups * len(vectors[0])
+    # A map of single pixels is both.
+    planes = not x.is_contiguous(memory_format=torch.channels_last)
+    sizes = (batch, height * width, channels, int(planes), groups, int(shuffles))
+    kept, y = _float32(3 + 4 * batch, channels), torch.empty_like(x)
+    _call_for(x, "shuffle_attention", x, *sizes, epsilon, *vectors, gain, kept, y)
+    return y, kept, sizes
+
+
 class _ShuffleAttention(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, gain: Tensor | None, groups: int, shuffles: bool, epsilon: float,
-        *parameters: Tensor,
+        *vectors: Tensor,
     ) -> Tensor:  # fmt: skip
-        batch, channels, height, width = x.shape
-        flat = torch.stack(parameters)
-        assert channels == 2 * groups * flat.shape[1]
-        assert gain is None or gain.shape == ()
-        # A map of single pixels is both.
-        planes = not x.is_contiguous(memory_format=torch.channels_last)
-        kept, y, line = _float32(batch, 4, channels), torch.empty_like(x), _float32(3, channels)
-        sizes = (batch, height * width, channels, int(planes), groups, int(shuffles))
-        _call_for(x, "shuffle_attention", x, *sizes, epsilon, flat, gain, kept, line, y)
-        ctx.sizes = sizes
-        ctx.save_for_backward(x, flat, kept, gain)
+        y, kept, ctx.sizes = _attend(x, gain, groups, shuffles, epsilon, vectors)
+        ctx.save_for_backward(x, kept, gain, vectors[2], vectors[4], vectors[5])
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        x, flat, kept, gain = ctx.saved_tensors
-        batch, _, channels, planes, groups, _ = ctx.sizes
+        x, kept, gain, spatial_weight, norm_weight, norm_bias = ctx.saved_tensors
+        batch, _, channels, planes, _, _ = ctx.sizes
+        half = len(norm_bias)
         layout = torch.contiguous_format if planes else torch.channels_last
         gradient = gradient.to(x.dtype).contiguous(memory_format=layout)
-        sums, dx, line = _float32(batch, 3, channels), torch.empty_like(x), _float32(3, channels)
-        _call_for(x, "shuffle_attention_backward", gradient, x, *ctx.sizes, flat, gain, kept, sums,
-                  line, dx)  # fmt: skip
-        gradients, of_gain = torch.empty_like(flat), _float32()
-        _call("shuffle_attention_parameters", sums, kept, batch, channels, groups, flat, gradients,
-              of_gain, _float64(*flat.shape))  # fmt: skip
-        of_gains = None if gain is None else of_gain
-        return dx, of_gains, None, None, None, *gradients.unbind()
+        sums, dx = _float32(batch, 3, channels), torch.empty_like(x)
+        gradients = _float32(6 * half + 1)
+        _call_for(x, "shuffle_attention_backward", gradient, x, *ctx.sizes, spatial_weight,
+                  norm_weight, norm_bias, gain, kept, sums, dx, gradients,
+                  _float64(6, half))  # fmt: skip
+        of_gain = None if gain is None else gradients[-1]
+        return dx, of_gain, None, None, None, *gradients[:-1].view(6, half).unbind()
 
 
 def shuffle_attention(
@@ -310,5 +316,7 @@ def shuffle_attention(
 
     It has a gradient, and its gradient has none.
     """
+    if not torch.is_grad_enabled():
+        return _attend(x_BCHW, gain, groups, shuffles, epsilon, parameters)[0]
     y_BCHW: Tensor = _ShuffleAttention.apply(x_BCHW, gain, groups, shuffles, epsilon, *parameters)
     return y_BCHW
