@@ -183,19 +183,18 @@ def _stages(watcher: Watcher) -> list[Place]:
     joints = [total for total, _ in watcher.joints if total.depth > 1]
     first = min((total.made_at for total in (*additions, *joints)), default=-1)
     last_of_tokens = max((t.made_at for t in additions if not t.is_feature_map), default=-1)
+    learnt = {m.size for m in watcher.all if m.made_from in LEARNT and m.is_feature_map}
     cuts: dict[tuple[int, int], list[Map]] = {}
     for found in _cuts(watcher):
         cuts.setdefault(found.size, []).append(found)
     places = []
     for size, maps in cuts.items():
-        of_size = [m for m in watcher.all if m.is_feature_map and m.depth and m.size == size]
-        began, until = of_size[0].made_at, maps[-1].made_at
+        began, until = maps[0].made_at, maps[-1].made_at
         ends: list[Place | None] = []
         for totals in (additions, joints):
             inside = [total.made_at for total in totals if began <= total.made_at <= until]
             ends = ends or [_first_end(watcher, maps, at) for at in reversed(inside)]
-        is_learnt = any(found.made_from in LEARNT for found in of_size)
-        if not ends and is_learnt and first < began and last_of_tokens < began:
+        if not ends and size in learnt and first < began and last_of_tokens < began:
             ends = [_placed(watcher, found) for found in reversed(maps)]
         places += [end for end in ends if end is not None][:1]
     return places
