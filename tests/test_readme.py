@@ -50,6 +50,7 @@ def like_the_readme(photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.timeout(900)  # a whole page of commands, on a busy machine
 def test_its_commands_and_its_python_run(like_the_readme):
     commands = [
         shlex.split(line, comments=True)
