@@ -323,7 +323,7 @@ def test_remarks_warn_of_a_block_that_did_not_learn():
         "parameters": 8, "proof": {"learns": False, "num_blocks": 1, "epochs": []},
     }  # fmt: skip
     said = ablation.remarks(found)
-    assert "Without attention resnet18 70.0 % of 200 test images were named correctly." in said
+    assert "Right without attention, of 200 test images: resnet18 70.0 %." in said
     assert any("In resnet18+se not every block had gradients" in remark for remark in said)
     assert "for all" not in " ".join(said)  # there is one difference
 

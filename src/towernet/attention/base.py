@@ -116,7 +116,7 @@ def over_positions(x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N C"]:
     """Return the map's N = H·W positions along one axis; in either layout that is a view."""
     if layout_of(x_BCHW) == torch.channels_last:
         return x_BCHW.permute(0, 2, 3, 1).flatten(1, 2)
-    return x_BCHW.flatten(2).mT
+    return x_BCHW.flatten(2).transpose(1, 2)
 
 
 def layout_of(x_BCHW: Tensor) -> torch.memory_format:

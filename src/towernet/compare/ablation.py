@@ -190,9 +190,7 @@ def remarks(results: dict[str, Any]) -> list[str]:
         for network, name in without
         if networks[name]["accuracy"] is not None
     ]
-    said = (
-        [f"Without attention {listed(scored)} of {split} were named correctly."] if scored else []
-    )
+    said = [f"Right without attention, of {split}: {listed(scored)}."] if scored else []
     said.append(
         "A network with a block and without it had the same images in the same order, as many steps"
         " and the same first weights outside the block."
