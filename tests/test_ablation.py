@@ -62,9 +62,10 @@ def test_each_block_is_judged_against_the_network_without(finished):
     assert results["sentence"] in " ".join(done.stdout.split())
     assert "the same first weights outside the block" in done.stdout
     assert (folder / "differences.csv").read_text().count("\n") == 2
-    assert "Differences are from the same network without attention" in (
-        folder / "paper.tex"
-    ).read_text(encoding="utf-8")
+    paper = (folder / "paper.tex").read_text(encoding="utf-8")
+    assert "Differences are from the same network without attention" in paper
+    assert "se stood before residual additions" in paper and "Squeeze-and-Excitation Net" in paper
+    assert "se stood before residual additions" in (folder / "report.html").read_text("utf-8")
 
 
 def test_all_variants_take_as_many_steps(finished):
@@ -332,6 +333,32 @@ def test_remarks_name_the_block_that_more_runs_would_settle():
     found = results_from(answers(0.7, 0.9, 0.71, runs=3), ["se", "eca"])
     found["ablation"] = [v | {"parameters": 8} for v in found["ablation"]]
     assert any(remark.startswith("Of resnet18+se: about ") for remark in ablation.remarks(found))
+
+
+def test_where_blocks_stood_and_how_they_began_is_said():
+    blocks = ["none", "se", "se@stages@identity", "eca@layer3.0.bn2"]
+    of = [v | {"paper": v["block"][:2]} for v in variants(["resnet18", "towernet+none"], blocks)]
+    usual = "before residual additions, else where branches join, else at the ends of stages"
+    identity = "blended in from nothing (x + gain·(block(x) − x), gain 0)"
+    assert ablation.about_blocks(of) == [
+        f"se stood {usual}, and began as its authors begin it.",
+        f"se@stages@identity stood where stages end, and began {identity}.",
+        "eca@layer3.0.bn2 stood behind layer3.0.bn2, and began as its authors begin it.",
+        "se stood in towernet's own places, and began as its authors begin it.",
+        "Sources: se: se; eca: ec.",
+    ]
+
+
+def test_a_winner_that_is_not_shown_to_be_better_is_not_preferred_for_its_block():
+    found = results_from(answers(0.7, 0.702, 0.95), ["eca", "se"])
+    found["ablation"] = [v | {"parameters": 8} for v in found["ablation"]]
+    words = "resnet18+eca is not shown to be better than resnet18, which does without the block"
+
+    def said_of(winner: str) -> str:
+        return " ".join(ablation.remarks(found | {"winner": {"name": winner, "folder": ""}}))
+
+    assert words in said_of("resnet18+eca")
+    assert not any("simpler choice" in said_of(name) for name in ("resnet18", "resnet18+se"))
 
 
 def test_a_request_must_be_a_whole_factorial():

@@ -248,6 +248,15 @@ def test_the_cheapest_that_is_not_shown_to_be_worse_is_named():
     assert not any("computes least" in words for words in remarks(results))
 
 
+def test_networks_that_only_guess_are_not_recommended(results):
+    from towernet.compare.verdict import remarks
+
+    found = results({"towernet": 0.32, "vgg19": 0.29}, 8)
+    assert "Use none of them yet: train longer, or look at the data first." in remarks(found)
+    found["networks"][1]["interval"] = [0.31, 0.35]
+    assert not any("none of them" in words for words in remarks(found))
+
+
 def test_too_few_runs_decide_nothing_however_large_the_lead(results):
     from towernet.compare.verdict import remarks, verdict
 

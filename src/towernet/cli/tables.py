@@ -98,9 +98,10 @@ def _print_ablation(console: Console, results: dict[str, Any]) -> None:
     from towernet.compare.verdict import in_points
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    headers = ("network", "block", "difference", "95 % interval", "p", "", "parameters")
+    p = "p (Holm)" if len(results["comparisons"]) > 1 else "p"
+    headers = ("network", "block", "difference", "95 % interval", p, "answer", "parameters")
     for header in headers:
-        is_text = header in ("network", "block", "")
+        is_text = header in ("network", "block", "answer")
         table.add_column(header, justify="left" if is_text else "right", no_wrap=True)
     rows = {row["first"]: row for row in results["comparisons"]}
     for variant in results["ablation"]:

@@ -29,7 +29,18 @@ from towernet.compare.verdict import (
 )
 from towernet.data.table import listed
 from towernet.models.catalogue import OURS
-from towernet.models.variants import NONE, canonical, named, network_of
+from towernet.models.variants import NONE, canonical, named, network_of, parse
+
+# In the words of `attach`.
+_PLACES = {
+    None: "before residual additions, else where branches join, else at the ends of stages",
+    "stages": "where stages end",
+    "last-of-stage": "in the last block of each stage",
+}
+_STARTS = {
+    "paper": "as its authors begin it",
+    "identity": "blended in from nothing (x + gain·(block(x) − x), gain 0)",
+}
 
 
 def variants(models: Sequence[str], attention: Sequence[str]) -> list[dict[str, str]]:
@@ -53,6 +64,26 @@ def variants(models: Sequence[str], attention: Sequence[str]) -> list[dict[str, 
             if block != NONE
         ]
     return found
+
+
+def about_blocks(of: Sequence[dict[str, Any]]) -> list[str]:
+    """Say where each block stood, how it began, and who describes it.
+
+    Args:
+        of: The variants, as the results have them.
+    """
+    places: dict[str, list[str]] = {}
+    for variant in of:
+        asked = parse(variant["name"])
+        if asked.where is None and variant["network"] in OURS:
+            where = f"in {variant['network']}'s own places"
+        else:
+            where = _PLACES.get(asked.where, f"behind {asked.where}")
+        places.setdefault(f"{where}, and began {_STARTS[asked.start]}", []).append(variant["block"])
+    said = [f"{listed(list(dict.fromkeys(blocks)))} stood {how}." for how, blocks in places.items()]
+    papers = {variant["block"].partition("@")[0]: variant["paper"] for variant in of}
+    sources = [f"{block}: {paper}" for block, paper in papers.items() if paper]
+    return said + ([f"Sources: {'; '.join(sources)}."] if sources else [])
 
 
 def judged_pairs(
@@ -191,6 +222,11 @@ def remarks(results: dict[str, Any]) -> list[str]:
         if networks[name]["accuracy"] is not None
     ]
     said = [f"Right without attention, of {split}: {listed(scored)}."] if scored else []
+    said += [
+        f"{network} has shuffle attention of its own: without it, it is called {name}."
+        for network, name in without
+        if network in OURS
+    ]
     said.append(
         "A network with a block and without it had the same images in the same order, as many steps"
         " and the same first weights outside the block."
@@ -215,14 +251,12 @@ def remarks(results: dict[str, Any]) -> list[str]:
                 f"In {variant['name']} not every block had gradients and gates that moved: its"
                 " figures say little of the block."
             )
+    said += [*about_protocol(results, "can change what a block does"), *about_use(results)]
     said += [
-        f"{network['name']} is not ranked ({network['reason']})."
-        for network in results["networks"]
-        if network["status"] != "ranked"
+        f"{row['first']} is not shown to be better than {row['second']}, which does without the"
+        " block and is the simpler choice."
+        for row in rows
+        if results["winner"] and row["first"] == results["winner"]["name"]
+        if row["answer"] != BETTER
     ]
-    return [
-        *said,
-        *about_protocol(results, "can change what a block does"),
-        *about_use(results),
-        *about_runs(results, len(rows)),
-    ]
+    return said + about_runs(results, len(rows))

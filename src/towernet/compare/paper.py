@@ -6,6 +6,7 @@ import re
 from statistics import stdev
 from typing import Any
 
+from towernet.compare.ablation import about_blocks
 from towernet.compare.verdict import BETTER, EQUAL, WORSE, in_points
 from towernet.data.table import counted, listed
 from towernet.errors import shown
@@ -224,6 +225,7 @@ def _findings(results: dict[str, Any]) -> list[str]:
             if some:
                 said.append(f"{first} {verb} {listed([_gap(row) for row in some])}.")
     if results.get("ablation"):
+        said += about_blocks(results["ablation"])
         said.append(
             "With a block and without it a network had the same first weights outside the block,"
             " the same images in the same order and as many steps; each learning rate was its own."

@@ -18,6 +18,8 @@ import numpy.typing as npt
 import scipy.special
 
 from towernet import files
+from towernet.attention.base import paper
+from towernet.attention.find import attention_block
 from towernet.compare import ablation
 from towernet.compare.calibration import calibrated
 from towernet.compare.csv_files import write_csv_files
@@ -278,13 +280,14 @@ def _comparisons(
 def _ablation(
     outcomes: Sequence[Outcome], networks: Sequence[dict[str, Any]], protocol: Protocol
 ) -> list[dict[str, Any]]:
-    """Return what each network's blocks added, and the proof that they were there and learnt."""
+    """Return each network's blocks: whose they are, what they added, the proof that they learnt."""
     folders = {outcome.name: outcome.folders for outcome in outcomes}
     parameters = {network["name"]: network["parameters"] for network in networks}
     return [
         variant
         | {
             "parameters": parameters[variant["name"]] - parameters[variant["without"]],
+            "paper": paper(attention_block(variant["block"].partition("@")[0])),
             "proof": ablation.proof(folders[variant["name"]]),
         }
         for variant in ablation.variants(protocol.request.models, protocol.request.attention)
@@ -527,12 +530,11 @@ def _measured(outcome: Outcome, answers: list[Answers]) -> dict[str, Any]:
     lines = [
         line for folder in outcome.folders for line in files.read_jsonl(folder / "timings.jsonl")
     ]
-    seconds = sum(line["train_seconds"] for line in lines)
-    num_images = sum(line["train_seconds"] * line["images_per_second"] for line in lines)
     return {
         "training_seconds": sum(map(_training_seconds, outcome.folders)),
         "trial_seconds": sum(trial["seconds"] for trial in outcome.trials),
-        "images_per_second": num_images / seconds if seconds else None,
+        # A median: an epoch in which the command stood still (Ctrl-Z) says nothing of the network.
+        "images_per_second": median(line["images_per_second"] for line in lines) if lines else None,
         "latency_ms": median(answer.latency_ms for answer in answers) if answers else None,
         "peak_memory_mib": max((line["peak_memory_mib"] for line in lines), default=None),
     }

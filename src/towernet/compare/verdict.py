@@ -278,9 +278,13 @@ def about_protocol(results: dict[str, Any], what_may_change: str) -> list[str]:
         f"{network['name']} cannot be told from always naming the commonest class, which is right"
         f" for {percent(results['majority_accuracy'])}."
         for network in ranked
-        if network["interval"][0] <= results["majority_accuracy"]
+        if not _beats_guessing(network, results)
     ]
     return said
+
+
+def _beats_guessing(network: dict[str, Any], results: dict[str, Any]) -> bool:
+    return bool(network["interval"][0] > results["majority_accuracy"])
 
 
 def about_use(results: dict[str, Any]) -> list[str]:
@@ -289,7 +293,9 @@ def about_use(results: dict[str, Any]) -> list[str]:
     ranked = [network for network in results["networks"] if network["status"] == "ranked"]
     winner = results["winner"]
     if winner and len(ranked) > 1 and results["kind"] == "comparison":
-        if winner["name"] == ranked[0]["name"]:
+        if not any(_beats_guessing(network, results) for network in ranked):
+            said.append("Use none of them yet: train longer, or look at the data first.")
+        elif winner["name"] == ranked[0]["name"]:
             said.append(
                 f"{winner['name']} was also the best on the validation images: use this one."
             )

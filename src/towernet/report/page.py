@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 from jinja2 import BaseLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from towernet.compare.ablation import answer_in_words, signed_points
+from towernet.compare.ablation import about_blocks, answer_in_words, signed_points
 from towernet.compare.paper import paragraph
 from towernet.compare.protocol import LATER_LOOK, Ledger
 from towernet.compare.scores import MAX_CONFUSIONS, confusions
@@ -222,7 +222,7 @@ def _ablation(
             )
             words = "yes" if variant["proof"]["learns"] else "no"
             if not variant["parameters"]:
-                words = "has nothing to learn"
+                words = "has no parameters"
             proof.append(
                 variant["proof"]
                 | {"name": variant["name"], "colour": curve.colour, "dash": curve.dash}
@@ -230,6 +230,7 @@ def _ablation(
             )
     return {
         "groups": list(groups.values()),
+        "blocks": about_blocks(variants),
         "proof": proof,
         "has_gain": any(row["epochs"][0]["gain"] is not None for row in proof),
         "gradients": _proof_curves(variants, "gradient_norm", "norm of the gradients"),
