@@ -37,6 +37,7 @@ from towernet.engine.optimizer import make_optimizer
 from towernet.errors import ConfigError, UnknownNameError
 from towernet.models.catalogue import build
 from towernet.models.optimize import foldable, optimize
+from towernet.native import ops
 
 SIZE_PX = 64
 TINY = "shufflenet_v2_x0_5"
@@ -702,6 +703,65 @@ def test_the_compiled_network_is_one_graph_and_learns_as_the_network_does():
     code = COMPILED.format(backends=backends)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "the same\n", done.stderr
+
+
+class ReadsTwice(nn.Module):
+    """Reads what a module returns after that has been weighed."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return x + 2 * self.module(x)
+
+
+def strong(model: nn.Module) -> nn.Module:
+    """Bring the blocks of a network off the identity."""
+    for block in attention_blocks(model).values():
+        block.gain.data.fill_(0.8)
+    return model.eval()
+
+
+@pytest.mark.parametrize("module", [nn.Dropout(), nn.Identity()])
+def test_what_a_module_did_not_make_is_not_written_over(module):
+    model = network_of(ReadsTwice(module))
+    attach(model, "shuffle", "1.module", input_shape=(1, 3, 32, 32))
+    strong(model)
+    x = torch.randn(2, 3, 32, 32)
+    with ops.enabled(compiler() is not None):
+        wanted = model(x)
+        with torch.no_grad():
+            assert torch.equal(model(x), wanted)
+
+
+@pytest.mark.parametrize("when", ["before", "after", "global", "never"])
+def test_what_others_have_seen_is_not_written_over(when):
+    model, seen, x = network_of(Block(CHANNELS)), [], torch.randn(2, 3, 32, 32)
+    hook = lambda module, inputs, output: seen.append(output)  # noqa: E731
+    plain = copy.deepcopy(model).eval()
+    if when == "before":
+        model[1].norm_2.register_forward_hook(hook)
+    attach(model, "shuffle", input_shape=(1, 3, 32, 32))
+    strong(model)
+    if when == "after":
+        model[1].norm_2.register_forward_hook(hook)
+    of_all = nn.modules.module.register_module_forward_hook(
+        lambda module, inputs, output: seen.append(output) if module is model[1].norm_2 else None
+    )
+    if when != "global":
+        of_all.remove()
+    with ops.enabled(compiler() is not None):
+        wanted = model(x).detach()
+        seen.clear()
+        with torch.no_grad():
+            assert torch.equal(model(x), wanted)
+            branch = plain[1].branch(plain[0](x))
+    of_all.remove()
+    if when == "after":
+        assert not torch.equal(seen[0], branch)
+    elif when != "never":
+        assert torch.equal(seen[0], branch)
 
 
 def test_optimisers_leave_attention_undecayed():

@@ -175,6 +175,19 @@ def test_shuffle_attention_is_its_formula(shape, groups, gain, shuffles, layout,
     check_attention(found, exact, ATTENTION_TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["channels_last", "contiguous"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(2, 256, 16, 17), (2, 96, 61, 33), (3, 26, 3, 1)])
+def test_shuffle_attention_over_its_map_has_the_same_bits(shape, dtype, layout):
+    block, gain = attention_of(shape[1], 1), torch.tensor(0.7)
+    x = torch.randn(shape).to(dtype).contiguous(memory_format=layout)
+    wanted, kept = block.blend(x, gain).detach(), x.clone()
+    assert torch.equal(block.blend_(x, gain), wanted) and torch.equal(x, kept)  # a gradient's
+    with torch.no_grad():
+        over = block.blend_(x, gain)
+    assert over.data_ptr() == x.data_ptr() and torch.equal(over, wanted)
+
+
 @pytest.mark.parametrize(
     "change", [{"shuffles": True}, {"epsilon": 4.0}, {"gain": torch.tensor(0.75)}, {"gain": None}]
 )

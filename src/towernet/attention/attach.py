@@ -254,8 +254,28 @@ def is_attention_hook(hook: Any) -> bool:
 
 def _weigh(module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
     """Stand behind a module: a hook without a memory of its own, so that copies have theirs."""
-    weighed: Tensor = module.get_submodule(CHILD)(output)
+    block = module.get_submodule(CHILD)
+    if type(block) is FromIdentity and _is_nobody_elses(module, block):
+        return block.block.blend_(output, block.gain)
+    weighed: Tensor = block(output)
     return weighed
+
+
+def _is_nobody_elses(module: nn.Module, block: nn.Module) -> bool:
+    """Whether nobody but us holds what a module has just returned, nor asks the block for more."""
+    return (
+        not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and type(module) in _ALWAYS_NEW
+        and "forward" not in vars(module)
+        and next(iter(module._forward_hooks.values())) is _weigh
+        and not nn.modules.module._has_any_global_hook()
+        and not (block._forward_pre_hooks or block._forward_hooks)
+    )
+
+
+# Modules that return memory of their own, whatever comes in.
+_ALWAYS_NEW = {nn.BatchNorm2d, nn.Conv2d, nn.GroupNorm}
 
 
 def _built(build: Callable[[int], AttentionBlock], place: Place, start: Start) -> AttentionBlock:

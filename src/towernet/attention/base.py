@@ -46,6 +46,12 @@ class AttentionBlock(nn.Module, ABC):
         y_BCHW: Tensor = (x_BCHW + gain * (self(x_BCHW) - x_BCHW)).to(x_BCHW.dtype)
         return y_BCHW
 
+    def blend_(
+        self, x_BCHW: Float[Tensor, "B C H W"], gain: Float[Tensor, ""]
+    ) -> Float[Tensor, "B C H W"]:
+        """Return the same; a block that gains by it may write it over the map."""
+        return self.blend(x_BCHW, gain)
+
     def wake(self) -> None:
         """Move the factors that start at 0, for a start that a gain of 0 hides.
 

@@ -255,7 +255,7 @@ def line_pool_relu(x_BCHW: Tensor, scale_C: Tensor, shift_C: Tensor) -> Tensor:
 
 def _attend(
     x: Tensor, gain: Tensor | None, groups: int, shuffles: bool, epsilon: float,
-    vectors: tuple[Tensor, ...],
+    vectors: tuple[Tensor, ...], *, in_place: bool = False,
 ) -> tuple[Tensor, Tensor, tuple[int, ...]]:  # fmt: skip
     """Return the output, and for the backward what was computed on the way and all sizes."""
     batch, channels, height, width = x.shape
@@ -263,7 +263,7 @@ def _attend(
     # A map of single pixels is both.
     planes = not x.is_contiguous(memory_format=torch.channels_last)
     sizes = (batch, height * width, channels, int(planes), groups, int(shuffles))
-    kept, y = _float32(3 + 4 * batch, channels), torch.empty_like(x)
+    kept, y = _float32(3 + 4 * batch, channels), x if in_place else torch.empty_like(x)
     _call_for(x, "shuffle_attention", x, *sizes, epsilon, *vectors, gain, kept, y)
     return y, kept, sizes
 
@@ -303,6 +303,7 @@ def shuffle_attention(
     epsilon: float,
     gain: Tensor | None = None,
     shuffles: bool = True,
+    in_place: bool = False,
 ) -> Tensor:
     """Shuffle attention, gates and shuffle in one: (B, C, H, W) to the same, in the same layout.
 
@@ -313,10 +314,13 @@ def shuffle_attention(
         epsilon: Added to the variance.
         gain: α, one number: the gates σ become 1 + α·(σ − 1). None: 1.
         shuffles: Whether the halves of the channels take turns in the output.
+        in_place: Write the output over the map, where no gradient is wanted and nothing shuffled.
 
     It has a gradient, and its gradient has none.
     """
     if not torch.is_grad_enabled():
-        return _attend(x_BCHW, gain, groups, shuffles, epsilon, parameters)[0]
+        return _attend(
+            x_BCHW, gain, groups, shuffles, epsilon, parameters, in_place=in_place and not shuffles
+        )[0]
     y_BCHW: Tensor = _ShuffleAttention.apply(x_BCHW, gain, groups, shuffles, epsilon, *parameters)
     return y_BCHW
