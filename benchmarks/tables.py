@@ -149,53 +149,51 @@ def attach(result: dict[str, Any]) -> str:
         "timm × shuffle": lambda c: c["block"] == "shuffle" and ":" in c["network"],
         "other blocks": lambda c: c["block"] != "shuffle",
     }
-    lines = ["| networks | tried | attached, identical, trained, saved, loaded | refused |",
-             "|---|---:|---:|---:|"]  # fmt: skip
-    refused = []
+    lines = ["| networks | tried | attached, identical, trained, saved, loaded | too large: places"
+             " alone | refused |", "|---|---:|---:|---:|---:|"]  # fmt: skip
+    outcomes = {"attached": ("attached",), "large": ("shapes only", "left out"), "no": ("refused",)}
     for group, is_in in groups.items():
-        cases = [case for case in result["cases"] if is_in(case)]
-        done = [case for case in cases if case["outcome"] == "attached"]
-        refused += [case for case in cases if case["outcome"] != "attached"]
-        lines.append(f"| {group} | {len(cases)} | {len(done)} | {len(cases) - len(done)} |")
+        found = [case["outcome"] for case in result["cases"] if is_in(case)]
+        counts = (sum(map(found.count, some)) for some in outcomes.values())
+        lines.append(f"| {group} | {len(found)} | {' | '.join(map(str, counts))} |")
     exported = [case for case in result["cases"] if case.get("exported")]
     lines += ["", f"Exported with equal answers: {len(exported)} networks.", ""]
-    if refused:
-        lines += ["| refused | block | why |", "|---|---|---|"]
-        lines += [
-            f"| {case['network']} | {case['block']} | {case.get('reason', case['outcome'])} |"
-            for case in refused
-        ]
+    reasons: dict[str, list[str]] = {}
+    for case in result["cases"]:
+        if case["outcome"] not in (*outcomes["attached"], *outcomes["large"]):
+            why = case.get("reason", case["outcome"]).rpartition(": ")[2].partition(";")[0]
+            name = case["network"] + ("" if case["block"] == "shuffle" else f"+{case['block']}")
+            reasons.setdefault(why, []).append(f"{name}")
+    if reasons:
+        lines += ["| refused because | networks |", "|---|---|"]
+        lines += [f"| {why} | {', '.join(names)} |" for why, names in reasons.items()]
     return "\n".join([*lines, "", machine(result, result["hardware"], result["versions"])])
 
 
 def ablation(result: dict[str, Any]) -> str:
-    results, measured, made = result["results"], result["measured"]["networks"], result["made"]
+    results, made = result["results"], result["made"]
     accuracy = {network["name"]: network["accuracy"] for network in results["networks"]}
     rows = {row["first"]: row for row in results["comparisons"]}
     lines = [
         "| network | block | accuracy | difference from none | 95 % interval, all at once | p"
-        " | runs ahead | | parameters | training speed | gates: mean, spread | gradient norm |",
-        "|---|---|---:|---:|---:|---:|---:|---|---:|---:|---:|---:|",
+        " | runs ahead | | parameters | gates: mean, spread | gradient norm |",
+        "|---|---|---:|---:|---:|---:|---:|---|---:|---:|---:|",
     ]
     seen: set[str] = set()
     for variant in results["ablation"]:
         if variant["network"] not in seen:
             seen.add(variant["network"])
             none = accuracy[variant["without"]]
-            lines.append(f"| {variant['network']} | none | {100 * none:.1f} % | | | | | | | | | |")
+            lines.append(f"| {variant['network']} | none | {100 * none:.1f} % | | | | | | | | |")
         row, last = rows[variant["name"]], variant["proof"]["epochs"][-1]
         low, high = map(in_points, row["interval"])
         answer = answer_words(row, results["equal_within"]).replace("the first is", "with it")
-        speed = (
-            measured[variant["name"]]["images_per_second"]
-            / measured[variant["without"]]["images_per_second"]
-        )
         lines.append(
             f"| {variant['network']} | {variant['block']}"
             f" | {100 * accuracy[variant['name']]:.1f} %"
             f" | {in_points(row['difference'])} points | {low} to {high}"
             f" | {row['p_adjusted']:.3f} | {100 * row['chance_better']:.0f} % | {answer}"
-            f" | {variant['parameters']:+,} | {speed:.2f}×"
+            f" | {variant['parameters']:+,}"
             f" | {last['gate_mean']:.2f}, {last['gate_spread']:.2f}"
             f" | {last['gradient_norm']:.2g} |"
         )
