@@ -380,14 +380,14 @@ def test_groups_that_do_not_divide_are_refused(channels, groups, message):
     ("block_class", "channels", "options", "message"),
     [
         (
-            SqueezeExcitation, 8, {},
+            SqueezeExcitation, 8, {"reduction": 16},
             "SqueezeExcitation: reduction=16 leaves none of the 8 channels;"
             " give reduction at most 8",
         ),
         (SqueezeExcitation, 8, {"reduction": 0}, "SqueezeExcitation: reduction=0; give at least 1"),
         (SqueezeExcitation, 0, {}, "SqueezeExcitation: channels=0; give at least 1"),
         (
-            ConvolutionalBlockAttention, 8, {},
+            ConvolutionalBlockAttention, 8, {"reduction": 16},
             "ConvolutionalBlockAttention: reduction=16 leaves none of the 8 channels;"
             " give reduction at most 8",
         ),
@@ -456,6 +456,12 @@ def test_options_that_do_not_fit_are_refused(block_class, channels, options, mes
 def test_a_misspelt_name_is_answered_with_the_nearest():
     with pytest.raises(UnknownNameError, match=r"no attention block is called 'shufle'. Did you"):
         ATTENTION["shufle"]
+
+
+@pytest.mark.parametrize("block_class", [SqueezeExcitation, ConvolutionalBlockAttention])
+def test_a_bottleneck_fits_itself_to_few_channels(block_class):
+    for channels, bottleneck in ((1, 1), (8, 1), (16, 1), (31, 1), (64, 4), (256, 16)):
+        assert block_class(channels).squeeze.out_features == bottleneck
 
 
 def test_global_context_fits_itself_to_few_channels():
