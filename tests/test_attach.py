@@ -13,6 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 from torch import nn
+from torchvision.models import detection
 
 from crashlab.lab import compiler
 from towernet.attention import (
@@ -432,6 +433,50 @@ def test_a_start_that_is_none_is_refused():
     without_type_checks = inspect.unwrap(attach)
     with pytest.raises(ConfigError, match=r"^start is 'zero'; give 'identity' or 'paper'$"):
         without_type_checks(network_of(), "se", start="zero")
+
+
+@pytest.mark.parametrize(
+    ("network", "num_places"),
+    [("ssdlite320_mobilenet_v3_large", 10), ("retinanet_resnet50_fpn", 16)],
+)
+@torch.no_grad()
+def test_detectors_are_networks_as_any_other(network, num_places):
+    model = getattr(detection, network)(weights=None, weights_backbone=None).eval()
+    x = [torch.rand(3, 200, 180)]
+    (wanted,) = model(x)
+    assert len(attach(model, "se")) == num_places
+    (found,) = model(x)
+    assert all(torch.equal(found[key], wanted[key]) for key in wanted)
+
+
+class TwoInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = network_of(Block(CHANNELS))
+
+    def forward(self, left, right):
+        return self.body(left) - self.body(right)
+
+
+def test_a_network_of_two_inputs_is_said_to_be_one():
+    with pytest.raises(ConfigError) as raised:
+        attach(TwoInputs(), "se")
+    assert str(raised.value).endswith(
+        "; places are found with one image and it takes 2 inputs, left, right: attach to a part of"
+        " it that takes an image alone"
+    )
+
+
+def test_what_a_network_keeps_is_not_left_without_numbers():
+    class Keeps(nn.Sequential):
+        def forward(self, x):
+            self.last = super().forward(x)
+            return self.last
+
+    model = Keeps(nn.Conv2d(3, CHANNELS, 3))
+    model.last = torch.ones(1)
+    attach(model, "se", "0")
+    assert torch.equal(model.last, torch.ones(1))
 
 
 def test_a_module_that_is_not_called_is_said_not_to_be():
