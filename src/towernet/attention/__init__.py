@@ -5,7 +5,7 @@ a CPU from then on; that it does there what torch does is `towernet.native.selft
 """
 
 from towernet.attention.attach import attach, detach, parameter_groups
-from towernet.attention.base import ATTENTION, AttentionBlock, GatedBlock
+from towernet.attention.base import ATTENTION, AttentionBlock, GatedBlock, full_precision
 from towernet.attention.cbam import ConvolutionalBlockAttention
 from towernet.attention.coordinate import CoordinateAttention
 from towernet.attention.eca import EfficientChannelAttention
@@ -33,5 +33,6 @@ __all__ = [
     "attention_block",
     "attention_maps",
     "detach",
+    "full_precision",
     "parameter_groups",
 ]
