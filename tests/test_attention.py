@@ -23,6 +23,7 @@ from towernet.attention import (
     SqueezeExcitation,
     full_precision,
 )
+from towernet.attention.base import paper
 from towernet.attention.fit import builder_problem
 from towernet.attention.shuffle import shuffle_channels
 from towernet.errors import ConfigError, ContractError, UnknownNameError
@@ -584,6 +585,21 @@ def test_a_misspelt_name_is_answered_with_the_nearest():
 def test_a_bottleneck_fits_itself_to_few_channels(block_class):
     for channels, bottleneck in ((1, 1), (8, 1), (16, 1), (31, 1), (64, 4), (256, 16)):
         assert block_class(channels).squeeze.out_features == bottleneck
+
+
+def test_a_block_names_its_paper_itself_or_in_its_file():
+    class Cites(Sound):
+        """Weighs.
+
+        Source: Doe, Roe. A gate of
+        gates. 2026. Another sentence.
+
+        Not this one, eq. 5.
+        """
+
+    assert paper(Cites) == "A gate of gates. 2026. Another sentence."
+    assert paper(SimAM).startswith("SimAM: A simple,") and paper(SimAM).endswith("PMLR 139")
+    assert paper(Sound) == ""
 
 
 def test_global_context_fits_itself_to_few_channels():

@@ -1,5 +1,6 @@
 """Attention blocks for any convolutional network; they need torch only.
 
+`help(AttentionBlock)` shows how to write, check, attach and compare a block of one's own.
 Where a C compiler is, `towernet.native.ops.enable(True)` lets shuffle attention take its kernel on
 a CPU from then on; that it does there what torch does is `towernet.native.selftest.excess() <= 1`.
 """
