@@ -399,6 +399,12 @@ def test_a_block_elsewhere_in_towernet_is_instead_of_its_own():
         ),
         (["--models", "resnet18+"], "'resnet18+' names no network with attention"),
         (["--models", "resnet18+se@"], "'resnet18+se@' names no network with attention"),
+        (
+            ["--models", "resnet18@stages"],
+            "'resnet18@stages' names a place and no block to put there; give the block before it,"
+            " as in resnet18+se@stages",
+        ),
+        (["--attention", "SE"], "no attention block is called 'SE'. Did you mean 'se'?"),
         (["--models", "resnet18+none@stages"], "says where nothing goes; give resnet18+none"),
         (["--models", "resnet18+se@layr4"], "no module or place is called 'layr4'"),
         (["--models", "vit_b_16+se", "--size", 64], "its features are tokens"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import re
 import subprocess
 import sys
 import warnings
@@ -13,14 +14,17 @@ import pytest
 import safetensors.torch
 import torch
 from torch import nn
+from torchvision.models import ResNet, detection, resnet18
 
 from crashlab.lab import compiler
 from towernet.attention import (
     ATTENTION,
     AttentionBlock,
     ConvolutionalBlockAttention,
+    GatedBlock,
     ShuffleAttention,
     SqueezeExcitation,
+    attention_maps,
 )
 from towernet.attention.attach import (
     FromIdentity,
@@ -395,10 +399,20 @@ def test_grey_images_need_no_word():
          " blocks, last-of-stage, stages"),
         ("resnet18", {"block": "cbma"}, UnknownNameError,
          "no attention block is called 'cbma'. Did you mean 'cbam'? Known:"),
-        ("resnet18", {"block": nn.Conv2d}, TypeError, "missing 2 required positional arguments"),
+        ("resnet18", {"block": "Shuffle"}, UnknownNameError, "Did you mean 'shuffle'? Known:"),
+        ("resnet18", {"block": "se@stages"}, ConfigError,
+         "the block is 'se@stages'; say the place beside it, where='stages'"),
+        ("resnet18", {"block": nn.Conv2d}, ConfigError,
+         "Conv2d is a class of another kind; derive it from towernet.attention.AttentionBlock"),
+        ("resnet18", {"block": GatedBlock}, ConfigError,
+         "GatedBlock has no attention_map of its own; write what is missing"),
+        ("resnet18", {"block": SqueezeExcitation(64)}, ConfigError,
+         "the block is built already; give the class SqueezeExcitation, so that each place has a"),
         ("resnet18", {"block": lambda channels: nn.Identity()}, ConfigError,
-         "the block for layer1.0.bn2 is a Identity; give a class derived from"
-         " towernet.attention.AttentionBlock, or a function that builds one"),
+         "at layer1.0.bn2, <lambda> builds an Identity; derive it from"),
+        ("resnet18", {"where": "Stage"}, UnknownNameError, "Did you mean 'stages'? Known: blocks"),
+        ("resnet18", {"where": ["layer1.0.bn2", "layer9.0.bn2"]}, UnknownNameError,
+         "no module or place is called 'layer9.0.bn2'. Did you mean 'layer"),
         ("resnet18", {"input_shape": (1, 1, 64, 64)}, ConfigError,
          "ResNet cannot be run on an input of shape (1, 1, 64, 64) (RuntimeError: Invalid channel"
          " dimensions); give input_shape=(1, channels, height, width) that it takes"),
@@ -429,10 +443,193 @@ def test_what_cannot_be_is_said_in_a_sentence_and_leaves_the_network_as_it_was(
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_a_start_that_is_none_is_refused():
-    without_type_checks = inspect.unwrap(attach)
-    with pytest.raises(ConfigError, match=r"^start is 'zero'; give 'identity' or 'paper'$"):
-        without_type_checks(network_of(), "se", start="zero")
+NO_NETWORK = "; give one that is built, such as torchvision.models.resnet18()"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"start": "zero"}, "start is 'zero'; give 'identity' or 'paper'"),
+        ({"block": None}, "the block is None; give a name such as 'se', a class derived from"),
+        ({"block": ["se", "eca"]}, "the block is a list; give a name such as 'se', a class der"),
+        ({"model": "resnet18"}, f"the network is a str{NO_NETWORK}"),
+        ({"model": ResNet}, f"the network is 'ResNet', which builds one{NO_NETWORK}"),
+        ({"model": resnet18}, f"the network is 'resnet18', which builds one{NO_NETWORK}"),
+        ({"where": 3}, "where is an int; give names, or one of 'blocks', 'last-of-stage', 'stage"),
+        ({"where": None}, "where is None; give names, or one of"),
+        ({"where": ["0", 3]}, "where holds an int; give names, or one of"),
+        ({"input_shape": 224}, "input_shape is 224; give (1, channels, height, width)"),
+        ({"input_shape": (64, 64)}, "input_shape is (64, 64); give (1, channels, height, width)"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused(words, message):
+    words = {"model": network_of(), "block": "se", "where": "0"} | words
+    with pytest.raises(ConfigError) as raised:
+        untyped(attach)(**words)
+    assert str(raised.value).startswith(message)
+    if "model" in words and not isinstance(words["model"], nn.Module):
+        for other in (detach, attention_blocks):
+            with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+                untyped(other)(words["model"])
+
+
+def untyped(function):
+    """Return a function without the tests' own type checks."""
+    return inspect.unwrap(function)
+
+
+def test_a_module_is_meant_by_its_name():
+    model = network_of(Block(CHANNELS))
+    with pytest.raises(ConfigError, match=r"^where is a BatchNorm2d; give its name, '1.norm_2'$"):
+        untyped(attach)(model, "se", model[1].norm_2)
+
+
+class NeedsAnOption(SqueezeExcitation):
+    def __init__(self, channels, groups):
+        super().__init__(channels)
+
+
+class Refuses(SqueezeExcitation):
+    def __init__(self, channels):
+        raise ValueError("no.")
+
+
+class IsNotBegun(SqueezeExcitation):
+    def __init__(self, channels):
+        pass
+
+
+class Halves(SqueezeExcitation):
+    def forward(self, x_BCHW):
+        return super().forward(x_BCHW)[:, :, ::2]
+
+
+class ReturnsTwo(SqueezeExcitation):
+    def forward(self, x_BCHW):
+        return x_BCHW, x_BCHW
+
+
+class IsOfOneSize(SqueezeExcitation):
+    def forward(self, x_BCHW):
+        return x_BCHW * torch.ones(7, 7)
+
+
+class ClaimsToBeTheIdentity(SqueezeExcitation):
+    starts_as_identity = True
+
+
+class DoesNotBlend(SqueezeExcitation):
+    def blend(self, x_BCHW, gain):
+        return self(x_BCHW)
+
+
+class IsNoNumber(SqueezeExcitation):
+    def blend(self, x_BCHW, gain):
+        return x_BCHW + gain * torch.nan
+
+
+class ReturnsDouble(SqueezeExcitation):
+    starts_as_identity = True
+
+    def forward(self, x_BCHW):
+        return x_BCHW.double()
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        (NeedsAnOption, "NeedsAnOption cannot be built with 32 channels (TypeError: NeedsAnOption."
+         "__init__() missing 1 required positional argument: 'groups'); let its __init__ take the"
+         " number of channels, and all else by keyword with a default"),
+        (Refuses, "Refuses cannot be built with 32 channels (ValueError: no); mend its __init__, or"
+         " leave such places out"),
+        (IsNotBegun, "IsNotBegun is no module yet; let its __init__ begin with super().__init__()"),
+        (Halves, "Halves returns (2, 32, 8, 16) for a map of (2, 32, 16, 16); let its forward"
+         " return the shape that came in"),
+        (ReturnsTwo, "ReturnsTwo.forward returns a tuple for a map of (2, 32, 16, 16); let it"
+         " return one tensor"),
+        (IsOfOneSize, "IsOfOneSize.forward cannot be run on a map of (2, 32, 16, 16) (RuntimeError:"
+         " The size of tensor a (16) must match the size of tensor b (7) at non-singleton"
+         " dimension 3); mend it"),
+        (ClaimsToBeTheIdentity, "ClaimsToBeTheIdentity does not start as the identity: it moves a"
+         " map of (2, 32, 16, 16) by up to 0."),
+        (DoesNotBlend, "DoesNotBlend does not start as the identity: it moves a map of"),
+        (IsNoNumber, "IsNoNumber does not start as the identity: it moves a map of (2, 32, 16, 16)"
+         " by up to nan; let blend(x, 0) be x, and starts_as_identity be true only where"
+         " Block(channels)(x) is x, or give start='paper'"),
+        (ReturnsDouble, "ReturnsDouble returns torch.float64 for a map of (2, 32, 16, 16) of"
+         " torch.float32; let its forward end with .to(x.dtype)"),
+    ],
+)  # fmt: skip
+def test_a_block_that_breaks_its_promise_in_its_place_is_put_nowhere(block, message):
+    model = network_of(Block(CHANNELS))
+    before = list(model.state_dict())
+    with pytest.raises(ConfigError) as raised:
+        attach(model, block, "1.norm_2", input_shape=(1, 3, 32, 32))
+    assert str(raised.value).startswith(f"at 1.norm_2, {message}")
+    assert list(model.state_dict()) == before
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_trial_draws_nothing_and_leaves_the_block_as_it_was():
+    class Draws(SqueezeExcitation):
+        def forward(self, x_BCHW):
+            self.seen = (self.training, torch.is_grad_enabled())
+            return x_BCHW * torch.rand(())
+
+    states = []
+    for block in (SqueezeExcitation, Draws):  # ours is not tried
+        torch.manual_seed(3)
+        model = network_of(Block(CHANNELS))
+        (attached,) = attach(model, block, input_shape=(1, 3, 32, 32))
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)
+    assert attached.block.block.seen == (False, False)
+    assert all(module.training for module in attached.block.modules())
+
+
+@pytest.mark.parametrize(
+    ("network", "num_places"),
+    [("ssdlite320_mobilenet_v3_large", 10), ("retinanet_resnet50_fpn", 16)],
+)
+@torch.no_grad()
+def test_detectors_are_networks_as_any_other(network, num_places):
+    model = getattr(detection, network)(weights=None, weights_backbone=None).eval()
+    x = [torch.rand(3, 200, 180)]
+    (wanted,) = model(x)
+    assert len(attach(model, "se")) == num_places
+    (found,) = model(x)
+    assert all(torch.equal(found[key], wanted[key]) for key in wanted)
+
+
+class TwoInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = network_of(Block(CHANNELS))
+
+    def forward(self, left, right):
+        return self.body(left) - self.body(right)
+
+
+def test_a_network_of_two_inputs_is_said_to_be_one():
+    with pytest.raises(ConfigError) as raised:
+        attach(TwoInputs(), "se")
+    assert str(raised.value).endswith(
+        "; places are found with one image and it takes 2 inputs, left, right: attach to a part of"
+        " it that takes an image alone"
+    )
+
+
+def test_what_a_network_keeps_is_not_left_without_numbers():
+    class Keeps(nn.Sequential):
+        def forward(self, x):
+            self.last = super().forward(x)
+            return self.last
+
+    model = Keeps(nn.Conv2d(3, CHANNELS, 3))
+    model.last = torch.ones(1)
+    attach(model, "se", "0")
+    assert torch.equal(model.last, torch.ones(1))
 
 
 def test_a_module_that_is_not_called_is_said_not_to_be():
@@ -495,13 +692,6 @@ def test_a_start_that_is_no_identity_is_noticed():
     x = images()
     wanted = model(x)
     attach(model, "shuffle", start="paper")
-    assert relative_error(model(x), wanted) > 1e-2
-    detach(model)
-
-    class Claims(SqueezeExcitation):
-        starts_as_identity = True  # says so, and is not
-
-    attach(model, Claims)
     assert relative_error(model(x), wanted) > 1e-2
 
 
@@ -779,6 +969,77 @@ def test_optimisers_leave_attention_undecayed():
             assert not set(group["params"]) & of_attention
     stepped = {p for group in optimizer.param_groups for p in group["params"]}
     assert of_attention <= stepped == set(model.parameters())
+
+
+def replaced(network):
+    network[1] = Block(CHANNELS)
+
+
+def without_block(network):
+    del network[1].norm_2.added_attention
+
+
+def with_none(network):
+    network[1].norm_2.added_attention = None
+
+
+def with_another(network):
+    network[1].norm_2.added_attention = SqueezeExcitation(CHANNELS)
+
+
+def with_a_module(network):
+    network[1].norm_2.added_attention = nn.Identity()
+
+
+def synchronised(network):
+    nn.SyncBatchNorm.convert_sync_batchnorm(network)
+
+
+def without_hooks(network):
+    network[1].norm_2._forward_hooks.clear()
+
+
+GONE = "the attention behind 1.norm_2 was taken away, and 1.norm_2 calls it; detach(network) takes"
+IDLE = "the attention behind 1.norm_2 is not called: 1.norm_2 was put in the place of the module"
+
+
+@pytest.mark.parametrize(
+    ("change", "num_blocks", "num_places", "message"),
+    [
+        (lambda network: None, 1, 1, None),
+        (replaced, 0, 0, None),
+        (with_another, 1, 1, None),
+        (with_a_module, 0, 1, None),
+        (without_block, 0, 1, GONE),
+        (with_none, 0, 1, GONE),
+        (synchronised, 0, 1, IDLE),
+        (without_hooks, 0, 1, IDLE),
+    ],
+)
+@torch.no_grad()
+def test_attention_that_was_changed_by_halves_is_said_to_be(
+    change, num_blocks, num_places, message
+):
+    model = network_of(Block(CHANNELS)).eval()
+    x, plain = images(size_px=32), list(model.state_dict())
+    attach(model, "se", input_shape=(1, 3, 32, 32))
+    change(model)
+    uses = [
+        attention_blocks,
+        lambda network: attention_maps(network, x),
+        lambda network: parameter_groups(network, weight_decay=0.1)[1]["params"],
+    ]
+    if message is None:
+        assert [bool(use(model)) for use in uses] == [num_blocks > 0] * 3
+    else:
+        for use in [*uses, lambda network: attach(network, "eca", "0")]:
+            with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
+                use(model)
+    assert detach(model) == num_places
+    assert list(model.state_dict()) == plain
+    if not isinstance(model[1].norm_2, nn.SyncBatchNorm):
+        model(x)
+    assert len(attach(model, "se", input_shape=(1, 3, 32, 32))) == 1
 
 
 def test_blocks_inside_a_gain_are_counted_once():

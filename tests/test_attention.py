@@ -1,5 +1,6 @@
 """Attention blocks: a contract over everything registered, and what single blocks promise."""
 
+import functools
 import subprocess
 import sys
 
@@ -20,7 +21,10 @@ from towernet.attention import (
     SimAM,
     SpatialGroupEnhance,
     SqueezeExcitation,
+    full_precision,
 )
+from towernet.attention.base import paper
+from towernet.attention.fit import builder_problem
 from towernet.attention.shuffle import shuffle_channels
 from towernet.errors import ConfigError, ContractError, UnknownNameError
 from towernet.testing import build_block, feature_map
@@ -210,11 +214,67 @@ class WritesTheBatchDown(Sound):
         return torch.cat([gates[i : i + 1] for i in range(len(x_BCHW))])
 
 
+class NeedsTwoNumbers(Sound):
+    def __init__(self, channels, groups):
+        super().__init__(channels)
+
+
+class HasNoMap(AttentionBlock):
+    def forward(self, x_BCHW):
+        return x_BCHW
+
+
+class IsNoBlock(nn.Identity):
+    pass
+
+
+class ReturnsTwo(Sound):
+    def forward(self, x_BCHW):
+        return x_BCHW, self.attention_map(x_BCHW)
+
+
+class MapsNothing(Sound):
+    def forward(self, x_BCHW):
+        return x_BCHW * Sound.attention_map(self, x_BCHW).to(x_BCHW.dtype)
+
+    def attention_map(self, x_BCHW):
+        super().attention_map(x_BCHW)
+
+
+class Mistypes(Sound):
+    def forward(self, x_BCHW):
+        return x_BCHW * self.wieght
+
+
+class ForgetsAutocast(AttentionBlock):
+    def __init__(self, channels):
+        super().__init__()
+        self.mix = nn.Linear(channels, channels)
+
+    def attention_map(self, x_BCHW):
+        return torch.sigmoid(self.mix(x_BCHW.mean(dim=(2, 3))))[:, :, None, None]
+
+    def forward(self, x_BCHW):
+        return x_BCHW * self.attention_map(x_BCHW)
+
+
 def test_the_sound_block_keeps_every_promise():
     testing.check_block(Sound)
 
 
 TWINS = [
+    (
+        testing.check_interface, NeedsTwoNumbers,
+        "missing 1 required positional argument: 'groups'); let its __init__ take the number of",
+    ),
+    (testing.check_interface, HasNoMap, "it has no attention_map of its own; write what is"),
+    (testing.check_interface, IsNoBlock, "it is a class of another kind; derive it from tower"),
+    (
+        testing.check_interface, ReturnsTwo,
+        "ReturnsTwo.forward returns a tuple for a map of (2, 128, 7, 5); let it return one tensor",
+    ),
+    (testing.check_interface, MapsNothing, "MapsNothing.attention_map returns None for a map of"),
+    (testing.check_interface, Mistypes, "no attribute 'wieght'); mend it"),
     (testing.check_shape, DropsAnAxis, "(2, 128, 5, 7) came in and (2, 128, 7) went out"),
     (
         testing.check_shape, MapsTheOtherWayRound,
@@ -232,6 +292,10 @@ TWINS = [
     (
         testing.check_layout, TurnsTheGradient,
         "the gradient of a channels_last map lies in another layout",
+    ),
+    (
+        testing.check_autocast, ForgetsAutocast,
+        "leave autocast in forward by `with towernet.attention.full_precision(x.device.type):`",
     ),
     (testing.check_autocast, CountsInBfloat16, "a bf16 map under autocast differs by up to"),
     (
@@ -272,8 +336,65 @@ def test_each_check_rejects_its_sabotaged_twins_in_a_sentence(check, sabotaged, 
         check(sabotaged)
     sentence = str(caught.value)
     assert sentence.startswith(f"{sabotaged.__name__} does not ")
+    assert f" ({check.__name__}, 128 channels, on a map of (" in sentence
     assert found in sentence
     assert sentence.count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("block", "found"),
+    [
+        (
+            SqueezeExcitation(64),
+            "SqueezeExcitation does not .* it is built already; give the class",
+        ),
+        (functools.partial(SqueezeExcitation, reduction=200), "reduction at most 128$"),
+        (lambda channels: nn.Identity(), "<lambda> builds an Identity; derive it from"),
+    ],
+)
+def test_what_is_no_class_of_blocks_is_said_to_be_none(block, found):
+    with pytest.raises(ContractError, match=found):
+        testing.check_block(block)
+    # What the tests' own type checks would refuse.
+    assert builder_problem("se").startswith("is a str; give a class derived from")
+    assert builder_problem(None).startswith("is None; give a class derived from")
+    assert builder_problem(Sound) == builder_problem(Sound.__call__) == ""
+
+
+def test_a_promise_broken_on_few_channels_is_said_to_be():
+    def build(channels):
+        return (Sound if channels > 100 else SeesItsNeighbours)(channels)
+
+    with pytest.raises(
+        ContractError, match=r"independence, 24 channels, on a map of \(4, 24, 7, 5"
+    ):
+        testing.check_block(build)
+
+
+def test_autocast_and_conversion_are_given_one_advice():
+    """What is done on one check's word does not break the other's."""
+    said = []
+    for check, sabotaged in (
+        (testing.check_autocast, ForgetsAutocast),
+        (testing.check_parameters_and_dtypes, ReturnsWhatItsGatesAre),
+    ):
+        with pytest.raises(ContractError) as caught:
+            check(sabotaged)
+        said.append(str(caught.value))
+    assert all(
+        "compute in the parameters' number format, x.to(self.weight.dtype)" in s for s in said
+    )
+
+    class Mended(ForgetsAutocast):
+        def attention_map(self, x_BCHW):
+            return super().attention_map(x_BCHW.to(self.mix.weight.dtype))
+
+        def forward(self, x_BCHW):
+            with full_precision(x_BCHW.device.type):
+                gates = self.attention_map(x_BCHW)
+            return x_BCHW * gates.to(x_BCHW.dtype)
+
+    testing.check_block(Mended)
 
 
 def test_every_check_has_a_sabotaged_twin():
@@ -380,14 +501,14 @@ def test_groups_that_do_not_divide_are_refused(channels, groups, message):
     ("block_class", "channels", "options", "message"),
     [
         (
-            SqueezeExcitation, 8, {},
+            SqueezeExcitation, 8, {"reduction": 16},
             "SqueezeExcitation: reduction=16 leaves none of the 8 channels;"
             " give reduction at most 8",
         ),
         (SqueezeExcitation, 8, {"reduction": 0}, "SqueezeExcitation: reduction=0; give at least 1"),
         (SqueezeExcitation, 0, {}, "SqueezeExcitation: channels=0; give at least 1"),
         (
-            ConvolutionalBlockAttention, 8, {},
+            ConvolutionalBlockAttention, 8, {"reduction": 16},
             "ConvolutionalBlockAttention: reduction=16 leaves none of the 8 channels;"
             " give reduction at most 8",
         ),
@@ -454,8 +575,31 @@ def test_options_that_do_not_fit_are_refused(block_class, channels, options, mes
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest():
-    with pytest.raises(UnknownNameError, match=r"no attention block is called 'shufle'. Did you"):
-        ATTENTION["shufle"]
+    for misspelt, meant in (("shufle", "shuffle"), ("SE", "se"), ("Shuffle", "shuffle")):
+        message = f"no attention block is called '{misspelt}'. Did you mean '{meant}'"
+        with pytest.raises(UnknownNameError, match=message):
+            ATTENTION[misspelt]
+
+
+@pytest.mark.parametrize("block_class", [SqueezeExcitation, ConvolutionalBlockAttention])
+def test_a_bottleneck_fits_itself_to_few_channels(block_class):
+    for channels, bottleneck in ((1, 1), (8, 1), (16, 1), (31, 1), (64, 4), (256, 16)):
+        assert block_class(channels).squeeze.out_features == bottleneck
+
+
+def test_a_block_names_its_paper_itself_or_in_its_file():
+    class Cites(Sound):
+        """Weighs.
+
+        Source: Doe, Roe. A gate of
+        gates. 2026. Another sentence.
+
+        Not this one, eq. 5.
+        """
+
+    assert paper(Cites) == "A gate of gates. 2026. Another sentence."
+    assert paper(SimAM).startswith("SimAM: A simple,") and paper(SimAM).endswith("PMLR 139")
+    assert paper(Sound) == ""
 
 
 def test_global_context_fits_itself_to_few_channels():

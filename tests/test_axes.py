@@ -201,3 +201,4 @@ def test_the_numbers_tell_a_turned_map_from_a_map():
 
 def test_sizes_that_do_not_divide_are_unknown():
     assert regrouped(image((2, 3, 4, 5)), (5, 4, 6))[0] == (("?", 5),)
+    assert regrouped(image((0, 3, 4, 5)), (0, 60)) == ((("?", 0),), (("?", 60),))

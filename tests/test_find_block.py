@@ -1,12 +1,17 @@
 """Attention blocks by name: ours, from a module on the path, and from an installed package."""
 
+import inspect
+import json
+import re
+import subprocess
 import sys
 import textwrap
 
 import pytest
 import torch
 
-from towernet.attention import ATTENTION, find
+from conftest import TINY_NETWORK, run_towernet
+from towernet.attention import ATTENTION, AttentionBlock, find
 from towernet.attention.find import known_blocks, trust
 from towernet.errors import ConfigError, UnknownNameError
 from towernet.models.catalogue import build
@@ -83,6 +88,23 @@ def test_a_block_of_the_users_own_is_found_and_keeps_every_promise(visitor, name
     assert block_class.__module__ == "visitor.blocks"
     assert block_class(16)(torch.rand(2, 16, 3, 5)).shape == (2, 16, 3, 5)
     check_block(block_class)
+
+
+def test_the_block_that_help_shows_is_whole_and_right(photos, tmp_path):
+    """As a user does who copies it: a file, a script beside it, a command."""
+    shown = inspect.getdoc(AttentionBlock).split("Example:")[1]
+    found = re.findall(r":\n\n((?: {8}.*\n|\n)+)", shown + "\n")
+    block, script, command = (textwrap.dedent(part) for part in found)
+    (tmp_path / "my_block.py").write_text(block)
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], cwd=tmp_path)
+    assert done.returncode == 0
+    (tmp_path / "photos").symlink_to(photos)
+    small = f"--models {TINY_NETWORK} --epochs 1 --size 64 --batch-size 8 --runs 1 --workers 1"
+    done = run_towernet(*f"{command} {small}".split()[1:], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"{TINY_NETWORK}+my_block:MyBlock" in done.stdout
+    done = run_towernet("attention", "my_block:MyBlock", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)[0]["paper"].startswith("SRM: A style-based recalibration")
 
 
 @pytest.mark.parametrize("name", sorted(ATTENTION))

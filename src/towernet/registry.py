@@ -14,8 +14,9 @@ T = TypeVar("T")
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """Return the error for a name that stands for nothing, with the nearest known ones."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
+    cases = {other.lower(): other for other in known}
+    near = difflib.get_close_matches(name.lower(), cases, n=1, cutoff=0.6)
+    hint = f" Did you mean '{cases[near[0]]}'?" if near else ""
     shown = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if len(known) > 12 else "")
     return UnknownNameError(f"no {kind} is called '{name}'.{hint} Known: {shown or 'none'}")
 

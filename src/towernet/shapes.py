@@ -23,9 +23,21 @@ def run_on_meta(model: nn.Module, *shape: int) -> Tensor:
     floating = next((value for value in meta.values() if value.is_floating_point()), None)
     dtype = None if floating is None else floating.dtype
     images_BCHW = torch.empty(shape, device="meta", dtype=dtype)
-    with evaluating(model), torch.no_grad():
+    with evaluating(model), _attributes_kept(model), torch.no_grad():
         output: Tensor = torch.func.functional_call(model, meta, (images_BCHW,))
     return output
+
+
+@contextlib.contextmanager
+def _attributes_kept(model: nn.Module) -> Iterator[None]:
+    """Give each module back what it had: a detector keeps its anchors, here without numbers."""
+    before = {module: dict(vars(module)) for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, attributes in before.items():
+            vars(module).clear()
+            vars(module).update(attributes)
 
 
 @contextlib.contextmanager

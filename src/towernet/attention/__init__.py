@@ -1,11 +1,12 @@
 """Attention blocks for any convolutional network; they need torch only.
 
+`help(AttentionBlock)` shows how to write, check, attach and compare a block of one's own.
 Where a C compiler is, `towernet.native.ops.enable(True)` lets shuffle attention take its kernel on
 a CPU from then on; that it does there what torch does is `towernet.native.selftest.excess() <= 1`.
 """
 
 from towernet.attention.attach import attach, detach, parameter_groups
-from towernet.attention.base import ATTENTION, AttentionBlock, GatedBlock
+from towernet.attention.base import ATTENTION, AttentionBlock, GatedBlock, full_precision
 from towernet.attention.cbam import ConvolutionalBlockAttention
 from towernet.attention.coordinate import CoordinateAttention
 from towernet.attention.eca import EfficientChannelAttention
@@ -33,5 +34,6 @@ __all__ = [
     "attention_block",
     "attention_maps",
     "detach",
+    "full_precision",
     "parameter_groups",
 ]

@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from towernet.attention.base import AttentionBlock
+from towernet.attention.base import ATTENTION, AttentionBlock
 from towernet.attention.find import attention_block, trust
-from towernet.attention.places import Place, find_places
+from towernet.attention.fit import builder_problem, built, kind, require_fit
+from towernet.attention.places import Place, find_places, require_names
 from towernet.attention.watch import CHILD
 from towernet.errors import ConfigError
 from towernet.shapes import run_on_meta
@@ -129,8 +130,9 @@ def attach(
 
     Raises:
         UnknownNameError: no block or module has the name.
-        ConfigError: there is no such place, the block does not fit one of them, or attention was
-            attached there before. The network is as it was.
+        ConfigError: there is no such place, the block does not fit one of them (it is tried on a
+            map of each place's size, ours apart), or attention was attached there before. The
+            network is as it was.
 
     Example:
         >>> from torchvision.models import resnet18
@@ -140,23 +142,71 @@ def attach(
     """
     if start not in ("identity", "paper"):
         raise ConfigError(f"start is '{start}'; give 'identity' or 'paper'")
+    _refuse_no_network(model)
     _refuse_programs(model)
-    if isinstance(block, str):
-        trust(block)
-        build: Callable[[int], AttentionBlock] = attention_block(block)
-    else:
-        build = block
-    places = find_places(model, where, *(input_shape or _own_input_shape(model)))
+    _refuse_broken(model)
+    require_names(model, where)
+    build = _builder(block)
+    shape = _own_input_shape(model) if input_shape is None else input_shape
+    if not (isinstance(shape, Sequence) and len(shape) == 4):
+        raise ConfigError(f"input_shape is {shape}; give (1, channels, height, width)")
+    places = find_places(model, where, *shape)
     inserted = []
     for place in places:  # all are built before the first is put in
         module = model.get_submodule(place.name)
         if hasattr(module, CHILD):
             raise ConfigError(f"{place.name} has attention already; detach it first")
-        inserted.append(Attached(place, _built(build, place, start)))
+        inserted.append(Attached(place, _built(build, place, start, model)))
     _let_programs_see_hooks()
     for attached in inserted:
         _insert(model, attached)
     return inserted
+
+
+def _refuse_no_network(model: object) -> None:
+    if isinstance(model, nn.Module):
+        return
+    named = getattr(model, "__name__", None)
+    what = f"'{named}', which builds one" if callable(model) and named else kind(model)
+    raise ConfigError(
+        f"the network is {what}; give one that is built, such as torchvision.models.resnet18()"
+    )
+
+
+def _builder(block: object) -> Callable[[int], AttentionBlock]:
+    if isinstance(block, str):
+        _, at, place = block.partition("@")
+        if at:
+            raise ConfigError(f"the block is '{block}'; say the place beside it, where='{place}'")
+        trust(block)
+        return attention_block(block)
+    if not callable(block):
+        raise ConfigError(
+            f"the block is {kind(block)}; give a name such as 'se', a class derived from"
+            " towernet.attention.AttentionBlock, or a function of the number of channels"
+        )
+    if problem := builder_problem(block):
+        raise ConfigError(f"{getattr(block, '__name__', 'the block')} {problem}")
+    return block
+
+
+def _refuse_broken(model: nn.Module) -> None:
+    """Refuse a network in which what `attach` put there was changed by halves."""
+    for name, module in model.named_modules():
+        name = name or "the network itself"
+        child = getattr(module, CHILD, None)
+        is_called = any(map(is_attention_hook, module._forward_hooks.values()))
+        if child is None and is_called:
+            raise ConfigError(
+                f"the attention behind {name} was taken away, and {name} calls it; detach(network)"
+                " takes out the rest"
+            )
+        if isinstance(child, AttentionBlock | OnChannelsLast) and not is_called:
+            raise ConfigError(
+                f"the attention behind {name} is not called: {name} was put in the place of the"
+                " module that called it, or lost its hooks; detach(network) takes it out, and"
+                " attach comes after such changes"
+            )
 
 
 def _refuse_programs(model: nn.Module) -> None:
@@ -185,7 +235,7 @@ def _let_programs_see_hooks() -> None:
 
 
 def detach(model: nn.Module) -> int:
-    """Take out all that `attach` put in; return how many blocks that were.
+    """Take out all that `attach` put in, or is left of it; return at how many places that was.
 
     Example:
         >>> from torchvision.models import resnet18
@@ -194,17 +244,28 @@ def detach(model: nn.Module) -> int:
         >>> detach(network)
         8
     """
-    holders = [module for module in model.modules() if hasattr(module, CHILD)]
-    for module in holders:
-        for key, hook in list(module._forward_hooks.items()):
-            if is_attention_hook(hook):
-                del module._forward_hooks[key]
-        delattr(module, CHILD)
-    return len(holders)
+    _refuse_no_network(model)
+    num_places = 0
+    for module in list(model.modules()):
+        hooks = [key for key, hook in module._forward_hooks.items() if is_attention_hook(hook)]
+        for key in hooks:
+            del module._forward_hooks[key]
+        if hasattr(module, CHILD):
+            delattr(module, CHILD)
+            num_places += 1
+        else:
+            num_places += bool(hooks)
+    return num_places
 
 
 def attention_blocks(model: nn.Module) -> dict[str, AttentionBlock]:
-    """Return the attention blocks of a network by name, those inside others left out."""
+    """Return the attention blocks of a network by name, those inside others left out.
+
+    Raises:
+        ConfigError: one that was attached has since lost what calls it, or the other way round.
+    """
+    _refuse_no_network(model)
+    _refuse_broken(model)
     found: dict[str, AttentionBlock] = {}
     for name, module in model.named_modules():
         if isinstance(module, AttentionBlock) and not _lies_in(name, found):
@@ -278,17 +339,20 @@ def _is_nobody_elses(module: nn.Module, block: nn.Module) -> bool:
 _ALWAYS_NEW = {nn.BatchNorm2d, nn.Conv2d, nn.GroupNorm}
 
 
-def _built(build: Callable[[int], AttentionBlock], place: Place, start: Start) -> AttentionBlock:
+def _built(
+    build: Callable[[int], AttentionBlock], place: Place, start: Start, model: nn.Module
+) -> AttentionBlock:
+    """Return a block made ready for its place, and tried there."""
     try:
-        block = build(place.channels)
+        block = built(build, place.channels)
+        started = with_start(block, start)
+        like = _adapt(started, model, place)
+        if type(block) not in ATTENTION.values():  # ours are held to it by the tests
+            shape = (2, place.channels, *place.size)
+            require_fit(block, started, shape, like, as_identity=start == "identity")
     except ConfigError as error:
         raise ConfigError(f"at {place.name}, {error}") from error
-    if not isinstance(block, AttentionBlock):
-        raise ConfigError(
-            f"the block for {place.name} is a {type(block).__name__}; give a class derived from"
-            " towernet.attention.AttentionBlock, or a function that builds one"
-        )
-    return with_start(block, start)
+    return started
 
 
 def with_start(block: AttentionBlock, start: Start) -> AttentionBlock:
@@ -299,20 +363,26 @@ def with_start(block: AttentionBlock, start: Start) -> AttentionBlock:
     return FromIdentity(block)
 
 
-def _insert(model: nn.Module, attached: Attached) -> None:
-    module = model.get_submodule(attached.place.name)
+def _adapt(block: AttentionBlock, model: nn.Module, place: Place) -> Tensor:
+    """Make a block ready for its place; return a parameter of what stands there."""
+    module = model.get_submodule(place.name)
     # A norm without weights, or a dropout, has none of its own: then as the network's first.
     like = next((p for p in (*module.parameters(), *model.parameters())
                  if p.is_floating_point()), None)  # fmt: skip
-    block: nn.Module = attached.block
-    if attached.place.channels_last:
-        block = OnChannelsLast(attached.block)
     if like is not None:
         block.to(like.device, like.dtype)
     if _is_channels_last(model):
         block.to(memory_format=torch.channels_last)
     block.train(module.training)
-    module.add_module(CHILD, block)
+    return torch.zeros(()) if like is None else like
+
+
+def _insert(model: nn.Module, attached: Attached) -> None:
+    module = model.get_submodule(attached.place.name)
+    child: nn.Module = attached.block
+    if attached.place.channels_last:
+        child = OnChannelsLast(attached.block).train(module.training)
+    module.add_module(CHILD, child)
     module.register_forward_hook(_weigh)
 
 

@@ -79,7 +79,7 @@ def regrouped(axes: Axes, shape: Sequence[int]) -> Axes:
             if length > missing and length % missing == 0:
                 left.append((letter.lower(), length // missing))
                 length = missing
-            if missing % length:
+            if length == 0 or missing % length:  # no box, in a detector that sees none
                 return unknown(shape)
             missing //= length
             if length > 1:

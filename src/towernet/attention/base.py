@@ -20,11 +20,58 @@ from towernet.registry import Registry
 
 
 class AttentionBlock(nn.Module, ABC):
-    """A block built as `Block(channels)`, with a map to look at; same shape out as in.
+    '''A block built as `Block(channels)`, with a map to look at; same shape out as in.
 
     `starts_as_identity` says that a block as it is built returns its input: its equations have
-    such a point, and it starts there. All others reach it through `blend`.
-    """
+    such a point, and it starts there. All others reach it through `blend`. A block that multiplies
+    by its map derives from `GatedBlock`, which has `forward`, and writes `attention_map` alone.
+
+    Example:
+        A block of one's own, all of the file my_block.py:
+
+            import torch
+            from torch import Tensor, nn
+
+            from towernet.attention import AttentionBlock, full_precision
+
+
+            class MyBlock(AttentionBlock):
+                """Weigh each channel by its mean and its spread.
+
+                Source: Lee, Kim, Nam. SRM: A style-based recalibration module for convolutional
+                neural networks. ICCV 2019. arXiv:1903.10829. Without its batch norm.
+                """
+
+                def __init__(self, channels: int) -> None:  # options: keywords with defaults
+                    super().__init__()
+                    self.weight = nn.Parameter(torch.rand(2, channels))
+
+                def attention_map(self, x: Tensor) -> Tensor:  # in [0, 1], (B, C, 1, 1) for one
+                    x = x.to(self.weight.dtype)
+                    variance, mean = torch.var_mean(x, dim=(2, 3), correction=0)
+                    style = self.weight[0] * mean + self.weight[1] * (variance + 1e-5).sqrt()
+                    return torch.sigmoid(style)[:, :, None, None]
+
+                def forward(self, x: Tensor) -> Tensor:  # the shape and format that came in
+                    with full_precision(x.device.type):  # statistics in bf16 have three digits
+                        gates = self.attention_map(x)
+                    return x * gates.to(x.dtype)
+
+        It is held to every promise, and put into a network:
+
+            from torchvision.models import resnet18
+
+            from my_block import MyBlock
+            from towernet.attention import attach
+            from towernet.testing import check_block
+
+            check_block(MyBlock)
+            attach(resnet18(), MyBlock)
+
+        It is compared with what there is without it, from the folder it lies in:
+
+            towernet compare photos/ --attention none,my_block:MyBlock
+    '''
 
     starts_as_identity: ClassVar[bool] = False
 
@@ -155,13 +202,16 @@ ATTENTION = Registry[type[AttentionBlock]]("attention block")
 
 
 def paper(block_class: type) -> str:
-    """Return the source that the file of a block names, without its authors; '' for none.
+    """Return the source that a block or its file names, without its authors; '' for none.
 
     Example:
         >>> from towernet.attention import SqueezeExcitation
         >>> paper(SqueezeExcitation)
         'Squeeze-and-Excitation Networks. CVPR 2018. arXiv:1709.01507'
     """
-    said = " ".join((inspect.getdoc(inspect.getmodule(block_class)) or "").split())
-    found = re.search(r"Source: .+?\. (.+?)(?:, eq\.|(?<=\.\d{5})\. |$)", said)
-    return found[1] if found else ""
+    for docstring in (block_class.__doc__, getattr(inspect.getmodule(block_class), "__doc__", "")):
+        rest = (docstring or "").partition("Source: ")[2]
+        said = " ".join(rest.partition("\n\n")[0].split())
+        if found := re.match(r".+?\. (.+?)(?:, eq\.|(?<=\.\d{5})\. |$)", said):
+            return found[1]
+    return ""

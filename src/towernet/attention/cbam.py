@@ -25,6 +25,8 @@ from towernet.attention.base import (
 )
 from towernet.errors import ConfigError
 
+PAPERS_REDUCTION = 16
+
 
 @ATTENTION.register("cbam")
 class ConvolutionalBlockAttention(GatedBlock):
@@ -32,7 +34,8 @@ class ConvolutionalBlockAttention(GatedBlock):
 
     Args:
         channels: C, the channels of the feature map.
-        reduction: C / R, how much narrower the bottleneck is than the feature map. [paper: 16]
+        reduction: C / R, how much narrower the bottleneck is than the feature map. None: the
+            paper's, or what leaves one channel. [paper: 16]
         kernel_size: the side of the window a position's gate sees, in pixels; odd. [paper: 7]
 
     Raises:
@@ -45,8 +48,12 @@ class ConvolutionalBlockAttention(GatedBlock):
         torch.Size([8, 64, 32, 32])
     """
 
-    def __init__(self, channels: int, *, reduction: int = 16, kernel_size: int = 7) -> None:
+    def __init__(
+        self, channels: int, *, reduction: int | None = None, kernel_size: int = 7
+    ) -> None:
         super().__init__()
+        if reduction is None:
+            reduction = max(1, min(PAPERS_REDUCTION, channels))
         bottleneck = narrowed("ConvolutionalBlockAttention", channels, reduction)
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ConfigError(

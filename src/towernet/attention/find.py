@@ -17,6 +17,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from towernet.attention.base import ATTENTION, AttentionBlock
+from towernet.attention.fit import class_problem
 from towernet.errors import ConfigError, in_one_line
 from towernet.registry import unknown_name
 
@@ -110,16 +111,12 @@ def _imported(path: str, what: str) -> type[AttentionBlock]:
 
     found = getattr(module, attribute, None)
     if found is None:
-        blocks = [key for key, value in vars(module).items() if _is_block(value)]
+        blocks = [key for key, value in vars(module).items() if not class_problem(value)]
         raise unknown_name(f"attention block of {module_name}", attribute, blocks)
-    if not (isinstance(found, type) and issubclass(found, AttentionBlock)):
-        raise ConfigError(
-            f"{what}: {path} is {_kind(found)}; derive it from towernet.attention.AttentionBlock"
-        )
-    if inspect.isabstract(found):
-        missing = " and ".join(sorted(found.__abstractmethods__))
-        raise ConfigError(f"{what}: {path} has no {missing} of its own; write what is missing")
-    return found
+    if problem := class_problem(found):
+        raise ConfigError(f"{what}: {path} {problem}")
+    block: type[AttentionBlock] = found
+    return block
 
 
 def _broken(what: str, module_name: str, error: Exception) -> ConfigError:
@@ -127,21 +124,6 @@ def _broken(what: str, module_name: str, error: Exception) -> ConfigError:
         f"{what}: importing {module_name} failed with {in_one_line(error).rstrip('.')}; try"
         f" python -c 'import {module_name}'"
     )
-
-
-def _is_block(value: object) -> bool:
-    return (
-        isinstance(value, type)
-        and issubclass(value, AttentionBlock)
-        and not inspect.isabstract(value)
-    )
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, type):
-        return "a class of another kind"
-    kind = type(value).__name__
-    return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
 
 
 def _package(entry: EntryPoint) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from towernet.attention.fit import kind
 from towernet.attention.watch import ADDITIONS, CHILD, LEARNT, Map, Watcher, watch
 from towernet.errors import ConfigError
 from towernet.registry import unknown_name
@@ -75,6 +76,21 @@ _WHAT = {
     "last-of-stage": "place before a stage's last addition, joint or end",
     "stages": "stage that ends in one map",
 }
+
+
+def require_names(model: nn.Module, where: object) -> None:
+    """Refuse what is no name and no list of names, and an empty list."""
+    is_list = not isinstance(where, str) and isinstance(where, Sequence)
+    names = list(where) if isinstance(where, Sequence) and is_list else [where]
+    remedy = f"give names, or one of {', '.join(map(repr, _WHAT))}"
+    if not names:
+        raise ConfigError(f"where names no module; {remedy}")
+    for name in names:
+        if isinstance(name, nn.Module):
+            own = next((known for known, m in model.named_modules() if m is name), None)
+            remedy = remedy if own is None else f"give its name, '{own}'"
+        if not isinstance(name, str):
+            raise ConfigError(f"where {'holds' if is_list else 'is'} {kind(name)}; {remedy}")
 
 
 def _why_none(watcher: Watcher) -> str:
@@ -227,16 +243,12 @@ def _cuts(watcher: Watcher) -> Iterator[Map]:
 
 
 def _named(watcher: Watcher, patterns: Sequence[str]) -> list[Place]:
-    if not patterns:
-        raise ConfigError(
-            f"where names no module; give names, or one of {', '.join(map(repr, _WHAT))}"
-        )
     chosen: dict[Map, Place] = {}  # a map is weighed once, whatever returns it
     for pattern in patterns:
         names = fnmatch.filter(watcher.modules, pattern)
         if not names:
             known = [name for name in watcher.modules if watcher.can_hold(name)]
-            if pattern.replace("-", "_") in ("block", "stage", "last_of_stage"):
+            if pattern.lower().replace("-", "_").rstrip("s") in ("block", "stage", "last_of_stage"):
                 known = list(_WHAT)
             raise unknown_name("module or place", pattern, known)
         fitting = [name for name in names if watcher.can_hold(name)]

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from towernet.attention.base import ATTENTION, GatedBlock, channel_means, narrowed, wide
 
+PAPERS_REDUCTION = 16
+
 
 @ATTENTION.register("se")
 class SqueezeExcitation(GatedBlock):
@@ -20,7 +22,8 @@ class SqueezeExcitation(GatedBlock):
 
     Args:
         channels: C, the channels of the feature map.
-        reduction: C / R, how much narrower the bottleneck is than the feature map. [paper: 16]
+        reduction: C / R, how much narrower the bottleneck is than the feature map. None: the
+            paper's, or what leaves one channel. [paper: 16]
 
     Raises:
         ConfigError: `reduction` leaves the bottleneck without a channel.
@@ -31,8 +34,10 @@ class SqueezeExcitation(GatedBlock):
         torch.Size([8, 64, 32, 32])
     """
 
-    def __init__(self, channels: int, *, reduction: int = 16) -> None:
+    def __init__(self, channels: int, *, reduction: int | None = None) -> None:
         super().__init__()
+        if reduction is None:
+            reduction = max(1, min(PAPERS_REDUCTION, channels))
         bottleneck = narrowed("SqueezeExcitation", channels, reduction)
         self.squeeze = nn.Linear(channels, bottleneck)
         self.excite = nn.Linear(bottleneck, channels)

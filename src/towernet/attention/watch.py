@@ -8,6 +8,7 @@ Shapes: B images, C channels, H × W pixels, N = H·W.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -41,6 +42,7 @@ CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 LEARNT = {"conv1d", "conv2d", "conv3d", "conv_transpose2d", "linear"}
 ADDITIONS = {"add", "add_", "__add__", "__iadd__", "__radd__"}
 _JOINTS = {"cat", "concat", "concatenate"}
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 # Of matrices, each with how many tensors it multiplies.
 _PRODUCTS = {"matmul": 2, "__matmul__": 2, "bmm": 2, "scaled_dot_product_attention": 3}
 
@@ -263,9 +265,19 @@ def watch(model: nn.Module, *shape: int) -> Watcher:
         except Exception as error:
             raise ConfigError(
                 f"{type(model).__name__} cannot be run on an input of shape {shape}"
-                f" ({in_one_line(error)[:200]}); give input_shape=(1, channels, height, width) that"
-                " it takes"
+                f" ({in_one_line(error)[:200]}); {_remedy(model)}"
             ) from error
+
+
+def _remedy(model: nn.Module) -> str:
+    parameters = inspect.signature(model.forward).parameters.values()
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind in _BY_POSITION]
+    if len(needed) < 2:
+        return "give input_shape=(1, channels, height, width) that it takes"
+    return (
+        f"places are found with one image and it takes {len(needed)} inputs, {', '.join(needed)}:"
+        " attach to a part of it that takes an image alone"
+    )
 
 
 def _watched(model: nn.Module, run: Callable[[], Any]) -> Watcher:

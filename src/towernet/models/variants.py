@@ -53,6 +53,12 @@ def parse(name: str) -> Variant:
         Variant(network='resnet18', block='se', where='stages', start='paper')
     """
     network, plus, rest = name.partition("+")
+    bare, at, where = network.partition("@")
+    if at:
+        raise ConfigError(
+            f"'{name}' names a place and no block to put there; give the block before it, as in"
+            f" {bare or 'resnet18'}+se@{where or 'stages'}"
+        )
     if not plus:
         return Variant(network)
     block, *options = rest.split("@")
