@@ -188,6 +188,18 @@ def test_shuffle_attention_over_its_map_has_the_same_bits(shape, dtype, layout):
     assert over.data_ptr() == x.data_ptr() and torch.equal(over, wanted)
 
 
+def test_a_block_derived_from_shuffle_attention_keeps_its_own_blend():
+    from towernet.attention.shuffle import ShuffleAttention
+
+    class Half(ShuffleAttention):
+        def blend(self, x_BCHW, gain):
+            return x_BCHW / 2
+
+    x = torch.randn(2, 64, 5, 7)
+    with torch.no_grad():
+        assert torch.equal(Half(64).blend_(x, torch.tensor(1.0)), x / 2)
+
+
 @pytest.mark.parametrize(
     "change", [{"shuffles": True}, {"epsilon": 4.0}, {"gain": torch.tensor(0.75)}, {"gain": None}]
 )
