@@ -19,6 +19,7 @@ from test_compare import results_of
 from towernet import files
 from towernet.attention import SqueezeExcitation
 from towernet.attention.attach import attention_blocks
+from towernet.cli.tables import ranking
 from towernet.compare import ablation
 from towernet.compare.ablation import judged_pairs, proof, sentence, variants
 from towernet.compare.plan import same_for_all_variants
@@ -140,17 +141,38 @@ def test_a_users_own_block_is_compared_from_the_folder_it_lies_in(photos, tmp_pa
     variant = results_of(tmp_path / "mine")["ablation"][0]
     assert variant["name"] == f"{TINY_NETWORK}+mine:Brightest" and variant["proof"]["learns"]
 
-    def predict(**environment: str) -> subprocess.CompletedProcess[str]:
-        picture = next(photos.rglob("*.png"))
+    path = f"{program.parent}:{os.environ['PATH']}"
+
+    def say(command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [program, "predict", f"mine/runs/{TINY_NETWORK}+mine_Brightest-0", picture],
-            capture_output=True, text=True, check=False, cwd=tmp_path,
-            env=os.environ | environment,
+            command, shell=True, capture_output=True, text=True, check=False, cwd=tmp_path,
+            env=os.environ | {"PATH": path},
         )  # fmt: skip
 
-    assert "set TOWERNET_BLOCKS=mine" in predict(PYTHONPATH=str(tmp_path)).stderr
-    done = predict(PYTHONPATH=str(tmp_path), TOWERNET_BLOCKS="mine")
-    assert done.returncode == 0, done.stderr
+    picture, run = next(photos.rglob("*.png")), f"mine/runs/{TINY_NETWORK}+mine_Brightest-0"
+    for verb in (f"predict {run} {picture}", f"evaluate {run} {photos}"):
+        refused = say(f"towernet {verb}")
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+        command = refused.stderr.strip().partition("if it is yours, say: ")[2]
+        assert command == f"TOWERNET_BLOCKS=mine:Brightest towernet {verb}"
+        done = say(command)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("block", "command"),
+    [
+        ("se", None),
+        ("mine:Brightest", "TOWERNET_BLOCKS=mine:Brightest towernet predict out/x IMAGE"),
+    ],
+)
+def test_what_is_printed_last_says_how_to_ask_an_own_block(block, command, finished, capfd):
+    conclusion = files.read_json(finished[0] / "results.json")
+    conclusion["results"]["winner"] = {"name": f"resnet18+{block}", "folder": "x"}
+    ranking(conclusion, Path("out"), Path("out/report.html"))
+    said = capfd.readouterr().out
+    assert "to use   out/x\n" in said
+    assert said.partition("by       ")[2].partition("\n")[0] == (command or "")
 
 
 # The proof rejects what is no attention.
