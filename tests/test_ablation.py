@@ -397,8 +397,12 @@ def test_a_block_elsewhere_in_towernet_is_instead_of_its_own():
         (["--models", "resnet18+none@stages"], "says where nothing goes; give resnet18+none"),
         (["--models", "resnet18+se@layr4"], "no module or place is called 'layr4'"),
         (["--models", "vit_b_16+se", "--size", 64], "its features are tokens"),
+        (["--models", f"{TINY_NETWORK},vit_b_16", "--attention", " none, se ", "--size", 64],
+         "error: vit_b_16 cannot take se: VisionTransformer has no place before a residual addit"),
+        (["--models", "resnet18", "--attention", "SE"],
+         "error: no attention block is called 'SE'. Did you mean 'se'? Known: "),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_attached_is_refused(words, message, towernet, photos, tmp_path):
     done = towernet("compare", photos, *words, "--out", tmp_path / "out")
     assert done.returncode == 2, done.stderr

@@ -52,6 +52,11 @@ _MEMORY = (
 )
 # These go on without the terminal they were started in.
 _LONG_VERBS = ("train", "compare")
+# What comes before a network's name, of which attention is a part; `compare` alone has both.
+_NAMED_BY = {
+    "train": "--model ", "import-weights": "--model ", "plan": "--models resnet18,", "models": "",
+    "summary": "",
+}  # fmt: skip
 
 app = typer.Typer(
     add_completion=False,
@@ -115,6 +120,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except TyperException as error:
         if not (said := error.format_message().rstrip(".")):
             return USAGE  # no verb: the help has been shown
+        if getattr(error, "option_name", None) == "--attention" and words[0] in _NAMED_BY:
+            said += f"; name the network with its block: {_NAMED_BY[words[0]]}resnet18+se"
+            return _fail(f"{said} (`towernet attention` lists the blocks)", USAGE)
         return _fail(f"{said}; `towernet --help` shows what there is", USAGE)
     except BrokenPipeError:
         # The reader went away (`| head`): nothing is left to say, and nowhere to say it.
