@@ -27,7 +27,10 @@ from towernet.compare.protocol import Request
 from towernet.compare.statistics import judge
 from towernet.compare.verdict import pair_row
 from towernet.config import RunConfig, load_recipe, make, override
+from towernet.engine import kernels
 from towernet.engine.attention_log import gradient_norm
+from towernet.engine.block_cost import kernel_of
+from towernet.engine.device import Policy
 from towernet.engine.train import initial_model
 from towernet.errors import ConfigError
 from towernet.models.catalogue import build
@@ -417,9 +420,53 @@ def test_the_blocks_are_listed_with_their_cost(towernet):
     assert (se["parameters"], shuffle["parameters"]) == (64 * 4 + 4 + 4 * 64 + 64, 6)
     assert se["paper"].startswith("Squeeze-and-Excitation Networks.")
     assert shuffle["milliseconds"] > 0 and shuffle["of_convolution"] > 0
+    assert (se["kernel"], shuffle["kernel"] in ("native", "torch")) == ("torch", True)
     done = towernet("attention", "--channels", 7, "--size", 7)
     assert done.returncode == 0, done.stderr
     assert "7 channels cannot be cut into" in done.stdout and "eca" in done.stdout
+
+
+def test_a_block_says_what_computed_it(towernet, monkeypatch):
+    policy = Policy("cpu", "float32", True, 1, "", "native" if kernels.fault() is None else "torch")
+    monkeypatch.setattr("towernet.engine.device.choose_policy", lambda *_: policy)
+    done = towernet("attention", "se", "shuffle", "--channels", 64, "--size", 7)
+    words = {line.split()[0]: line.split()[2] for line in done.stdout.splitlines()[2:4]}
+    assert words == {"se": "torch", "shuffle": policy.kernels}
+    assert ("do not compare blocks alone" in done.stdout) == (policy.kernels == "native")
+
+
+def test_a_compiled_block_is_told_from_torchs_operations():
+    def weighed(x):
+        return x.sigmoid() * x
+
+    x = torch.ones(1, 4, 2, 2, requires_grad=True)
+    assert kernel_of(torch.compile(weighed, backend="aot_eager")(x) + x) == "compiled"
+    assert kernel_of(weighed(x) + x) == "torch"
+
+
+@pytest.mark.parametrize(
+    ("words", "most"),
+    [(("--size", 1_000_000), r"--size \d+ or less, or fewer --channels"),
+     (("--channels", 10**9), "fewer --channels")],
+)  # fmt: skip
+def test_maps_that_do_not_fit_into_memory_are_refused(words, most, towernet):
+    done = towernet("attention", "se", *words)
+    assert done.returncode == 4, done.stderr
+    assert re.fullmatch(
+        r"error: timing blocks on 8×\d+×\d+×\d+ feature maps may need [\d,.]+ GB of memory and"
+        rf" [\d,.]+ GB are free; give {most}\n",
+        done.stderr,
+    ), done.stderr
+
+
+def test_memory_that_runs_out_nevertheless_is_said_in_a_sentence(towernet, monkeypatch):
+    def block_costs(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
+
+    monkeypatch.setattr("towernet.engine.block_cost.block_costs", block_costs)
+    done = towernet("attention", "se", "--channels", 64, "--size", 7)
+    message = "memory ran out over 8×64×7×7 feature maps; give a smaller --size or fewer --channels"
+    assert (done.returncode, done.stderr) == (4, f"error: {message}\n")
 
 
 def test_tensorboard_shows_what_attention_does(finished):

@@ -308,7 +308,8 @@ def cut_off(figure: Figure) -> list[str]:
     over += [text for text, box in boxes.items()
              if any(box.overlaps(panel) for panel in panels)]  # fmt: skip
     over += [text for text, box in boxes.items()
-             if any(other is not text and box.overlaps(boxes[other]) for other in boxes)]  # fmt: skip
+             if any(text is not other and box.overlaps(boxes[other]) for other in boxes)
+             ]  # fmt: skip
     return [text.get_text() for text in over]
 
 
