@@ -19,6 +19,7 @@ from test_compare import results_of
 from towernet import files
 from towernet.attention import SqueezeExcitation
 from towernet.attention.attach import attention_blocks
+from towernet.cli.tables import ranking
 from towernet.compare import ablation
 from towernet.compare.ablation import judged_pairs, proof, sentence, variants
 from towernet.compare.plan import same_for_all_variants
@@ -26,7 +27,10 @@ from towernet.compare.protocol import Request
 from towernet.compare.statistics import judge
 from towernet.compare.verdict import pair_row
 from towernet.config import RunConfig, load_recipe, make, override
+from towernet.engine import kernels
 from towernet.engine.attention_log import gradient_norm
+from towernet.engine.block_cost import kernel_of
+from towernet.engine.device import Policy
 from towernet.engine.train import initial_model
 from towernet.errors import ConfigError
 from towernet.models.catalogue import build
@@ -141,17 +145,38 @@ def test_a_users_own_block_is_compared_from_the_folder_it_lies_in(photos, tmp_pa
     variant = results_of(tmp_path / "mine")["ablation"][0]
     assert variant["name"] == f"{TINY_NETWORK}+mine:Brightest" and variant["proof"]["learns"]
 
-    def predict(**environment: str) -> subprocess.CompletedProcess[str]:
-        picture = next(photos.rglob("*.png"))
+    path = f"{program.parent}:{os.environ['PATH']}"
+
+    def say(command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [program, "predict", f"mine/runs/{TINY_NETWORK}+mine_Brightest-0", picture],
-            capture_output=True, text=True, check=False, cwd=tmp_path,
-            env=os.environ | environment,
+            command, shell=True, capture_output=True, text=True, check=False, cwd=tmp_path,
+            env=os.environ | {"PATH": path},
         )  # fmt: skip
 
-    assert "set TOWERNET_BLOCKS=mine" in predict(PYTHONPATH=str(tmp_path)).stderr
-    done = predict(PYTHONPATH=str(tmp_path), TOWERNET_BLOCKS="mine")
-    assert done.returncode == 0, done.stderr
+    picture, run = next(photos.rglob("*.png")), f"mine/runs/{TINY_NETWORK}+mine_Brightest-0"
+    for verb in (f"predict {run} {picture}", f"evaluate {run} {photos}"):
+        refused = say(f"towernet {verb}")
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+        command = refused.stderr.strip().partition("if it is yours, say: ")[2]
+        assert command == f"TOWERNET_BLOCKS=mine:Brightest towernet {verb}"
+        done = say(command)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("block", "command"),
+    [
+        ("se", None),
+        ("mine:Brightest", "TOWERNET_BLOCKS=mine:Brightest towernet predict out/x IMAGE"),
+    ],
+)
+def test_what_is_printed_last_says_how_to_ask_an_own_block(block, command, finished, capfd):
+    conclusion = files.read_json(finished[0] / "results.json")
+    conclusion["results"]["winner"] = {"name": f"resnet18+{block}", "folder": "x"}
+    ranking(conclusion, Path("out"), Path("out/report.html"))
+    said = capfd.readouterr().out
+    assert "to use   out/x\n" in said
+    assert said.partition("by       ")[2].partition("\n")[0] == (command or "")
 
 
 # The proof rejects what is no attention.
@@ -408,8 +433,12 @@ def test_a_block_elsewhere_in_towernet_is_instead_of_its_own():
         (["--models", "resnet18+none@stages"], "says where nothing goes; give resnet18+none"),
         (["--models", "resnet18+se@layr4"], "no module or place is called 'layr4'"),
         (["--models", "vit_b_16+se", "--size", 64], "its features are tokens"),
+        (["--models", f"{TINY_NETWORK},vit_b_16", "--attention", " none, se ", "--size", 64],
+         "error: vit_b_16 cannot take se: VisionTransformer has no place before a residual addit"),
+        (["--models", "resnet18", "--attention", "SE"],
+         "error: no attention block is called 'SE'. Did you mean 'se'? Known: "),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_attached_is_refused(words, message, towernet, photos, tmp_path):
     done = towernet("compare", photos, *words, "--out", tmp_path / "out")
     assert done.returncode == 2, done.stderr
@@ -424,9 +453,53 @@ def test_the_blocks_are_listed_with_their_cost(towernet):
     assert (se["parameters"], shuffle["parameters"]) == (64 * 4 + 4 + 4 * 64 + 64, 6)
     assert se["paper"].startswith("Squeeze-and-Excitation Networks.")
     assert shuffle["milliseconds"] > 0 and shuffle["of_convolution"] > 0
+    assert (se["kernel"], shuffle["kernel"] in ("native", "torch")) == ("torch", True)
     done = towernet("attention", "--channels", 7, "--size", 7)
     assert done.returncode == 0, done.stderr
     assert "7 channels cannot be cut into" in done.stdout and "eca" in done.stdout
+
+
+def test_a_block_says_what_computed_it(towernet, monkeypatch):
+    policy = Policy("cpu", "float32", True, 1, "", "native" if kernels.fault() is None else "torch")
+    monkeypatch.setattr("towernet.engine.device.choose_policy", lambda *_: policy)
+    done = towernet("attention", "se", "shuffle", "--channels", 64, "--size", 7)
+    words = {line.split()[0]: line.split()[2] for line in done.stdout.splitlines()[2:4]}
+    assert words == {"se": "torch", "shuffle": policy.kernels}
+    assert ("do not compare blocks alone" in done.stdout) == (policy.kernels == "native")
+
+
+def test_a_compiled_block_is_told_from_torchs_operations():
+    def weighed(x):
+        return x.sigmoid() * x
+
+    x = torch.ones(1, 4, 2, 2, requires_grad=True)
+    assert kernel_of(torch.compile(weighed, backend="aot_eager")(x) + x) == "compiled"
+    assert kernel_of(weighed(x) + x) == "torch"
+
+
+@pytest.mark.parametrize(
+    ("words", "most"),
+    [(("--size", 1_000_000), r"--size \d+ or less, or fewer --channels"),
+     (("--channels", 10**9), "fewer --channels")],
+)  # fmt: skip
+def test_maps_that_do_not_fit_into_memory_are_refused(words, most, towernet):
+    done = towernet("attention", "se", *words)
+    assert done.returncode == 4, done.stderr
+    assert re.fullmatch(
+        r"error: timing blocks on 8×\d+×\d+×\d+ feature maps may need [\d,.]+ GB of memory and"
+        rf" [\d,.]+ GB are free; give {most}\n",
+        done.stderr,
+    ), done.stderr
+
+
+def test_memory_that_runs_out_nevertheless_is_said_in_a_sentence(towernet, monkeypatch):
+    def block_costs(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
+
+    monkeypatch.setattr("towernet.engine.block_cost.block_costs", block_costs)
+    done = towernet("attention", "se", "--channels", 64, "--size", 7)
+    message = "memory ran out over 8×64×7×7 feature maps; give a smaller --size or fewer --channels"
+    assert (done.returncode, done.stderr) == (4, f"error: {message}\n")
 
 
 def test_tensorboard_shows_what_attention_does(finished):

@@ -64,6 +64,18 @@ def test_an_unknown_network_is_refused_with_a_suggestion(refused, photos, tmp_pa
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["train", "."], "; name the network with its block: --model resnet18+se (`towernet atten"),
+        (["plan", "."], "; name the network with its block: --models resnet18,resnet18+se (`tower"),
+        (["predict", "run"], "; `towernet --help` shows what there is"),
+    ],
+)
+def test_attention_where_it_is_no_option(refused, words, advice):
+    refused([*words, "--attention", "se"], USAGE, f"error: No such option: --attention{advice}")
+
+
 def test_an_unknown_recipe_key_is_refused_with_a_suggestion(refused, photos, tmp_path):
     recipe = tmp_path / "mine.toml"
     recipe.write_text("[train]\nepoch = 3\n")

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
@@ -293,6 +295,49 @@ def test_the_panels_fill_a_page(explanation, num_maps):
     assert -(-(1 + num_maps) // num_columns) * num_columns - 1 - num_maps < num_columns
     width, height = figure.get_size_inches()
     assert 0.6 < width / height < 3.2
+
+
+def cut_off(figure: Figure) -> list[str]:
+    """What is written over the edge of the page, or from one panel into the next."""
+    renderer, edge = FigureCanvasAgg(figure).get_renderer(), figure.bbox
+    boxes = {text: text.get_window_extent(renderer)
+             for holder in (figure, *figure.axes) for text in holder.texts}  # fmt: skip
+    over = [text for text, box in boxes.items()
+            if box.x0 < 0 or box.x1 > edge.x1 or box.y0 < 0 or box.y1 > edge.y1]  # fmt: skip
+    panels = [axes.get_window_extent(renderer) for axes in figure.axes]
+    over += [text for text, box in boxes.items()
+             if any(box.overlaps(panel) for panel in panels)]  # fmt: skip
+    over += [text for text, box in boxes.items()
+             if any(text is not other and box.overlaps(boxes[other]) for other in boxes)
+             ]  # fmt: skip
+    return [text.get_text() for text in over]
+
+
+@pytest.mark.parametrize("num_maps", [1, 2, 4])
+def test_nothing_that_is_written_is_cut_off(explanation, num_maps):
+    maps = tuple(
+        BlockMap("features.denseblock4.denselayer16.norm2", block, weights.astype(np.float32), gain)
+        for weights in (np.full((64, 112, 112), 1e-5), np.ones((1024, 1, 1)))
+        for block, gain in (("MyAttentionOfMyOwnThatHasALongName", -0.00123), ("se", None))
+    )[:num_maps]
+    network = "timm:convnext_tiny+my_package.blocks:MyOwnAttention@last-of-stage@identity"
+    figure = draw(replace(explanation, network=network, class_name="SAINT BERNARD " * 9, maps=maps))
+    assert cut_off(figure) == []
+    figure.texts[0].set_text(figure.texts[0].get_text().replace("\n", " "))
+    assert cut_off(figure)  # it would be noticed
+
+
+def test_the_caption_says_what_is_drawn(explanation):
+    blended, bars = (
+        texts(with_maps(explanation, weights)) for weights in (np.eye(3)[None], np.ones((3, 1, 1)))
+    )
+    for said in (blended, bars):
+        assert "Above each panel: the layer and its block" in said and "need not be why" in said
+    assert ("Colours:" in blended, "Bars:" in blended) == (True, False)
+    assert ("Colours:" in bars, "Bars:" in bars, "Gain:" in bars) == (False, True, False)
+    maps = (replace(explanation.maps[0], gain=0.0021),)
+    said = texts(replace(explanation, maps=maps))
+    assert "gain 0.0021" in said and "Gain: how much of the block is blended in" in said
 
 
 def test_names_of_every_kind_are_drawn_and_none_is_taken_for_a_formula(explanation):

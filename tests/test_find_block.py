@@ -13,7 +13,7 @@ import torch
 from conftest import TINY_NETWORK, run_towernet
 from towernet.attention import ATTENTION, AttentionBlock, find
 from towernet.attention.find import known_blocks, trust
-from towernet.errors import ConfigError, UnknownNameError
+from towernet.errors import ConfigError, UnknownNameError, UntrustedBlockError
 from towernet.models.catalogue import build
 from towernet.testing import check_block
 
@@ -121,13 +121,15 @@ def test_all_names_are_known_once(visitor):
     [
         (
             "vistor.blocks:MyAttention",
-            "attention block 'vistor.blocks:MyAttention': there is no module vistor;"
-            " install its package, or add the folder it lies in to PYTHONPATH",
+            "attention block 'vistor.blocks:MyAttention': there is no module vistor."
+            " Did you mean 'visitor'? Else install its package, or add the folder it lies in to"
+            " PYTHONPATH",
         ),
         (
             "visitor.block:MyAttention",
-            "attention block 'visitor.block:MyAttention': there is no module visitor.block;"
-            " install its package, or add the folder it lies in to PYTHONPATH",
+            "attention block 'visitor.block:MyAttention': there is no module visitor.block."
+            " Did you mean 'visitor.blocks'? Else install its package, or add the folder it lies in"
+            " to PYTHONPATH",
         ),
         (
             "gone",
@@ -180,6 +182,11 @@ def test_all_names_are_known_once(visitor):
             "attention block '../blocks.py:MyAttention': '../blocks.py:MyAttention' is not an"
             " import path; write it as my_package.blocks:MyAttention",
         ),
+        (
+            "visitor/blocks.py:MyAttention",
+            "attention block 'visitor/blocks.py:MyAttention': 'visitor/blocks.py:MyAttention' is"
+            " not an import path; write it as visitor.blocks:MyAttention",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_a_sentence(visitor, name, message):
@@ -195,6 +202,16 @@ def test_what_cannot_be_used_is_refused_in_a_sentence(visitor, name, message):
             "visitor.blocks:MyAttentoin",
             "no attention block of visitor.blocks is called 'MyAttentoin'."
             " Did you mean 'MyAttention'? Known: MyAttention",
+        ),
+        (
+            "visitor.blocks:myattention",
+            "no attention block of visitor.blocks is called 'myattention'."
+            " Did you mean 'MyAttention'? Known: MyAttention",
+        ),
+        (
+            "MINE",
+            "no attention block is called 'MINE'. Did you mean 'mine'? Known: cbam, coordinate,"
+            " eca, global_context, gone, layer, mine, se, sge, shuffle, simam",
         ),
         (
             "mien",
@@ -223,15 +240,18 @@ def test_two_packages_that_offer_the_same_name_are_refused(visitor):
     )
 
 
-def test_code_that_only_a_record_names_is_not_run(visitor, monkeypatch):
+@pytest.mark.parametrize("said", ["another, visitor.blocks", "visitor.blocks:MyAttention,b:C"])
+def test_code_that_only_a_record_names_is_not_run(said, visitor, monkeypatch):
     """A run's folder may come from somebody else, and its record names the network."""
     (visitor / "visitor" / "broken.py").write_text("raise SystemExit('it was run')\n")
     message = r"is code that a record names, and nothing a record names is run; if it is yours, imp"
     for name in ("visitor.broken:MyAttention", "visitor.blocks:MyAttention"):
-        with pytest.raises(ConfigError, match=message):
+        with pytest.raises(UntrustedBlockError, match=message) as caught:
             build(f"resnet18+{name}", 3, 64)
+        module = name.partition(":")[0]
+        assert str(caught.value).endswith(f"import {module} first, or set TOWERNET_BLOCKS={name}")
     assert not [name for name in sys.modules if name.startswith("visitor")]
-    monkeypatch.setenv("TOWERNET_BLOCKS", "another,visitor.blocks")
+    monkeypatch.setenv("TOWERNET_BLOCKS", said)
     assert build("resnet18+visitor.blocks:MyAttention", 3, 64)
 
 

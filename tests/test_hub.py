@@ -347,15 +347,20 @@ def test_no_module_is_imported_that_nobody_asked_for(tmp_path, monkeypatch):
     HubNetwork("towernet_patch+se", contract()).save_pretrained(tmp_path / "net")
     own = changed(tmp_path / "net", name="towernet_patch+gadget:Mine")
     message = r"wants the module gadget for its attention, which may run anything; import it first"
+    message += r" if you trust it, or set TOWERNET_BLOCKS=gadget:Mine$"
     with pytest.raises(DataError, match=message):
         HubNetwork.from_pretrained(own)
     assert not (tmp_path / "mark").exists()
-    __import__("gadget")
-    assert (tmp_path / "mark").exists()
-    try:
-        assert HubNetwork.from_pretrained(own)(torch.rand(1, 3, 64, 64)).shape == (1, 3)
-    finally:
-        del sys.modules["gadget"]
+    for said in (False, True):
+        if said:
+            monkeypatch.setenv("TOWERNET_BLOCKS", "gadget:Mine")
+        else:
+            __import__("gadget")
+        try:
+            assert HubNetwork.from_pretrained(own)(torch.rand(1, 3, 64, 64)).shape == (1, 3)
+        finally:
+            del sys.modules["gadget"]
+        (tmp_path / "mark").unlink()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"[" * 100_000, b"\xff", b'{"name": "x"}'])

@@ -42,11 +42,28 @@ def test_nothing_is_registered_before_it_is_asked_for():
 
 
 def test_they_are_listed_with_every_block_and_never_as_pretrained(registered):
-    with_blocks = {f"towernet+{block}" for block in ATTENTION} - {"towernet+shuffle"}
+    with_blocks = {f"towernet+{block}" for block in ATTENTION}
     assert {"towernet", "towernet_patch", "towernet+none"} | with_blocks <= set(registered)
     assert set(timm.list_models("towernet*")) == set(registered)
     assert set(timm.list_models(module="timm_models")) == set(registered)
     assert not timm.list_models("towernet*", pretrained=True)
+
+
+def test_its_own_attention_may_be_said():
+    assert "towernet+shuffle" in towernet.register_with_timm()
+    said, plain, other = (
+        build(name, num_classes=5).state_dict()
+        for name in ("towernet+shuffle", "towernet", "towernet+se")
+    )
+    assert list(said) == list(plain) != list(other)
+    assert all(torch.equal(said[key], plain[key]) for key in plain)
+
+
+@pytest.mark.parametrize("name", ["resnet18+se", "towernet+se@stages"])
+def test_what_is_said_to_be_no_name_for_timm_is_none(name):
+    with pytest.raises(RuntimeError, match="Unknown model"):
+        timm.create_model(name)
+    assert name in timm_models.register_with_timm.__doc__
 
 
 def test_registering_again_does_no_harm(registered):

@@ -7,6 +7,10 @@ Anything that is not a TowernetError is a bug of ours: exit code 70.
 USAGE, DATA, ENVIRONMENT, TRAINING, UNEXPECTED = 2, 3, 4, 5, 70
 INTERRUPTED, TERMINATED = 130, 143
 
+# Blocks (or modules) whose code a run's record may name, comma-separated: it may come from somebody
+# else.
+TRUSTED = "TOWERNET_BLOCKS"
+
 
 class TowernetError(Exception):
     """What went wrong, in one sentence that says what to do."""
@@ -18,6 +22,25 @@ class ConfigError(TowernetError, ValueError):
     """A choice is not one the program can carry out."""
 
     exit_code = USAGE
+
+
+class UntrustedBlockError(ConfigError):
+    """A record names code, and nobody here has said that it may run.
+
+    Args:
+        block: What the record names, as `module:Class`.
+    """
+
+    def __init__(self, block: str) -> None:
+        self.block = block
+        self.found = (
+            f"attention block '{block}' is code that a record names, and nothing a record names is"
+            " run"
+        )
+        module = block.partition(":")[0]
+        super().__init__(
+            f"{self.found}; if it is yours, import {module} first, or set {TRUSTED}={block}"
+        )
 
 
 class UnknownNameError(TowernetError, KeyError):

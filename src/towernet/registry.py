@@ -14,11 +14,22 @@ T = TypeVar("T")
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """Return the error for a name that stands for nothing, with the nearest known ones."""
     known = sorted(known)
-    cases = {other.lower(): other for other in known}
-    near = difflib.get_close_matches(name.lower(), cases, n=1, cutoff=0.6)
-    hint = f" Did you mean '{cases[near[0]]}'?" if near else ""
+    near = nearest(name, known)
+    hint = "" if near is None else f" Did you mean '{near}'?"
     shown = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if len(known) > 12 else "")
     return UnknownNameError(f"no {kind} is called '{name}'.{hint} Known: {shown or 'none'}")
+
+
+def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """Return the name most like another, small and capital letters being the same; None: none is.
+
+    Example:
+        >>> nearest("SE", ["eca", "se"]), nearest("loom", ["eca", "se"])
+        ('se', None)
+    """
+    folded = {each.casefold(): each for each in known}
+    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=cutoff)
+    return folded[near[0]] if near else None
 
 
 class Registry(Mapping[str, T], Generic[T]):

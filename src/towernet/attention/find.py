@@ -12,18 +12,18 @@ import hashlib
 import importlib
 import inspect
 import os
+import pkgutil
 import sys
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from towernet.attention.base import ATTENTION, AttentionBlock
 from towernet.attention.fit import class_problem
-from towernet.errors import ConfigError, in_one_line
-from towernet.registry import unknown_name
+from towernet.errors import TRUSTED, ConfigError, UntrustedBlockError, in_one_line
+from towernet.registry import nearest, unknown_name
 
 GROUP = "towernet.attention"
-# Modules that a run's record may name, comma-separated: it may come from somebody else.
-TRUSTED = "TOWERNET_BLOCKS"
+_NEAR = 0.75  # how like another a module's name must be to be proposed
 _said: set[str] = set()
 
 
@@ -31,6 +31,12 @@ def trust(name: str) -> None:
     """Let a block be imported that the user names: a record that names it may then be followed."""
     if ":" in name:
         _said.add(name.partition(":")[0])
+
+
+def is_trusted(name: str) -> bool:
+    """Whether a record that names a block may be followed: no code runs that nobody here named."""
+    module, is_path, _ = name.partition(":")
+    return not is_path or module in {*sys.modules, *_said, *_trusted()}
 
 
 def attention_block(name: str) -> type[AttentionBlock]:
@@ -42,8 +48,9 @@ def attention_block(name: str) -> type[AttentionBlock]:
 
     Raises:
         UnknownNameError: Nothing has the name; the message suggests the nearest.
-        ConfigError: What the name stands for cannot be imported, is no attention block, or is an
-            import path that no user said (`trust`), of a module that is not imported yet.
+        ConfigError: What the name stands for cannot be imported, or is no attention block.
+        UntrustedBlockError: It is an import path that no user said (`trust`, or the variable
+            TOWERNET_BLOCKS), of a module that is not imported yet.
 
     Example:
         >>> attention_block("towernet.attention.simam:SimAM") is attention_block("simam")
@@ -52,12 +59,8 @@ def attention_block(name: str) -> type[AttentionBlock]:
     if name in ATTENTION:
         return ATTENTION[name]
     if ":" in name:
-        module = name.partition(":")[0]
-        if module not in sys.modules and module not in _said and module not in _trusted():
-            raise ConfigError(
-                f"attention block '{name}' is code that a record names, and nothing a record names"
-                f" is run; if it is yours, import {module} first, or set {TRUSTED}={module}"
-            )
+        if not is_trusted(name):
+            raise UntrustedBlockError(name)
         return _imported(name, f"attention block '{name}'")
     offered = [entry for entry in entry_points(group=GROUP) if entry.name == name]
     if not offered:
@@ -87,23 +90,27 @@ def known_blocks() -> list[str]:
 
 
 def _trusted() -> list[str]:
-    return [module.strip() for module in os.environ.get(TRUSTED, "").split(",")]
+    """Return the modules that the environment names, by themselves or before a block's name."""
+    said = os.environ.get(TRUSTED, "").split(",")
+    return [name.partition(":")[0].strip() for name in said]
 
 
 def _imported(path: str, what: str) -> type[AttentionBlock]:
     """Import `module:attribute`; `what` is its name in the messages."""
     module_name, _, attribute = path.partition(":")
-    if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
-        raise ConfigError(
-            f"{what}: '{path}' is not an import path; write it as my_package.blocks:MyAttention"
-        )
+    if not _is_import_path(path) or module_name.endswith(".py"):
+        likely = f"{module_name.removesuffix('.py').replace('/', '.')}:{attribute}"
+        example = likely if _is_import_path(likely) else "my_package.blocks:MyAttention"
+        raise ConfigError(f"{what}: '{path}' is not an import path; write it as {example}")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise _broken(what, module_name, error) from error
+        near = _near_module(error.name)
+        hint = "; install" if near is None else f". Did you mean '{near}'? Else install"
         raise ConfigError(
-            f"{what}: there is no module {error.name}; install its package, or add the folder it"
+            f"{what}: there is no module {error.name}{hint} its package, or add the folder it"
             " lies in to PYTHONPATH"
         ) from error
     except Exception as error:
@@ -117,6 +124,19 @@ def _imported(path: str, what: str) -> type[AttentionBlock]:
         raise ConfigError(f"{what}: {path} {problem}")
     block: type[AttentionBlock] = found
     return block
+
+
+def _is_import_path(path: str) -> bool:
+    module_name, _, attribute = path.partition(":")
+    return all(part.isidentifier() for part in (*module_name.split("."), attribute))
+
+
+def _near_module(missing: str) -> str | None:
+    """Return the module that a missing one may be meant for; it lies in the same package."""
+    package, dot, name = missing.rpartition(".")
+    folders = getattr(sys.modules.get(package), "__path__", []) if dot else None
+    near = nearest(name, [found.name for found in pkgutil.iter_modules(folders)], cutoff=_NEAR)
+    return None if near is None else f"{package}{dot}{near}"
 
 
 def _broken(what: str, module_name: str, error: Exception) -> ConfigError:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json as json_module
-from typing import Annotated
+import math
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from towernet.cli import options
+
+if TYPE_CHECKING:
+    from towernet.engine.device import Policy
 
 BATCH_SIZE = 8
 
@@ -44,7 +48,8 @@ def attention(
     from towernet.cli.tables import WIDTH_OF_A_FILE
     from towernet.engine.block_cost import block_costs
     from towernet.engine.device import choose_policy, require_device
-    from towernet.errors import ConfigError
+    from towernet.engine.memory import is_out_of_memory
+    from towernet.errors import ConfigError, EnvironmentFault
     from towernet.testing import check_block
 
     require_device(device)
@@ -54,6 +59,8 @@ def attention(
     for name, block in blocks.items():
         if name not in ATTENTION:  # ours are held to it by the tests
             check_block(block)
+    policy = choose_policy(device, None)
+    _require_memory(policy, channels, size)
     refused = {}
     for name, block in list(blocks.items()):
         try:
@@ -61,10 +68,17 @@ def attention(
         except ConfigError as error:
             refused[name] = str(error)
             del blocks[name]
-    policy = choose_policy(device, None)
-    costs = block_costs(
-        dict(blocks), policy, batch_size=BATCH_SIZE, channels=channels, size_px=size
-    )
+    try:
+        costs = block_costs(
+            dict(blocks), policy, batch_size=BATCH_SIZE, channels=channels, size_px=size
+        )
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise EnvironmentFault(
+            f"memory ran out over {BATCH_SIZE}×{channels}×{size}×{size} feature maps; give a"
+            " smaller --size or fewer --channels"
+        ) from error
     if json:
         rows = [
             {
@@ -73,6 +87,7 @@ def attention(
                 "parameters": cost.parameters,
                 "milliseconds": cost.milliseconds,
                 "of_convolution": cost.of_convolution,
+                "kernel": cost.kernel,
                 "problem": None,
             }
             for name, cost in costs.items()
@@ -81,13 +96,15 @@ def attention(
         typer.echo(json_module.dumps(rows, indent=2))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for header in ("block", "parameters", "forward and backward", "of a convolution"):
-        table.add_column(header, justify="left" if header == "block" else "right", no_wrap=True)
-    table.add_column("paper", overflow="fold", min_width=24)
+    for header in ("block", "parameters", "kernel", "forward and\nbackward", "of a\nconvolution"):
+        is_text = header in ("block", "kernel")
+        table.add_column(header, justify="left" if is_text else "right", no_wrap=True)
+    table.add_column("paper", overflow="fold", min_width=16)
     for name, cost in costs.items():
         table.add_row(
             escape(name),
             f"{cost.parameters:,}",
+            cost.kernel,
             f"{cost.milliseconds:.2f} ms",
             f"{100 * cost.of_convolution:.0f} %",
             escape(paper(attention_block(name)) or "not said"),
@@ -103,4 +120,33 @@ def attention(
         f"Timed on {BATCH_SIZE}×{channels}×{size}×{size} feature maps ({policy.words()}), beside a"
         " 3×3 convolution with batch norm of as many channels.",
         soft_wrap=True,
+    )
+    if len({cost.kernel for cost in costs.values()}) > 1:
+        console.print(
+            "A native or compiled kernel is one program for the whole block; the others are several"
+            " of torch's operations, so times under different kernels do not compare blocks alone.",
+            soft_wrap=True,
+        )
+
+
+def _require_memory(policy: Policy, channels: int, size: int) -> None:
+    """Refuse feature maps that would not fit, before the system ends the program over them.
+
+    Raises:
+        EnvironmentFault: with what they may need, what is free, and the size that would do.
+    """
+    from towernet.engine.block_cost import memory_bytes
+    from towernet.engine.memory import free_bytes
+    from towernet.errors import EnvironmentFault
+
+    needed, free = memory_bytes(BATCH_SIZE, channels, size), free_bytes(policy.device)
+    if needed <= free:
+        return
+    of_weights = memory_bytes(BATCH_SIZE, channels, 0)
+    each = memory_bytes(BATCH_SIZE, channels, 1) - of_weights
+    most = math.isqrt(max(0, free - of_weights) // each)
+    todo = f"--size {most} or less, or fewer --channels" if most else "fewer --channels"
+    raise EnvironmentFault(
+        f"timing blocks on {BATCH_SIZE}×{channels}×{size}×{size} feature maps may need"
+        f" {needed / 1e9:,.1f} GB of memory and {free / 1e9:,.1f} GB are free; give {todo}"
     )

@@ -23,13 +23,13 @@ def explain(
     """
     from towernet.errors import shown
     from towernet.explain.maps import explain as explained
-    from towernet.explain.picture import figures, require_kind, write_picture
+    from towernet.explain.picture import figures, gain_figure, require_kind, write_picture
 
     require_kind(out)
     explanation = explained(run, image)
     write_picture(explanation, out)
     for block in explanation.maps:
-        gain = "" if block.gain is None else f", blended in by {block.gain:.3f}"
+        gain = "" if block.gain is None else f", blended in by {gain_figure(block.gain)}"
         typer.echo(f"{shown(block.place)}  {shown(block.block)}  {figures(block)}{gain}")
     typer.echo(
         f"{shown(str(out))} shows them for {shown(str(image))}:"

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from towernet.cli import options
+
 
 def import_weights(
     weights: Annotated[
@@ -48,6 +50,7 @@ def import_weights(
     from towernet.models.foreign import IMAGENET_MEAN, IMAGENET_STD, fit, read_foreign
 
     _require_empty(out)
+    options.check_blocks((model,))
     class_names = read_class_names(classes)
     of_notebook = weights.suffix.lower() == ".pdparams"
     recipe_name = "notebook" if of_notebook else "default"
@@ -79,7 +82,7 @@ def import_weights(
     folder, seen = shown(str(out)), f"{contract.size_px}-px images"
     scale = f"the mean {_listed(contract.mean)} and the std {_listed(contract.std)}"
     typer.echo(f"{folder} holds {model} for {len(class_names)} classes and {seen} with {scale};")
-    typer.echo(f"ask it with\n  towernet predict {folder} IMAGE…")
+    typer.echo(f"ask it with\n  {options.to_ask(model, out)}")
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -16,6 +17,7 @@ import typer
 from typer.exceptions import TyperException
 
 from towernet import __version__
+from towernet.cli import options
 from towernet.cli.attention import attention
 from towernet.cli.check import check
 from towernet.cli.compare import compare
@@ -29,10 +31,12 @@ from towernet.cli.train import train
 from towernet.errors import (
     ENVIRONMENT,
     INTERRUPTED,
+    TRUSTED,
     UNEXPECTED,
     USAGE,
     Interrupted,
     TowernetError,
+    UntrustedBlockError,
     shown,
 )
 
@@ -48,6 +52,11 @@ _MEMORY = (
 )
 # These go on without the terminal they were started in.
 _LONG_VERBS = ("train", "compare")
+# What comes before a network's name, of which attention is a part; `compare` alone has both.
+_NAMED_BY = {
+    "train": "--model ", "import-weights": "--model ", "plan": "--models resnet18,", "models": "",
+    "summary": "",
+}  # fmt: skip
 
 app = typer.Typer(
     add_completion=False,
@@ -87,15 +96,21 @@ def main(words: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    if [*(sys.argv[1:] if words is None else words)][:1] in ([verb] for verb in _LONG_VERBS):
+    words = sys.argv[1:] if words is None else words
+    if [*words[:1]] in ([verb] for verb in _LONG_VERBS):
         with contextlib.suppress(ValueError):  # not the main thread
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until `StopSwitch` hears it
+    if os.environ.get(TRUSTED):
+        options.look_here()  # the user has said these modules, too
     try:
         result = app(words, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except Interrupted as error:  # asked for, and no error
         print(shown(" ".join(str(error).split())), file=sys.stderr)
         return error.exit_code
+    except UntrustedBlockError as error:
+        command = f"{options.trusting(error.block)} {shlex.join(['towernet', *words])}"
+        return _fail(f"{error.found}; if it is yours, say: {command}", error.exit_code)
     except TowernetError as error:
         return _fail(str(error), error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
@@ -105,6 +120,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except TyperException as error:
         if not (said := error.format_message().rstrip(".")):
             return USAGE  # no verb: the help has been shown
+        if getattr(error, "option_name", None) == "--attention" and words[0] in _NAMED_BY:
+            said += f"; name the network with its block: {_NAMED_BY[words[0]]}resnet18+se"
+            return _fail(f"{said} (`towernet attention` lists the blocks)", USAGE)
         return _fail(f"{said}; `towernet --help` shows what there is", USAGE)
     except BrokenPipeError:
         # The reader went away (`| head`): nothing is left to say, and nowhere to say it.
@@ -113,8 +131,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in MACHINE_FAULTS:
             if error.filename is None:
-                words = f"what is printed cannot be written: {error.strerror}; print elsewhere"
-                return _fail(words, ENVIRONMENT)
+                what = f"what is printed cannot be written: {error.strerror}; print elsewhere"
+                return _fail(what, ENVIRONMENT)
             what = f"{str(error.filename)[:200]}: {error.strerror}"
             return _fail(f"{what}; make room, or choose another place", ENVIRONMENT)
         if isinstance(error, ImportError) and "failed to map segment" in str(error):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from towernet.errors import TRUSTED, shown
 
 if TYPE_CHECKING:
     from towernet.config import Recipe
@@ -204,8 +207,29 @@ def trust_block(block: str) -> None:
     from towernet.attention.find import trust
 
     trust(block)
-    if ":" in block and not {"", str(Path.cwd())} & set(sys.path):
-        sys.path.append(str(Path.cwd()))  # last: it hides no installed package
+    if ":" in block:
+        look_here()
+
+
+def look_here() -> None:
+    """Let modules be found in the folder the command is said in, last: they hide no package."""
+    if not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.append(str(Path.cwd()))
+
+
+def trusting(*blocks: str) -> str:
+    """Return what to write before a command for it to follow a record to these blocks."""
+    said = filter(None, os.environ.get(TRUSTED, "").split(","))
+    return f"{TRUSTED}={shlex.quote(','.join(dict.fromkeys([*said, *blocks])))}"
+
+
+def to_ask(network: str, folder: Path) -> str:
+    """Return the command that asks a run of this network about an image."""
+    from towernet.models.variants import parse
+
+    block = parse(network).block or ""
+    words = [trusting(block)] if ":" in block else []
+    return " ".join([*words, "towernet", "predict", shlex.quote(shown(str(folder))), "IMAGE"])
 
 
 def resolve_recipe(

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from towernet.cli import options
 from towernet.errors import shown
 
 WIDTH_OF_A_FILE = 120
@@ -39,6 +40,8 @@ def _console() -> Console:
 
 def ranking(conclusion: dict[str, Any], folder: Path, report: Path) -> None:
     """Print the answer, the ranking, and where everything is."""
+    from towernet.models.variants import parse
+
     results, measured = conclusion["results"], conclusion["measured"]["networks"]
     console = _console()
     split = "test" if results["final_split"] == "test" else "selection set"
@@ -88,7 +91,10 @@ def ranking(conclusion: dict[str, Any], folder: Path, report: Path) -> None:
         console.print(escape(remark))
     console.print()
     if results["winner"] is not None:
-        console.print(escape(shown(f"to use   {folder / results['winner']['folder']}")))
+        run, network = folder / results["winner"]["folder"], results["winner"]["name"]
+        console.print(escape(shown(f"to use   {run}")))
+        if ":" in (parse(network).block or ""):  # code of the user's own, which no record runs
+            console.print(escape(f"by       {options.to_ask(network, run)}"))
     console.print(escape(shown(f"report   {report}")))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
+import os
 import resource
 import sys
 from pathlib import Path
@@ -28,6 +30,35 @@ def out_of_memory_words(batch_size: int) -> str:
         f"it needs more memory than there is at {batch_size} images in one step;"
         f" give --batch-size {max(2, batch_size // 2)} or a smaller --size"
     )
+
+
+def free_bytes(device: str) -> int:
+    """Return how much memory a program may still take: of the GPU, or of the machine.
+
+    Where the system does not say what is free, it is all that there is.
+    """
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    known = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    if (available := _numbers(Path("/proc/meminfo")).get("MemAvailable:")) is not None:
+        known.append(available * 1024)
+    with contextlib.suppress(OSError, ValueError):  # no limit, or no such system
+        of_group = Path("/sys/fs/cgroup")
+        most = int((of_group / "memory.max").read_text())
+        taken = int((of_group / "memory.current").read_text())
+        # What is kept of files is given up when it is needed.
+        kept = _numbers(of_group / "memory.stat").get("inactive_file", 0)
+        known.append(max(0, most - taken + kept))
+    return min(known)
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """Return the numbers of a file of Linux's by the word that begins the line; none elsewhere."""
+    try:
+        lines = [line.split() for line in path.read_text().splitlines()]
+    except OSError:
+        return {}
+    return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}
 
 
 def keep_freed_memory() -> None:

@@ -26,18 +26,26 @@ if TYPE_CHECKING:
 KINDS = (".png", ".svg", ".pdf")
 _DPI = 150
 # In inches: a panel's square, what is to its right and above it, and the edges of the page.
-_SIDE, _SCALE, _TITLE, _EDGE, _HEAD, _LINE = 1.9, 0.62, 0.5, 0.22, 0.36, 0.14
+_SIDE, _SCALE, _TITLE, _EDGE, _LINE = 1.9, 0.68, 0.5, 0.22, 0.14
+_HEAD, _HEAD_LINE = 0.36, 0.21  # of one line, and what each other adds
 _COLOURS, _ALPHA = "viridis", 0.62  # perceptually uniform; told apart by those who see few colours
 _INK, _SOFT, _BAR, _PAPER = "#1b1f24", "#59636e", "#6f8fc0", "#f3f5f8"
-_LETTER = 0.062  # how wide one is on average in the smallest type, in inches
+# How wide a letter is in the smallest type, in inches, and, capitals among them, in the head's.
+_LETTER, _HEAD_LETTER = 0.062, 0.108
 _LEAST_SPAN = 0.1  # of a scale, as a share of the mean: what is flat shall look flat
-_TITLE_LETTERS, _SENTENCE_LETTERS = 36, 40
+_TITLE_LETTERS, _BLOCK_LETTERS, _SENTENCE_LETTERS = 34, 22, 40
 
+_ABOVE = (
+    "Above each panel: the layer and its block, the mean ± standard deviation of the block's"
+    " weights, and how many there are."
+)
 _POSITIONS = (
     "Colours: the weight of a position, the mean of the channels in which positions differ; each"
     " panel has its own scale."
 )
 _CHANNELS = "Bars: the weight of each channel, the largest first; the line is their mean."
+_GAINS = "Gain: how much of the block is blended in; at 0 the network answers as without it."
+_CAVEAT = "A map shows what the network weighs, which need not be why it answers as it does."
 
 
 def write_picture(explanation: Explanation, path: Path) -> None:
@@ -78,21 +86,24 @@ def draw(explanation: Explanation) -> Figure:
     num_columns = columns_for(num_panels)
     num_rows = math.ceil(num_panels / num_columns)
     width = 2 * _EDGE + num_columns * (_SIDE + _SCALE)
-    key = _key(explanation, int((width - 2 * _EDGE) / _LETTER))
-    height = _HEAD + num_rows * (_TITLE + _SIDE) + _LINE * (len(key) + 1.5)
+    room = width - 2 * _EDGE
+    head = textwrap.wrap(_sentence(explanation), int(room / _HEAD_LETTER))
+    key = _key(explanation, int(room / _LETTER))
+    head_height = _HEAD + _HEAD_LINE * (len(head) - 1)
+    height = head_height + num_rows * (_TITLE + _SIDE) + _LINE * (len(key) + 1.5)
     with matplotlib.rc_context({"text.parse_math": False}):
         figure = Figure(figsize=(width, height), facecolor="white")
         for i in range(num_panels):
             row, column = divmod(i, num_columns)
             left = _EDGE + column * (_SIDE + _SCALE)
-            bottom = height - _HEAD - (row + 1) * (_TITLE + _SIDE)
+            bottom = height - head_height - (row + 1) * (_TITLE + _SIDE)
             axes = figure.add_axes((left / width, bottom / height, _SIDE / width, _SIDE / height))
             if i == 0:
                 _draw_image(axes, explanation)
             else:
                 _draw_block(axes, explanation.maps[i - 1], explanation.pixels_SS3)
         words: dict[str, Any] = {"color": _INK, "fontsize": 11.5, "va": "top"}
-        figure.text(_EDGE / width, 1 - 0.14 / height, _sentence(explanation), **words)
+        figure.text(_EDGE / width, 1 - 0.14 / height, "\n".join(head), **words)
         words = {"color": _SOFT, "fontsize": 7.5, "va": "bottom"}
         figure.text(_EDGE / width, 0.6 * _LINE / height, "\n".join(key), **words)
     return figure
@@ -118,7 +129,7 @@ def _sentence(explanation: Explanation) -> str:
     unsure = " (not sure)" if explanation.sure is False else ""
     return (
         f"{explanation.network} says {_short(explanation.class_name, _SENTENCE_LETTERS)},"
-        f" {100 * explanation.probability:.1f} %{unsure}"
+        f" probability {100 * explanation.probability:.1f} %{unsure}"
     )
 
 
@@ -143,10 +154,10 @@ def _draw_block(axes: Any, block: BlockMap, pixels_SS3: npt.NDArray[np.uint8]) -
     else:
         shape = "1 channel" if channels == 1 else f"{channels} channels"
         _draw_channels(axes, block)
-    name, room = shown(block.block), _TITLE_LETTERS - len(block.block) - 2
-    place = shown(block.place)
-    place = place if len(place) <= room else f"…{place[-max(room, 1) + 1 :]}"
-    gain = "" if block.gain is None else f", gain {_number(block.gain, 2)}"
+    name, place = _short(block.block, _BLOCK_LETTERS), shown(block.place)
+    room = _TITLE_LETTERS - len(name) - 2
+    place = place if len(place) <= room else f"…{place[1 - room :]}"
+    gain = "" if block.gain is None else f", gain {gain_figure(block.gain)}"
     _title(axes, f"{place}: {name}", f"{figures(block)}{gain}, {shape}")
 
 
@@ -155,6 +166,17 @@ def figures(block: BlockMap) -> str:
     least = block.mean if 0 < block.mean < 0.1 else 0.1
     digits = min(7, 2 - math.floor(math.log10(least)))
     return f"{_number(block.mean, digits)} ± {_number(block.spread, digits)}"
+
+
+def gain_figure(gain: float) -> str:
+    """Write a gain in two digits or more: one that is small is not 0.
+
+    Example:
+        >>> gain_figure(-0.25), gain_figure(0.0021), gain_figure(0.0)
+        ('−0.25', '0.0021', '0.00')
+    """
+    digits = 2 if abs(gain) < 1e-7 else 1 - math.floor(math.log10(abs(gain)))
+    return _number(gain, max(2, digits))
 
 
 def _number(value: float, digits: int) -> str:
@@ -228,5 +250,7 @@ def _without_ticks(axes: Any) -> None:
 def _key(explanation: Explanation, num_letters: int) -> list[str]:
     """Return what is to be said of the panels there are, in lines of at most so many letters."""
     spatial = {block.is_spatial for block in explanation.maps}
-    words = [_POSITIONS] * (True in spatial) + [_CHANNELS] * (False in spatial)
+    has_gain = any(block.gain is not None for block in explanation.maps)
+    words = [_ABOVE, *[_POSITIONS] * (True in spatial), *[_CHANNELS] * (False in spatial)]
+    words += [_GAINS] * has_gain + [_CAVEAT]
     return [line for said in words for line in textwrap.wrap(said, num_letters)]

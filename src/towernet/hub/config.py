@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from towernet import files
+from towernet.attention.find import is_trusted
 from towernet.data.contract import Contract
 from towernet.data.layout import require_classes
-from towernet.errors import DataError
+from towernet.errors import TRUSTED, DataError
 from towernet.models import timm_models
 from towernet.models.catalogue import OURS
 from towernet.models.variants import parse
@@ -108,11 +108,11 @@ def _is_whole(value: Any, least: int, most: int) -> bool:
 
 def _require_no_import(path: Path, name: str) -> None:
     """Refuse a name that would import a module which nobody here asked for."""
-    module, is_path, _ = (parse(name).block or "").partition(":")
-    if is_path and module not in sys.modules:
+    block = parse(name).block or ""
+    if not is_trusted(block):
         raise DataError(
-            f"{path} wants the module {module} for its attention, which may run anything; import it"
-            " first if you trust it"
+            f"{path} wants the module {block.partition(':')[0]} for its attention, which may run"
+            f" anything; import it first if you trust it, or set {TRUSTED}={block}"
         )
 
 

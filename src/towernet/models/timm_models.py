@@ -17,7 +17,7 @@ from towernet.models.catalogue import OURS
 from towernet.models.classifier import Classifier
 from towernet.models.foreign import IMAGENET_MEAN, IMAGENET_STD
 from towernet.models.towernet import MIN_SIZE_PX
-from towernet.models.variants import named, network_of, parse, put_attention
+from towernet.models.variants import network_of, parse, put_attention
 
 __all__ = ["register_with_timm"]  # timm adds what is registered
 
@@ -42,9 +42,15 @@ _LEAST_PX = {"towernet": MIN_SIZE_PX, "towernet_patch": 32}
 def register_with_timm() -> list[str]:
     """Let `timm.create_model` and `timm.list_models` know our networks; twice does no harm.
 
-    These are towernet and towernet_patch, and each with every known block, or none, in the place of
-    its own attention: `towernet+se`, `towernet+none`. No weights of them are published, so
-    `pretrained=True` is refused; `checkpoint_path="runs/mine/best.safetensors"` loads a run's.
+    These are towernet and towernet_patch, and each with every known block (`towernet attention`
+    lists them), or none, in the place of its own attention: `towernet+se`, `towernet+none`;
+    `towernet+shuffle` is `towernet`. No weights of them are published, so `pretrained=True` is
+    refused; `checkpoint_path="runs/mine/best.safetensors"` loads a run's.
+
+    Nothing else is: timm calls `resnet18+se` an unknown model. Give timm's networks attention by
+    `towernet.attention.attach`. Blocks elsewhere (`towernet+se@stages`) and by import path
+    (`towernet+my_blocks:Mine`), whose characters mean something to timm, are built by
+    `towernet.models.catalogue.build`.
 
     Returns:
         Their names.
@@ -58,6 +64,9 @@ def register_with_timm() -> list[str]:
         >>> import timm
         >>> timm.create_model("towernet+se", num_classes=5).get_classifier()
         Linear(in_features=256, out_features=5, bias=True)
+        >>> from towernet.attention import attach
+        >>> len(attach(timm.create_model("resnet18"), "se"))  # timm's own
+        8
     """
     try:
         from timm import models
@@ -67,7 +76,7 @@ def register_with_timm() -> list[str]:
             " pip install 'towernet[timm]'"
         ) from error
     blocks = ["none", *known_blocks()]
-    names = [named(network, block, has_own=True) for network in OURS for block in blocks]
+    names = [*OURS, *(f"{network}+{block}" for network in OURS for block in blocks)]
     for name in sorted(names):
         if not models.is_model(name):
             default_cfgs.update(models.generate_default_cfgs({name: description(name)}))

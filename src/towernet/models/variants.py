@@ -143,13 +143,17 @@ def put_attention(model: nn.Module, variant: Variant, size_px: int, *, has_own: 
         for name in own:
             model.set_submodule(name, nn.Identity())
     if not has_own or variant.where is not None:
-        attach(
-            model,
-            attention_block(variant.block),
-            variant.where or _WITHOUT_WHERE,
-            start=variant.start,
-            input_shape=(1, 3, size_px, size_px),
-        )
+        block_class = attention_block(variant.block)
+        try:
+            attach(
+                model,
+                block_class,
+                variant.where or _WITHOUT_WHERE,
+                start=variant.start,
+                input_shape=(1, 3, size_px, size_px),
+            )
+        except ConfigError as error:
+            raise ConfigError(f"{variant.network} cannot take {variant.block}: {error}") from error
         return
     if variant.block == "shuffle" and variant.start == "paper":
         return  # the network as it is
