@@ -172,11 +172,16 @@ def test_a_users_own_block_is_compared_from_the_folder_it_lies_in(photos, tmp_pa
 )
 def test_what_is_printed_last_says_how_to_ask_an_own_block(block, command, finished, capfd):
     conclusion = files.read_json(finished[0] / "results.json")
-    conclusion["results"]["winner"] = {"name": f"resnet18+{block}", "folder": "x"}
+    conclusion["results"] |= {
+        "winner": {"name": f"resnet18+{block}", "folder": "x"}, "majority_accuracy": 0.0,
+    }  # fmt: skip
     ranking(conclusion, Path("out"), Path("out/report.html"))
     said = capfd.readouterr().out
     assert "to use   out/x\n" in said
     assert said.partition("by       ")[2].partition("\n")[0] == (command or "")
+    conclusion["results"]["majority_accuracy"] = 1.0  # guessing is better
+    ranking(conclusion, Path("out"), Path("out/report.html"))
+    assert "to use" not in capfd.readouterr().out
 
 
 # The proof rejects what is no attention.
@@ -363,6 +368,8 @@ def test_remarks_name_the_block_that_more_runs_would_settle():
 def test_where_blocks_stood_and_how_they_began_is_said():
     blocks = ["none", "se", "se@stages@identity", "eca@layer3.0.bn2"]
     of = [v | {"paper": v["block"][:2]} for v in variants(["resnet18", "towernet+none"], blocks)]
+    (elsewhere,) = variants(["towernet"], ["none", "se@blocks"])
+    assert ablation.about_blocks([elsewhere])[0].startswith("se@blocks stood before residual addi")
     usual = "before residual additions, else where branches join, else at the ends of stages"
     identity = "blended in from nothing (x + gain·(block(x) − x), gain 0)"
     assert ablation.about_blocks(of) == [
@@ -377,13 +384,17 @@ def test_where_blocks_stood_and_how_they_began_is_said():
 def test_a_winner_that_is_not_shown_to_be_better_is_not_preferred_for_its_block():
     found = results_from(answers(0.7, 0.702, 0.95), ["eca", "se"])
     found["ablation"] = [v | {"parameters": 8} for v in found["ablation"]]
-    words = "resnet18+eca is not shown to be better than resnet18, which does without the block"
+    words = "but is not shown to be better than resnet18, which does without the block"
 
     def said_of(winner: str) -> str:
         return " ".join(ablation.remarks(found | {"winner": {"name": winner, "folder": ""}}))
 
-    assert words in said_of("resnet18+eca")
-    assert not any("simpler choice" in said_of(name) for name in ("resnet18", "resnet18+se"))
+    said = said_of("resnet18+eca")
+    assert words in said and "use this one" not in said and "Use resnet18" not in said
+    for name in ("resnet18", "resnet18+se"):
+        assert (
+            "simpler choice" not in said_of(name) and "se" in said_of(name).split("validation")[1]
+        )
 
 
 def test_a_request_must_be_a_whole_factorial():

@@ -159,6 +159,11 @@ class NeverArrives(Sound):
         return super().blend(x_BCHW, gain / 2)
 
 
+class BlendsOtherwiseInPlace(Sound):
+    def blend_(self, x_BCHW, gain):
+        return x_BCHW.add_(1)
+
+
 class CallsItselfTheIdentity(Sound):
     starts_as_identity = True
 
@@ -310,6 +315,7 @@ TWINS = [
     (testing.check_state, KeepsItsStatisticsToItself, "the state in a fresh block differs by up"),
     (testing.check_identity, IgnoresTheGain, "blend with a gain of 0 differs by up to"),
     (testing.check_identity, NeverArrives, "blend with a gain of 1 differs by up to"),
+    (testing.check_identity, BlendsOtherwiseInPlace, "blend_ beside blend differs by up to"),
     (
         testing.check_identity, CallsItselfTheIdentity,
         "starts_as_identity is True, and as built it moves x by",

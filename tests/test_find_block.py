@@ -1,5 +1,6 @@
 """Attention blocks by name: ours, from a module on the path, and from an installed package."""
 
+import copy
 import inspect
 import json
 import re
@@ -250,6 +251,8 @@ def test_code_that_only_a_record_names_is_not_run(said, visitor, monkeypatch):
             build(f"resnet18+{name}", 3, 64)
         module = name.partition(":")[0]
         assert str(caught.value).endswith(f"import {module} first, or set TOWERNET_BLOCKS={name}")
+        again = copy.copy(caught.value)  # as another process is told of it
+        assert (again.block, str(again)) == (name, str(caught.value))
     assert not [name for name in sys.modules if name.startswith("visitor")]
     monkeypatch.setenv("TOWERNET_BLOCKS", said)
     assert build("resnet18+visitor.blocks:MyAttention", 3, 64)

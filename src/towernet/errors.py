@@ -32,15 +32,17 @@ class UntrustedBlockError(ConfigError):
     """
 
     def __init__(self, block: str) -> None:
+        super().__init__(block)
         self.block = block
         self.found = (
             f"attention block '{block}' is code that a record names, and nothing a record names is"
             " run"
         )
-        module = block.partition(":")[0]
-        super().__init__(
-            f"{self.found}; if it is yours, import {module} first, or set {TRUSTED}={block}"
-        )
+
+    def __str__(self) -> str:
+        """Say it to a program; the command proposes itself instead."""
+        module = self.block.partition(":")[0]
+        return f"{self.found}; if it is yours, import {module} first, or set {TRUSTED}={self.block}"
 
 
 class UnknownNameError(TowernetError, KeyError):

@@ -30,13 +30,14 @@ def run_on_meta(model: nn.Module, *shape: int) -> Tensor:
 
 @contextlib.contextmanager
 def _attributes_kept(model: nn.Module) -> Iterator[None]:
-    """Give each module back what it had: a detector keeps its anchors, here without numbers."""
+    """Undo what modules assign to attributes: a detector keeps anchors, here without numbers."""
     before = {module: dict(vars(module)) for module in model.modules()}
     try:
         yield
     finally:
         for module, attributes in before.items():
-            vars(module).clear()
+            for name in vars(module).keys() - attributes.keys():
+                del vars(module)[name]
             vars(module).update(attributes)
 
 

@@ -100,8 +100,9 @@ def check_interface(block_class: BuildBlock, shape: Shape) -> None:
     if problem := builder_problem(block_class):
         raise _Broken(f"it {problem}")
     block, x_BCHW = built(block_class, shape[1]), feature_map(*shape)
-    tensor_of(type(block).__name__, block, x_BCHW)
-    tensor_of(type(block).__name__, block.attention_map, x_BCHW)
+    name = type(block).__name__
+    tensor_of(f"{name}.forward", block, x_BCHW)
+    tensor_of(f"{name}.attention_map", block.attention_map, x_BCHW)
 
 
 @_promise(
@@ -245,7 +246,8 @@ def check_state(block_class: BuildBlock, shape: Shape) -> None:
 
 @_promise(
     "start where `starts_as_identity` and `blend` say",
-    remedy="let blend(x, 0) be x, and the flag be true where Block(channels)(x) is x",
+    remedy="let blend(x, 0) be x, blend_ give what blend does, and the flag be true where"
+    " Block(channels)(x) is x",
 )
 def check_identity(block_class: BuildBlock, shape: Shape) -> None:
     """`blend` goes from x at a gain of 0 to the block at 1; `starts_as_identity` keeps its word."""
@@ -261,6 +263,11 @@ def check_identity(block_class: BuildBlock, shape: Shape) -> None:
         blended_BCHW.sort(dim=1).values, y_BCHW.sort(dim=1).values,
         "blend with a gain of 1", rtol=1e-5, atol=1e-5,
     )  # fmt: skip
+
+    with torch.no_grad():  # when nothing is trained, `attach` calls the other one
+        gain = torch.tensor(0.7)
+        blended_BCHW, over_BCHW = block.blend(x_BCHW, gain), block.blend_(x_BCHW.clone(), gain)
+    _require_close(over_BCHW, blended_BCHW, "blend_ beside blend", rtol=1e-5, atol=1e-5)
 
     fresh = block_class(shape[1]).eval()
     says, difference = fresh.starts_as_identity, _difference(fresh(x_BCHW), x_BCHW)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.autograd.forward_ad as forward_ad
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -332,6 +333,12 @@ def _is_nobody_elses(module: nn.Module, block: nn.Module) -> bool:
         and next(iter(module._forward_hooks.values())) is _weigh
         and not nn.modules.module._has_any_global_hook()
         and not (block._forward_pre_hooks or block._forward_hooks)
+        and "forward" not in vars(block)
+        and block._compiled_call_impl is None
+        # Modes that look at every operation, and derivatives that no_grad leaves on.
+        and torch._C._len_torch_dispatch_stack() == 0
+        and not torch._C._is_torch_function_mode_enabled()
+        and forward_ad._current_level < 0
     )
 
 

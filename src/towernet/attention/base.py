@@ -18,13 +18,16 @@ from torch import Tensor, nn
 from towernet.errors import ConfigError
 from towernet.registry import Registry
 
+_PAPERS_REDUCTION = 16  # of squeeze-and-excitation, and of those who follow it
+
 
 class AttentionBlock(nn.Module, ABC):
     '''A block built as `Block(channels)`, with a map to look at; same shape out as in.
 
     `starts_as_identity` says that a block as it is built returns its input: its equations have
     such a point, and it starts there. All others reach it through `blend`. A block that multiplies
-    by its map derives from `GatedBlock`, which has `forward`, and writes `attention_map` alone.
+    by its map derives from `GatedBlock`, which has `forward`, and writes `attention_map` alone; any
+    other writes `forward`, too, and leaves autocast there: `with full_precision(x.device.type):`.
 
     Example:
         A block of one's own, all of the file my_block.py:
@@ -32,10 +35,10 @@ class AttentionBlock(nn.Module, ABC):
             import torch
             from torch import Tensor, nn
 
-            from towernet.attention import AttentionBlock, full_precision
+            from towernet.attention import GatedBlock
 
 
-            class MyBlock(AttentionBlock):
+            class MyBlock(GatedBlock):
                 """Weigh each channel by its mean and its spread.
 
                 Source: Lee, Kim, Nam. SRM: A style-based recalibration module for convolutional
@@ -51,11 +54,6 @@ class AttentionBlock(nn.Module, ABC):
                     variance, mean = torch.var_mean(x, dim=(2, 3), correction=0)
                     style = self.weight[0] * mean + self.weight[1] * (variance + 1e-5).sqrt()
                     return torch.sigmoid(style)[:, :, None, None]
-
-                def forward(self, x: Tensor) -> Tensor:  # the shape and format that came in
-                    with full_precision(x.device.type):  # statistics in bf16 have three digits
-                        gates = self.attention_map(x)
-                    return x * gates.to(x.dtype)
 
         It is held to every promise, and put into a network:
 
@@ -96,7 +94,10 @@ class AttentionBlock(nn.Module, ABC):
     def blend_(
         self, x_BCHW: Float[Tensor, "B C H W"], gain: Float[Tensor, ""]
     ) -> Float[Tensor, "B C H W"]:
-        """Return the same; a block that gains by it may write it over the map."""
+        """Return the same. Where no gradient is wanted it may be written over the map.
+
+        For a caller that nobody shares the map with; a block that gains nothing by it leaves it.
+        """
         return self.blend(x_BCHW, gain)
 
     def wake(self) -> None:
@@ -185,9 +186,14 @@ def require_channels(block: str, channels: int) -> None:
         raise ConfigError(f"{block}: channels={channels}; give at least 1")
 
 
-def narrowed(block: str, channels: int, reduction: int) -> int:
-    """Return how many channels a bottleneck has that is `reduction` times narrower than the map."""
+def narrowed(block: str, channels: int, reduction: int | None, *, least: int = 1) -> int:
+    """Return how many channels a bottleneck has that is `reduction` times narrower than the map.
+
+    None: as in the papers, 16 times, or what leaves `least` channels.
+    """
     require_channels(block, channels)
+    if reduction is None:
+        reduction = max(1, min(_PAPERS_REDUCTION, channels // least))
     if reduction < 1:
         raise ConfigError(f"{block}: reduction={reduction}; give at least 1")
     if reduction > channels:

@@ -25,8 +25,6 @@ from towernet.attention.base import (
 )
 from towernet.errors import ConfigError
 
-PAPERS_REDUCTION = 16
-
 
 @ATTENTION.register("cbam")
 class ConvolutionalBlockAttention(GatedBlock):
@@ -52,8 +50,6 @@ class ConvolutionalBlockAttention(GatedBlock):
         self, channels: int, *, reduction: int | None = None, kernel_size: int = 7
     ) -> None:
         super().__init__()
-        if reduction is None:
-            reduction = max(1, min(PAPERS_REDUCTION, channels))
         bottleneck = narrowed("ConvolutionalBlockAttention", channels, reduction)
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ConfigError(

@@ -6,6 +6,7 @@ Shapes: B images, C channels, H × W pixels.
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import inspect
 import math
@@ -63,7 +64,7 @@ def built(build: Callable[[int], Any], channels: int) -> AttentionBlock:
         raise
     except Exception as error:
         remedy = "mend its __init__, or leave such places out"
-        if isinstance(error, TypeError):
+        if not _takes_channels(build):
             remedy = (
                 "let its __init__ take the number of channels, and all else by keyword with a"
                 " default"
@@ -81,26 +82,38 @@ def built(build: Callable[[int], Any], channels: int) -> AttentionBlock:
 
 
 def tensor_of(
-    name: str, method: Callable[[Tensor], Any], x_BCHW: Float[Tensor, "B C H W"]
+    method: str, call: Callable[[Tensor], Any], x_BCHW: Float[Tensor, "B C H W"]
 ) -> Tensor:
-    """Return what a block, or a method of one, makes of a map; `name` is the block's.
+    """Return what a method of a block makes of a map; it is called `method` in the messages.
 
     Raises:
         ConfigError: it raises, or does not return one tensor.
     """
-    called = getattr(method, "__name__", "forward")
     given = f"a map of {tuple(x_BCHW.shape)}"
     try:
-        found = method(x_BCHW)
+        found = call(x_BCHW)
     except Exception as error:
-        raise ConfigError(
-            f"{name}.{called} cannot be run on {given} ({_said(error)}); mend it"
-        ) from error
+        raise ConfigError(f"{method} cannot be run on {given} ({_said(error)}); mend it") from error
     if not isinstance(found, Tensor):
-        raise ConfigError(
-            f"{name}.{called} returns {kind(found)} for {given}; let it return one tensor"
-        )
+        raise ConfigError(f"{method} returns {kind(found)} for {given}; let it return one tensor")
     return found
+
+
+def _map_of(method: str, call: Callable[[Tensor], Any], x_BCHW: Float[Tensor, "B C H W"]) -> Tensor:
+    """Return the same, where it has the map's shape and number format."""
+    y_BCHW = tensor_of(method, call, x_BCHW)
+    given = f"a map of {tuple(x_BCHW.shape)}"
+    if y_BCHW.shape != x_BCHW.shape:
+        raise ConfigError(
+            f"{method} returns {tuple(y_BCHW.shape)} for {given}; let it return the shape that came"
+            " in"
+        )
+    if y_BCHW.dtype != x_BCHW.dtype:
+        raise ConfigError(
+            f"{method} returns {y_BCHW.dtype} for {given} of {x_BCHW.dtype}; let it end with"
+            " .to(x.dtype)"
+        )
+    return y_BCHW
 
 
 @torch.no_grad()
@@ -128,18 +141,14 @@ def require_fit(
     # Not random: the user's generator stays where it is.
     numbers = torch.linspace(-1, 1, math.prod(shape), device=like.device)
     x_BCHW = numbers.to(like.dtype).reshape(shape)
-    with evaluating(started), _own_randomness(like.device):
-        found = tuple(tensor_of(name, block, x_BCHW).shape)
-        if found != shape:
-            raise ConfigError(
-                f"{name} returns {found} for {given}; let its forward return the shape that came in"
-            )
-        y_BCHW = tensor_of(name, started, x_BCHW)
-    if y_BCHW.dtype != x_BCHW.dtype:
-        raise ConfigError(
-            f"{name} returns {y_BCHW.dtype} for {given} of {x_BCHW.dtype}; let its forward end"
-            " with .to(x.dtype)"
-        )
+    trial: Any = copy.deepcopy(started)  # a block may keep something of what it has seen
+    with evaluating(trial), _own_randomness(like.device):
+        if started is block:
+            y_BCHW = _map_of(f"{name}.forward", trial, x_BCHW)
+        else:  # blended in
+            _map_of(f"{name}.forward", trial.block, x_BCHW)
+            blend = functools.partial(trial.block.blend, gain=trial.gain)
+            y_BCHW = _map_of(f"{name}.blend", blend, x_BCHW)
     if not as_identity or x_BCHW.is_meta:
         return
     least = max(1e-5, 4 * torch.finfo(x_BCHW.dtype).eps)
@@ -150,6 +159,16 @@ def require_fit(
             " blend(x, 0) be x, and starts_as_identity be true only where Block(channels)(x) is x,"
             " or give start='paper'"
         )
+
+
+def _takes_channels(build: Callable[[int], Any]) -> bool:
+    try:
+        inspect.signature(build).bind(1)
+    except TypeError:
+        return False
+    except ValueError:  # one that says nothing of itself
+        return True
+    return True
 
 
 def _own_randomness(device: torch.device) -> contextlib.AbstractContextManager[None]:

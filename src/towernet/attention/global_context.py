@@ -16,8 +16,6 @@ from torch import Tensor, nn
 from towernet.attention.base import ATTENTION, AttentionBlock, full_precision, narrowed, wide
 from towernet.errors import ConfigError
 
-PAPERS_REDUCTION = 16
-
 
 @ATTENTION.register("global_context")
 class GlobalContext(AttentionBlock):
@@ -43,14 +41,12 @@ class GlobalContext(AttentionBlock):
 
     def __init__(self, channels: int, *, reduction: int | None = None) -> None:
         super().__init__()
-        if reduction is None:
-            reduction = max(1, min(PAPERS_REDUCTION, channels // 2))
-        bottleneck = narrowed("GlobalContext", channels, reduction)
+        bottleneck = narrowed("GlobalContext", channels, reduction, least=2)
         if bottleneck < 2:
             remedy = f"reduction at most {channels // 2}" if channels > 1 else "at least 2 channels"
             raise ConfigError(
-                f"GlobalContext: reduction={reduction} leaves 1 of the {channels} channels, which"
-                f" layer norm would make 0; give {remedy}"
+                f"GlobalContext: reduction={reduction or 1} leaves 1 of the {channels} channels,"
+                f" which layer norm would make 0; give {remedy}"
             )
         self.key = nn.Linear(channels, 1, bias=False)
         self.squeeze = nn.Linear(channels, bottleneck)

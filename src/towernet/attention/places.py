@@ -80,8 +80,10 @@ _WHAT = {
 
 def require_names(model: nn.Module, where: object) -> None:
     """Refuse what is no name and no list of names, and an empty list."""
-    is_list = not isinstance(where, str) and isinstance(where, Sequence)
-    names = list(where) if isinstance(where, Sequence) and is_list else [where]
+    is_list = False
+    names = [where]
+    if isinstance(where, Sequence) and not isinstance(where, str):
+        is_list, names = True, list(where)
     remedy = f"give names, or one of {', '.join(map(repr, _WHAT))}"
     if not names:
         raise ConfigError(f"where names no module; {remedy}")

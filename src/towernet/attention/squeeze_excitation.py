@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from towernet.attention.base import ATTENTION, GatedBlock, channel_means, narrowed, wide
 
-PAPERS_REDUCTION = 16
-
 
 @ATTENTION.register("se")
 class SqueezeExcitation(GatedBlock):
@@ -36,8 +34,6 @@ class SqueezeExcitation(GatedBlock):
 
     def __init__(self, channels: int, *, reduction: int | None = None) -> None:
         super().__init__()
-        if reduction is None:
-            reduction = max(1, min(PAPERS_REDUCTION, channels))
         bottleneck = narrowed("SqueezeExcitation", channels, reduction)
         self.squeeze = nn.Linear(channels, bottleneck)
         self.excite = nn.Linear(bottleneck, channels)

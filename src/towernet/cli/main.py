@@ -97,7 +97,7 @@ def main(words: Sequence[str] | None = None) -> int:
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     words = sys.argv[1:] if words is None else words
-    if [*words[:1]] in ([verb] for verb in _LONG_VERBS):
+    if words and words[0] in _LONG_VERBS:
         with contextlib.suppress(ValueError):  # not the main thread
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until `StopSwitch` hears it
     if os.environ.get(TRUSTED):

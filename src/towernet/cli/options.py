@@ -227,8 +227,8 @@ def to_ask(network: str, folder: Path) -> str:
     """Return the command that asks a run of this network about an image."""
     from towernet.models.variants import parse
 
-    block = parse(network).block or ""
-    words = [trusting(block)] if ":" in block else []
+    block = parse(network).own_code
+    words = [trusting(block)] if block else []
     return " ".join([*words, "towernet", "predict", shlex.quote(shown(str(folder))), "IMAGE"])
 
 

@@ -40,6 +40,7 @@ def _console() -> Console:
 
 def ranking(conclusion: dict[str, Any], folder: Path, report: Path) -> None:
     """Print the answer, the ranking, and where everything is."""
+    from towernet.compare.verdict import worth_using
     from towernet.models.variants import parse
 
     results, measured = conclusion["results"], conclusion["measured"]["networks"]
@@ -90,10 +91,11 @@ def ranking(conclusion: dict[str, Any], folder: Path, report: Path) -> None:
     for remark in results["remarks"]:
         console.print(escape(remark))
     console.print()
-    if results["winner"] is not None:
+    is_choice = results["kind"] == "comparison"
+    if results["winner"] is not None and (worth_using(results) or not is_choice):
         run, network = folder / results["winner"]["folder"], results["winner"]["name"]
         console.print(escape(shown(f"to use   {run}")))
-        if ":" in (parse(network).block or ""):  # code of the user's own, which no record runs
+        if parse(network).own_code:  # which no record runs
             console.print(escape(f"by       {options.to_ask(network, run)}"))
     console.print(escape(shown(f"report   {report}")))
 

@@ -19,13 +19,15 @@ from towernet.compare.verdict import (
     OPEN,
     TOO_FEW_RUNS,
     WORSE,
+    about_more_images,
     about_protocol,
     about_runs,
-    about_use,
+    about_winner,
     in_points,
     percent,
     settling,
     split_words,
+    worth_using,
 )
 from towernet.data.table import listed
 from towernet.models.catalogue import OURS
@@ -33,7 +35,7 @@ from towernet.models.variants import NONE, canonical, named, network_of, parse
 
 # In the words of `attach`.
 _PLACES = {
-    None: "before residual additions, else where branches join, else at the ends of stages",
+    "blocks": "before residual additions, else where branches join, else at the ends of stages",
     "stages": "where stages end",
     "last-of-stage": "in the last block of each stage",
 }
@@ -78,10 +80,10 @@ def about_blocks(of: Sequence[dict[str, Any]]) -> list[str]:
         if asked.where is None and variant["network"] in OURS:
             where = f"in {variant['network']}'s own places"
         else:
-            where = _PLACES.get(asked.where, f"behind {asked.where}")
+            where = _PLACES.get(asked.where or "blocks", f"behind {asked.where}")
         places.setdefault(f"{where}, and began {_STARTS[asked.start]}", []).append(variant["block"])
     said = [f"{listed(list(dict.fromkeys(blocks)))} stood {how}." for how, blocks in places.items()]
-    papers = {variant["block"].partition("@")[0]: variant["paper"] for variant in of}
+    papers = {variant["block"].partition("@")[0]: variant.get("paper") for variant in of}
     sources = [f"{block}: {paper}" for block, paper in papers.items() if paper]
     return said + ([f"Sources: {'; '.join(sources)}."] if sources else [])
 
@@ -251,12 +253,15 @@ def remarks(results: dict[str, Any]) -> list[str]:
                 f"In {variant['name']} not every block had gradients and gates that moved: its"
                 " figures say little of the block."
             )
-    said += [*about_protocol(results, "can change what a block does"), *about_use(results)]
-    said += [
-        f"{row['first']} is not shown to be better than {row['second']}, which does without the"
-        " block and is the simpler choice."
-        for row in rows
-        if results["winner"] and row["first"] == results["winner"]["name"]
-        if row["answer"] != BETTER
-    ]
+    said += about_protocol(results, "can change what a block does")
+    winner = results["winner"]["name"] if results["winner"] else None
+    pair = next((row for row in rows if row["first"] == winner), None)
+    if pair is None or pair["answer"] == BETTER or not worth_using(results):
+        said += about_winner(results)
+    else:
+        said.append(
+            f"{winner} was the best on the validation images, but is not shown to be better than"
+            f" {pair['second']}, which does without the block and is the simpler choice."
+        )
+    said += about_more_images(results)
     return said + about_runs(results, len(rows))

@@ -228,7 +228,8 @@ def remarks(results: dict[str, Any]) -> list[str]:
     said = [
         *about_differences(of_first, results, num_pairs(len(ranked))),
         *about_protocol(results, "can change the order"),
-        *about_use(results),
+        *about_winner(results),
+        *about_more_images(results),
     ]
     if (cheapest := _cheapest(ranked, results["comparisons"])) is not None:
         said.append(cheapest)
@@ -287,27 +288,38 @@ def _beats_guessing(network: dict[str, Any], results: dict[str, Any]) -> bool:
     return bool(network["interval"][0] > results["majority_accuracy"])
 
 
-def about_use(results: dict[str, Any]) -> list[str]:
-    """Say which network to use, and whether more images would help it."""
-    said = []
+def worth_using(results: dict[str, Any]) -> bool:
+    """Whether any of the ranked networks is better than always naming the commonest class."""
+    return any(
+        _beats_guessing(network, results)
+        for network in results["networks"]
+        if network["status"] == "ranked"
+    )
+
+
+def about_winner(results: dict[str, Any]) -> list[str]:
+    """Say which network to use, if there is a choice."""
     ranked = [network for network in results["networks"] if network["status"] == "ranked"]
     winner = results["winner"]
-    if winner and len(ranked) > 1 and results["kind"] == "comparison":
-        if not any(_beats_guessing(network, results) for network in ranked):
-            said.append("Use none of them yet: train longer, or look at the data first.")
-        elif winner["name"] == ranked[0]["name"]:
-            said.append(
-                f"{winner['name']} was also the best on the validation images: use this one."
-            )
-        else:
-            said.append(
-                f"Use {winner['name']}: it was the best on the validation images, which is the rule"
-                f" set beforehand. On the {split_words(results)} images {ranked[0]['name']} came"
-                " first, so the choice between the two is not settled."
-            )
-    if (curve := results.get("learning_curve")) is not None:
-        said.append(curve.get("sentence") or f"No learning curve: {curve['failure']}.")
-    return said
+    if not winner or len(ranked) < 2 or results["kind"] != "comparison":
+        return []
+    if not worth_using(results):
+        return ["Use none of them yet: train longer, or look at the data first."]
+    if winner["name"] == ranked[0]["name"]:
+        return [f"{winner['name']} was also the best on the validation images: use this one."]
+    return [
+        f"Use {winner['name']}: it was the best on the validation images, which is the rule set"
+        f" beforehand. On the {split_words(results)} images {ranked[0]['name']} came first, so the"
+        " choice between the two is not settled."
+    ]
+
+
+def about_more_images(results: dict[str, Any]) -> list[str]:
+    """Say whether more images would help, where that was measured."""
+    curve = results.get("learning_curve")
+    if curve is None:
+        return []
+    return [curve.get("sentence") or f"No learning curve: {curve['failure']}."]
 
 
 def about_runs(results: dict[str, Any], num_comparisons: int) -> list[str]:

@@ -172,10 +172,12 @@ def gain_figure(gain: float) -> str:
     """Write a gain in two digits or more: one that is small is not 0.
 
     Example:
-        >>> gain_figure(-0.25), gain_figure(0.0021), gain_figure(0.0)
-        ('−0.25', '0.0021', '0.00')
+        >>> gain_figure(-0.25), gain_figure(0.0021), gain_figure(0.0), gain_figure(5e-9)
+        ('−0.25', '0.0021', '0.00', '5.0e-09')
     """
-    digits = 2 if abs(gain) < 1e-7 else 1 - math.floor(math.log10(abs(gain)))
+    if not math.isfinite(gain) or 0 < abs(gain) < 1e-7:
+        return f"{'−' if gain < 0 else ''}{abs(gain):.1e}"
+    digits = 2 if gain == 0 else 1 - math.floor(math.log10(abs(gain)))
     return _number(gain, max(2, digits))
 
 

@@ -108,7 +108,7 @@ def _is_whole(value: Any, least: int, most: int) -> bool:
 
 def _require_no_import(path: Path, name: str) -> None:
     """Refuse a name that would import a module which nobody here asked for."""
-    block = parse(name).block or ""
+    block = parse(name).own_code
     if not is_trusted(block):
         raise DataError(
             f"{path} wants the module {block.partition(':')[0]} for its attention, which may run"

@@ -18,6 +18,7 @@ from torch import nn
 from towernet.attention.attach import Start, attach, with_start
 from towernet.attention.base import ATTENTION
 from towernet.attention.find import attention_block, code_of
+from towernet.attention.fit import built
 from towernet.attention.shuffle import ShuffleAttention
 from towernet.errors import ConfigError
 
@@ -40,6 +41,11 @@ class Variant:
     block: str | None = None
     where: str | None = None
     start: Start = "paper"
+
+    @property
+    def own_code(self) -> str:
+        """The import path of a user's own block, '' where there is none."""
+        return self.block if self.block is not None and ":" in self.block else ""
 
 
 def parse(name: str) -> Variant:
@@ -153,12 +159,20 @@ def put_attention(model: nn.Module, variant: Variant, size_px: int, *, has_own: 
                 input_shape=(1, 3, size_px, size_px),
             )
         except ConfigError as error:
-            raise ConfigError(f"{variant.network} cannot take {variant.block}: {error}") from error
+            raise _cannot_take(variant, error) from error
         return
     if variant.block == "shuffle" and variant.start == "paper":
         return  # the network as it is
     for name, module in own.items():
-        block: nn.Module = nn.Identity()
-        if variant.block != NONE:
-            block = with_start(attention_block(variant.block)(module.channels), variant.start)
-        model.set_submodule(name, block)
+        if variant.block == NONE:
+            model.set_submodule(name, nn.Identity())
+            continue
+        try:
+            block = built(attention_block(variant.block), module.channels)
+        except ConfigError as error:
+            raise _cannot_take(variant, error) from error
+        model.set_submodule(name, with_start(block, variant.start))
+
+
+def _cannot_take(variant: Variant, error: ConfigError) -> ConfigError:
+    return ConfigError(f"{variant.network} cannot take {variant.block}: {error}")

@@ -314,13 +314,13 @@ def shuffle_attention(
         epsilon: Added to the variance.
         gain: α, one number: the gates σ become 1 + α·(σ − 1). None: 1.
         shuffles: Whether the halves of the channels take turns in the output.
-        in_place: Write the output over the map, where no gradient is wanted and nothing shuffled.
+        in_place: Write the output over the map where no gradient is wanted; not with `shuffles`,
+            which would read what is written already.
 
     It has a gradient, and its gradient has none.
     """
+    assert not (in_place and shuffles)
     if not torch.is_grad_enabled():
-        return _attend(
-            x_BCHW, gain, groups, shuffles, epsilon, parameters, in_place=in_place and not shuffles
-        )[0]
+        return _attend(x_BCHW, gain, groups, shuffles, epsilon, parameters, in_place=in_place)[0]
     y_BCHW: Tensor = _ShuffleAttention.apply(x_BCHW, gain, groups, shuffles, epsilon, *parameters)
     return y_BCHW

@@ -23,10 +23,11 @@ from towernet.compare.ablation import about_blocks, answer_in_words, signed_poin
 from towernet.compare.paper import paragraph
 from towernet.compare.protocol import LATER_LOOK, Ledger
 from towernet.compare.scores import MAX_CONFUSIONS, confusions
-from towernet.compare.verdict import answer_words, in_points, settling
+from towernet.compare.verdict import answer_words, in_points, settling, worth_using
 from towernet.data.table import read_table, shown
-from towernet.errors import DataError
+from towernet.errors import TRUSTED, DataError
 from towernet.files import read_json, read_jsonl, write_text
+from towernet.models.variants import parse
 from towernet.report import figures, tables
 
 Picture = Callable[[str], UInt8[npt.NDArray[np.uint8], "H W 3"] | None]
@@ -134,6 +135,7 @@ def _contents(folder: Path, values: dict[str, Any], picture: Picture) -> dict[st
     metrics = [[read_jsonl(folder / run["folder"] / "metrics.jsonl") for run in network["runs"]]
                for network in networks]  # fmt: skip
     later_looks = Ledger(folder / "ledger.jsonl").count(LATER_LOOK)
+    own_code = parse(results["winner"]["name"] if results["winner"] else "").own_code
     num_mistakes = max(4, min(12, _MISTAKES_IN_ALL // max(1, len(networks))))
     return {
         "results": results,
@@ -168,6 +170,8 @@ def _contents(folder: Path, values: dict[str, Any], picture: Picture) -> dict[st
             for network in networks
         ],
         "later_looks": later_looks,
+        "worth_using": worth_using(results),
+        "trusting": f"{TRUSTED}={own_code} " if own_code else "",
         "has_files": (folder / "paper.tex").exists(),
         "limits": {
             "class_rows": tables.MAX_CLASS_ROWS,
