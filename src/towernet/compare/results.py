@@ -55,11 +55,15 @@ MAX_SUSPECTS = 200  # in the results; suspects.csv has them all
 
 @dataclass
 class Outcome:
-    """What became of one network: its chosen learning rate, its runs, or why there are none."""
+    """What became of one network: its chosen learning rate, its runs, or why there are none.
+
+    `fell_apart` holds the learning rates under which its first run did, with how it ended.
+    """
 
     name: str
     learning_rate: float
     trials: list[dict[str, Any]] = field(default_factory=list)
+    fell_apart: list[dict[str, Any]] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     failure: str | None = None
 
@@ -234,7 +238,7 @@ def _conclude(
     total = sum(t["training_seconds"] + t["trial_seconds"] for t in measured.values())
     if fewer is not None:
         total += sum(
-            _training_seconds(run_folder)
+            training_seconds(run_folder)
             for folders in fewer.folders.values()
             for run_folder in folders
         )
@@ -434,6 +438,7 @@ def _network(
             {key: trial[key] for key in ("learning_rate", "validation_loss", "validation_accuracy")}
             for trial in outcome.trials
         ],
+        "fell_apart": [event["learning_rate"] for event in outcome.fell_apart],
         "epochs": round(num_epochs, 4),
         "steps": num_steps,
         "mixed": protocol.mixes[outcome.name],
@@ -462,6 +467,16 @@ def _network(
     }
     row["status"], row["reason"] = learnt(runs, num_epochs, dataset)
     return row
+
+
+def fell_apart(run: dict[str, Any], trial: dict[str, Any], dataset: Dataset) -> bool:
+    """Whether a whole run ended less accurate than the trial of its learning rate, many times as
+    short, and not by chance: on validation, below the 95 % interval of the trial's accuracy.
+    """
+    images_N = np.arange(len(dataset.validation.labels))
+    right_N = images_N < round(trial["validation_accuracy"] * len(images_N))
+    low, _ = accuracy_interval(right_N[None], images_N)
+    return bool(run["final_validation_accuracy"] < low)
 
 
 def learnt(runs: list[dict[str, Any]], num_epochs: float, dataset: Dataset) -> tuple[str, str]:
@@ -521,7 +536,8 @@ def _best_run(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return max(runs, key=lambda r: (r["validation_accuracy"], -r["validation_loss"]))
 
 
-def _training_seconds(run_folder: Path) -> float:
+def training_seconds(run_folder: Path) -> float:
+    """Return how long a run took in all, its evaluations too."""
     return float(sum(line["seconds"] for line in files.read_jsonl(run_folder / "timings.jsonl")))
 
 
@@ -531,8 +547,8 @@ def _measured(outcome: Outcome, answers: list[Answers]) -> dict[str, Any]:
         line for folder in outcome.folders for line in files.read_jsonl(folder / "timings.jsonl")
     ]
     return {
-        "training_seconds": sum(map(_training_seconds, outcome.folders)),
-        "trial_seconds": sum(trial["seconds"] for trial in outcome.trials),
+        "training_seconds": sum(map(training_seconds, outcome.folders)),
+        "trial_seconds": sum(t["seconds"] for t in (*outcome.trials, *outcome.fell_apart)),
         # A median: an epoch in which the command stood still (Ctrl-Z) says nothing of the network.
         "images_per_second": median(line["images_per_second"] for line in lines) if lines else None,
         "latency_ms": median(answer.latency_ms for answer in answers) if answers else None,

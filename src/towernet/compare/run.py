@@ -27,7 +27,14 @@ from towernet.compare.plan import (
     trial_steps,
 )
 from towernet.compare.protocol import Ledger, Protocol, Request, go_on, note_accepted, read_protocol
-from towernet.compare.results import Outcome, finish, learnt, worth
+from towernet.compare.results import (
+    Outcome,
+    fell_apart,
+    finish,
+    learnt,
+    training_seconds,
+    worth,
+)
 from towernet.compare.verdict import num_pairs, too_few_runs
 from towernet.config import AS_BEGUN, Accept, RunConfig
 from towernet.data.changes import reconcile
@@ -193,6 +200,9 @@ def _decide(
     return protocol
 
 
+_FELL_APART = "rate fell apart"
+
+
 @dataclass(frozen=True)
 class Comparison:
     """The runs of one protocol, in one folder."""
@@ -212,7 +222,9 @@ class Comparison:
         outcomes = [self.choose_learning_rate(name) for name in request.models]
         for repetition in range(request.runs):
             for outcome in outcomes:
-                if outcome.failure is None:
+                if outcome.failure is None and repetition == 0:
+                    self.first_run(outcome)
+                elif outcome.failure is None:
                     self.run(outcome, repetition)
         return outcomes
 
@@ -267,8 +279,51 @@ class Comparison:
         finished = [trial for trial in trials if trial["validation_loss"] is not None]
         if not finished:
             return Outcome(name, rates[0], trials, failure=trials[-1]["reason"])
-        best = min(finished, key=lambda trial: trial["validation_loss"])
-        return Outcome(name, best["learning_rate"], trials)
+        outcome = Outcome(name, _best_rate(finished), trials)
+        for trial in finished:
+            event = self.ledger.find(
+                _FELL_APART, network=name, learning_rate=trial["learning_rate"]
+            )
+            if event is not None:
+                self._take_another_rate(outcome, event)
+        return outcome
+
+    def first_run(self, outcome: Outcome) -> None:
+        """Train a network once; where that falls apart, again with the rate that did next best.
+
+        A short trial may like a rate under which the whole run, longer at its full height, does not
+        last: then it would be the rate that is compared, and not the network.
+        """
+        while True:
+            self.run(outcome, repetition=0)
+            rate, name = outcome.learning_rate, outcome.name
+            trial = next((t for t in outcome.trials if t["learning_rate"] == rate), None)
+            if outcome.failure is not None or trial is None or len(_left(outcome)) < 2:
+                return
+            (folder,) = outcome.folders
+            run = files.read_record(folder / "run.json", "summary")["summary"]
+            if not fell_apart(run, trial, self.dataset_of(0)):
+                return
+            kept = self.folder / "trials" / f"{_file_name(name)}-{outcome.trials.index(trial)}-run"
+            files.remove(kept)
+            folder.rename(kept)
+            event = self.ledger.add(
+                _FELL_APART,
+                network=name,
+                learning_rate=rate,
+                validation_accuracy=run["final_validation_accuracy"],
+                seconds=training_seconds(kept),
+            )
+            outcome.folders.clear()
+            self._take_another_rate(outcome, event)
+            self.watcher.say(
+                f"{name} fell apart under learning rate {rate:.3g}: it goes on with"
+                f" {outcome.learning_rate:.3g}"
+            )
+
+    def _take_another_rate(self, outcome: Outcome, event: dict[str, Any]) -> None:
+        outcome.fell_apart.append(event)
+        outcome.learning_rate = _best_rate(_left(outcome))
 
     def _trial(self, name: str, folder: Path, num_steps: int, rate: float) -> dict[str, Any]:
         # A trial that was interrupted begins anew: it is short and keeps no state.
@@ -377,6 +432,21 @@ class Comparison:
             # Whatever a network raises costs that network alone; the log keeps the rest.
             return log_failure(self.folder, error)
         return None
+
+
+def _left(outcome: Outcome) -> list[dict[str, Any]]:
+    """Return the trials whose rates have neither failed nor fallen apart."""
+    fallen = {event["learning_rate"] for event in outcome.fell_apart}
+    return [
+        trial
+        for trial in outcome.trials
+        if trial["validation_loss"] is not None and trial["learning_rate"] not in fallen
+    ]
+
+
+def _best_rate(trials: list[dict[str, Any]]) -> float:
+    best = min(trials, key=lambda trial: trial["validation_loss"])
+    return float(best["learning_rate"])
 
 
 def _file_name(model_name: str) -> str:
