@@ -173,18 +173,22 @@ def attach(result: dict[str, Any]) -> str:
 def ablation(result: dict[str, Any]) -> str:
     results, made = result["results"], result["made"]
     accuracy = {network["name"]: network["accuracy"] for network in results["networks"]}
+    rate = {network["name"]: network["learning_rate"] for network in results["networks"]}
     rows = {row["first"]: row for row in results["comparisons"]}
     lines = [
         "| network | block | accuracy | difference from none | 95 % interval, all at once | p"
-        " | runs ahead | | parameters | gates: mean, spread | gradient norm |",
-        "|---|---|---:|---:|---:|---:|---:|---|---:|---:|---:|",
+        " | runs ahead | | rate | parameters | gates: mean, spread | gradient norm |",
+        "|---|---|---:|---:|---:|---:|---:|---|---:|---:|---:|---:|",
     ]
     seen: set[str] = set()
     for variant in results["ablation"]:
         if variant["network"] not in seen:
             seen.add(variant["network"])
             none = accuracy[variant["without"]]
-            lines.append(f"| {variant['network']} | none | {100 * none:.1f} % | | | | | | | | |")
+            lines.append(
+                f"| {variant['network']} | none | {100 * none:.1f} % | | | | |"
+                f" | {rate[variant['without']]:.3g} | | | |"
+            )
         row, last = rows[variant["name"]], variant["proof"]["epochs"][-1]
         low, high = map(in_points, row["interval"])
         answer = answer_words(row, results["equal_within"]).replace("the first is", "with it")
@@ -193,7 +197,7 @@ def ablation(result: dict[str, Any]) -> str:
             f" | {100 * accuracy[variant['name']]:.1f} %"
             f" | {in_points(row['difference'])} points | {low} to {high}"
             f" | {row['p_adjusted']:.3f} | {100 * row['chance_better']:.0f} % | {answer}"
-            f" | {variant['parameters']:+,}"
+            f" | {rate[variant['name']]:.3g} | {variant['parameters']:+,}"
             f" | {last['gate_mean']:.2f}, {last['gate_spread']:.2f}"
             f" | {last['gradient_norm']:.2g} |"
         )

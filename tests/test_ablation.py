@@ -258,6 +258,7 @@ def results_from(right: np.ndarray[Any, Any], blocks: list[str]) -> dict[str, An
                 "status": "ranked",
                 "accuracy": 0.7,
                 "trials": [],
+                "learning_rate": 0.05,
                 "epochs": 4,
                 "interval": [0.6, 0.8],
                 "reason": "",
@@ -357,6 +358,14 @@ def test_remarks_warn_of_a_block_that_did_not_learn():
     assert "Right without attention, of 200 test images: resnet18 70.0 %." in said
     assert any("In resnet18+se not every block had gradients" in remark for remark in said)
     assert "for all" not in " ".join(said)  # there is one difference
+
+
+def test_remarks_say_where_the_learning_rates_differ():
+    found = results_from(answers(0.7, 0.85, 0.71), ["se", "eca"])
+    found["ablation"] = [v | {"parameters": 8} for v in found["ablation"]]
+    assert not any("another rate" in remark for remark in ablation.remarks(found))
+    found["networks"][1]["learning_rate"] = 0.15
+    assert any(r.startswith("resnet18+se did best with another") for r in ablation.remarks(found))
 
 
 def test_remarks_name_the_block_that_more_runs_would_settle():

@@ -238,6 +238,12 @@ def remarks(results: dict[str, Any]) -> list[str]:
             else ""
         )
     )
+    rates = {name: network["learning_rate"] for name, network in networks.items()}
+    if other := [row["first"] for row in rows if rates[row["first"]] != rates[row["second"]]]:
+        said.append(
+            f"{listed(other)} did best with another rate than without the block: a part of such a"
+            " difference may be the rate's."
+        )
     if rows:
         sample = "images" if results["num_runs"] == 1 else "runs and images"
         at_once = f", for all {len(rows)} differences at once" if len(rows) > 1 else ""
