@@ -102,8 +102,8 @@ def blocks(result: dict[str, Any]) -> str:
             *lines,
             "",
             "Parameters for 256 channels; forward and backward on 8×256×28×28, as a share of a 3×3"
-            " convolution with batch norm of as many channels; shuffle attention by its kernel in C,"
-            " the others by torch's operations."
+            " convolution with batch norm of as many channels; shuffle attention by its kernel"
+            " in C, the others by torch's operations."
             f" {machine(result, result['hardware'], result['versions'])}",
         ]
     )
