@@ -98,8 +98,9 @@ class Interrupted(TowernetError):
 
 
 def in_one_line(error: BaseException) -> str:
-    """Write an error that is not ours in one line."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
+    """Write an error that is not ours in one line, to be a part of a sentence."""
+    said = (str(error).splitlines() or ["no message"])[0]
+    return f"{type(error).__name__}: {said.rstrip('.')}"
 
 
 def shown(name: str) -> str:

@@ -73,9 +73,8 @@ def _promise(
 
 
 def _found(error: Exception) -> str:
-    if isinstance(error, _Broken | TowernetError):
-        return str(error)
-    return in_one_line(error).rstrip(".")
+    is_sentence = isinstance(error, _Broken | TowernetError)
+    return str(error) if is_sentence else in_one_line(error)
 
 
 def build_block(block_class: BuildBlock, channels: int = CHANNELS, seed: int = 4) -> AttentionBlock:

@@ -141,7 +141,7 @@ def _near_module(missing: str) -> str | None:
 
 def _broken(what: str, module_name: str, error: Exception) -> ConfigError:
     return ConfigError(
-        f"{what}: importing {module_name} failed with {in_one_line(error).rstrip('.')}; try"
+        f"{what}: importing {module_name} failed with {in_one_line(error)}; try"
         f" python -c 'import {module_name}'"
     )
 

@@ -70,7 +70,7 @@ def built(build: Callable[[int], Any], channels: int) -> AttentionBlock:
                 " default"
             )
         raise ConfigError(
-            f"{name} cannot be built with {channels} channels ({_said(error)}); {remedy}"
+            f"{name} cannot be built with {channels} channels ({in_one_line(error)}); {remedy}"
         ) from error
     if not isinstance(block, AttentionBlock):
         raise ConfigError(f"{name} builds {kind(block)}; {DERIVE}")
@@ -93,7 +93,9 @@ def tensor_of(
     try:
         found = call(x_BCHW)
     except Exception as error:
-        raise ConfigError(f"{method} cannot be run on {given} ({_said(error)}); mend it") from error
+        raise ConfigError(
+            f"{method} cannot be run on {given} ({in_one_line(error)}); mend it"
+        ) from error
     if not isinstance(found, Tensor):
         raise ConfigError(f"{method} returns {kind(found)} for {given}; let it return one tensor")
     return found
@@ -198,7 +200,3 @@ def kind(value: object) -> str:
         return "a class of another kind"
     name = type(value).__name__
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
-
-
-def _said(error: Exception) -> str:
-    return in_one_line(error).rstrip(".")

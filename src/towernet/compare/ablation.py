@@ -241,7 +241,7 @@ def remarks(results: dict[str, Any]) -> list[str]:
     rates = {name: network["learning_rate"] for name, network in networks.items()}
     if other := [row["first"] for row in rows if rates[row["first"]] != rates[row["second"]]]:
         said.append(
-            f"{listed(other)} did best with another rate than without the block: a part of such a"
+            f"{listed(other)} had another learning rate than without the block: a part of such a"
             " difference may be the rate's."
         )
     if rows:

@@ -272,8 +272,8 @@ def about_protocol(results: dict[str, Any], what_may_change: str) -> list[str]:
             " holds no test images out."
         )
     said += [
-        f"{network['name']} fell apart under the learning rate {rate:.3g} that its short trial had"
-        f" liked best; its runs are those with {network['learning_rate']:.3g}."
+        f"{network['name']} fell apart under the learning rate {rate:.3g}, which its short trials"
+        f" favoured; its runs are those with {network['learning_rate']:.3g}."
         for network in results["networks"]
         for rate in network.get("fell_apart", [])
     ]
