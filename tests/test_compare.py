@@ -434,15 +434,25 @@ def test_a_signal_before_training_ends_the_command_at_once(photos, tmp_path):
     assert lines[-1] == "stopped as asked; what was finished is kept"
 
 
-def retold(finished: Path, folder: Path, accuracy: float) -> Path:
-    """Return a copy that is to be ended, whose trials had this accuracy on 6 images."""
+def retold(finished: Path, folder: Path, *, of_trials: float, of_runs: float) -> Path:
+    """Return a copy that is to be ended, whose trials and first runs ended so accurate.
+
+    The rates it was run with are those of the trials' lowest losses.
+    """
+    taken = rates_taken(finished)
     shutil.copytree(finished, folder)
     (folder / "results.json").unlink()
     events = [json.loads(line) for line in _lines(folder / "ledger.jsonl")]
     for event in events:
         if event["event"] == "trial":
-            event["validation_accuracy"] = accuracy
+            event["validation_accuracy"] = of_trials
+            if event["learning_rate"] == taken[event["network"]]:
+                event["validation_loss"] = 0.0
     (folder / "ledger.jsonl").write_text("".join(f"{json.dumps(event)}\n" for event in events))
+    for path in (folder / "runs").glob("*/run.json"):
+        run = json.loads(path.read_text())
+        run["summary"]["final_validation_accuracy"] = of_runs
+        path.write_text(json.dumps(run))
     return folder
 
 
@@ -453,34 +463,45 @@ def rates_taken(folder: Path) -> dict[str, float]:
 def test_a_rate_under_which_the_first_run_falls_apart_is_left_for_the_next_best(
     towernet, finished, photos, tmp_path
 ):
-    before = results_of(finished[0])["networks"]
-    right = {n["name"]: json.loads((finished[0] / n["runs"][0]["folder"] / "run.json").read_text())
-             ["summary"]["final_validation_accuracy"] for n in before}  # fmt: skip
-    name = min(right, key=lambda n: right[n])
-    assert right[name] < 0.5  # of 6 images: as if of a network that hardly learns
-    folder = retold(finished[0], tmp_path / "worse", 1.0)
+    folder = retold(finished[0], tmp_path / "worse", of_trials=1.0, of_runs=0.0)
     again = towernet("compare", photos, *WORDS, "--out", folder)
     assert again.returncode == 0, again.stderr
-    (network,) = (n for n in before if n["name"] == name)
-    by_loss = sorted(network["trials"], key=lambda trial: trial["validation_loss"])
-    assert (
-        f"{name} fell apart under learning rate {by_loss[0]['learning_rate']:.3g}" in again.stderr
-    )
-    (now,) = (n for n in results_of(folder)["networks"] if n["name"] == name)
-    assert now["fell_apart"][0] == by_loss[0]["learning_rate"] == network["learning_rate"]
-    assert now["learning_rate"] in [trial["learning_rate"] for trial in by_loss[1:]]
+    before = rates_taken(finished[0])
+    for network in results_of(folder)["networks"]:
+        name, first = network["name"], before[network["name"]]
+        by_loss = sorted(network["trials"], key=lambda trial: trial["validation_loss"])
+        rates = [trial["learning_rate"] for trial in by_loss]
+        assert rates[0] == first
+        assert f"{name} fell apart under learning rate {first:.3g}" in again.stderr
+        assert network["fell_apart"] == rates[: len(network["fell_apart"])]
+        assert network["learning_rate"] == rates[len(network["fell_apart"])]
+        run = json.loads((folder / network["runs"][0]["folder"] / "run.json").read_text())
+        assert run["plan"]["learning_rate"] == network["learning_rate"]
     assert any("fell apart" in remark for remark in results_of(folder)["remarks"])
-    run = json.loads((folder / now["runs"][0]["folder"] / "run.json").read_text())
-    assert run["plan"]["learning_rate"] == now["learning_rate"]
     # Killed before the results are written, it goes on with what it had found out.
+    taken = rates_taken(folder)
     (folder / "results.json").unlink()
     again = towernet("compare", photos, *WORDS, "--out", folder)
     assert again.returncode == 0 and "fell apart" not in again.stderr
-    assert rates_taken(folder)[name] == now["learning_rate"]
+    assert rates_taken(folder) == taken
 
 
 def test_a_first_run_as_good_as_its_trial_keeps_its_rate(towernet, finished, photos, tmp_path):
-    folder = retold(finished[0], tmp_path / "as good", 0.0)
+    folder = retold(finished[0], tmp_path / "as good", of_trials=1.0, of_runs=1.0)
     assert towernet("compare", photos, *WORDS, "--out", folder).returncode == 0
     assert rates_taken(folder) == rates_taken(finished[0])
     assert not any(network["fell_apart"] for network in results_of(folder)["networks"])
+    assert all(network["trials_learnt"] for network in results_of(folder)["networks"])
+
+
+def test_trials_that_learn_nothing_leave_the_recipes_rate(towernet, photos, tmp_path):
+    """One step of four images teaches nothing, whatever its loss."""
+    words = ("--models", OTHER_NETWORK, "--epochs", 1, "--size", 32, "--batch-size", 27)
+    done = towernet("compare", photos, *words, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    (network,) = results_of(tmp_path / "out")["networks"]
+    assert network["trials_learnt"] is False
+    assert network["learning_rate"] == 0.05 == network["trials"][1]["learning_rate"]
+    assert f"The short trials of {OTHER_NETWORK} learnt nothing beyond chance" in " ".join(
+        done.stdout.split()
+    )

@@ -233,7 +233,7 @@ def remarks(results: dict[str, Any]) -> list[str]:
         "A network with a block and without it had the same images in the same order, as many steps"
         " and the same first weights outside the block."
         + (
-            " Each had the learning rate that did best in its own short trials."
+            " The learning rate of each was chosen by its own short trials."
             if any(len(network["trials"]) > 1 for network in results["networks"])
             else ""
         )

@@ -157,9 +157,13 @@ def _sharing(results: dict[str, Any]) -> str:
     ]
     said += f" (but not {listed(apart)}, which the recipe gives some of them)" if apart else ""
     if any(len(network["trials"]) > 1 for network in networks):
+        untold = [shown(n["name"]) for n in networks if n.get("trials_learnt") is False]
+        said_of = (
+            f" (the recipe's for {listed(untold)}, whose trials learnt nothing)" if untold else ""
+        )
         said += (
-            "; the learning rate of each was chosen by the validation loss of short trials, and the"
-            " epoch by validation accuracy."
+            "; the learning rate of each was chosen by the validation loss of short trials"
+            f"{said_of}, and the epoch by validation accuracy."
         )
     else:
         said += "; the epoch of each was chosen by validation accuracy."

@@ -28,17 +28,19 @@ from towernet.compare.labels import OutOfSample, suspect_labels, write_suspects
 from towernet.compare.learning_curve import LAST_DOUBLING, FewerImages, learning_curve
 from towernet.compare.paper import latex
 from towernet.compare.protocol import Ledger, Protocol, written_digest
+from towernet.compare.rates import trial_learnt
 from towernet.compare.scores import (
     Labels,
     accuracy_interval,
     confusion_matrix,
     macro_f1,
+    majority_accuracy,
     per_class,
     resampled_interval,
 )
 from towernet.compare.statistics import judge, judge_resampled
 from towernet.compare.verdict import pair_row, remarks, verdict
-from towernet.data.prepare import Dataset, Part
+from towernet.data.prepare import Dataset
 from towernet.data.table import write_frame
 from towernet.engine.batches import steps_per_epoch
 from towernet.engine.device import fp32, hardware, versions
@@ -66,6 +68,17 @@ class Outcome:
     fell_apart: list[dict[str, Any]] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     failure: str | None = None
+
+    @property
+    def finished_trials(self) -> list[dict[str, Any]]:
+        """The trials that came to an end."""
+        return [trial for trial in self.trials if trial["validation_loss"] is not None]
+
+    @property
+    def trials_left(self) -> list[dict[str, Any]]:
+        """The trials whose learning rates have neither failed nor fallen apart."""
+        fallen = {event["learning_rate"] for event in self.fell_apart}
+        return [trial for trial in self.finished_trials if trial["learning_rate"] not in fallen]
 
 
 @dataclass(frozen=True)
@@ -202,7 +215,7 @@ def _conclude(
             "validation": len(dataset.validation),
             "test": len(dataset.test),
         },
-        "majority_accuracy": _majority_accuracy(dataset, dataset.final),
+        "majority_accuracy": majority_accuracy(dataset.train.labels, dataset.final.labels),
         "size_px": dataset.contract.size_px,
         "recipe": request.recipe_name,
         "minutes": request.recipe.train.minutes,
@@ -438,6 +451,9 @@ def _network(
             {key: trial[key] for key in ("learning_rate", "validation_loss", "validation_accuracy")}
             for trial in outcome.trials
         ],
+        "trials_learnt": None
+        if not outcome.finished_trials
+        else any(trial_learnt(trial, dataset) for trial in outcome.finished_trials),
         "fell_apart": [event["learning_rate"] for event in outcome.fell_apart],
         "epochs": round(num_epochs, 4),
         "steps": num_steps,
@@ -469,16 +485,6 @@ def _network(
     return row
 
 
-def fell_apart(run: dict[str, Any], trial: dict[str, Any], dataset: Dataset) -> bool:
-    """Whether a whole run ended less accurate than the trial of its learning rate, many times as
-    short, and not by chance: on validation, below the 95 % interval of the trial's accuracy.
-    """
-    images_N = np.arange(len(dataset.validation.labels))
-    right_N = images_N < round(trial["validation_accuracy"] * len(images_N))
-    low, _ = accuracy_interval(right_N[None], images_N)
-    return bool(run["final_validation_accuracy"] < low)
-
-
 def learnt(runs: list[dict[str, Any]], num_epochs: float, dataset: Dataset) -> tuple[str, str]:
     """Return whether a network learnt enough to be ranked, and if not, why.
 
@@ -488,11 +494,11 @@ def learnt(runs: list[dict[str, Any]], num_epochs: float, dataset: Dataset) -> t
         return "not_enough_time", (
             f"had not enough time: it saw {100 * num_epochs:.0f} % of the training images, once"
         )
-    majority_accuracy = _majority_accuracy(dataset, dataset.validation)
-    if fmean(run["validation_accuracy"] for run in runs) <= majority_accuracy:
+    guessed = majority_accuracy(dataset.train.labels, dataset.validation.labels)
+    if fmean(run["validation_accuracy"] for run in runs) <= guessed:
         return "did_not_learn", (
             "did not learn under this recipe: always naming the commonest class is right for"
-            f" {100 * majority_accuracy:.1f} % of the validation images"
+            f" {100 * guessed:.1f} % of the validation images"
         )
     return "ranked", ""
 
@@ -510,12 +516,6 @@ def _together(answers: list[Answers]) -> tuple[Labels, Labels, Labels]:
     if answers[0].dataset.leaves_out_anew:
         return np.concatenate(labels), np.concatenate(said)[None], np.concatenate(clusters)
     return labels[0], np.array(said), clusters[0]
-
-
-def _majority_accuracy(dataset: Dataset, part: Part) -> float:
-    """Return how often the commonest training class is right."""
-    majority = int(np.bincount(dataset.train.labels).argmax())
-    return float((part.labels == majority).mean())
 
 
 def worth(runs: list[dict[str, Any]], parameters: int | float) -> tuple[float, float, float]:

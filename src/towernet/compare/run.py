@@ -27,14 +27,8 @@ from towernet.compare.plan import (
     trial_steps,
 )
 from towernet.compare.protocol import Ledger, Protocol, Request, go_on, note_accepted, read_protocol
-from towernet.compare.results import (
-    Outcome,
-    fell_apart,
-    finish,
-    learnt,
-    training_seconds,
-    worth,
-)
+from towernet.compare.rates import best_rate, fell_apart
+from towernet.compare.results import Outcome, finish, learnt, training_seconds, worth
 from towernet.compare.verdict import num_pairs, too_few_runs
 from towernet.config import AS_BEGUN, Accept, RunConfig
 from towernet.data.changes import reconcile
@@ -259,7 +253,7 @@ class Comparison:
         return fewer
 
     def choose_learning_rate(self, name: str) -> Outcome:
-        """Try each learning rate on a short run of its own; the lowest validation loss wins."""
+        """Try each learning rate on a short run of its own; `best_rate` says which is taken."""
         recipe = self.protocol.request.recipe
         rates = trial_rates(recipe)
         if (reason := self.protocol.failures.get(name)) is not None:
@@ -276,11 +270,11 @@ class Comparison:
                     name, self.folder / "trials" / f"{_file_name(name)}-{i}", num_steps, rate
                 )
             trials.append(trial)
-        finished = [trial for trial in trials if trial["validation_loss"] is not None]
-        if not finished:
-            return Outcome(name, rates[0], trials, failure=trials[-1]["reason"])
-        outcome = Outcome(name, _best_rate(finished), trials)
-        for trial in finished:
+        outcome = Outcome(name, rates[0], trials)
+        if not outcome.trials_left:
+            return replace(outcome, failure=trials[-1]["reason"])
+        outcome.learning_rate = self._best_rate(outcome)
+        for trial in outcome.trials_left:
             event = self.ledger.find(
                 _FELL_APART, network=name, learning_rate=trial["learning_rate"]
             )
@@ -298,7 +292,7 @@ class Comparison:
             self.run(outcome, repetition=0)
             rate, name = outcome.learning_rate, outcome.name
             trial = next((t for t in outcome.trials if t["learning_rate"] == rate), None)
-            if outcome.failure is not None or trial is None or len(_left(outcome)) < 2:
+            if outcome.failure is not None or trial is None or len(outcome.trials_left) < 2:
                 return
             (folder,) = outcome.folders
             run = files.read_record(folder / "run.json", "summary")["summary"]
@@ -323,7 +317,11 @@ class Comparison:
 
     def _take_another_rate(self, outcome: Outcome, event: dict[str, Any]) -> None:
         outcome.fell_apart.append(event)
-        outcome.learning_rate = _best_rate(_left(outcome))
+        outcome.learning_rate = self._best_rate(outcome)
+
+    def _best_rate(self, outcome: Outcome) -> float:
+        own_rate = self.protocol.request.recipe.train.learning_rate
+        return best_rate(outcome.trials_left, own_rate, self.dataset_of(0))
 
     def _trial(self, name: str, folder: Path, num_steps: int, rate: float) -> dict[str, Any]:
         # A trial that was interrupted begins anew: it is short and keeps no state.
@@ -432,21 +430,6 @@ class Comparison:
             # Whatever a network raises costs that network alone; the log keeps the rest.
             return log_failure(self.folder, error)
         return None
-
-
-def _left(outcome: Outcome) -> list[dict[str, Any]]:
-    """Return the trials whose rates have neither failed nor fallen apart."""
-    fallen = {event["learning_rate"] for event in outcome.fell_apart}
-    return [
-        trial
-        for trial in outcome.trials
-        if trial["validation_loss"] is not None and trial["learning_rate"] not in fallen
-    ]
-
-
-def _best_rate(trials: list[dict[str, Any]]) -> float:
-    best = min(trials, key=lambda trial: trial["validation_loss"])
-    return float(best["learning_rate"])
 
 
 def _file_name(model_name: str) -> str:

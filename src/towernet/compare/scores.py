@@ -99,6 +99,11 @@ def macro_f1(confusion_KK: Labels) -> float:
     return float(np.mean(2 * hits[present] / sums[present]))
 
 
+def majority_accuracy(train_labels: Labels, labels_N: Labels) -> float:
+    """Return how often the commonest class of the training images is right."""
+    return float((labels_N == np.bincount(train_labels).argmax()).mean())
+
+
 def accuracy_interval(right_RN: npt.NDArray[np.bool_], cluster_N: Labels) -> Interval:
     """Return the 95 % interval of the mean accuracy of such runs on such images."""
     found = interval(right_RN.astype(np.float64), np.ones(right_RN.shape), cluster_N)

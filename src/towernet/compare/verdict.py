@@ -272,11 +272,12 @@ def about_protocol(results: dict[str, Any], what_may_change: str) -> list[str]:
             " holds no test images out."
         )
     said += [
-        f"{network['name']} fell apart under the learning rate {rate:.3g}, which its short trials"
-        f" favoured; its runs are those with {network['learning_rate']:.3g}."
+        f"{network['name']} fell apart under the learning rate {rate:.3g}, with which it began; its"
+        f" runs are those with {network['learning_rate']:.3g}."
         for network in results["networks"]
         for rate in network.get("fell_apart", [])
     ]
+    said += _about_trials(results["networks"])
     said += [
         f"The comparison was continued although something had changed: {words}."
         for words in results.get("accepted", [])
@@ -287,6 +288,19 @@ def about_protocol(results: dict[str, Any], what_may_change: str) -> list[str]:
         for network in ranked
         if not _beats_guessing(network, results)
     ]
+    return said
+
+
+def _about_trials(networks: Sequence[dict[str, Any]]) -> list[str]:
+    """Say whose short trials could not choose a learning rate."""
+    untold = [n for n in networks if n.get("trials_learnt") is False and not n["fell_apart"]]
+    said = []
+    for rate in sorted({network["learning_rate"] for network in untold}):
+        names = [network["name"] for network in untold if network["learning_rate"] == rate]
+        said.append(
+            f"The short trials of {listed(names)} learnt nothing beyond chance; the learning rate"
+            f" is therefore not the best of them but the nearest to the recipe's own, {rate:.3g}."
+        )
     return said
 
 

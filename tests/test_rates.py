@@ -1,0 +1,78 @@
+"""Which learning rate a network is compared under."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from towernet.compare.rates import best_rate, fell_apart, trial_learnt
+from towernet.data.contract import Contract
+from towernet.data.prepare import Dataset, Part
+
+RATES = (0.05 / 3, 0.05, 0.15)
+
+
+def images(counts: tuple[int, ...]) -> Dataset:
+    """So many validation images of each class; of the training images, four times as many."""
+
+    def part(times: int) -> Part:
+        labels = np.repeat(np.arange(len(counts)), np.multiply(counts, times))
+        rows = np.arange(len(labels))
+        return Part(rows, labels, rows.astype(np.uint64), tuple(map(str, rows)))
+
+    contract = Contract(tuple(map(str, range(len(counts)))), 8, "crop", (0.5,) * 3, (0.2,) * 3)
+    nothing = np.zeros((0, 8, 8, 3), dtype=np.uint8)
+    return Dataset(pd.DataFrame(), contract, part(4), part(1), part(0), nothing, nothing)
+
+
+def trials(*figures: tuple[float, float]) -> list[dict[str, Any]]:
+    """Trials of the three rates with these losses and accuracies."""
+    return [
+        {"learning_rate": rate, "validation_loss": loss, "validation_accuracy": accuracy}
+        for rate, (loss, accuracy) in zip(RATES, figures, strict=True)
+    ]
+
+
+TEN_CLASSES = images((33,) * 10)
+MOSTLY_ONE = images((128, 40, 40, 40, 39))  # 44.6 % are of the first class
+GUESSES = (2.2977, 0.124), (2.2938, 0.130), (2.4724, 0.133)
+
+
+@pytest.mark.parametrize(
+    ("tried", "dataset", "taken"),
+    [
+        # Real ones: of a ResNet-18 after a quarter of an epoch, and of TowerNets after one.
+        (trials(*GUESSES), TEN_CLASSES, 0.05),
+        (trials((2.0355, 0.446), (3.1463, 0.453), (11.084, 0.453)), MOSTLY_ONE, 0.05),
+        (trials((1.9296, 0.379), (1.3859, 0.555), (1.4454, 0.521)), TEN_CLASSES, 0.05),
+        (trials((2.0715, 0.336), (2.2993, 0.100), (2.3049, 0.100)), TEN_CLASSES, 0.05 / 3),
+        (trials((2.3139, 0.142), (2.1819, 0.197), (1.8099, 0.342)), TEN_CLASSES, 0.15),
+        # A low loss of one that learnt nothing is chance, too, and decides nothing.
+        (trials((2.2938, 0.100), (2.4, 0.097), (2.31, 0.336)), TEN_CLASSES, 0.15),
+        # Where the recipe's own rate is not among them, the nearest, and the lower of two.
+        (trials(*GUESSES)[::2], TEN_CLASSES, 0.05 / 3),
+        (trials(*GUESSES)[2:], TEN_CLASSES, 0.15),
+    ],
+)
+def test_the_rate_taken_is_the_best_of_those_that_taught_something(tried, dataset, taken):
+    assert best_rate(tried, 0.05, dataset) == pytest.approx(taken)
+
+
+def test_a_guess_seldom_seems_to_have_learnt():
+    """Of a hundred, one; by the accuracy alone, every other."""
+    chance = np.random.default_rng(3)
+    accuracies = chance.binomial(330, 0.1, 2000) / 330
+    learnt = [trial_learnt({"validation_accuracy": right}, TEN_CLASSES) for right in accuracies]
+    assert 0.001 < np.mean(learnt) < 0.015
+    assert np.mean(accuracies > 0.1) > 0.4
+
+
+@pytest.mark.parametrize(("accuracy", "fell"), [(0.10, True), (0.28, True), (0.30, False)])
+def test_a_run_falls_apart_below_what_its_trial_may_have_been(accuracy, fell):
+    (trial,) = trials(*GUESSES)[:1]
+    trial["validation_accuracy"] = 113 / 330  # 34.2 %; Wilson's interval begins at 29.3 %
+    run = {"final_validation_accuracy": accuracy}
+    assert fell_apart(run, trial, TEN_CLASSES) == fell
