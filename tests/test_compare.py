@@ -443,6 +443,7 @@ def retold(finished: Path, folder: Path, *, of_trials: float, of_runs: float) ->
     shutil.copytree(finished, folder)
     (folder / "results.json").unlink()
     events = [json.loads(line) for line in _lines(folder / "ledger.jsonl")]
+    events = [event for event in events if event["event"] != "rate fell apart"]
     for event in events:
         if event["event"] == "trial":
             event["validation_accuracy"] = of_trials
@@ -479,11 +480,11 @@ def test_a_rate_under_which_the_first_run_falls_apart_is_left_for_the_next_best(
         assert run["plan"]["learning_rate"] == network["learning_rate"]
     assert any("fell apart" in remark for remark in results_of(folder)["remarks"])
     # Killed before the results are written, it goes on with what it had found out.
-    taken = rates_taken(folder)
+    results = results_of(folder)
     (folder / "results.json").unlink()
     again = towernet("compare", photos, *WORDS, "--out", folder)
     assert again.returncode == 0 and "fell apart" not in again.stderr
-    assert rates_taken(folder) == taken
+    assert results_of(folder) == results
 
 
 def test_a_first_run_as_good_as_its_trial_keeps_its_rate(towernet, finished, photos, tmp_path):
@@ -505,3 +506,30 @@ def test_trials_that_learn_nothing_leave_the_recipes_rate(towernet, photos, tmp_
     assert f"The short trials of {OTHER_NETWORK} learnt nothing beyond chance" in " ".join(
         done.stdout.split()
     )
+
+
+def test_a_rate_under_which_the_first_run_diverges_is_left_for_the_next_best(
+    towernet, photos, tmp_path
+):
+    recipe = tmp_path / "hot.toml"
+    recipe.write_text("[train]\nlearning_rate = 0.05\ntrial_factors = [1.0, 2e15]\n")
+    words = ("compare", photos, "--models", OTHER_NETWORK, "--epochs", 4, "--size", 32,
+             "--batch-size", 8, "--recipe", recipe, "--out")  # fmt: skip
+    cool, folder = tmp_path / "cool", tmp_path / "hot"
+    assert towernet(*words, cool).returncode == 0
+    # As if the trial of 1e14 had not diverged but done best.
+    shutil.copytree(cool, folder)
+    shutil.rmtree(folder / "runs")
+    (folder / "results.json").unlink()
+    events = [json.loads(line) for line in _lines(folder / "ledger.jsonl")]
+    hot = next(event for event in events if event.get("learning_rate") == 1e14)
+    assert hot["validation_loss"] is None and "the loss became" in hot["reason"]
+    hot |= {"validation_loss": 0.0, "validation_accuracy": 1.0, "reason": None}
+    (folder / "ledger.jsonl").write_text("".join(f"{json.dumps(event)}\n" for event in events))
+    again = towernet(*words, folder)
+    assert again.returncode == 0, again.stderr
+    assert f"{OTHER_NETWORK} fell apart under learning rate 1e+14" in again.stderr
+    (network,) = results_of(folder)["networks"]
+    assert (network["status"], network["fell_apart"]) == ("ranked", [1e14])
+    weights = Path(network["runs"][0]["folder"]) / "best.safetensors"
+    assert (folder / weights).read_bytes() == (cool / weights).read_bytes()

@@ -89,6 +89,10 @@ class TrainingError(TowernetError, RuntimeError):
     exit_code = TRAINING
 
 
+class Diverged(TrainingError):
+    """The loss is not a number; a smaller learning rate may help."""
+
+
 class Interrupted(TowernetError):
     """The user or the system asked to stop; everything needed to resume is on disk."""
 

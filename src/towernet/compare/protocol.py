@@ -233,8 +233,12 @@ class Ledger:
 
     def find(self, event: str, **fields: Any) -> dict[str, Any] | None:
         """Return the event with these fields, None when it did not happen yet."""
+        return next(iter(self.find_all(event, **fields)), None)
+
+    def find_all(self, event: str, **fields: Any) -> list[dict[str, Any]]:
+        """Return the events with these fields, in the order in which they happened."""
         wanted = {"event": event, **fields}
-        return next((e for e in self.events if all(e.get(k) == v for k, v in wanted.items())), None)
+        return [e for e in self.events if all(e.get(k) == v for k, v in wanted.items())]
 
     def count(self, event: str) -> int:
         """Return how often it happened."""

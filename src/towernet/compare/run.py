@@ -45,10 +45,10 @@ from towernet.engine.train import Plan, train
 from towernet.errors import (
     ConfigError,
     DataError,
+    Diverged,
     EnvironmentFault,
     Interrupted,
     TowernetError,
-    TrainingError,
     in_one_line,
 )
 from towernet.models.catalogue import check_size
@@ -198,6 +198,14 @@ _FELL_APART = "rate fell apart"
 
 
 @dataclass(frozen=True)
+class Failure:
+    """Why a network could not be trained; `diverged`: another learning rate may do."""
+
+    reason: str
+    diverged: bool = False
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The runs of one protocol, in one folder."""
 
@@ -274,12 +282,8 @@ class Comparison:
         if not outcome.trials_left:
             return replace(outcome, failure=trials[-1]["reason"])
         outcome.learning_rate = self._best_rate(outcome)
-        for trial in outcome.trials_left:
-            event = self.ledger.find(
-                _FELL_APART, network=name, learning_rate=trial["learning_rate"]
-            )
-            if event is not None:
-                self._take_another_rate(outcome, event)
+        for event in self.ledger.find_all(_FELL_APART, network=name):
+            self._take_another_rate(outcome, event)
         return outcome
 
     def first_run(self, outcome: Outcome) -> None:
@@ -289,26 +293,32 @@ class Comparison:
         last: then it would be the rate that is compared, and not the network.
         """
         while True:
-            self.run(outcome, repetition=0)
+            failed = self.run(outcome, repetition=0)
             rate, name = outcome.learning_rate, outcome.name
             trial = next((t for t in outcome.trials if t["learning_rate"] == rate), None)
-            if outcome.failure is not None or trial is None or len(outcome.trials_left) < 2:
+            if trial is None or len(outcome.trials_left) < 2:
                 return
-            (folder,) = outcome.folders
-            run = files.read_record(folder / "run.json", "summary")["summary"]
-            if not fell_apart(run, trial, self.dataset_of(0)):
+            folder, accuracy = self._run_folder(name, repetition=0), None
+            if failed is None:
+                run = files.read_record(folder / "run.json", "summary")["summary"]
+                if not fell_apart(run, trial, self.dataset_of(0)):
+                    return
+                accuracy = run["final_validation_accuracy"]
+            elif not failed["diverged"]:
                 return
             kept = self.folder / "trials" / f"{_file_name(name)}-{outcome.trials.index(trial)}-run"
-            files.remove(kept)
-            folder.rename(kept)
+            if folder.exists():  # else it was moved before a kill
+                files.remove(kept)
+                folder.rename(kept)
             event = self.ledger.add(
                 _FELL_APART,
                 network=name,
                 learning_rate=rate,
-                validation_accuracy=run["final_validation_accuracy"],
+                validation_accuracy=accuracy,
                 seconds=training_seconds(kept),
             )
             outcome.folders.clear()
+            outcome.failure = None
             self._take_another_rate(outcome, event)
             self.watcher.say(
                 f"{name} fell apart under learning rate {rate:.3g}: it goes on with"
@@ -328,7 +338,7 @@ class Comparison:
         files.remove(folder)
         figures: dict[str, Any] = {}
         started = time.monotonic()
-        reason = self._attempt(
+        failure = self._attempt(
             lambda: figures.update(
                 self._train(name, folder, num_steps, rate, 0, resumable=False)["summary"]
             )
@@ -341,20 +351,24 @@ class Comparison:
             # The last evaluation, not the best: a rate that falls apart late is no good rate.
             validation_loss=figures.get("final_validation_loss"),
             validation_accuracy=figures.get("final_validation_accuracy"),
-            reason=reason,
+            reason=failure and failure.reason,
             seconds=time.monotonic() - started,
         )
 
-    def run(self, outcome: Outcome, repetition: int, share: float = 1.0) -> None:
-        """Train one network once, on a share of the images, or note why it could not be."""
+    def run(self, outcome: Outcome, repetition: int, share: float = 1.0) -> dict[str, Any] | None:
+        """Train one network once, on a share of the images, or return why it could not be."""
         name, request = outcome.name, self.protocol.request
-        less, of = "", ""
+        of = ""
         event: dict[str, Any] = {"event": "run failed"}
         if share < 1:
-            less, of = f"-{100 * share:g}-percent", f" on {100 * share:g} % of the training images"
+            of = f" on {100 * share:g} % of the training images"
             event = {"event": "run on fewer images failed", "train_share": share}
-        event |= {"network": name, "repetition": repetition}
-        folder = self.folder / "runs" / f"{_file_name(name)}-{repetition}{less}"
+        event |= {
+            "network": name,
+            "repetition": repetition,
+            "learning_rate": outcome.learning_rate,
+        }
+        folder = self._run_folder(name, repetition, share)
         failed = self.ledger.find(**event)
         if failed is None:
             self.watcher.say(
@@ -362,18 +376,23 @@ class Comparison:
                 f" learning rate {outcome.learning_rate:.3g}"
             )
             num_steps = self.protocol.num_steps[name]
-            reason = self._attempt(
+            failure = self._attempt(
                 lambda: self._train(
                     name, folder, num_steps, outcome.learning_rate, repetition, share=share
                 )
             )
-            if reason is None:
+            if failure is None:
                 outcome.folders.append(folder)
-                return
+                return None
             drop_state(folder / "last")
-            failed = self.ledger.add(**event, reason=reason)
+            failed = self.ledger.add(**event, **asdict(failure))
         outcome.failure = failed["reason"]
         self.watcher.say(f"{name} failed: {outcome.failure}")
+        return failed
+
+    def _run_folder(self, name: str, repetition: int, share: float = 1.0) -> Path:
+        less = f"-{100 * share:g}-percent" if share < 1 else ""
+        return self.folder / "runs" / f"{_file_name(name)}-{repetition}{less}"
 
     def _train(
         self,
@@ -409,14 +428,14 @@ class Comparison:
                 resumable=resumable,
             )
 
-    def _attempt(self, action: Callable[[], Any]) -> str | None:
-        """Do it; a network's own failure becomes a reason, and the comparison goes on."""
+    def _attempt(self, action: Callable[[], Any]) -> Failure | None:
+        """Do it; a network's own failure is returned, and the comparison goes on."""
         try:
             action()
         except Interrupted as error:
             raise Interrupted(f"{error}: say the same command again", error.exit_code) from None
-        except TrainingError as error:
-            return str(error).partition(": ")[2]  # after the network's name
+        except Diverged as error:
+            return Failure(str(error).partition(": ")[2], diverged=True)  # after the network's name
         except TowernetError:
             raise
         except OSError as error:
@@ -426,9 +445,9 @@ class Comparison:
             ) from error
         except Exception as error:
             if is_out_of_memory(error):
-                return out_of_memory_words(self.protocol.request.recipe.train.batch_size)
+                return Failure(out_of_memory_words(self.protocol.request.recipe.train.batch_size))
             # Whatever a network raises costs that network alone; the log keeps the rest.
-            return log_failure(self.folder, error)
+            return Failure(log_failure(self.folder, error))
         return None
 
 

@@ -34,7 +34,7 @@ from towernet.engine.schedule import learning_rate, training_size_px
 from towernet.engine.state import State, restore_tensors, state_tensors
 from towernet.engine.step import average_weights, train_step
 from towernet.engine.stop import StopSwitch
-from towernet.errors import DataError, TrainingError, in_one_line
+from towernet.errors import DataError, Diverged, in_one_line
 from towernet.models.catalogue import build
 from towernet.models.paddle import paddle_initial_weights
 
@@ -117,7 +117,7 @@ def train(
         The run's record, as `run.json` holds it.
 
     Raises:
-        TrainingError: the loss is not a number.
+        Diverged: the loss is not a number.
         Interrupted: the user asked to stop; the state is on disk.
     """
     files.sweep(folder)
@@ -302,7 +302,7 @@ def _loop(
         for step, rate, loss_on_device, correct, num_images in unread:
             loss = loss_on_device.item()
             if not math.isfinite(loss):
-                raise TrainingError(
+                raise Diverged(
                     f"{config.model}: the loss became {loss} at step {step + 1} of {plan.num_steps}"
                     f" (learning rate {rate:.3g}); give a smaller train.learning_rate in a recipe"
                 )
@@ -379,7 +379,7 @@ def _loop(
                 evaluated, dataset.pixels, dataset.validation, contract, policy
             )
         if not math.isfinite(validation_loss):
-            raise TrainingError(
+            raise Diverged(
                 f"{config.model}: the validation loss became {validation_loss} after step"
                 f" {state.step} (learning rate {rate:.3g}); give a smaller"
                 " train.learning_rate in a recipe"
