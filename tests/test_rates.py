@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from towernet.compare.rates import best_rate, fell_apart, trial_learnt
+from towernet.compare.rates import beats_guessing, best_rate, fell_apart
 from towernet.data.contract import Contract
 from towernet.data.prepare import Dataset, Part
 
@@ -38,7 +39,7 @@ def trials(*figures: tuple[float, float]) -> list[dict[str, Any]]:
 
 TEN_CLASSES = images((33,) * 10)
 MOSTLY_ONE = images((128, 40, 40, 40, 39))  # 44.6 % are of the first class
-GUESSES = (2.2977, 0.124), (2.2938, 0.130), (2.4724, 0.133)
+GUESSES = (2.3010, 0.112), (2.3123, 0.103), (2.6719, 0.136)  # the lowest loss is the first's
 
 
 @pytest.mark.parametrize(
@@ -50,10 +51,13 @@ GUESSES = (2.2977, 0.124), (2.2938, 0.130), (2.4724, 0.133)
         (trials((1.9296, 0.379), (1.3859, 0.555), (1.4454, 0.521)), TEN_CLASSES, 0.05),
         (trials((2.0715, 0.336), (2.2993, 0.100), (2.3049, 0.100)), TEN_CLASSES, 0.05 / 3),
         (trials((2.3139, 0.142), (2.1819, 0.197), (1.8099, 0.342)), TEN_CLASSES, 0.15),
+        # Wrong with confidence, as a ResNet-50 after nine steps: too high a rate.
+        (trials((3.632, 0.446), (8.693, 0.446), (14252.8, 0.052)), MOSTLY_ONE, 0.05 / 3),
+        (trials((8.874, 0.1), (28.24, 0.1), (207951.5, 0.1)), TEN_CLASSES, 0.05 / 3),
         # A low loss of one that learnt nothing is chance, too, and decides nothing.
         (trials((2.2938, 0.100), (2.4, 0.097), (2.31, 0.336)), TEN_CLASSES, 0.15),
         # Where the recipe's own rate is not among them, the nearest, and the lower of two.
-        (trials(*GUESSES)[::2], TEN_CLASSES, 0.05 / 3),
+        (trials((2.4, 0.112), (2.3, 0.103), (2.2, 0.1))[::2], TEN_CLASSES, 0.05 / 3),
         (trials(*GUESSES)[2:], TEN_CLASSES, 0.15),
     ],
 )
@@ -61,13 +65,17 @@ def test_the_rate_taken_is_the_best_of_those_that_taught_something(tried, datase
     assert best_rate(tried, 0.05, dataset) == pytest.approx(taken)
 
 
-def test_a_guess_seldom_seems_to_have_learnt():
-    """Of a hundred, one; by the accuracy alone, every other."""
-    chance = np.random.default_rng(3)
-    accuracies = chance.binomial(330, 0.1, 2000) / 330
-    learnt = [trial_learnt({"validation_accuracy": right}, TEN_CLASSES) for right in accuracies]
-    assert 0.001 < np.mean(learnt) < 0.015
-    assert np.mean(accuracies > 0.1) > 0.4
+def seem_better(is_better: Callable[[dict[str, Any], Dataset], bool]) -> float:
+    """Return the share of guessing trials that this takes for better than guessing."""
+    right = np.random.default_rng(3).binomial(330, 0.1, 2000)
+    seem = [is_better({"validation_accuracy": number / 330}, TEN_CLASSES) for number in right]
+    return float(np.mean(seem))
+
+
+def test_of_a_hundred_guesses_one_seems_to_be_better():
+    assert 0.001 < seem_better(beats_guessing) < 0.015
+    # What the check is there for: by the accuracy alone it would be every other.
+    assert seem_better(lambda trial, dataset: trial["validation_accuracy"] > 0.1) > 0.4
 
 
 @pytest.mark.parametrize(("accuracy", "fell"), [(0.10, True), (0.28, True), (0.30, False)])

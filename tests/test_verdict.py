@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from towernet.compare.results import Outcome
+from towernet.compare.verdict import about_rates
+
 NUM_IMAGES = 400
 
 
@@ -278,3 +281,37 @@ def test_too_few_runs_are_said_before_they_are_spent():
     assert too_few_runs(10, 9) is None
     assert too_few_runs(10, 1) is None
     assert too_few_runs(0, 3) is None
+
+
+def network(name: str, rate: float, *, by_trials: bool | None, fell: list[float], status="ranked"):
+    return {"name": name, "learning_rate": rate, "rate_by_trials": by_trials, "fell_apart": fell,
+            "status": status}  # fmt: skip
+
+
+def test_remarks_say_whose_rate_is_not_the_one_its_trials_favoured():
+    chosen = network("a", 0.15, by_trials=True, fell=[])
+    single = network("b", 0.01, by_trials=None, fell=[])
+    assert about_rates({"networks": [chosen, single, {"name": "of an older version"}]}) == []
+    guessing = [network(name, 0.05, by_trials=False, fell=[]) for name in "cd"]
+    both = network("e", 0.05 / 3, by_trials=False, fell=[0.05])
+    said = about_rates({"networks": [chosen, *guessing, both]})
+    assert said == [
+        "No short trial of c, d or e was better than always naming the commonest class by more than"
+        " chance, so the learning rate taken was 0.05: the nearest to the recipe's own under which"
+        " the loss did not explode, or exploded least.",
+        "With the learning rate 0.05, the first run of e diverged or ended less accurate than its"
+        " short trial; its runs have 0.0167.",
+    ]
+    failed = network("f", 0.05 / 3, by_trials=True, fell=[0.15, 0.05], status="failed")
+    (said,) = about_rates({"networks": [failed]})
+    assert said.startswith("With the learning rate 0.15 or 0.05, the first run of f diverged")
+    assert said.endswith("with 0.0167, the last one left, it failed as well.")
+
+
+def test_no_rate_as_high_as_one_that_diverged_is_left():
+    trials = [{"learning_rate": rate, "validation_loss": 1.0} for rate in (0.1, 0.2, 0.4)]
+    fallen = {"learning_rate": 0.2, "diverged": False}
+    outcome = Outcome("a", 0.2, trials, fell_apart=[fallen])
+    assert [trial["learning_rate"] for trial in outcome.trials_left] == [0.1, 0.4]
+    outcome.fell_apart[0] |= {"diverged": True}
+    assert [trial["learning_rate"] for trial in outcome.trials_left] == [0.1]

@@ -106,6 +106,23 @@ def remove(path: Path) -> None:
         ) from error
 
 
+def move(folder: Path, to: Path) -> None:
+    """Rename a folder, so that it stays renamed when the power fails.
+
+    Raises:
+        EnvironmentFault: the system refuses.
+    """
+    try:
+        folder.rename(to)
+        _fsync_folder(to.parent)
+        _fsync_folder(folder.parent)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"{folder} cannot be renamed to {to}: {error.strerror}; say the same command again when"
+            " the disk is well"
+        ) from error
+
+
 def sweep(folder: Path) -> None:
     """Remove what killed writers left in a folder and below; the caller holds its lock."""
     for leftover in folder.rglob(f"{_LEFTOVER_PREFIX}*{_LEFTOVER_SUFFIX}"):

@@ -81,10 +81,12 @@ def ranking(conclusion: dict[str, Any], folder: Path, report: Path) -> None:
     if any(network["status"] == "ranked" for network in results["networks"]):
         console.print(table)
         console.print()
-    for network in results["networks"]:
-        if network["status"] != "ranked":
-            failed = "failed: " if network["status"] == "failed" else ""
-            console.print(escape(f"not ranked: {network['name']} {failed}{network['reason']}"))
+    unranked = [network for network in results["networks"] if network["status"] != "ranked"]
+    for network in unranked:
+        failed = "failed: " if network["status"] == "failed" else ""
+        console.print(escape(f"not ranked: {network['name']} {failed}{network['reason']}"))
+    if unranked:
+        console.print()
     if results.get("ablation"):
         _print_ablation(console, results)
     console.print(escape(results["sentence"]), style="bold")
@@ -127,7 +129,6 @@ def _print_ablation(console: Console, results: dict[str, Any]) -> None:
             f"{variant['parameters']:+,}",
         )
     if table.row_count:
-        console.print()
         console.print(table)
         console.print()
 

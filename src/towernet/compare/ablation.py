@@ -233,7 +233,7 @@ def remarks(results: dict[str, Any]) -> list[str]:
         "A network with a block and without it had the same images in the same order, as many steps"
         " and the same first weights outside the block."
         + (
-            " The learning rate of each was chosen by its own short trials."
+            " Where short trials told learning rates apart, each had the one best in its own."
             if any(len(network["trials"]) > 1 for network in results["networks"])
             else ""
         )

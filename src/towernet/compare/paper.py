@@ -7,7 +7,7 @@ from statistics import stdev
 from typing import Any
 
 from towernet.compare.ablation import about_blocks
-from towernet.compare.verdict import BETTER, EQUAL, WORSE, in_points
+from towernet.compare.verdict import BETTER, EQUAL, WORSE, about_rates, in_points
 from towernet.data.table import counted, listed
 from towernet.errors import shown
 
@@ -156,18 +156,14 @@ def _sharing(results: dict[str, Any]) -> str:
         if len({network.get(key) for network in networks}) > 1
     ]
     said += f" (but not {listed(apart)}, which the recipe gives some of them)" if apart else ""
-    if any(len(network["trials"]) > 1 for network in networks):
-        untold = [shown(n["name"]) for n in networks if n.get("trials_learnt") is False]
-        said_of = (
-            f" (the recipe's for {listed(untold)}, whose trials learnt nothing)" if untold else ""
-        )
+    if any(len(n["trials"]) > 1 and n.get("rate_by_trials") is not False for n in networks):
         said += (
-            "; the learning rate of each was chosen by the validation loss of short trials"
-            f"{said_of}, and the epoch by validation accuracy."
+            "; the learning rate was chosen by the validation loss of short trials of each, and the"
+            " epoch by validation accuracy."
         )
     else:
         said += "; the epoch of each was chosen by validation accuracy."
-    return said
+    return " ".join([said, *map(shown, about_rates(results))])
 
 
 def _held_out(results: dict[str, Any], later_looks: int) -> str:

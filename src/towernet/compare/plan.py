@@ -112,12 +112,12 @@ def mixes(recipe: Recipe, num_steps: int, dataset: Dataset) -> bool:
 
 def trial_rates(recipe: Recipe) -> list[float]:
     """Return the learning rates that are tried for each network, lowest first."""
-    return sorted(recipe.train.learning_rate * factor for factor in recipe.train.trial_factors)
+    return sorted({recipe.train.learning_rate * factor for factor in recipe.train.trial_factors})
 
 
 def trial_steps(recipe: Recipe, num_steps: int) -> int:
     """Return how long one trial is; a single learning rate needs none."""
-    if len(recipe.train.trial_factors) < 2:
+    if len(trial_rates(recipe)) < 2:
         return 0
     return max(1, round(recipe.train.trial_share * num_steps))
 

@@ -13,44 +13,48 @@ import scipy.special
 from towernet.compare.scores import majority_accuracy, wilson
 from towernet.data.prepare import Dataset
 
-GUESSED = 0.01  # of a hundred trials that guess, one may seem to have learnt
+MAX_LOSS = 2.0  # times ln K, the loss of whoever holds all K classes for as likely
+MAX_LUCK = 0.01  # per trial: of a hundred that guess, one may seem to be better
 
 
 def best_rate(trials: list[dict[str, Any]], own_rate: float, dataset: Dataset) -> float:
-    """Return the rate of lowest validation loss among the trials that learnt anything.
+    """Return the rate of lowest validation loss among the trials that beat guessing.
 
-    Where none did, their losses are chance, and choosing by them would compare rates drawn by lot:
-    then it is the one nearest to the recipe's own, the lower of two that are as near.
+    Where none did, a low loss is no promise: then it is the rate nearest to the recipe's own, the
+    lower of two that are as near. But not one whose trial was wrong with confidence (`MAX_LOSS`),
+    a sign of too high a rate; where all were, the lowest loss.
 
     Args:
         trials: Those that came to an end, at least one, lowest rate first.
         own_rate: The recipe's.
         dataset: The images they were judged on.
     """
-    telling = [trial for trial in trials if trial_learnt(trial, dataset)]
-    if telling:
-        best = min(telling, key=lambda trial: trial["validation_loss"])
+    better = [trial for trial in trials if beats_guessing(trial, dataset)]
+    most = MAX_LOSS * math.log(len(dataset.contract.class_names))
+    calm = [trial for trial in trials if trial["validation_loss"] <= most]
+    if better or not calm:
+        best = min(better or trials, key=lambda trial: trial["validation_loss"])
     else:
         best = min(
-            trials, key=lambda trial: round(abs(math.log(trial["learning_rate"] / own_rate)), 6)
+            calm, key=lambda trial: round(abs(math.log(trial["learning_rate"] / own_rate)), 6)
         )
     return float(best["learning_rate"])
 
 
-def trial_learnt(trial: dict[str, Any], dataset: Dataset) -> bool:
-    """Whether a trial was right so often as always naming the commonest class hardly ever would be
-    (exact binomial test).
+def beats_guessing(trial: dict[str, Any], dataset: Dataset) -> bool:
+    """Whether a trial was right more often than always naming the commonest class would be by luck
+    (exact binomial test, images taken as independent).
     """
     num = len(dataset.validation)
-    guessed = majority_accuracy(dataset.train.labels, dataset.validation.labels)
+    share = majority_accuracy(dataset.train.labels, dataset.validation.labels)
     # bdtrc is the chance of more than so many.
-    luck = scipy.special.bdtrc(round(trial["validation_accuracy"] * num) - 1, num, guessed)
-    return bool(luck < GUESSED)
+    luck = scipy.special.bdtrc(round(trial["validation_accuracy"] * num) - 1, num, share)
+    return bool(luck < MAX_LUCK)
 
 
 def fell_apart(run: dict[str, Any], trial: dict[str, Any], dataset: Dataset) -> bool:
-    """Whether a whole run ended less accurate than the trial of its learning rate, many times as
-    short, and not by chance: below the 95 % interval of the trial's accuracy.
+    """Whether a whole run, many times as long as its trial, ended less accurate by more than
+    chance: below the 95 % interval of the trial's accuracy.
     """
     num = len(dataset.validation)
     low, _ = wilson(round(trial["validation_accuracy"] * num) / num, num)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,6 @@ from towernet.compare.labels import OutOfSample, suspect_labels, write_suspects
 from towernet.compare.learning_curve import LAST_DOUBLING, FewerImages, learning_curve
 from towernet.compare.paper import latex
 from towernet.compare.protocol import Ledger, Protocol, written_digest
-from towernet.compare.rates import trial_learnt
 from towernet.compare.scores import (
     Labels,
     accuracy_interval,
@@ -59,26 +59,37 @@ MAX_SUSPECTS = 200  # in the results; suspects.csv has them all
 class Outcome:
     """What became of one network: its chosen learning rate, its runs, or why there are none.
 
-    `fell_apart` holds the learning rates under which its first run did, with how it ended.
+    `rate_by_trials`: whether its trials chose it, None without trials. `fell_apart` holds the rates
+    under which its first run did, with how it ended.
     """
 
     name: str
     learning_rate: float
     trials: list[dict[str, Any]] = field(default_factory=list)
+    rate_by_trials: bool | None = None
     fell_apart: list[dict[str, Any]] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     failure: str | None = None
 
     @property
     def finished_trials(self) -> list[dict[str, Any]]:
-        """The trials that came to an end."""
+        """The trials that came to an end, lowest rate first."""
         return [trial for trial in self.trials if trial["validation_loss"] is not None]
 
     @property
     def trials_left(self) -> list[dict[str, Any]]:
-        """The trials whose learning rates have neither failed nor fallen apart."""
+        """The trials whose rates a whole run may bear: none that one did not, and none as high as
+        one under which it diverged.
+        """
         fallen = {event["learning_rate"] for event in self.fell_apart}
-        return [trial for trial in self.finished_trials if trial["learning_rate"] not in fallen]
+        below = min(
+            (e["learning_rate"] for e in self.fell_apart if e["diverged"]), default=math.inf
+        )
+        return [
+            trial
+            for trial in self.finished_trials
+            if trial["learning_rate"] not in fallen and trial["learning_rate"] < below
+        ]
 
 
 @dataclass(frozen=True)
@@ -451,9 +462,7 @@ def _network(
             {key: trial[key] for key in ("learning_rate", "validation_loss", "validation_accuracy")}
             for trial in outcome.trials
         ],
-        "trials_learnt": None
-        if not outcome.finished_trials
-        else any(trial_learnt(trial, dataset) for trial in outcome.finished_trials),
+        "rate_by_trials": outcome.rate_by_trials,
         "fell_apart": [event["learning_rate"] for event in outcome.fell_apart],
         "epochs": round(num_epochs, 4),
         "steps": num_steps,

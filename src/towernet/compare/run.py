@@ -27,7 +27,7 @@ from towernet.compare.plan import (
     trial_steps,
 )
 from towernet.compare.protocol import Ledger, Protocol, Request, go_on, note_accepted, read_protocol
-from towernet.compare.rates import best_rate, fell_apart
+from towernet.compare.rates import beats_guessing, best_rate, fell_apart
 from towernet.compare.results import Outcome, finish, learnt, training_seconds, worth
 from towernet.compare.verdict import num_pairs, too_few_runs
 from towernet.config import AS_BEGUN, Accept, RunConfig
@@ -49,6 +49,7 @@ from towernet.errors import (
     EnvironmentFault,
     Interrupted,
     TowernetError,
+    TrainingError,
     in_one_line,
 )
 from towernet.models.catalogue import check_size
@@ -136,13 +137,16 @@ def compare(
         origin = {"command": command, "source": source.reading}
         ledger = Ledger(folder / "ledger.jsonl")
         comparison = Comparison(protocol, folder, ledger, dataset_of, watcher, stop, origin, accept)
-        outcomes = comparison.run_all()
+        outcomes, fewer = [], None
+        if not (folder / "results.json").exists():  # what is finished stays as it is
+            outcomes = comparison.run_all()
+            fewer = comparison.run_with_fewer(outcomes) if request.learning_curve else None
         return finish(
             outcomes,
             folder,
             protocol,
             dataset_of,
-            fewer=comparison.run_with_fewer(outcomes) if request.learning_curve else None,
+            fewer=fewer,
             kind="comparison",
             title=source.name,
             origin=origin,
@@ -194,15 +198,19 @@ def _decide(
     return protocol
 
 
-_FELL_APART = "rate fell apart"
+# In the ledger: with which learning rate a network began, and how its first run bore it.
+_CHOSEN, _LASTED, _FELL_APART = "rate chosen", "rate lasted", "rate fell apart"
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a network could not be trained; `diverged`: another learning rate may do."""
+    """Why a network could not be trained, and after how long; one that `diverged` may bear another
+    learning rate.
+    """
 
     reason: str
-    diverged: bool = False
+    diverged: bool
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -261,7 +269,9 @@ class Comparison:
         return fewer
 
     def choose_learning_rate(self, name: str) -> Outcome:
-        """Try each learning rate on a short run of its own; `best_rate` says which is taken."""
+        """Try each learning rate on a short run of its own, unless that was done; take the best, or
+        the next best where a first run has shown what the best is worth.
+        """
         recipe = self.protocol.request.recipe
         rates = trial_rates(recipe)
         if (reason := self.protocol.failures.get(name)) is not None:
@@ -279,59 +289,86 @@ class Comparison:
                 )
             trials.append(trial)
         outcome = Outcome(name, rates[0], trials)
-        if not outcome.trials_left:
+        if not outcome.finished_trials:
             return replace(outcome, failure=trials[-1]["reason"])
-        outcome.learning_rate = self._best_rate(outcome)
+        chosen = self.ledger.find(_CHOSEN, network=name)
+        if chosen is None:
+            finished = outcome.finished_trials
+            chosen = self.ledger.add(
+                _CHOSEN,
+                network=name,
+                learning_rate=self._best_rate(finished),
+                by_trials=any(beats_guessing(trial, self.dataset_of(0)) for trial in finished),
+            )
+        outcome.learning_rate, outcome.rate_by_trials = chosen["learning_rate"], chosen["by_trials"]
         for event in self.ledger.find_all(_FELL_APART, network=name):
-            self._take_another_rate(outcome, event)
+            self._leave_rate(outcome, event)
         return outcome
+
+    def _best_rate(self, trials: list[dict[str, Any]]) -> float:
+        own_rate = self.protocol.request.recipe.train.learning_rate
+        return best_rate(trials, own_rate, self.dataset_of(0))
 
     def first_run(self, outcome: Outcome) -> None:
         """Train a network once; where that falls apart, again with the rate that did next best.
 
-        A short trial may like a rate under which the whole run, longer at its full height, does not
-        last: then it would be the rate that is compared, and not the network.
+        A short trial may like a rate that a whole run, which stays longer near its height, does not
+        bear: then it would be the rate that is compared, and not the network.
         """
         while True:
-            failed = self.run(outcome, repetition=0)
-            rate, name = outcome.learning_rate, outcome.name
-            trial = next((t for t in outcome.trials if t["learning_rate"] == rate), None)
-            if trial is None or len(outcome.trials_left) < 2:
+            failure = self._run_once(outcome, repetition=0)
+            event = self._fallen(outcome, failure)
+            if event is None:
+                self._note(outcome, failure)
                 return
-            folder, accuracy = self._run_folder(name, repetition=0), None
-            if failed is None:
-                run = files.read_record(folder / "run.json", "summary")["summary"]
-                if not fell_apart(run, trial, self.dataset_of(0)):
-                    return
-                accuracy = run["final_validation_accuracy"]
-            elif not failed["diverged"]:
-                return
-            kept = self.folder / "trials" / f"{_file_name(name)}-{outcome.trials.index(trial)}-run"
-            if folder.exists():  # else it was moved before a kill
-                files.remove(kept)
-                folder.rename(kept)
-            event = self.ledger.add(
-                _FELL_APART,
-                network=name,
-                learning_rate=rate,
-                validation_accuracy=accuracy,
-                seconds=training_seconds(kept),
-            )
-            outcome.folders.clear()
-            outcome.failure = None
-            self._take_another_rate(outcome, event)
+            # Written down before it is acted on: killed in between, the next start acts on it.
+            self.ledger.add(_FELL_APART, **event)
+            self._leave_rate(outcome, event)
             self.watcher.say(
-                f"{name} fell apart under learning rate {rate:.3g}: it goes on with"
-                f" {outcome.learning_rate:.3g}"
+                f"{outcome.name} {'diverged' if event['diverged'] else 'fell apart'} under learning"
+                f" rate {event['learning_rate']:.3g}: it goes on with {outcome.learning_rate:.3g}"
             )
 
-    def _take_another_rate(self, outcome: Outcome, event: dict[str, Any]) -> None:
-        outcome.fell_apart.append(event)
-        outcome.learning_rate = self._best_rate(outcome)
+    def _fallen(self, outcome: Outcome, failure: Failure | None) -> dict[str, Any] | None:
+        """Return what is written down of a first run that fell apart while another rate is left to
+        go on with; None where the run stands.
+        """
+        name, rate = outcome.name, outcome.learning_rate
+        trial = next((t for t in outcome.trials if t["learning_rate"] == rate), None)
+        if trial is None or (failure is not None and not failure.diverged):
+            return None
+        accuracy = None
+        if failure is None:
+            if self.ledger.find(_LASTED, network=name, learning_rate=rate) is not None:
+                return None
+            run = files.read_record(outcome.folders[0] / "run.json", "summary")["summary"]
+            if not fell_apart(run, trial, self.dataset_of(0)):
+                self.ledger.add(_LASTED, network=name, learning_rate=rate)
+                return None
+            accuracy = run["final_validation_accuracy"]
+        event = {"network": name, "learning_rate": rate, "diverged": failure is not None}
+        left = replace(outcome, fell_apart=[*outcome.fell_apart, event]).trials_left
+        if not left:
+            return None
+        return event | {
+            "validation_accuracy": accuracy,
+            "instead": self._best_rate(left),
+            "seconds": training_seconds(outcome.folders[0]) if failure is None else failure.seconds,
+        }
 
-    def _best_rate(self, outcome: Outcome) -> float:
-        own_rate = self.protocol.request.recipe.train.learning_rate
-        return best_rate(outcome.trials_left, own_rate, self.dataset_of(0))
+    def _leave_rate(self, outcome: Outcome, event: dict[str, Any]) -> None:
+        """Go on with the next rate; the run that fell apart is kept among the trials."""
+        name, rate = outcome.name, event["learning_rate"]
+        folder = self._run_folder(name, repetition=0)
+        record = folder / "run.json"
+        if record.exists() and files.read_record(record, "plan")["plan"]["learning_rate"] == rate:
+            number = [trial["learning_rate"] for trial in outcome.trials].index(rate)
+            kept = self.folder / "trials" / f"{_file_name(name)}-{number}-run"
+            files.remove(kept)
+            files.move(folder, kept)
+        outcome.folders.clear()
+        outcome.fell_apart.append(event)
+        outcome.learning_rate = event["instead"]
 
     def _trial(self, name: str, folder: Path, num_steps: int, rate: float) -> dict[str, Any]:
         # A trial that was interrupted begins anew: it is short and keeps no state.
@@ -355,40 +392,38 @@ class Comparison:
             seconds=time.monotonic() - started,
         )
 
-    def run(self, outcome: Outcome, repetition: int, share: float = 1.0) -> dict[str, Any] | None:
-        """Train one network once, on a share of the images, or return why it could not be."""
-        name, request = outcome.name, self.protocol.request
+    def run(self, outcome: Outcome, repetition: int, share: float = 1.0) -> None:
+        """Train one network once, on a share of the images, or note why it could not be."""
+        self._note(outcome, self._run_once(outcome, repetition, share))
+
+    def _note(self, outcome: Outcome, failure: Failure | None) -> None:
+        if failure is not None:
+            outcome.failure = failure.reason
+            self.watcher.say(f"{outcome.name} failed: {failure.reason}")
+
+    def _run_once(self, outcome: Outcome, repetition: int, share: float = 1.0) -> Failure | None:
+        name, request, rate = outcome.name, self.protocol.request, outcome.learning_rate
         of = ""
         event: dict[str, Any] = {"event": "run failed"}
         if share < 1:
             of = f" on {100 * share:g} % of the training images"
             event = {"event": "run on fewer images failed", "train_share": share}
-        event |= {
-            "network": name,
-            "repetition": repetition,
-            "learning_rate": outcome.learning_rate,
-        }
-        folder = self._run_folder(name, repetition, share)
-        failed = self.ledger.find(**event)
-        if failed is None:
-            self.watcher.say(
-                f"{name}{of}, run {repetition + 1} of {request.runs},"
-                f" learning rate {outcome.learning_rate:.3g}"
-            )
-            num_steps = self.protocol.num_steps[name]
-            failure = self._attempt(
-                lambda: self._train(
-                    name, folder, num_steps, outcome.learning_rate, repetition, share=share
-                )
-            )
-            if failure is None:
-                outcome.folders.append(folder)
-                return None
+        event |= {"network": name, "repetition": repetition, "learning_rate": rate}
+        if (failed := self.ledger.find(**event)) is not None:
+            return Failure(failed["reason"], failed["diverged"], failed["seconds"])
+        self.watcher.say(
+            f"{name}{of}, run {repetition + 1} of {request.runs}, learning rate {rate:.3g}"
+        )
+        folder, num_steps = self._run_folder(name, repetition, share), self.protocol.num_steps[name]
+        failure = self._attempt(
+            lambda: self._train(name, folder, num_steps, rate, repetition, share=share)
+        )
+        if failure is None:
+            outcome.folders.append(folder)
+        else:
             drop_state(folder / "last")
-            failed = self.ledger.add(**event, **asdict(failure))
-        outcome.failure = failed["reason"]
-        self.watcher.say(f"{name} failed: {outcome.failure}")
-        return failed
+            self.ledger.add(**event, **asdict(failure))
+        return failure
 
     def _run_folder(self, name: str, repetition: int, share: float = 1.0) -> Path:
         less = f"-{100 * share:g}-percent" if share < 1 else ""
@@ -430,12 +465,15 @@ class Comparison:
 
     def _attempt(self, action: Callable[[], Any]) -> Failure | None:
         """Do it; a network's own failure is returned, and the comparison goes on."""
+        started, diverged = time.monotonic(), False
         try:
             action()
+            return None
         except Interrupted as error:
             raise Interrupted(f"{error}: say the same command again", error.exit_code) from None
-        except Diverged as error:
-            return Failure(str(error).partition(": ")[2], diverged=True)  # after the network's name
+        except TrainingError as error:
+            reason = str(error).partition(": ")[2]  # after the network's name
+            diverged = isinstance(error, Diverged)
         except TowernetError:
             raise
         except OSError as error:
@@ -445,10 +483,10 @@ class Comparison:
             ) from error
         except Exception as error:
             if is_out_of_memory(error):
-                return Failure(out_of_memory_words(self.protocol.request.recipe.train.batch_size))
-            # Whatever a network raises costs that network alone; the log keeps the rest.
-            return Failure(log_failure(self.folder, error))
-        return None
+                reason = out_of_memory_words(self.protocol.request.recipe.train.batch_size)
+            else:  # whatever a network raises costs that network alone; the log keeps the rest
+                reason = log_failure(self.folder, error)
+        return Failure(reason, diverged, time.monotonic() - started)
 
 
 def _file_name(model_name: str) -> str:

@@ -271,13 +271,7 @@ def about_protocol(results: dict[str, Any], what_may_change: str) -> list[str]:
             "The figures are the best epoch on the selection set, not a test result: this protocol"
             " holds no test images out."
         )
-    said += [
-        f"{network['name']} fell apart under the learning rate {rate:.3g}, with which it began; its"
-        f" runs are those with {network['learning_rate']:.3g}."
-        for network in results["networks"]
-        for rate in network.get("fell_apart", [])
-    ]
-    said += _about_trials(results["networks"])
+    said += about_rates(results)
     said += [
         f"The comparison was continued although something had changed: {words}."
         for words in results.get("accepted", [])
@@ -291,16 +285,32 @@ def about_protocol(results: dict[str, Any], what_may_change: str) -> list[str]:
     return said
 
 
-def _about_trials(networks: Sequence[dict[str, Any]]) -> list[str]:
-    """Say whose short trials could not choose a learning rate."""
-    untold = [n for n in networks if n.get("trials_learnt") is False and not n["fell_apart"]]
+def about_rates(results: dict[str, Any]) -> list[str]:
+    """Say whose learning rate is not the one that its short trials favoured."""
     said = []
-    for rate in sorted({network["learning_rate"] for network in untold}):
-        names = [network["name"] for network in untold if network["learning_rate"] == rate]
+    guessing: dict[float, list[str]] = {}
+    for network in results["networks"]:
+        if network.get("rate_by_trials") is False:
+            first = [*network["fell_apart"], network["learning_rate"]][0]
+            guessing.setdefault(first, []).append(network["name"])
+    for rate, names in guessing.items():
         said.append(
-            f"The short trials of {listed(names)} learnt nothing beyond chance; the learning rate"
-            f" is therefore not the best of them but the nearest to the recipe's own, {rate:.3g}."
+            f"No short trial of {listed(names, 'or')} was better than always naming the commonest"
+            f" class by more than chance, so the learning rate taken was {rate:.3g}: the nearest to"
+            " the recipe's own under which the loss did not explode, or exploded least."
         )
+    for network in results["networks"]:
+        if fallen := network.get("fell_apart"):
+            ending = f"its runs have {network['learning_rate']:.3g}"
+            if network["status"] == "failed":
+                ending = (
+                    f"with {network['learning_rate']:.3g}, the last one left, it failed as well"
+                )
+            said.append(
+                f"With the learning rate {listed([f'{rate:.3g}' for rate in fallen], 'or')}, the"
+                f" first run of {network['name']} diverged or ended less accurate than its short"
+                f" trial; {ending}."
+            )
     return said
 
 
