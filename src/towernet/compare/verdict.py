@@ -271,7 +271,6 @@ def about_protocol(results: dict[str, Any], what_may_change: str) -> list[str]:
             "The figures are the best epoch on the selection set, not a test result: this protocol"
             " holds no test images out."
         )
-    said += about_rates(results)
     said += [
         f"The comparison was continued although something had changed: {words}."
         for words in results.get("accepted", [])
@@ -282,7 +281,7 @@ def about_protocol(results: dict[str, Any], what_may_change: str) -> list[str]:
         for network in ranked
         if not _beats_guessing(network, results)
     ]
-    return said
+    return said + about_rates(results)
 
 
 def about_rates(results: dict[str, Any]) -> list[str]:
