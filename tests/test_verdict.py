@@ -305,7 +305,7 @@ def test_remarks_say_whose_rate_is_not_the_one_its_trials_favoured():
     failed = network("f", 0.05 / 3, by_trials=True, fell=[0.15, 0.05], status="failed")
     (said,) = about_rates({"networks": [failed]})
     assert said.startswith("With the learning rate 0.15 or 0.05, the first run of f diverged")
-    assert said.endswith("with 0.0167, the last one left, it failed as well.")
+    assert said.endswith("with 0.0167 it failed as well.")
 
 
 def test_no_rate_as_high_as_one_that_diverged_is_left():

@@ -302,9 +302,7 @@ def about_rates(results: dict[str, Any]) -> list[str]:
         if fallen := network.get("fell_apart"):
             ending = f"its runs have {network['learning_rate']:.3g}"
             if network["status"] == "failed":
-                ending = (
-                    f"with {network['learning_rate']:.3g}, the last one left, it failed as well"
-                )
+                ending = f"with {network['learning_rate']:.3g} it failed as well"
             said.append(
                 f"With the learning rate {listed([f'{rate:.3g}' for rate in fallen], 'or')}, the"
                 f" first run of {network['name']} diverged or ended less accurate than its short"
