@@ -263,7 +263,8 @@ def about_protocol(results: dict[str, Any], what_may_change: str) -> list[str]:
         least, most = (_epochs(pick(n["epochs"] for n in ranked)) for pick in (min, max))
         said.append(
             f"This holds for training from scratch at {results['size_px']} px for"
-            f" {least if least == most else f'{least} to {most}'} epochs (passes through the"
+            f" {least if least == most else f'{least} to {most}'}"
+            f" {'epoch (pass' if least == most == '1' else 'epochs (passes'} through the"
             f" images); longer training or larger images {what_may_change}."
         )
     if results["final_split"] == "validation":
