@@ -384,7 +384,7 @@ def test_where_blocks_stood_and_how_they_began_is_said():
     usual = "before residual additions, else where branches join, else at the ends of stages"
     identity = "blended in from nothing (x + gain·(block(x) − x), gain 0)"
     assert ablation.about_blocks(of) == [
-        f"se stood {usual}, and began as its authors begin it.",
+        f"In resnet18, se stood {usual}, and began as its authors begin it.",
         f"se@stages@identity stood where stages end, and began {identity}.",
         "eca@layer3.0.bn2 stood behind layer3.0.bn2, and began as its authors begin it.",
         "se stood in towernet's own places, and began as its authors begin it.",

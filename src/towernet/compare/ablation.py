@@ -74,15 +74,22 @@ def about_blocks(of: Sequence[dict[str, Any]]) -> list[str]:
     Args:
         of: The variants, as the results have them.
     """
-    places: dict[str, list[str]] = {}
+    places: dict[str, list[tuple[str, str]]] = {}
     for variant in of:
         asked = parse(variant["name"])
         if asked.where is None and variant["network"] in OURS:
             where = f"in {variant['network']}'s own places"
         else:
             where = _PLACES.get(asked.where or "blocks", f"behind {asked.where}")
-        places.setdefault(f"{where}, and began {_STARTS[asked.start]}", []).append(variant["block"])
-    said = [f"{listed(list(dict.fromkeys(blocks)))} stood {how}." for how, blocks in places.items()]
+        places.setdefault(f"{where}, and began {_STARTS[asked.start]}", []).append(
+            (variant["network"], variant["block"])
+        )
+    all_networks, said = {variant["network"] for variant in of}, []
+    for how, stood in places.items():
+        networks, blocks = (list(dict.fromkeys(names)) for names in zip(*stood, strict=True))
+        # One's own places are named after it.
+        is_said = len(networks) == len(all_networks) or "own places" in how
+        said.append(f"{'' if is_said else f'In {listed(networks)}, '}{listed(blocks)} stood {how}.")
     papers = {variant["block"].partition("@")[0]: variant.get("paper") for variant in of}
     sources = [f"{block}: {paper}" for block, paper in papers.items() if paper]
     return said + ([f"Sources: {'; '.join(sources)}."] if sources else [])
