@@ -92,7 +92,7 @@ def torch_archive(path: Path) -> object:
 
 
 def protocol(path: Path) -> object:
-    from towernet.compare.protocol import read_protocol
+    from towernet.comparison.protocol import read_protocol
 
     return read_protocol(path)
 
@@ -219,7 +219,7 @@ def _recipes() -> list[bytes]:
 
 
 def _protocols() -> list[bytes]:
-    from towernet.compare.protocol import Protocol, Request
+    from towernet.comparison.protocol import Protocol, Request
     from towernet.config import load_recipe
     from towernet.engine.device import Policy
 

@@ -1,7 +1,7 @@
 """Does a verdict keep its word? Thousands of made-up comparisons whose truth is known.
 
-Each is judged by `towernet.compare.statistics`, as a real one is. A network names an image
-correctly when the sum of its skill, the image's ease (for all networks and for this one), the
+Each is judged by `towernet.comparison.judging.statistics`, as a real one is. A network names an
+image correctly when the sum of its skill, the image's ease (for all networks and for this one), the
 run's luck and chance is above 0. A run's luck has two parts: its weights, and which images of the
 labelled pool it was trained on: four of five, the same for all networks, so that training sets
 overlap. The truth is then known in closed form.
@@ -28,8 +28,8 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from _common import write_result
-from towernet.compare.scores import accuracy_interval
-from towernet.compare.statistics import judge
+from towernet.comparison.judging.scores import accuracy_interval
+from towernet.comparison.judging.statistics import judge
 
 RUNS = (8, 10, 29)
 POOL, SHARE = 200, 0.8

@@ -18,7 +18,7 @@ from typing import Any
 from _common import RESULTS
 from towernet import files
 from towernet.cli.tables import count_words
-from towernet.compare.verdict import answer_words, in_points
+from towernet.comparison.wording.verdict import answer_words, in_points
 from towernet.data.table import counted
 
 ROOT = Path(__file__).parent.parent

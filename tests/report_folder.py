@@ -14,10 +14,10 @@ from sklearn.metrics import confusion_matrix, f1_score, log_loss
 from sklearn.neural_network import MLPClassifier
 
 from towernet import files
-from towernet.compare.calibration import calibrated
-from towernet.compare.scores import accuracy_interval, per_class
-from towernet.compare.statistics import judge
-from towernet.compare.verdict import pair_row
+from towernet.comparison.judging.calibration import calibrated
+from towernet.comparison.judging.scores import accuracy_interval, per_class
+from towernet.comparison.judging.statistics import judge
+from towernet.comparison.wording.verdict import pair_row
 from towernet.data.table import make_table, write_frame, write_table
 
 PLAIN_NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]

@@ -20,12 +20,12 @@ from towernet import files
 from towernet.attention import SqueezeExcitation
 from towernet.attention.attach import attention_blocks
 from towernet.cli.tables import ranking
-from towernet.compare import ablation
-from towernet.compare.ablation import judged_pairs, proof, sentence, variants
-from towernet.compare.plan import same_for_all_variants
-from towernet.compare.protocol import Request
-from towernet.compare.statistics import judge
-from towernet.compare.verdict import pair_row
+from towernet.comparison.judging.statistics import judge
+from towernet.comparison.plan import same_for_all_variants
+from towernet.comparison.protocol import Request
+from towernet.comparison.wording import ablation
+from towernet.comparison.wording.ablation import judged_pairs, proof, sentence, variants
+from towernet.comparison.wording.verdict import pair_row
 from towernet.config import RunConfig, load_recipe, make, override
 from towernet.engine import kernels
 from towernet.engine.attention_log import gradient_norm

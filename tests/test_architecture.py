@@ -14,7 +14,7 @@ ROWS = [
     {"cli"},
     {"testing"},
     {"serve", "report"},
-    {"compare", "explain", "export", "hub"},
+    {"comparison", "explain", "export", "hub"},
     {"predict"},
     {"engine"},
     {"models", "data"},

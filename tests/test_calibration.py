@@ -17,20 +17,20 @@ def answers():
 
 
 def test_the_temperature_that_was_put_in_is_found(answers):
-    from towernet.compare.calibration import temperature
+    from towernet.comparison.judging.calibration import temperature
 
     assert temperature(*answers) == pytest.approx(3, rel=0.04)
 
 
 def test_answers_that_are_all_right_do_not_make_it_sure_of_everything():
-    from towernet.compare.calibration import temperature
+    from towernet.comparison.judging.calibration import temperature
 
     logits = np.eye(5)[np.arange(60) % 5] * 2.0
     assert 0.2 < temperature(logits, np.arange(60) % 5) <= 1
 
 
 def test_a_calibrated_network_has_a_small_error_and_a_sure_one_a_large(answers):
-    from towernet.compare.calibration import calibrated, calibration_error, reliability
+    from towernet.comparison.judging.calibration import calibrated, calibration_error, reliability
 
     logits, labels = answers
     halves = (logits[:2000], labels[:2000]), (logits[2000:], labels[2000:])
@@ -48,7 +48,7 @@ def test_a_calibrated_network_has_a_small_error_and_a_sure_one_a_large(answers):
 
 
 def test_the_threshold_keeps_what_is_right_often_enough_and_as_much_as_can_be(answers):
-    from towernet.compare.calibration import threshold
+    from towernet.comparison.judging.calibration import threshold
 
     logits, labels = answers
     probabilities = softmax(logits / 3, axis=1)
@@ -62,7 +62,7 @@ def test_the_threshold_keeps_what_is_right_often_enough_and_as_much_as_can_be(an
 
 
 def test_answers_of_one_confidence_are_not_parted():
-    from towernet.compare.calibration import threshold
+    from towernet.comparison.judging.calibration import threshold
 
     probabilities = np.array([[0.9, 0.1]] * 10 + [[0.6, 0.4]] * 10)
     labels = np.array([0] * 10 + [0] * 5 + [1] * 5)

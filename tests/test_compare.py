@@ -161,7 +161,7 @@ def test_results_said_again_after_a_kill_do_not_depend_on_the_threads(
 def test_a_device_that_is_gone_fails_no_network(towernet, finished, photos, tmp_path):
     import torch
 
-    from towernet.compare.protocol import read_protocol
+    from towernet.comparison.protocol import read_protocol
 
     if torch.cuda.is_available():
         pytest.skip("this machine has the device")

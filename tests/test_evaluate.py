@@ -167,7 +167,7 @@ def test_the_figures_are_those_of_scikit_learn(evaluated, comparison, photos, tm
 
 
 def test_tied_images_widen_the_interval(evaluated, comparison, photos, tmp_path):
-    from towernet.compare.scores import accuracy_interval, wilson
+    from towernet.comparison.judging.scores import accuracy_interval, wilson
 
     paths = sorted(photos.rglob("*.png"))
     lines = [f"{path},{path.parent.name},{i // 7}" for i, path in enumerate(paths)]

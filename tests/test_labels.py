@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 @pytest.fixture(scope="module")
 def asked():
     """Real digits, one label in twenty flipped, and runs that each held out a fifth of them."""
-    from towernet.compare.labels import OutOfSample
+    from towernet.comparison.judging.labels import OutOfSample
 
     draws = np.random.default_rng(0)
     x, true = load_digits(return_X_y=True)
@@ -49,7 +49,7 @@ def test_the_most_doubtful_comes_first_with_the_class_it_looks_like(asked):
 
 
 def test_without_an_answer_for_a_class_nothing_is_said():
-    from towernet.compare.labels import OutOfSample
+    from towernet.comparison.judging.labels import OutOfSample
 
     found = OutOfSample(3, 2)
     found.add(np.array([0]), np.array([[0.1, 0.9]]))

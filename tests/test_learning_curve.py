@@ -106,7 +106,7 @@ def answers(accuracies, *, num_runs=8, seed=0):
     ],
 )
 def test_the_answer(dataset, accuracies, num_runs, said):
-    from towernet.compare.learning_curve import learning_curve
+    from towernet.comparison.judging.learning_curve import learning_curve
 
     found = learning_curve("net", answers(accuracies, num_runs=num_runs), dataset, 0, 0.005)
     assert found["sentence"].startswith(said)
@@ -117,7 +117,7 @@ def test_the_answer(dataset, accuracies, num_runs, said):
 
 
 def test_hardly_is_said_where_the_whole_interval_is_small(dataset):
-    from towernet.compare.learning_curve import learning_curve
+    from towernet.comparison.judging.learning_curve import learning_curve
 
     found = learning_curve("net", answers({0.25: 0.5, 0.5: 0.8, 1.0: 0.8}), dataset, 0, 0.1)
     assert found["sentence"].startswith("More images would hardly help.")
@@ -125,7 +125,7 @@ def test_hardly_is_said_where_the_whole_interval_is_small(dataset):
 
 
 def test_the_class_that_gains_is_named_and_no_other(dataset):
-    from towernet.compare.learning_curve import learning_curve
+    from towernet.comparison.judging.learning_curve import learning_curve
 
     right = answers({0.25: 0.8, 0.5: 0.8, 1.0: 0.8}, num_runs=10)
     is_c = dataset.final.labels == 2
@@ -140,7 +140,7 @@ def test_the_class_that_gains_is_named_and_no_other(dataset):
 
 
 def test_too_few_runs_to_tell_classes_apart_are_called_that(dataset):
-    from towernet.compare.learning_curve import learning_curve
+    from towernet.comparison.judging.learning_curve import learning_curve
 
     right = answers({0.25: 0.5, 0.5: 0.65, 1.0: 0.8}, num_runs=6)
     found = learning_curve("net", right, dataset, 0, 0.005)
@@ -149,7 +149,7 @@ def test_too_few_runs_to_tell_classes_apart_are_called_that(dataset):
 
 
 def test_one_run_speaks_of_the_models(dataset):
-    from towernet.compare.learning_curve import learning_curve
+    from towernet.comparison.judging.learning_curve import learning_curve
 
     right = answers({0.5: 0.65, 1.0: 0.8}, num_runs=1)
     found = learning_curve("net", right, dataset, 0, 0.005)

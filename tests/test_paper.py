@@ -9,9 +9,9 @@ import pytest
 
 from report_folder import HOSTILE_NAMES, PLAIN_NAMES, Digits, build
 from towernet import files
-from towernet.compare.csv_files import write_csv_files
-from towernet.compare.paper import escaped, latex, paragraph
-from towernet.compare.verdict import in_points
+from towernet.comparison.csv_files import write_csv_files
+from towernet.comparison.wording.paper import escaped, latex, paragraph
+from towernet.comparison.wording.verdict import in_points
 
 
 @pytest.fixture(scope="module")

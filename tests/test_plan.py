@@ -67,7 +67,7 @@ def test_what_cannot_be_planned_is_refused(towernet, photos, words, message):
 
 
 def test_more_runs_and_more_images_show_smaller_differences():
-    from towernet.compare.proposal import detectable
+    from towernet.comparison.proposal import detectable
 
     assert detectable(4, 8, 350, 350) > detectable(4, 16, 350, 350) > detectable(4, 16, 3500, 3500)
     assert detectable(4, 16, 350, 50) > detectable(4, 16, 350, 350)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from towernet.compare.rates import beats_guessing, best_rate, fell_apart
+from towernet.comparison.rates import beats_guessing, best_rate, fell_apart
 from towernet.data.contract import Contract
 from towernet.data.prepare import Dataset, Part
 

@@ -9,7 +9,7 @@ import pytest
 def test_f1_and_confusion_are_those_of_scikit_learn():
     from sklearn import metrics
 
-    from towernet.compare.scores import confusion_matrix, macro_f1, per_class
+    from towernet.comparison.judging.scores import confusion_matrix, macro_f1, per_class
 
     draw = np.random.default_rng(4)
     labels, predicted = draw.integers(0, 5, 200), draw.integers(0, 5, 200)
@@ -25,7 +25,7 @@ def test_f1_and_confusion_are_those_of_scikit_learn():
 
 
 def test_frequent_confusions_leave_out_the_diagonal():
-    from towernet.compare.scores import confusions
+    from towernet.comparison.judging.scores import confusions
 
     confusion = np.array([[9, 1, 0], [0, 5, 4], [0, 0, 7]])
     assert confusions(confusion) == [(1, 2, 4), (0, 1, 1)]
@@ -35,7 +35,7 @@ def test_frequent_confusions_leave_out_the_diagonal():
 def test_with_one_run_of_single_images_an_interval_is_wilson_s():
     from statsmodels.stats.proportion import proportion_confint
 
-    from towernet.compare.scores import accuracy_interval, per_class
+    from towernet.comparison.judging.scores import accuracy_interval, per_class
 
     right = np.array([[True] * 83 + [False] * 17])
     expected = proportion_confint(83, 100, method="wilson")
@@ -48,7 +48,7 @@ def test_with_one_run_of_single_images_an_interval_is_wilson_s():
 
 
 def test_a_class_that_nothing_is_known_of_has_no_interval():
-    from towernet.compare.scores import per_class
+    from towernet.comparison.judging.scores import per_class
 
     rows = per_class(np.array([0, 0, 1]), np.array([[0, 0, 0]]), np.arange(3), ("a", "b", "c"))
     assert rows[1]["precision_interval"] is None
@@ -64,7 +64,7 @@ def test_a_class_that_nothing_is_known_of_has_no_interval():
 def test_accuracies_are_where_their_intervals_say(num_images, num_runs, accuracy, luck, cluster):
     from scipy.special import ndtri
 
-    from towernet.compare.scores import accuracy_interval, wilson
+    from towernet.comparison.judging.scores import accuracy_interval, wilson
 
     chance = np.random.default_rng(0)
     cluster_N = np.arange(num_images) // cluster
@@ -86,7 +86,7 @@ def test_accuracies_are_where_their_intervals_say(num_images, num_runs, accuracy
 
 
 def test_images_shared_among_runs_do_not_count_twice():
-    from towernet.compare.scores import accuracy_interval
+    from towernet.comparison.judging.scores import accuracy_interval
 
     right = np.array([[True] * 80 + [False] * 20])
     once = accuracy_interval(right, np.arange(100))
@@ -103,7 +103,7 @@ def test_few_mistakes_do_not_make_it_surer(num_images, accuracy):
     """Images that are hard for every run: eight answers for one are hardly more than one."""
     from scipy.special import ndtri
 
-    from towernet.compare.scores import accuracy_interval
+    from towernet.comparison.judging.scores import accuracy_interval
 
     chance = np.random.default_rng(2)
     held = 0
@@ -117,7 +117,7 @@ def test_few_mistakes_do_not_make_it_surer(num_images, accuracy):
 
 
 def test_one_more_mistake_never_raises_the_lower_end():
-    from towernet.compare.scores import accuracy_interval
+    from towernet.comparison.judging.scores import accuracy_interval
 
     right = np.ones((8, 100), bool)
     lowest = accuracy_interval(right, np.arange(100))[0]
@@ -129,7 +129,7 @@ def test_one_more_mistake_never_raises_the_lower_end():
 
 
 def test_runs_do_not_make_one_person_a_sample_of_persons():
-    from towernet.compare.scores import accuracy_interval
+    from towernet.comparison.judging.scores import accuracy_interval
 
     right = np.random.default_rng(0).random((8, 20)) < 0.7
     low, high = accuracy_interval(right, np.zeros(20, int))
@@ -137,7 +137,7 @@ def test_runs_do_not_make_one_person_a_sample_of_persons():
 
 
 def test_runs_that_left_out_other_images_vary_as_they_vary():
-    from towernet.compare.scores import resampled_interval
+    from towernet.comparison.judging.scores import resampled_interval
 
     chance = np.random.default_rng(0)
     steady = [chance.permutation(np.arange(200) < 160) for _ in range(8)]
@@ -150,7 +150,7 @@ def test_runs_that_left_out_other_images_vary_as_they_vary():
 def test_f1_is_jaccard_s_transform():
     from statsmodels.stats.proportion import proportion_confint
 
-    from towernet.compare.scores import per_class
+    from towernet.comparison.judging.scores import per_class
 
     labels = np.array([0] * 10 + [1] * 10)
     predicted = np.array([0] * 8 + [1] * 12)

@@ -23,7 +23,7 @@ def made_up(num_networks, num_runs, num_images, *, seed, cluster=1, run=0.08, ta
 def test_sign_flip_p_is_that_of_every_flip(num_runs):
     from scipy.stats import permutation_test
 
-    from towernet.compare.statistics import sign_flip_p
+    from towernet.comparison.judging.statistics import sign_flip_p
 
     differences = np.random.default_rng(num_runs).integers(-9, 12, num_runs) / 357
     expected = permutation_test(
@@ -35,7 +35,7 @@ def test_sign_flip_p_is_that_of_every_flip(num_runs):
 
 
 def test_drawn_flips_come_near_to_every_flip():
-    from towernet.compare.statistics import sign_flip_p
+    from towernet.comparison.judging.statistics import sign_flip_p
 
     differences = np.random.default_rng(5).normal(0.01, 0.02, 20)
     flips = np.add.outer(*_halves(differences))
@@ -54,7 +54,7 @@ def _halves(differences):
 def test_mcnemar_is_that_of_statsmodels():
     from statsmodels.stats.contingency_tables import mcnemar
 
-    from towernet.compare.statistics import mcnemar_p
+    from towernet.comparison.judging.statistics import mcnemar_p
 
     draw = np.random.default_rng(3)
     one, two = draw.random(300) < 0.8, draw.random(300) < 0.7
@@ -67,7 +67,7 @@ def test_mcnemar_is_that_of_statsmodels():
 def test_the_exact_interval_is_that_of_statsmodels():
     from statsmodels.stats.proportion import proportion_confint
 
-    from towernet.compare.statistics import exact_interval
+    from towernet.comparison.judging.statistics import exact_interval
 
     for wins in (0, 1, 7, 8):
         expected = proportion_confint(wins, 8, method="beta")
@@ -78,7 +78,7 @@ def test_the_exact_interval_is_that_of_statsmodels():
 def test_holm_is_that_of_statsmodels_and_of_hand():
     from statsmodels.stats.multitest import multipletests
 
-    from towernet.compare.statistics import holm
+    from towernet.comparison.judging.statistics import holm
 
     p = np.random.default_rng(0).random(11) ** 3
     assert holm(list(p)) == pytest.approx(list(multipletests(p, method="holm")[1]))
@@ -88,7 +88,7 @@ def test_holm_is_that_of_statsmodels_and_of_hand():
 
 def test_the_variance_is_that_of_a_two_way_analysis():
     """Runs and images crossed, in plain sums: (MS_run + MS_image - MS_rest) / (K N)."""
-    from towernet.compare.statistics import estimate
+    from towernet.comparison.judging.statistics import estimate
 
     right = made_up(2, 7, 211, seed=1).astype(float)
     net = right[0] - right[1]
@@ -113,7 +113,7 @@ def test_the_variance_is_that_of_a_two_way_analysis():
 def test_one_run_of_clustered_images_has_the_error_of_a_clustered_regression():
     import statsmodels.api as sm
 
-    from towernet.compare.statistics import estimate
+    from towernet.comparison.judging.statistics import estimate
 
     right = made_up(2, 1, 240, seed=2, cluster=4).astype(float)
     net, cluster = right[0, 0] - right[1, 0], np.repeat(np.arange(60), 4)
@@ -129,7 +129,7 @@ def test_one_run_of_clustered_images_has_the_error_of_a_clustered_regression():
 
 def test_few_clusters_that_all_agree_exclude_little():
     """Fifty clusters of forty images, no answer different: more than whole clusters may differ."""
-    from towernet.compare.statistics import judge
+    from towernet.comparison.judging.statistics import judge
 
     right = np.ones((2, 8, 2000), dtype=bool)
     (clustered,) = judge(right, np.arange(2000) // 40).differences
@@ -142,7 +142,7 @@ def test_few_clusters_that_all_agree_exclude_little():
 def test_several_intervals_are_as_wide_as_tukey_and_sidak_say():
     from scipy.stats import norm, studentized_range
 
-    from towernet.compare.statistics import simultaneous_level
+    from towernet.comparison.judging.statistics import simultaneous_level
 
     pairs = [(0, 1), (0, 2), (1, 2)]
     tukey = 2 * norm.sf(studentized_range.ppf(0.95, 3, 1e6) / np.sqrt(2))
@@ -154,7 +154,7 @@ def test_several_intervals_are_as_wide_as_tukey_and_sidak_say():
 
 
 def test_needed_runs_and_images_are_the_fewest_that_do():
-    from towernet.compare.statistics import judge
+    from towernet.comparison.judging.statistics import judge
 
     family = judge(made_up(3, 8, 350, seed=3), np.arange(350))
     variance = family.differences[0].variance
@@ -169,7 +169,7 @@ def test_needed_runs_and_images_are_the_fewest_that_do():
 
 
 def test_order_of_networks_and_names_of_clusters_change_nothing():
-    from towernet.compare.statistics import judge
+    from towernet.comparison.judging.statistics import judge
 
     right, cluster = made_up(2, 8, 120, seed=4, cluster=3), np.repeat(np.arange(40), 3)
     (one,) = judge(right, cluster).differences
@@ -189,7 +189,7 @@ def coverage(interval_of, *, num_comparisons=200, **scene):
 
 
 def ours(right):
-    from towernet.compare.statistics import judge
+    from towernet.comparison.judging.statistics import judge
 
     return judge(right, np.arange(right.shape[2])).differences[0].interval
 
@@ -210,7 +210,7 @@ def test_intervals_hold_the_truth_where_those_of_runs_alone_do_not():
 
 
 def test_clusters_taken_for_single_images_would_promise_too_much():
-    from towernet.compare.statistics import judge
+    from towernet.comparison.judging.statistics import judge
 
     def clustered(right):
         return judge(right, np.arange(150) // 5).differences[0].interval
@@ -223,7 +223,7 @@ def test_clusters_taken_for_single_images_would_promise_too_much():
 def test_runs_that_left_out_other_images_are_judged_as_nadeau_and_bengio_do():
     from scipy.stats import t as student
 
-    from towernet.compare.statistics import judge_resampled
+    from towernet.comparison.judging.statistics import judge_resampled
 
     accuracies = np.random.default_rng(1).binomial(80, 0.8, (3, 6)) / 80
     family = judge_resampled(accuracies, 80, 320)
@@ -241,7 +241,7 @@ def test_runs_that_share_images_are_not_taken_for_independent_ones():
     """Equal networks, each run trained and judged on other halves of one pool."""
     from scipy.stats import ttest_rel
 
-    from towernet.compare.statistics import judge_resampled
+    from towernet.comparison.judging.statistics import judge_resampled
 
     chance = np.random.default_rng(7)
     num_runs, num_pool, num_held = 10, 400, 80

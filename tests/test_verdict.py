@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from towernet.compare.results import Outcome
-from towernet.compare.verdict import about_rates
+from towernet.comparison.conclusion import Outcome
+from towernet.comparison.wording.verdict import about_rates
 
 NUM_IMAGES = 400
 
@@ -27,8 +27,8 @@ def answers(accuracy, num_runs, *, seed):
 @pytest.fixture
 def results():
     """What is found of networks of these accuracies, each with so many runs."""
-    from towernet.compare.statistics import judge
-    from towernet.compare.verdict import pair_row
+    from towernet.comparison.judging.statistics import judge
+    from towernet.comparison.wording.verdict import pair_row
 
     def make(accuracies, num_runs, *, kind="comparison", equal_within=0.005):
         right = {
@@ -66,7 +66,7 @@ def results():
 
 
 def test_a_clear_lead_is_better_and_says_by_how_much(results):
-    from towernet.compare.verdict import verdict
+    from towernet.comparison.wording.verdict import verdict
 
     found = results({"towernet": 0.9, "resnet50": 0.7}, 8)
     said = verdict(found)
@@ -77,7 +77,7 @@ def test_a_clear_lead_is_better_and_says_by_how_much(results):
 
 
 def test_one_run_speaks_of_models(results):
-    from towernet.compare.verdict import remarks, verdict
+    from towernet.comparison.wording.verdict import remarks, verdict
 
     found = results({"towernet": 0.9, "resnet50": 0.7}, 1)
     assert verdict(found).startswith("This model of towernet is better than that of resnet50, with")
@@ -89,7 +89,7 @@ def test_one_run_speaks_of_models(results):
 
 
 def test_what_is_not_shown_says_what_would_show_it(results):
-    from towernet.compare.verdict import remarks, settling, verdict
+    from towernet.comparison.wording.verdict import remarks, settling, verdict
 
     found = results({"towernet": 0.855, "resnet50": 0.85}, 8)
     said = verdict(found)
@@ -106,7 +106,7 @@ def test_what_is_not_shown_says_what_would_show_it(results):
 
 
 def test_the_better_and_the_undecided_are_told_apart(results):
-    from towernet.compare.verdict import verdict
+    from towernet.comparison.wording.verdict import verdict
 
     found = results({"towernet": 0.855, "resnet50": 0.85, "vgg19": 0.6}, 9)
     said = verdict(found)
@@ -115,7 +115,7 @@ def test_the_better_and_the_undecided_are_told_apart(results):
 
 
 def test_equal_is_said_when_the_whole_interval_is_small(results):
-    from towernet.compare.verdict import verdict
+    from towernet.comparison.wording.verdict import verdict
 
     found = results({"towernet": 0.86, "resnet50": 0.86}, 12, equal_within=0.2)
     assert "is equal to " in verdict(found)
@@ -169,7 +169,7 @@ ROW = {
     ],
 )
 def test_every_sentence_is_one(answers, said):
-    from towernet.compare.verdict import verdict
+    from towernet.comparison.wording.verdict import verdict
 
     kinds = answers.split()
     network = {"status": "ranked", "accuracy": 0.9, "interval": [0.87, 0.93]}
@@ -190,8 +190,8 @@ def test_every_sentence_is_one(answers, said):
 
 def test_what_would_have_been_shown_asks_for_nothing_more():
     """So many images and runs, and networks so alike, that a point would not have been missed."""
-    from towernet.compare.statistics import judge
-    from towernet.compare.verdict import answer_words, pair_row
+    from towernet.comparison.judging.statistics import judge
+    from towernet.comparison.wording.verdict import answer_words, pair_row
 
     draws = np.random.default_rng(0)
     right = draws.random(6000) < 0.9
@@ -208,7 +208,7 @@ def test_what_would_have_been_shown_asks_for_nothing_more():
 
 
 def test_a_loss_of_our_own_network_comes_first(results):
-    from towernet.compare.verdict import verdict
+    from towernet.comparison.wording.verdict import verdict
 
     lost = verdict(results({"resnet50": 0.9, "towernet": 0.7}, 8))
     assert lost.startswith(
@@ -219,7 +219,7 @@ def test_a_loss_of_our_own_network_comes_first(results):
 
 
 def test_a_network_at_chance_level_is_called_that(results):
-    from towernet.compare.verdict import remarks
+    from towernet.comparison.wording.verdict import remarks
 
     found = results({"towernet": 0.9, "resnet50": 0.32}, 1)
     assert any("resnet50 cannot be told from" in words for words in remarks(found))
@@ -228,7 +228,7 @@ def test_a_network_at_chance_level_is_called_that(results):
 
 
 def test_the_cheapest_that_is_not_shown_to_be_worse_is_named():
-    from towernet.compare.verdict import remarks
+    from towernet.comparison.wording.verdict import remarks
 
     network = {"status": "ranked", "accuracy": 0.9, "interval": [0.87, 0.93], "parameters": 1}
     network |= {"epochs": 12}
@@ -252,7 +252,7 @@ def test_the_cheapest_that_is_not_shown_to_be_worse_is_named():
 
 
 def test_networks_that_only_guess_are_not_recommended(results):
-    from towernet.compare.verdict import remarks
+    from towernet.comparison.wording.verdict import remarks
 
     found = results({"towernet": 0.32, "vgg19": 0.29}, 8)
     assert "Use none of them yet: train longer, or look at the data first." in remarks(found)
@@ -261,7 +261,7 @@ def test_networks_that_only_guess_are_not_recommended(results):
 
 
 def test_too_few_runs_decide_nothing_however_large_the_lead(results):
-    from towernet.compare.verdict import remarks, verdict
+    from towernet.comparison.wording.verdict import remarks, verdict
 
     few = results({"towernet": 0.9, "resnet50": 0.5}, 3)
     assert few["comparisons"][0]["answer"] == "too_few_runs"
@@ -272,7 +272,7 @@ def test_too_few_runs_decide_nothing_however_large_the_lead(results):
 
 
 def test_too_few_runs_are_said_before_they_are_spent():
-    from towernet.compare.verdict import too_few_runs
+    from towernet.comparison.wording.verdict import too_few_runs
 
     assert too_few_runs(10, 8) == (
         "With 8 runs no difference among 10 comparisons, however large, can be told from chance;"

@@ -31,8 +31,8 @@ def serve() -> None:
     import torch  # noqa: F401
 
     import towernet.cli.tables
-    import towernet.compare.run
-    import towernet.compare.single
+    import towernet.comparison.single
+    import towernet.comparison.story
     import towernet.report.page
     import towernet.report.pictures  # noqa: F401
 

@@ -67,8 +67,8 @@ def compare(
     from towernet import files
     from towernet.cli.console import Screen, the_command
     from towernet.cli.tables import ranking
-    from towernet.compare.protocol import Request
-    from towernet.compare.run import compare as run_comparison
+    from towernet.comparison.protocol import Request
+    from towernet.comparison.story import compare as run_comparison
     from towernet.config import Accept, make
     from towernet.data.source import open_source
     from towernet.engine.device import require_device

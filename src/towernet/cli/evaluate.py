@@ -41,8 +41,8 @@ def evaluate(
 
     from towernet.cli.console import Screen
     from towernet.cli.tables import evaluation as show
-    from towernet.compare.evaluation import ASKED, open_run, write_predictions
-    from towernet.compare.evaluation import evaluate as evaluate_run
+    from towernet.comparison.evaluation import ASKED, open_run, write_predictions
+    from towernet.comparison.evaluation import evaluate as evaluate_run
     from towernet.data.source import open_source
     from towernet.registry import unknown_name
 
@@ -80,7 +80,7 @@ def _require_writable(file: Path, images: str) -> None:
     Raises:
         ConfigError: it lies nowhere, among the images, or is something else.
     """
-    from towernet.compare.evaluation import PREDICTIONS_HEAD
+    from towernet.comparison.evaluation import PREDICTIONS_HEAD
 
     if not file.parent.is_dir():
         raise ConfigError(

@@ -13,7 +13,7 @@ from towernet.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from towernet.compare.proposal import Proposal
+    from towernet.comparison.proposal import Proposal
     from towernet.config import Recipe
 
 
@@ -48,9 +48,9 @@ def plan(
     from rich.table import Table
 
     from towernet.cli.console import Screen
-    from towernet.compare.plan import in_bytes, measure_networks
-    from towernet.compare.proposal import choose, propose
-    from towernet.compare.protocol import Request
+    from towernet.comparison.plan import in_bytes, measure_networks
+    from towernet.comparison.proposal import choose, propose
+    from towernet.comparison.protocol import Request
     from towernet.config import make
     from towernet.data.prepare import prepare, sample_table
     from towernet.data.source import open_source
@@ -200,7 +200,7 @@ def _number(value: float) -> str:
 
 def _advice(chosen: Proposal, num_images: int) -> str:
     """Say what the chosen way is worth."""
-    from towernet.compare.proposal import SUPPOSED_ALONE, SUPPOSED_RUN_SPREAD
+    from towernet.comparison.proposal import SUPPOSED_ALONE, SUPPOSED_RUN_SPREAD
 
     slowest = min(chosen.epochs, key=chosen.epochs.__getitem__)
     if chosen.detectable is None:

@@ -40,7 +40,7 @@ def _console() -> Console:
 
 def ranking(conclusion: dict[str, Any], folder: Path, report: Path) -> None:
     """Print the answer, the ranking, and where everything is."""
-    from towernet.compare.verdict import worth_using
+    from towernet.comparison.wording.verdict import worth_using
     from towernet.models.variants import parse
 
     results, measured = conclusion["results"], conclusion["measured"]["networks"]
@@ -104,8 +104,8 @@ def ranking(conclusion: dict[str, Any], folder: Path, report: Path) -> None:
 
 def _print_ablation(console: Console, results: dict[str, Any]) -> None:
     """Print what each block does, network by network."""
-    from towernet.compare.ablation import answer_in_words, signed_points
-    from towernet.compare.verdict import in_points
+    from towernet.comparison.wording.ablation import answer_in_words, signed_points
+    from towernet.comparison.wording.verdict import in_points
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     p = "p (Holm)" if len(results["comparisons"]) > 1 else "p"
@@ -135,7 +135,7 @@ def _print_ablation(console: Console, results: dict[str, Any]) -> None:
 
 def evaluation(report: dict[str, Any]) -> None:
     """Print how right a run is about images: class by class, in all, and what to know beside."""
-    from towernet.compare.evaluation import asked_words
+    from towernet.comparison.evaluation import asked_words
 
     console = _console()
     console.print()
@@ -196,7 +196,7 @@ def _print_classes(console: Console, rows: list[dict[str, Any]]) -> None:
 
 
 def _print_confusions(console: Console, rows: list[dict[str, Any]]) -> None:
-    from towernet.compare.scores import MAX_CONFUSIONS
+    from towernet.comparison.judging.scores import MAX_CONFUSIONS
 
     if not rows:
         return

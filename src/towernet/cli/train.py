@@ -49,7 +49,7 @@ def train(
     from towernet import files
     from towernet.cli.console import Screen, the_command
     from towernet.cli.tables import ranking
-    from towernet.compare.single import begin_run, finished_run, resume_run
+    from towernet.comparison.single import begin_run, finished_run, resume_run
     from towernet.config import Accept, RunConfig, make
     from towernet.data.source import open_source
     from towernet.engine.stop import StopSwitch

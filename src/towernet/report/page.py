@@ -19,11 +19,11 @@ from jaxtyping import UInt8
 from jinja2 import BaseLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from towernet.compare.ablation import about_blocks, answer_in_words, signed_points
-from towernet.compare.paper import paragraph
-from towernet.compare.protocol import LATER_LOOK, Ledger
-from towernet.compare.scores import MAX_CONFUSIONS, confusions
-from towernet.compare.verdict import answer_words, in_points, settling, worth_using
+from towernet.comparison.judging.scores import MAX_CONFUSIONS, confusions
+from towernet.comparison.protocol import LATER_LOOK, Ledger
+from towernet.comparison.wording.ablation import about_blocks, answer_in_words, signed_points
+from towernet.comparison.wording.paper import paragraph
+from towernet.comparison.wording.verdict import answer_words, in_points, settling, worth_using
 from towernet.data.table import read_table, shown
 from towernet.errors import TRUSTED, DataError
 from towernet.files import read_json, read_jsonl, write_text

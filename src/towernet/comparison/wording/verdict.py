@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from towernet.compare.statistics import Difference, Family, min_runs
+from towernet.comparison.judging.statistics import Difference, Family, min_runs
 from towernet.data.table import listed
 from towernet.models.catalogue import OURS
 from towernet.models.variants import network_of

@@ -10,9 +10,9 @@ import pandas as pd
 from pydantic import ValidationError
 
 from towernet import files
-from towernet.compare.plan import budget, in_time, mixes, preflight
-from towernet.compare.protocol import Protocol, Request, go_on, note_accepted
-from towernet.compare.results import Outcome, finish
+from towernet.comparison.conclusion import Outcome, finish
+from towernet.comparison.plan import budget, in_time, mixes, preflight
+from towernet.comparison.protocol import Protocol, Request, go_on, note_accepted
 from towernet.config import AS_BEGUN, Accept, RunConfig
 from towernet.data.archive import Limits
 from towernet.data.changes import reconcile

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from towernet import files
-from towernet.compare.learning_curve import SHARES
-from towernet.compare.protocol import Request
+from towernet.comparison.judging.learning_curve import SHARES
+from towernet.comparison.protocol import Request
 from towernet.config import Recipe, RunConfig
 from towernet.data.prepare import Dataset
 from towernet.data.source import Source

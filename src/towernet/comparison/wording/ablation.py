@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from towernet import files
-from towernet.compare.verdict import (
+from towernet.comparison.wording.verdict import (
     BETTER,
     EQUAL,
     OPEN,

@@ -17,9 +17,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from towernet.compare.scores import accuracy_interval
-from towernet.compare.statistics import SIGNIFICANT, holm, judge, min_runs
-from towernet.compare.verdict import BETTER, EQUAL, TOO_FEW_RUNS, WORSE, in_points, pair_row
+from towernet.comparison.judging.scores import accuracy_interval
+from towernet.comparison.judging.statistics import SIGNIFICANT, holm, judge, min_runs
+from towernet.comparison.wording.verdict import (
+    BETTER,
+    EQUAL,
+    TOO_FEW_RUNS,
+    WORSE,
+    in_points,
+    pair_row,
+)
 from towernet.data.prepare import Dataset
 from towernet.errors import shown
 

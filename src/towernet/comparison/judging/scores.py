@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from towernet.compare.statistics import SIGNIFICANT, spread
+from towernet.comparison.judging.statistics import SIGNIFICANT, spread
 
 MAX_CONFUSIONS = 8  # shown to a person
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import scipy.special
 
-from towernet.compare.scores import majority_accuracy, wilson
+from towernet.comparison.judging.scores import majority_accuracy, wilson
 from towernet.data.prepare import Dataset
 
 MAX_LOSS = 2.0  # times ln K, the loss of whoever holds all K classes for as likely

@@ -8,9 +8,9 @@ from itertools import combinations
 
 import numpy as np
 
-from towernet.compare.plan import disk_bytes
-from towernet.compare.protocol import Request
-from towernet.compare.statistics import Family, Variance, min_runs, simultaneous_level
+from towernet.comparison.judging.statistics import Family, Variance, min_runs, simultaneous_level
+from towernet.comparison.plan import disk_bytes
+from towernet.comparison.protocol import Request
 from towernet.data.prepare import Dataset
 from towernet.engine.batches import steps_per_epoch
 from towernet.engine.measure import Cost

@@ -11,8 +11,8 @@ import tomli_w
 from pydantic import BaseModel, Field, PositiveInt, model_validator
 
 from towernet import files
-from towernet.compare.ablation import variants
-from towernet.compare.statistics import SIGNIFICANT
+from towernet.comparison.judging.statistics import SIGNIFICANT
+from towernet.comparison.wording.ablation import variants
 from towernet.config import Accept, Recipe, refuse_changes
 from towernet.data.prepare import Dataset
 from towernet.data.table import write_table

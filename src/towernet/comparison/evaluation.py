@@ -23,9 +23,8 @@ import pandas as pd
 import scipy.special
 
 from towernet import files
-from towernet.compare.calibration import answered, bands_of, calibration_error
-from towernet.compare.protocol import LATER_LOOK, Ledger
-from towernet.compare.scores import (
+from towernet.comparison.judging.calibration import answered, bands_of, calibration_error
+from towernet.comparison.judging.scores import (
     Labels,
     accuracy_interval,
     confusion_matrix,
@@ -33,6 +32,7 @@ from towernet.compare.scores import (
     macro_f1,
     per_class,
 )
+from towernet.comparison.protocol import LATER_LOOK, Ledger
 from towernet.data import splits
 from towernet.data.cache import open_pixels
 from towernet.data.changes import GONE

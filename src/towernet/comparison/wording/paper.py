@@ -6,8 +6,8 @@ import re
 from statistics import stdev
 from typing import Any
 
-from towernet.compare.ablation import about_blocks
-from towernet.compare.verdict import BETTER, EQUAL, WORSE, about_rates, in_points
+from towernet.comparison.wording.ablation import about_blocks
+from towernet.comparison.wording.verdict import BETTER, EQUAL, WORSE, about_rates, in_points
 from towernet.data.table import counted, listed
 from towernet.errors import shown
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from towernet import files
-from towernet.compare import ablation
-from towernet.compare.learning_curve import LAST_DOUBLING, SHARES, FewerImages
-from towernet.compare.plan import (
+from towernet.comparison.conclusion import Outcome, finish, learnt, training_seconds, worth
+from towernet.comparison.judging.learning_curve import LAST_DOUBLING, SHARES, FewerImages
+from towernet.comparison.plan import (
     budget,
     measure_networks,
     mixes,
@@ -26,10 +26,17 @@ from towernet.compare.plan import (
     trial_rates,
     trial_steps,
 )
-from towernet.compare.protocol import Ledger, Protocol, Request, go_on, note_accepted, read_protocol
-from towernet.compare.rates import beats_guessing, best_rate, fell_apart
-from towernet.compare.results import Outcome, finish, learnt, training_seconds, worth
-from towernet.compare.verdict import num_pairs, too_few_runs
+from towernet.comparison.protocol import (
+    Ledger,
+    Protocol,
+    Request,
+    go_on,
+    note_accepted,
+    read_protocol,
+)
+from towernet.comparison.rates import beats_guessing, best_rate, fell_apart
+from towernet.comparison.wording import ablation
+from towernet.comparison.wording.verdict import num_pairs, too_few_runs
 from towernet.config import AS_BEGUN, Accept, RunConfig
 from towernet.data.changes import reconcile
 from towernet.data.prepare import Dataset, fingerprint, prepare, sample_table

@@ -21,15 +21,12 @@ import scipy.special
 from towernet import files
 from towernet.attention.base import paper
 from towernet.attention.find import attention_block
-from towernet.compare import ablation
-from towernet.compare.calibration import calibrated
-from towernet.compare.csv_files import write_csv_files
-from towernet.compare.evaluation import predictions, said_of
-from towernet.compare.labels import OutOfSample, suspect_labels, write_suspects
-from towernet.compare.learning_curve import LAST_DOUBLING, FewerImages, learning_curve
-from towernet.compare.paper import latex
-from towernet.compare.protocol import Ledger, Protocol, written_digest
-from towernet.compare.scores import (
+from towernet.comparison.csv_files import write_csv_files
+from towernet.comparison.evaluation import predictions, said_of
+from towernet.comparison.judging.calibration import calibrated
+from towernet.comparison.judging.labels import OutOfSample, suspect_labels, write_suspects
+from towernet.comparison.judging.learning_curve import LAST_DOUBLING, FewerImages, learning_curve
+from towernet.comparison.judging.scores import (
     Labels,
     accuracy_interval,
     confusion_matrix,
@@ -38,8 +35,11 @@ from towernet.compare.scores import (
     per_class,
     resampled_interval,
 )
-from towernet.compare.statistics import judge, judge_resampled
-from towernet.compare.verdict import pair_row, remarks, verdict
+from towernet.comparison.judging.statistics import judge, judge_resampled
+from towernet.comparison.protocol import Ledger, Protocol, written_digest
+from towernet.comparison.wording import ablation
+from towernet.comparison.wording.paper import latex
+from towernet.comparison.wording.verdict import pair_row, remarks, verdict
 from towernet.data.prepare import Dataset
 from towernet.data.table import write_frame
 from towernet.engine.batches import steps_per_epoch
