@@ -37,7 +37,8 @@ from towernet.attention.attach import (
 from towernet.attention.places import find_places
 from towernet.engine.device import choose_policy, hardware, versions
 from towernet.errors import TowernetError, in_one_line
-from towernet.models.classics import TIMM_PREFIX, build_timm, build_torchvision, torchvision_names
+from towernet.models.classics import build_timm, build_torchvision, torchvision_names
+from towernet.names import TIMM_PREFIX
 
 CASES = Path("runs") / "attach.json"
 NUM_CLASSES, BATCH_SIZE = 10, 2

@@ -219,9 +219,10 @@ def _recipes() -> list[bytes]:
 
 
 def _protocols() -> list[bytes]:
-    from towernet.comparison.protocol import Protocol, Request
+    from towernet.comparison.protocol import Protocol
     from towernet.config import load_recipe
     from towernet.engine.device import Policy
+    from towernet.records.protocol import Request
 
     request = Request(models=("towernet", "resnet18"), recipe=load_recipe("quick"))
     policy = Policy("cpu", "float32", True, 1, "told")

@@ -94,8 +94,8 @@ def rows(num: str) -> dict[str, Any]:
     import numpy as np
     import pandas as pd
 
-    from towernet.data.contract import Contract
     from towernet.data.prepare import Dataset, Part
+    from towernet.records.contract import Contract
 
     chance = np.random.default_rng(0)
     pixels = chance.integers(0, 256, (1_000, 160, 160, 3), dtype=np.uint8)

@@ -22,7 +22,6 @@ from towernet.attention.attach import attention_blocks
 from towernet.cli.tables import ranking
 from towernet.comparison.judging.statistics import judge
 from towernet.comparison.plan import same_for_all_variants
-from towernet.comparison.protocol import Request
 from towernet.comparison.wording import ablation
 from towernet.comparison.wording.ablation import judged_pairs, proof, sentence, variants
 from towernet.comparison.wording.verdict import pair_row
@@ -35,6 +34,7 @@ from towernet.engine.train import initial_model
 from towernet.errors import ConfigError
 from towernet.models.catalogue import build
 from towernet.models.variants import canonical
+from towernet.records.protocol import Request
 
 BLOCKS = "se"
 WORDS = (

@@ -12,15 +12,16 @@ SOURCE = Path(__file__).parent.parent / "src" / "towernet"
 ROWS = [
     {"__main__", "door"},
     {"cli"},
+    {"api"},
     {"testing"},
-    {"serve", "report"},
-    {"comparison", "explain", "export", "hub"},
+    {"report"},
+    {"comparison", "explain", "hub"},
     {"predict"},
     {"engine"},
     {"models", "data"},
-    {"attention", "config"},
-    {"native", "shapes"},
-    {"rng", "files", "registry"},
+    {"attention", "records"},
+    {"native", "shapes", "config"},
+    {"rng", "files", "registry", "names"},
     {"errors", "__init__"},
 ]
 ROW_OF = {part: row for row, parts in enumerate(ROWS) for part in parts}

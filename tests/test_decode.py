@@ -84,10 +84,10 @@ def check_all_entries_agree(folder, decode_again):
 
     from towernet.data.cache import open_pixels
     from towernet.data.check import check
-    from towernet.data.contract import Contract
     from towernet.data.source import open_source
     from towernet.engine.device import Policy
     from towernet.predict import Predictor
+    from towernet.records.contract import Contract
     from towernet.report.pictures import pictures
 
     for i, case in enumerate(CASES.values()):

@@ -18,7 +18,6 @@ import torch
 from conftest import TINY_NETWORK
 from fake_hub import serving
 from towernet import files
-from towernet.data.contract import Contract
 from towernet.errors import (
     ConfigError,
     DataError,
@@ -28,6 +27,7 @@ from towernet.errors import (
     UnknownNameError,
 )
 from towernet.predict import load_run, predict_files
+from towernet.records.contract import Contract
 
 pytest.importorskip("huggingface_hub")
 from towernet.hub import HubNetwork

@@ -12,10 +12,10 @@ import pytest
 
 from conftest import TINY_NETWORK
 from towernet import files
-from towernet.data.contract import Contract
 from towernet.data.prepare import Dataset, Part
 from towernet.data.table import read_table
 from towernet.errors import USAGE
+from towernet.records.contract import Contract
 
 NUM_TEST = 300
 NETWORK = "resnet18"  # learns something in a few steps

@@ -16,10 +16,10 @@ from browser import open_page
 from conftest import TINY_NETWORK, run_towernet
 from test_report import check_inert
 from towernet import files
-from towernet.data.contract import Contract
 from towernet.data.source import open_source
 from towernet.data.table import path_bytes, read_frame, read_table
 from towernet.errors import DATA, DataError
+from towernet.records.contract import Contract
 from towernet.report.tables import short
 
 NAMES = [

@@ -16,13 +16,13 @@ import torch
 
 from towernet import files
 from towernet.cli.import_weights import import_weights, read_class_names
-from towernet.data.contract import Contract
 from towernet.engine.checkpoint import read_weights
 from towernet.errors import ConfigError, DataError
 from towernet.models import paddle
 from towernet.models.catalogue import build
 from towernet.models.paddle import paddle_initial_weights, read_pdparams, towernet_state_dict
 from towernet.models.towernet import TowerNet
+from towernet.records.contract import Contract
 
 SPLIT = "UnpackBigParamInfor@@"
 

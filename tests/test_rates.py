@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from towernet.comparison.rates import beats_guessing, best_rate, fell_apart
-from towernet.data.contract import Contract
 from towernet.data.prepare import Dataset, Part
+from towernet.records.contract import Contract
 
 RATES = (0.05 / 3, 0.05, 0.15)
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from towernet.errors import ConfigError, DataError
+from towernet.names import NetworkName
 from towernet.registry import unknown_name
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -186,7 +187,7 @@ class Recipe(_Frozen):
 class RunConfig(_Frozen):
     """All that decides a run's result, besides the images and the versions."""
 
-    model: str = Field(description="A name from `towernet models`.")
+    model: NetworkName = Field(description="A name from `towernet models`.")
     recipe_name: str = Field("default", description="Which recipe the choices began from.")
     recipe: Recipe = Field(description="How it is trained, resolved.")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(

@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from towernet import files
-from towernet.data.contract import Contract
 from towernet.data.decode import decode, fit
 from towernet.data.examine import Asked, prepared
 from towernet.data.workers import Died, run
@@ -24,6 +23,8 @@ from towernet.engine.evaluate import predict_logits
 from towernet.errors import DataError
 from towernet.models.catalogue import build
 from towernet.models.optimize import optimize
+from towernet.names import NetworkName
+from towernet.records.contract import Contract
 
 NUM_DECODERS = 2
 CALIBRATION_FILE = "calibration.json"
@@ -84,7 +85,7 @@ class Trained:
     """
 
     folder: Path
-    name: str
+    name: NetworkName
     model: nn.Module
     contract: Contract
     policy: Policy
@@ -160,7 +161,7 @@ def load_trained(folder: Path) -> Trained:
     record = read_run(folder)
     try:
         contract = Contract.from_json(record["contract"])
-        name = record["config"]["model"]
+        name = NetworkName(record["config"]["model"])
         channels_last = record.get("plan", {}).get("policy", {}).get("channels_last", False)
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder / 'run.json'} is damaged ({error}); train again") from error

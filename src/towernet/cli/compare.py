@@ -67,12 +67,12 @@ def compare(
     from towernet import files
     from towernet.cli.console import Screen, the_command
     from towernet.cli.tables import ranking
-    from towernet.comparison.protocol import Request
     from towernet.comparison.story import compare as run_comparison
     from towernet.config import Accept, make
     from towernet.data.source import open_source
     from towernet.engine.device import require_device
     from towernet.engine.stop import StopSwitch
+    from towernet.records.protocol import Request
     from towernet.report.page import write_report
     from towernet.report.pictures import pictures
 

@@ -42,15 +42,16 @@ def import_weights(
     """
     from towernet import files
     from towernet.config import RunConfig, load_recipe, override
-    from towernet.data.contract import Contract
     from towernet.data.prepare import NOTEBOOK_MEAN, NOTEBOOK_STD
     from towernet.engine.checkpoint import write_weights
     from towernet.engine.device import versions
     from towernet.errors import shown
     from towernet.models.foreign import IMAGENET_MEAN, IMAGENET_STD, fit, read_foreign
+    from towernet.records.contract import Contract
 
     _require_empty(out)
-    options.check_blocks((model,))
+    network = NetworkName(model)
+    options.check_blocks((network,))
     class_names = read_class_names(classes)
     of_notebook = weights.suffix.lower() == ".pdparams"
     recipe_name = "notebook" if of_notebook else "default"
@@ -66,12 +67,12 @@ def import_weights(
     tensors = read_foreign(weights)
     state = fit(tensors, model, len(class_names), contract.size_px, path=weights)
     source = {"file": weights.name, "sha256": files.sha256(weights)}
-    config = RunConfig(model=model, recipe_name=recipe_name, recipe=recipe)
+    config = RunConfig(model=network, recipe_name=recipe_name, recipe=recipe)
     # Last, so that a folder with a run.json holds all that it promises.
     record = {
         "weights_sha256": write_weights(out / "best.safetensors", state, source),
         "config": config.model_dump(mode="json"),
-        "contract": contract.to_json(),
+        "contract": asdict(contract),
         "format": files.FORMAT,
         "origin": "imported",
         "source": source,
@@ -82,7 +83,7 @@ def import_weights(
     folder, seen = shown(str(out)), f"{contract.size_px}-px images"
     scale = f"the mean {_listed(contract.mean)} and the std {_listed(contract.std)}"
     typer.echo(f"{folder} holds {model} for {len(class_names)} classes and {seen} with {scale};")
-    typer.echo(f"ask it with\n  {options.to_ask(model, out)}")
+    typer.echo(f"ask it with\n  {options.to_ask(network, out)}")
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:

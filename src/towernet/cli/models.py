@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from towernet.cli import options
+from towernet.names import NetworkName
 
 Size = Annotated[int, typer.Option(min=8, max=2048, help="Side of the images, in pixels.")]
 Classes = Annotated[int, typer.Option(min=2, help="How many answers there are.")]
@@ -33,13 +34,13 @@ def models(
     from towernet.cli.console import Screen
     from towernet.models import catalogue
 
-    names = names or catalogue.names()
-    options.trust_blocks(names)
+    networks = [NetworkName(name) for name in names or catalogue.names()]
+    options.trust_blocks(networks)
     screen, rows = Screen(), []
-    for number, name in enumerate(names):
-        screen.count("counting", number, len(names))
+    for number, name in enumerate(networks):
+        screen.count("counting", number, len(networks))
         rows.append(_row(name, size, classes))
-    screen.count("counting", len(names), len(names))
+    screen.count("counting", len(networks), len(networks))
 
     if json:
         typer.echo(json_module.dumps(rows, indent=2))
@@ -83,7 +84,7 @@ def summary(
     from towernet.models import catalogue
     from towernet.models.summary import count_parameters, layers, multiply_adds
 
-    options.trust_blocks([name])
+    options.trust_blocks([NetworkName(name)])
     catalogue.check_size(name, size)
     network = catalogue.outline(name, classes, size)
     rows = layers(network, size)

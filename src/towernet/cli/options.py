@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from towernet.errors import TRUSTED, shown
+from towernet.errors import TRUSTED, ConfigError, shown
+from towernet.names import NONE, NetworkName
 
 if TYPE_CHECKING:
     from towernet.config import Recipe
@@ -96,8 +97,6 @@ def num_workers(workers: int | None) -> int:
     Raises:
         ConfigError: fewer than one was asked for.
     """
-    from towernet.errors import ConfigError
-
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers is {workers}; give at least 1")
     if workers is None and hasattr(os, "sched_getaffinity"):
@@ -112,36 +111,30 @@ def archive_limits(gb: float | None, entries: int | None) -> Limits:
     return Limits(max_bytes=None if gb is None else int(gb * 1e9), max_entries=entries)
 
 
-def model_names(models: str) -> tuple[str, ...]:
+def model_names(models: str) -> tuple[NetworkName, ...]:
     """Return the networks that `--models` names, each by its shortest name.
 
     Raises:
         ConfigError: a name is empty or said twice, or names no network with attention.
     """
-    from towernet.errors import ConfigError
-    from towernet.models.catalogue import OURS
-    from towernet.models.variants import canonical, network_of
-
-    given = tuple(name.strip() for name in models.split(","))
+    given = [name.strip() for name in models.split(",")]
     if not all(given):
         raise ConfigError(f"--models is '{models}'; give names, comma-separated")
-    trust_blocks(given)
-    names = tuple(canonical(name, has_own=network_of(name) in OURS) for name in given)
+    names = tuple(NetworkName(name).canonical() for name in given)
+    trust_blocks(names)
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"--models names {twice[0]} twice; use --runs to repeat networks")
     return names
 
 
-def with_attention(names: tuple[str, ...], attention: str | None) -> tuple[tuple[str, ...], ...]:
+def with_attention(
+    names: tuple[NetworkName, ...], attention: str | None
+) -> tuple[tuple[NetworkName, ...], tuple[str, ...]]:
     """Return the networks, each without attention and with every block, and the blocks' names.
 
     Raises:
         ConfigError: a block is empty or said twice, or a network's name says its own.
     """
-    from towernet.errors import ConfigError
-    from towernet.models.catalogue import OURS
-    from towernet.models.variants import NONE, canonical, named
-
     if attention is None:
         return names, ()
     blocks = tuple(block.strip() for block in attention.split(","))
@@ -150,7 +143,7 @@ def with_attention(names: tuple[str, ...], attention: str | None) -> tuple[tuple
     if twice := sorted({block for block in blocks if blocks.count(block) > 1}):
         raise ConfigError(f"--attention names {twice[0]} twice; name each block once")
     for name in names:
-        if "+" in name:
+        if name.block is not None:
             raise ConfigError(
                 f"--models names {name} and --attention gives each network its blocks; leave one"
                 " of the two out"
@@ -158,28 +151,23 @@ def with_attention(names: tuple[str, ...], attention: str | None) -> tuple[tuple
     if set(blocks) == {NONE}:
         raise ConfigError("--attention names no block; give one that each network is tried with")
     blocks = (NONE, *(block for block in blocks if block != NONE))
-    variants = tuple(
-        canonical(named(name, block, has_own=name in OURS), has_own=name in OURS)
-        for name in names
-        for block in blocks
-    )
+    variants = tuple(name.with_block(block) for name in names for block in blocks)
     trust_blocks(variants)
     if twice := sorted({name for name in variants if variants.count(name) > 1}):
         raise ConfigError(f"--attention names {twice[0]} in two ways; name each block once")
     return variants, blocks
 
 
-def check_blocks(names: tuple[str, ...]) -> None:
+def check_blocks(names: Iterable[NetworkName]) -> None:
     """Hold the attention blocks that networks' names ask for, and are not ours, to their promises.
 
     Raises:
         UnknownNameError: no block has the name.
         ContractError: one does not keep a promise.
     """
-    from towernet.models.variants import NONE, parse
-
+    names = tuple(names)
     trust_blocks(names)
-    blocks = {parse(name).block for name in names} - {None, NONE}
+    blocks = {name.block for name in names} - {None, NONE}
     if blocks:
         from towernet.attention.base import ATTENTION
         from towernet.attention.find import attention_block
@@ -191,11 +179,9 @@ def check_blocks(names: tuple[str, ...]) -> None:
                 check_block(found)
 
 
-def trust_blocks(names: Iterable[str]) -> None:
+def trust_blocks(names: Iterable[NetworkName]) -> None:
     """Let the blocks be imported that networks' names ask for, which the user said."""
-    from towernet.models.variants import parse
-
-    for block in filter(None, (parse(name).block for name in names)):
+    for block in filter(None, (name.block for name in names)):
         trust_block(block)
 
 
@@ -223,12 +209,9 @@ def trusting(*blocks: str) -> str:
     return f"{TRUSTED}={shlex.quote(','.join(dict.fromkeys([*said, *blocks])))}"
 
 
-def to_ask(network: str, folder: Path) -> str:
+def to_ask(network: NetworkName, folder: Path) -> str:
     """Return the command that asks a run of this network about an image."""
-    from towernet.models.variants import parse
-
-    block = parse(network).own_code
-    words = [trusting(block)] if block else []
+    words = [trusting(network.own_block)] if network.own_block else []
     return " ".join([*words, "towernet", "predict", shlex.quote(shown(str(folder))), "IMAGE"])
 
 
@@ -260,8 +243,6 @@ def out_folder(out: Path | None, data: str, *parts: str) -> Path:
     Raises:
         ConfigError: it lies among the images, and would be read as one of them next time.
     """
-    from towernet.errors import ConfigError
-
     names = [part.replace(":", "_").replace("/", "_") for part in parts]
     folder = out or Path("runs") / "-".join(names)
     images = Path(data)
@@ -283,8 +264,6 @@ def require_defaults(
     Raises:
         ConfigError: naming the first one.
     """
-    from towernet.errors import ConfigError
-
     for name, parameter in inspect.signature(verb).parameters.items():
         if name not in but and given[name] != parameter.default:
             option = name.replace("_", "-")

@@ -50,13 +50,13 @@ def plan(
     from towernet.cli.console import Screen
     from towernet.comparison.plan import in_bytes, measure_networks
     from towernet.comparison.proposal import choose, propose
-    from towernet.comparison.protocol import Request
     from towernet.config import make
     from towernet.data.prepare import prepare, sample_table
     from towernet.data.source import open_source
     from towernet.engine.device import choose_policy, require_device
     from towernet.errors import TrainingError
     from towernet.models.catalogue import check_size
+    from towernet.records.protocol import Request
 
     names = options.model_names(models)
     if len(names) < 2:

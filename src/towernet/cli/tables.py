@@ -41,7 +41,7 @@ def _console() -> Console:
 def ranking(conclusion: dict[str, Any], folder: Path, report: Path) -> None:
     """Print the answer, the ranking, and where everything is."""
     from towernet.comparison.wording.verdict import worth_using
-    from towernet.models.variants import parse
+    from towernet.names import NetworkName
 
     results, measured = conclusion["results"], conclusion["measured"]["networks"]
     console = _console()
@@ -95,9 +95,9 @@ def ranking(conclusion: dict[str, Any], folder: Path, report: Path) -> None:
     console.print()
     is_choice = results["kind"] == "comparison"
     if results["winner"] is not None and (worth_using(results) or not is_choice):
-        run, network = folder / results["winner"]["folder"], results["winner"]["name"]
+        run, network = folder / results["winner"]["folder"], NetworkName(results["winner"]["name"])
         console.print(escape(shown(f"to use   {run}")))
-        if parse(network).own_code:  # which no record runs
+        if network.own_block:  # which no record runs
             console.print(escape(f"by       {options.to_ask(network, run)}"))
     console.print(escape(shown(f"report   {report}")))
 

@@ -9,6 +9,7 @@ import typer
 
 from towernet.cli import options
 from towernet.errors import ConfigError
+from towernet.names import NetworkName
 
 
 def train(
@@ -82,7 +83,7 @@ def train(
             )
         else:
             assert data is not None
-            options.check_blocks((model,))
+            options.check_blocks((NetworkName(model),))
             if accept_data_change or accept_changes:
                 raise ConfigError("nothing is gone on with; --accept-… belongs to --resume RUN")
             source = open_source(

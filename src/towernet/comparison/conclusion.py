@@ -49,6 +49,7 @@ from towernet.engine.runlog import Watcher
 from towernet.engine.schedule import small_size_px
 from towernet.models.catalogue import outline
 from towernet.models.summary import layers, map_sides
+from towernet.names import NetworkName
 from towernet.predict import CALIBRATION_FILE, Predictor, load_run
 
 NUM_LATENCY_RUNS = 15
@@ -315,7 +316,7 @@ def _ablation(
         variant
         | {
             "parameters": parameters[variant["name"]] - parameters[variant["without"]],
-            "paper": paper(attention_block(variant["block"].partition("@")[0])),
+            "paper": paper(attention_block(NetworkName(variant["name"]).block or "")),
             "proof": ablation.proof(folders[variant["name"]]),
         }
         for variant in ablation.variants(protocol.request.models, protocol.request.attention)

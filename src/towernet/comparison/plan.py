@@ -9,7 +9,6 @@ from pathlib import Path
 
 from towernet import files
 from towernet.comparison.judging.learning_curve import SHARES
-from towernet.comparison.protocol import Request
 from towernet.config import Recipe, RunConfig
 from towernet.data.prepare import Dataset
 from towernet.data.source import Source
@@ -20,7 +19,8 @@ from towernet.engine.runlog import Watcher
 from towernet.errors import ConfigError, EnvironmentFault, TrainingError
 from towernet.models.catalogue import outline
 from towernet.models.summary import count_parameters
-from towernet.models.variants import network_of
+from towernet.names import NetworkName
+from towernet.records.protocol import Request
 
 BYTES_PER_NUMBER = 4
 # Weights, their average and the momentum, in two states and the one being written; and three bests.
@@ -92,7 +92,7 @@ def budget(recipe: Recipe, cost: Cost, dataset: Dataset) -> int:
     raise ConfigError("the recipe names no budget; give --epochs or --minutes")
 
 
-def same_for_all_variants(num_steps: dict[str, int]) -> dict[str, int]:
+def same_for_all_variants(num_steps: dict[NetworkName, int]) -> dict[NetworkName, int]:
     """Give a network's variants as many steps each as the slowest of them has time for.
 
     So they see the same images in the same order; what attention costs is told beside it.
@@ -100,9 +100,8 @@ def same_for_all_variants(num_steps: dict[str, int]) -> dict[str, int]:
     fewest: dict[str, int] = {}
     for name, steps in num_steps.items():
         if steps:  # none: it cannot take a step
-            network = network_of(name)
-            fewest[network] = min(steps, fewest.get(network, steps))
-    return {name: fewest[network_of(name)] if steps else 0 for name, steps in num_steps.items()}
+            fewest[name.base] = min(steps, fewest.get(name.base, steps))
+    return {name: fewest[name.base] if steps else 0 for name, steps in num_steps.items()}
 
 
 def mixes(recipe: Recipe, num_steps: int, dataset: Dataset) -> bool:

@@ -10,10 +10,10 @@ import numpy as np
 
 from towernet.comparison.judging.statistics import Family, Variance, min_runs, simultaneous_level
 from towernet.comparison.plan import disk_bytes
-from towernet.comparison.protocol import Request
 from towernet.data.prepare import Dataset
 from towernet.engine.batches import steps_per_epoch
 from towernet.engine.measure import Cost
+from towernet.records.protocol import Request
 
 # Before anything is trained nobody knows how networks will differ. Supposed, as small networks on
 # some hundred images a class do: how each one's accuracy varies from run to run, a standard

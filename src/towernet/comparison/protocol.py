@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from pydantic import BaseModel, Field, PositiveInt, model_validator
 
 from towernet import files
 from towernet.comparison.judging.statistics import SIGNIFICANT
-from towernet.comparison.wording.ablation import variants
-from towernet.config import Accept, Recipe, refuse_changes
+from towernet.config import Accept, refuse_changes
 from towernet.data.prepare import Dataset
 from towernet.data.table import write_table
 from towernet.engine.device import Policy, bits_depend_on, choose_policy, kernels_here
 from towernet.engine.runlog import Watcher
 from towernet.errors import DataError, in_one_line
+from towernet.records.protocol import Request
 
 # What decides; `equal_within` is the request's.
 RULE = {
@@ -30,41 +29,6 @@ RULE = {
     "order": "an interval within the margin is called equal before it is called better",
 }
 LATER_LOOK = "test split looked at again"  # an event of the ledger
-
-
-class Request(BaseModel, frozen=True, extra="forbid"):
-    """What the user asked for; all of it decides the result."""
-
-    models: tuple[str, ...] = Field(min_length=1, description="Networks, by name.")
-    attention: tuple[str, ...] = Field(
-        (), description="Blocks that each network was given in turn, `none` among them."
-    )
-    runs: PositiveInt = Field(1, description="Runs of each network, K.")
-    recipe_name: str = Field("default", description="Which recipe the choices began from.")
-    recipe: Recipe = Field(description="How every network is trained.")
-    seed: int = Field(0, ge=0, lt=2**31, description="All draws are functions of it.")
-    images_per_class: PositiveInt | None = Field(None, description="Only so many images a class.")
-    learning_curve: bool = Field(
-        False, description="Train the winner on fewer images as well, to see if more would help."
-    )
-    equal_within: float = Field(
-        0.005, gt=0, lt=1, description="The largest difference in accuracy that does not matter."
-    )
-
-    @model_validator(mode="after")
-    def _factorial(self) -> Request:
-        """Hold `models` to be every network with every block."""
-        wanted = {
-            name
-            for variant in variants(self.models, self.attention)
-            for name in (variant["name"], variant["without"])
-        }
-        if self.attention and wanted != set(self.models):
-            raise ValueError(
-                f"attention is {', '.join(self.attention)} and models are"
-                f" {', '.join(self.models)}; give every network with every block, and without"
-            )
-        return self
 
 
 @dataclass(frozen=True)

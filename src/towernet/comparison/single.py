@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from towernet import files
 from towernet.comparison.conclusion import Outcome, finish
 from towernet.comparison.plan import budget, in_time, mixes, preflight
-from towernet.comparison.protocol import Protocol, Request, go_on, note_accepted
+from towernet.comparison.protocol import Protocol, go_on, note_accepted
 from towernet.config import AS_BEGUN, Accept, RunConfig
 from towernet.data.archive import Limits
 from towernet.data.changes import reconcile
@@ -34,6 +34,7 @@ from towernet.errors import (
     in_one_line,
 )
 from towernet.models.catalogue import check_size
+from towernet.records.protocol import Request
 
 
 def begin_run(

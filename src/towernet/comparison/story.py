@@ -29,7 +29,6 @@ from towernet.comparison.plan import (
 from towernet.comparison.protocol import (
     Ledger,
     Protocol,
-    Request,
     go_on,
     note_accepted,
     read_protocol,
@@ -60,6 +59,7 @@ from towernet.errors import (
     in_one_line,
 )
 from towernet.models.catalogue import check_size
+from towernet.records.protocol import Request
 
 
 def compare(

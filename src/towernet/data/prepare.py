@@ -17,9 +17,9 @@ from towernet.data import splits
 from towernet.data.cache import open_pixels
 from towernet.data.changes import bury, revive
 from towernet.data.check import check
-from towernet.data.contract import Contract
 from towernet.data.source import Source
 from towernet.data.table import path_bytes
+from towernet.records.contract import Contract
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,9 +7,8 @@ import os
 import platform
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +19,9 @@ from towernet.engine import kernels
 from towernet.engine.memory import keep_freed_memory
 from towernet.errors import ConfigError, EnvironmentFault
 from towernet.models.variants import code_of_blocks
+from towernet.names import NetworkName
 from towernet.native import ops
+from towernet.records.run import Hardware, PolicyChoices
 
 # bf16 keeps 8 bits of a number; sums of some hundred products stay within this of fp32.
 LARGEST_RELATIVE_ERROR = 0.05
@@ -29,30 +30,13 @@ NUM_TIMED_STEPS = 5
 DEFAULT_THREADS = torch.get_num_threads()
 
 
-@dataclass(frozen=True)
-class Policy:
-    """How numbers are computed; all networks of a comparison share one.
+class Policy(PolicyChoices):
+    """How numbers are computed, and the means to compute so."""
 
-    Args:
-        device: "cpu", "cuda" or "mps".
-        dtype: "float32" or "bfloat16" (autocast; weights and optimiser stay float32).
-        channels_last: Whether feature maps lie in memory channel by channel.
-        threads: Threads of one operation; the number changes bits, so it is part of the policy.
-        reason: What the self-test found, for the log.
-        kernels: "native": our kernels in C where they apply. "compiled": attention as one program.
-            "torch": torch's operations alone.
-    """
-
-    device: str
-    dtype: str
-    channels_last: bool
-    threads: int
-    reason: str
-    kernels: str = "torch"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
+    @staticmethod
+    def of(choices: PolicyChoices) -> Policy:
+        """Return choices that were read from a record as what carries them out."""
+        return choices if isinstance(choices, Policy) else Policy(**asdict(choices))
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -63,16 +47,6 @@ class Policy:
     def torch_dtype(self) -> torch.dtype:
         """What convolutions and matrix products are computed in."""
         return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
-
-    def kind(self) -> str:
-        """Say it without the threads."""
-        layout = "channels_last" if self.channels_last else "contiguous"
-        kernels = {"native": ", kernels in C", "compiled": ", attention compiled"}
-        return f"{self.device}, {self.dtype}, {layout}{kernels.get(self.kernels, '')}"
-
-    def words(self) -> str:
-        """Say it to a person."""
-        return f"{self.kind()}, {self.threads} thread{'' if self.threads == 1 else 's'}"
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
@@ -251,20 +225,20 @@ def _self_test(policy: Policy) -> tuple[Tensor, float]:
     return answer, min(seconds)
 
 
-def hardware(policy: Policy) -> dict[str, Any]:
+def hardware(policy: PolicyChoices) -> Hardware:
     """Describe the machine for the record."""
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     name = torch.cuda.get_device_name() if policy.device == "cuda" else _processor()
-    return {
-        "processor": name,
-        "cores": os.cpu_count(),
-        "memory_gib": round(memory_gib, 1),
-        "device": policy.device,
-        "dtype": policy.dtype,
-        "channels_last": policy.channels_last,
-        "threads": policy.threads,
-        "kernels": policy.kernels,
-    }
+    return Hardware(
+        processor=name,
+        cores=os.cpu_count(),
+        memory_gib=round(memory_gib, 1),
+        device=policy.device,
+        dtype=policy.dtype,
+        channels_last=policy.channels_last,
+        threads=policy.threads,
+        kernels=policy.kernels,
+    )
 
 
 def _processor() -> str:
@@ -280,7 +254,7 @@ def _cpuinfo(key: str) -> str:
     return ""
 
 
-def bits_depend_on(policy: Policy, models: Iterable[str]) -> dict[str, str]:
+def bits_depend_on(policy: PolicyChoices, models: Iterable[NetworkName]) -> dict[str, str]:
     """Return what must be the same for the same bits, besides the policy.
 
     These are versions, the code of attention that is the user's own, and the processor's vector

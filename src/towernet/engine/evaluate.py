@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from towernet.data.augment import to_input
-from towernet.data.contract import Contract
 from towernet.data.prepare import Part
 from towernet.engine.device import Policy
 from towernet.native import ops
+from towernet.records.contract import Contract
 
 BATCH_SIZE = 64
 

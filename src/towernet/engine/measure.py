@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import median
 
 import numpy as np
@@ -22,6 +22,7 @@ from towernet.engine.step import average_weights, train_step
 from towernet.errors import TowernetError, TrainingError, in_one_line
 from towernet.models.catalogue import build, outline
 from towernet.models.summary import count_parameters, multiply_adds
+from towernet.records.run import CostFigures
 
 MEASURING_SECONDS = 1.0
 NUM_STEPS_AT_LEAST, NUM_STEPS_AT_MOST = 2, 20
@@ -29,22 +30,8 @@ NUM_STEPS_AT_LEAST, NUM_STEPS_AT_MOST = 2, 20
 WARMING_SECONDS, NUM_WARMING_STEPS = 1.0, 4
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What one network costs on this machine.
-
-    Args:
-        step_seconds: One training step, augmentation and averaging included; on average over a
-            run that begins with smaller images.
-        image_seconds: Evaluating one image.
-        parameters: Trainable numbers.
-        multiply_adds: For one image at the run's size.
-    """
-
-    step_seconds: float
-    image_seconds: float
-    parameters: int
-    multiply_adds: int
+class Cost(CostFigures):
+    """What one network costs on this machine."""
 
     def seconds_per_step(self, dataset: Dataset, batch_size: int) -> float:
         """Return what a step takes with its share of the evaluation after each epoch."""

@@ -21,7 +21,7 @@ from torch.optim.sgd import sgd
 
 from towernet.attention.attach import attention_parameters
 from towernet.config import TrainConfig
-from towernet.models.variants import network_of
+from towernet.names import NetworkName
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 # Four steps bring all but the tiniest singular values near 1: tests/test_engine.py says how near.
@@ -148,7 +148,7 @@ def make_optimizer(
         dtype: What orthogonalisation computes in.
     """
     by_network = config.weight_decay_by_network
-    weight_decay = by_network.get(network_of(model_name), config.weight_decay)
+    weight_decay = by_network.get(NetworkName(model_name).base, config.weight_decay)
     of_attention = set(attention_parameters(model))
     filters = set(_filters(model)) - of_attention if config.optimizer == "muon" else set()
     orthogonal: list[nn.Parameter] = []

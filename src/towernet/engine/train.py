@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from towernet import files, rng
 from towernet.config import AS_BEGUN, Accept, RunConfig, refuse_changes
-from towernet.data.contract import Contract
 from towernet.data.prepare import Dataset, fingerprint
 from towernet.data.table import write_table
 from towernet.engine import checkpoint
@@ -37,6 +36,7 @@ from towernet.engine.stop import StopSwitch
 from towernet.errors import DataError, Diverged, in_one_line
 from towernet.models.catalogue import build
 from towernet.models.paddle import paddle_initial_weights
+from towernet.records.contract import Contract
 
 # Waiting for a GPU at every step would leave it idle; a bad loss is noticed this many steps late.
 NUM_STEPS_UNREAD = {"cpu": 1, "mps": 20, "cuda": 50}
@@ -184,7 +184,7 @@ def open_run(
     wanted: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
         "plan": asdict(plan),
-        "contract": dataset.contract.to_json(),
+        "contract": asdict(dataset.contract),
         "data": fingerprint(dataset.table),
         "versions": bits_depend_on(plan.policy, [config.model]),
     }
@@ -195,7 +195,7 @@ def open_run(
             "format": files.FORMAT,
             "status": "running",
             "origin": origin,
-            "hardware": hardware(plan.policy),
+            "hardware": hardware(plan.policy).model_dump(),
         }
         files.write_json(path, record)
         return record
@@ -226,7 +226,7 @@ def open_run(
     if accepted:
         record |= wanted | {
             "accepted": [*record.get("accepted", []), *accepted],
-            "hardware": hardware(plan.policy),
+            "hardware": hardware(plan.policy).model_dump(),
         }
         files.write_json(path, record)
     return record

@@ -20,7 +20,6 @@ from towernet.attention.maps import map_of, watching
 from towernet.attention.watch import CHILD
 from towernet.engine.evaluate import predict_logits
 from towernet.errors import ConfigError, DataError
-from towernet.models.variants import network_of
 from towernet.predict import fitted_pictures, load_trained
 
 
@@ -105,10 +104,10 @@ def explain(folder: Path, image: Path) -> Explanation:
     trained = load_trained(folder)
     blocks = attention_blocks(trained.model)
     if not blocks:
-        network = network_of(trained.name)
         raise ConfigError(
             f"{trained.name} in {trained.folder} has no attention to draw; train a network that"
-            f" has, by --model {network}+se or towernet (`towernet attention` lists the blocks)"
+            f" has, by --model {trained.name.base}+se or towernet (`towernet attention` lists the"
+            " blocks)"
         )
     ((_, pixels),) = fitted_pictures(trained.contract, [image])
     if isinstance(pixels, DataError):

@@ -11,8 +11,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from towernet import __version__
-from towernet.data.contract import Contract
 from towernet.errors import shown
+from towernet.records.contract import Contract
 
 _FILL_IN = "**[fill in before you publish]**"
 

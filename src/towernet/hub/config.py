@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from towernet import files
 from towernet.attention.find import is_trusted
-from towernet.data.contract import Contract
 from towernet.data.layout import require_classes
 from towernet.errors import TRUSTED, DataError
 from towernet.models import timm_models
-from towernet.models.catalogue import OURS
-from towernet.models.variants import parse
+from towernet.names import NetworkName
+from towernet.records.contract import Contract
 
 # timm's word for each of our rules.
 _CROP_MODES = {"crop": "center", "pad": "border", "squash": "squash", "squash_linear": "squash"}
@@ -22,18 +22,17 @@ _LARGEST_PX = 4096
 
 
 def config_of(
-    name: str, contract: Contract, temperature: float, threshold: float | None
+    name: NetworkName, contract: Contract, temperature: float, threshold: float | None
 ) -> dict[str, Any]:
     """Return what `config.json` holds; where timm can build the network, what it wants, too."""
     config: dict[str, Any] = {
         "format": files.FORMAT,
         "name": name,
-        "contract": contract.to_json(),
+        "contract": asdict(contract),
         "temperature": temperature,
         "threshold": threshold,
     }
-    variant = parse(name)
-    if variant.network in OURS and variant.where is None and variant.start == "paper":
+    if name.is_ours and name.where is None and name.block_start == "paper":
         config |= _for_timm(name, contract)
     return config
 
@@ -108,15 +107,15 @@ def _is_whole(value: Any, least: int, most: int) -> bool:
 
 def _require_no_import(path: Path, name: str) -> None:
     """Refuse a name that would import a module which nobody here asked for."""
-    block = parse(name).own_code
-    if not is_trusted(block):
+    block = NetworkName(name).own_block
+    if block is not None and not is_trusted(block):
         raise DataError(
             f"{path} wants the module {block.partition(':')[0]} for its attention, which may run"
             f" anything; import it first if you trust it, or set {TRUSTED}={block}"
         )
 
 
-def _for_timm(name: str, contract: Contract) -> dict[str, Any]:
+def _for_timm(name: NetworkName, contract: Contract) -> dict[str, Any]:
     """Return what timm wants to read in a `config.json` besides the weights."""
     num_classes, size_px = len(contract.class_names), contract.size_px
     trained = {

@@ -15,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from towernet import files
-from towernet.data.contract import Contract
 from towernet.engine.checkpoint import weights_digest, write_weights
 from towernet.engine.device import Policy
 from towernet.errors import ConfigError, DataError, EnvironmentFault, in_one_line
@@ -24,7 +23,9 @@ from towernet.hub.config import config_of, read_config
 from towernet.hub.evidence import evidence
 from towernet.models.catalogue import build
 from towernet.models.foreign import fit, read_foreign
+from towernet.names import NetworkName
 from towernet.predict import Predictor, Trained, load_trained
+from towernet.records.contract import Contract
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 _META = {"format": files.FORMAT}
@@ -67,7 +68,7 @@ class HubNetwork(nn.Module, PyTorchModelHubMixin, library_name="towernet"):
         card: str | None = None,
     ) -> None:
         super().__init__()
-        self.name, self.contract = name, contract
+        self.name, self.contract = NetworkName(name), contract
         self.temperature, self.threshold, self.card = temperature, threshold, card
         self.network = build(name, len(contract.class_names), contract.size_px)
         self.eval()

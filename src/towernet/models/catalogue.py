@@ -16,7 +16,8 @@ from torch.overrides import TorchFunctionMode
 from towernet.errors import ConfigError, MissingExtraError, TowernetError
 from towernet.models import classics
 from towernet.models.towernet import PatchTowerNet, TowerNet
-from towernet.models.variants import parse, put_attention
+from towernet.models.variants import put_attention
+from towernet.names import NetworkName
 from towernet.registry import unknown_name
 from towernet.shapes import run_on_meta
 
@@ -75,7 +76,7 @@ def check_size(name: str, size_px: int) -> None:
         ConfigError: the size does not fit; the message names one that does.
         MissingExtraError: the name is timm's, and timm is not installed.
     """
-    network = parse(name).network
+    network = NetworkName(name).base
     error = _failure(network, size_px)
     if error is None:
         if network != name:
@@ -104,21 +105,20 @@ def also_takes(name: str, size_px: int, other_px: int) -> bool:
 
 
 def _make(name: str, num_classes: int, size_px: int) -> nn.Module:
-    variant = parse(name)
-    network = _make_plain(variant.network, num_classes, size_px)
-    put_attention(network, variant, size_px, has_own=variant.network in OURS)
+    name = NetworkName(name)
+    network = _make_plain(name, num_classes, size_px)
+    put_attention(network, name, size_px)
     return network
 
 
-def _make_plain(name: str, num_classes: int, size_px: int) -> nn.Module:
-    if name in OURS:
-        return OURS[name](num_classes)
-    if name.startswith(classics.TIMM_PREFIX):
-        bare_name = name.removeprefix(classics.TIMM_PREFIX)
-        return classics.build_timm(bare_name, num_classes, size_px)
-    if name not in classics.torchvision_names():
-        raise unknown_name("network", name, names())
-    return classics.build_torchvision(name, num_classes, size_px)
+def _make_plain(name: NetworkName, num_classes: int, size_px: int) -> nn.Module:
+    if name.is_ours:
+        return OURS[name.base](num_classes)
+    if name.timm_name is not None:
+        return classics.build_timm(name.timm_name, num_classes, size_px)
+    if name.base not in classics.torchvision_names():
+        raise unknown_name("network", name.base, names())
+    return classics.build_torchvision(name.base, num_classes, size_px)
 
 
 @functools.cache

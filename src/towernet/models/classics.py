@@ -11,9 +11,8 @@ from typing import Any
 from torch import nn
 
 from towernet.errors import MissingExtraError
+from towernet.names import TIMM_PREFIX
 from towernet.registry import unknown_name
-
-TIMM_PREFIX = "timm:"
 
 
 @functools.cache

@@ -17,7 +17,8 @@ from towernet.models.catalogue import OURS
 from towernet.models.classifier import Classifier
 from towernet.models.foreign import IMAGENET_MEAN, IMAGENET_STD
 from towernet.models.towernet import MIN_SIZE_PX
-from towernet.models.variants import network_of, parse, put_attention
+from towernet.models.variants import put_attention
+from towernet.names import NetworkName
 
 __all__ = ["register_with_timm"]  # timm adds what is registered
 
@@ -76,7 +77,8 @@ def register_with_timm() -> list[str]:
             " pip install 'towernet[timm]'"
         ) from error
     blocks = ["none", *known_blocks()]
-    names = [*OURS, *(f"{network}+{block}" for network in OURS for block in blocks)]
+    networks = [NetworkName(network) for network in OURS]
+    names = [*networks, *(NetworkName(f"{n}+{block}") for n in networks for block in blocks)]
     for name in sorted(names):
         if not models.is_model(name):
             default_cfgs.update(models.generate_default_cfgs({name: description(name)}))
@@ -89,9 +91,9 @@ def register_with_timm() -> list[str]:
     return sorted(names)
 
 
-def description(name: str) -> dict[str, Any]:
+def description(name: NetworkName) -> dict[str, Any]:
     """Return what timm keeps of a network of ours, for images as the default recipe makes them."""
-    network = network_of(name)
+    network = name.base
     last_px = _SIZE_PX // _FEATURES[network][-1][2]
     return {
         "input_size": (3, _SIZE_PX, _SIZE_PX),
@@ -106,7 +108,7 @@ def description(name: str) -> dict[str, Any]:
     }
 
 
-def _entrypoint(name: str) -> Callable[..., nn.Module]:
+def _entrypoint(name: NetworkName) -> Callable[..., nn.Module]:
     """Return the function that timm calls for a network; it has the network's name."""
 
     def build(pretrained: bool = False, **options: Any) -> nn.Module:
@@ -127,7 +129,7 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
             feature_cfg={
                 "feature_cls": "hook",
                 "no_rewrite": True,
-                "out_indices": tuple(range(len(_FEATURES[network_of(name)]))),
+                "out_indices": tuple(range(len(_FEATURES[name.base]))),
             },
             **options,
         )
@@ -139,20 +141,20 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
 
 
 def _build(
-    name: str, *, num_classes: int, in_chans: int, global_pool: str = "avg", **options: Any
+    name: NetworkName, *, num_classes: int, in_chans: int, global_pool: str = "avg", **options: Any
 ) -> Classifier:
     """Build one of our networks from what timm asks for; what it leaves at nothing is nothing."""
     if asked := [option for option, value in options.items() if value]:
         raise ConfigError(
             f"{name} has no {asked[0]}, and {options[asked[0]]!r} was given; leave it out"
         )
-    network = OURS[network_of(name)](num_classes, in_chans=in_chans)
+    network = OURS[name.base](num_classes, in_chans=in_chans)
     assert isinstance(network, Classifier)
-    put_attention(network, parse(name), _SIZE_PX, has_own=True)
+    put_attention(network, name, _SIZE_PX)
     if global_pool != "avg":
         network.reset_classifier(num_classes, global_pool)
     network.feature_info = [
         {"module": module, "num_chs": num_chs, "reduction": reduction}
-        for module, num_chs, reduction in _FEATURES[network_of(name)]
+        for module, num_chs, reduction in _FEATURES[name.base]
     ]
     return network

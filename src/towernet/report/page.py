@@ -27,7 +27,7 @@ from towernet.comparison.wording.verdict import answer_words, in_points, settlin
 from towernet.data.table import read_table, shown
 from towernet.errors import TRUSTED, DataError
 from towernet.files import read_json, read_jsonl, write_text
-from towernet.models.variants import parse
+from towernet.names import NetworkName
 from towernet.report import figures, tables
 
 Picture = Callable[[str], UInt8[npt.NDArray[np.uint8], "H W 3"] | None]
@@ -135,7 +135,7 @@ def _contents(folder: Path, values: dict[str, Any], picture: Picture) -> dict[st
     metrics = [[read_jsonl(folder / run["folder"] / "metrics.jsonl") for run in network["runs"]]
                for network in networks]  # fmt: skip
     later_looks = Ledger(folder / "ledger.jsonl").count(LATER_LOOK)
-    own_code = parse(results["winner"]["name"] if results["winner"] else "").own_code
+    own_code = NetworkName(results["winner"]["name"] if results["winner"] else "").own_block
     num_mistakes = max(4, min(12, _MISTAKES_IN_ALL // max(1, len(networks))))
     return {
         "results": results,

@@ -31,7 +31,8 @@ from towernet.comparison.wording.verdict import (
 )
 from towernet.data.table import listed
 from towernet.models.catalogue import OURS
-from towernet.models.variants import NONE, canonical, named, network_of, parse
+from towernet.names import NetworkName
+from towernet.records.protocol import variants as _variants
 
 # In the words of `attach`.
 _PLACES = {
@@ -52,20 +53,7 @@ def variants(models: Sequence[str], attention: Sequence[str]) -> list[dict[str, 
         >>> variants(["resnet18", "resnet18+se"], ["none", "se"])
         [{'network': 'resnet18', 'block': 'se', 'name': 'resnet18+se', 'without': 'resnet18'}]
     """
-    found = []
-    for network in dict.fromkeys(map(network_of, models)):
-        has_own = network in OURS
-        found += [
-            {
-                "network": network,
-                "block": block,
-                "name": canonical(named(network, block, has_own=has_own), has_own=has_own),
-                "without": named(network, NONE, has_own=has_own),
-            }
-            for block in attention
-            if block != NONE
-        ]
-    return found
+    return [v.model_dump() for v in _variants([NetworkName(m) for m in models], attention)]
 
 
 def about_blocks(of: Sequence[dict[str, Any]]) -> list[str]:
@@ -76,12 +64,12 @@ def about_blocks(of: Sequence[dict[str, Any]]) -> list[str]:
     """
     places: dict[str, list[tuple[str, str]]] = {}
     for variant in of:
-        asked = parse(variant["name"])
-        if asked.where is None and variant["network"] in OURS:
+        asked = NetworkName(variant["name"])
+        if asked.where is None and asked.is_ours:
             where = f"in {variant['network']}'s own places"
         else:
             where = _PLACES.get(asked.where or "blocks", f"behind {asked.where}")
-        places.setdefault(f"{where}, and began {_STARTS[asked.start]}", []).append(
+        places.setdefault(f"{where}, and began {_STARTS[asked.block_start]}", []).append(
             (variant["network"], variant["block"])
         )
     all_networks, said = {variant["network"] for variant in of}, []
@@ -90,7 +78,7 @@ def about_blocks(of: Sequence[dict[str, Any]]) -> list[str]:
         # One's own places are named after it.
         is_said = len(networks) == len(all_networks) or "own places" in how
         said.append(f"{'' if is_said else f'In {listed(networks)}, '}{listed(blocks)} stood {how}.")
-    papers = {variant["block"].partition("@")[0]: variant.get("paper") for variant in of}
+    papers = {NetworkName(variant["name"]).block: variant.get("paper") for variant in of}
     sources = [f"{block}: {paper}" for block, paper in papers.items() if paper]
     return said + ([f"Sources: {'; '.join(sources)}."] if sources else [])
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from towernet.comparison.judging.statistics import Difference, Family, min_runs
 from towernet.data.table import listed
-from towernet.models.catalogue import OURS
-from towernet.models.variants import network_of
+from towernet.names import NetworkName
 
 # What can become of a pair: the first is better, …; of a ranking's pairs it is never worse.
 BETTER, WORSE, EQUAL, OPEN, TOO_FEW_RUNS = "better", "worse", "equal", "open", "too_few_runs"
@@ -179,7 +178,7 @@ def _said_of_first(results: dict[str, Any], first: str, scored: str) -> str:
 def _lead(results: dict[str, Any], first: str) -> str:
     """Return what is said before all else where our own network lost."""
     ours = [
-        network["name"] for network in results["networks"] if network_of(network["name"]) in OURS
+        network["name"] for network in results["networks"] if NetworkName(network["name"]).is_ours
     ]
     if not ours or first in ours:
         return ""

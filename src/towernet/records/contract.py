@@ -1,17 +1,18 @@
 """What a network was promised about its input and its answers, the same at every entry.
 
-Made once from the training split and stored in every run. Standard library only.
+Made once from the training split and stored in every run.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from towernet.errors import DataError
+from towernet.records.base import Text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Contract:
     """Class names in the order of the logits, and how a picture becomes the network's input.
 
@@ -25,7 +26,7 @@ class Contract:
         orientation: "exif": the picture is turned as its EXIF tag says.
     """
 
-    class_names: tuple[str, ...]
+    class_names: tuple[Text, ...]
     size_px: int
     resize: str
     mean: tuple[float, float, float]
@@ -33,23 +34,18 @@ class Contract:
     background: tuple[int, int, int] = (255, 255, 255)
     orientation: str = "exif"
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain lists and numbers."""
-        return asdict(self) | {
-            key: list(getattr(self, key)) for key in ("class_names", "mean", "std", "background")
-        }
-
     @staticmethod
-    def from_json(values: dict[str, Any]) -> Contract:
-        """Rebuild what `to_json` gave.
+    def from_json(values: object) -> Contract:
+        """Rebuild what JSON holds of one.
 
         Raises:
             DataError: something is missing, is too much, or is of the wrong kind.
         """
         try:
-            return Contract(
-                **values
-                | {key: tuple(values[key]) for key in ("class_names", "mean", "std", "background")}
-            )
-        except (KeyError, TypeError) as error:
-            raise DataError(f"the class contract is damaged ({error}); train again") from error
+            return TypeAdapter(Contract).validate_python(values)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(map(str, first["loc"]))
+            raise DataError(
+                f"the class contract is damaged ({field}: {first['msg']}); train again"
+            ) from error

@@ -1,0 +1,176 @@
+"""What happens to a comparison or a run, one line of `ledger.jsonl` an event."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, TypeAdapter, ValidationError
+
+from towernet import files
+from towernet.errors import DataError
+from towernet.names import NetworkName
+from towernet.records.base import Record, Text
+
+
+class Trial(Record):
+    """A short run with one learning rate ended."""
+
+    event: Literal["trial"] = "trial"
+    network: NetworkName
+    learning_rate: StrictFloat
+    num_steps: StrictInt
+    validation_loss: StrictFloat | None
+    """Of the last evaluation, not the best: a rate that falls apart late is no good rate."""
+    validation_accuracy: StrictFloat | None
+    reason: Text | None
+    """Why it failed."""
+    seconds: StrictFloat
+
+
+class FinishedTrial(Trial):
+    """A trial that came to its end."""
+
+    validation_loss: StrictFloat
+    validation_accuracy: StrictFloat
+
+
+class RateChosen(Record):
+    """With which learning rate a network began."""
+
+    event: Literal["rate chosen"] = "rate chosen"
+    network: NetworkName
+    learning_rate: StrictFloat
+    by_trials: StrictBool
+    """Whether a trial beat guessing, so that the trials chose it."""
+
+
+class RateLasted(Record):
+    """A network's first run ended as well as the trial of its learning rate."""
+
+    event: Literal["rate lasted"] = "rate lasted"
+    network: NetworkName
+    learning_rate: StrictFloat
+
+
+class RateFellApart(Record):
+    """A network's first run diverged, or ended worse than the trial of its learning rate."""
+
+    event: Literal["rate fell apart"] = "rate fell apart"
+    network: NetworkName
+    learning_rate: StrictFloat
+    diverged: StrictBool
+    validation_accuracy: StrictFloat | None
+    """With which the run ended; None where it diverged."""
+    instead: StrictFloat
+    """The learning rate that is tried next."""
+    seconds: StrictFloat
+
+
+class RunFailed(Record):
+    """A network could not be trained."""
+
+    event: Literal["run failed"] = "run failed"
+    network: NetworkName
+    repetition: StrictInt
+    learning_rate: StrictFloat
+    reason: Text
+    diverged: StrictBool
+    seconds: StrictFloat
+
+
+class RunOnFewerFailed(Record):
+    """The winner could not be trained on a share of the images."""
+
+    event: Literal["run on fewer images failed"] = "run on fewer images failed"
+    network: NetworkName
+    repetition: StrictInt
+    learning_rate: StrictFloat
+    train_share: StrictFloat
+    reason: Text
+    diverged: StrictBool
+    seconds: StrictFloat
+
+
+class FinalSplitOpened(Record):
+    """The final split was evaluated, once."""
+
+    event: Literal["final split opened"] = "final split opened"
+    split: str
+    num_images: StrictInt
+
+
+class ChangeAccepted(Record):
+    """Something had changed when the comparison was continued, and was accepted."""
+
+    event: Literal["change accepted"] = "change accepted"
+    words: Text
+
+
+class LaterLook(Record):
+    """Test images were looked at again after the end."""
+
+    event: Literal["test split looked at again"] = "test split looked at again"
+    run: Text
+    """The folder of the run that was asked, relative to the comparison's."""
+    num_images: StrictInt
+    date: Text
+
+
+Event = (
+    Trial
+    | RateChosen
+    | RateLasted
+    | RateFellApart
+    | RunFailed
+    | RunOnFewerFailed
+    | FinalSplitOpened
+    | ChangeAccepted
+    | LaterLook
+)
+_E = TypeVar("_E", bound=Record)
+_EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
+
+
+class Ledger:
+    """What happened, one line an event.
+
+    Args:
+        path: `ledger.jsonl`; not there yet where nothing happened.
+
+    Raises:
+        DataError: it is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.events: list[Event] = [
+                _EVENT.validate_python(line) for line in files.read_jsonl(path)
+            ]
+        except ValidationError as error:
+            raise DataError(
+                f"{path} is damaged; restore it, or begin anew with another --out"
+            ) from error
+
+    def find(self, kind: type[_E], **fields: object) -> _E | None:
+        """Return the event with these fields, None when it did not happen yet."""
+        return next(iter(self.find_all(kind, **fields)), None)
+
+    def find_all(self, kind: type[_E], **fields: object) -> list[_E]:
+        """Return the events with these fields, in the order in which they happened."""
+        return [
+            event
+            for event in self.events
+            if isinstance(event, kind)
+            and all(getattr(event, name) == value for name, value in fields.items())
+        ]
+
+    def count(self, kind: type[Record]) -> int:
+        """Return how often it happened."""
+        return len(self.find_all(kind))
+
+    def add(self, event: Event) -> None:
+        """Write an event down."""
+        self.events.append(event)
+        files.write_jsonl(self.path, (event.model_dump() for event in self.events))

@@ -1,0 +1,120 @@
+"""What a comparison was asked and what was decided before its first step: `protocol.toml`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import (
+    BaseModel,
+    Field,
+    PositiveInt,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    model_validator,
+)
+
+from towernet.config import Recipe
+from towernet.names import NONE, NetworkName
+from towernet.records.base import Record, Text
+from towernet.records.results import VariantName
+from towernet.records.run import CostFigures, PolicyChoices
+
+
+class Request(BaseModel, frozen=True, extra="forbid"):
+    """What the user asked for; all of it decides the result."""
+
+    models: tuple[NetworkName, ...] = Field(min_length=1, description="Networks, by name.")
+    attention: tuple[str, ...] = Field(
+        (), description="Blocks that each network was given in turn, `none` among them."
+    )
+    runs: PositiveInt = Field(1, description="Runs of each network, K.")
+    recipe_name: str = Field("default", description="Which recipe the choices began from.")
+    recipe: Recipe = Field(description="How every network is trained.")
+    seed: int = Field(0, ge=0, lt=2**31, description="All draws are functions of it.")
+    images_per_class: PositiveInt | None = Field(None, description="Only so many images a class.")
+    learning_curve: bool = Field(
+        False, description="Train the winner on fewer images as well, to see if more would help."
+    )
+    equal_within: float = Field(
+        0.005, gt=0, lt=1, description="The largest difference in accuracy that does not matter."
+    )
+
+    @model_validator(mode="after")
+    def _factorial(self) -> Request:
+        """Hold `models` to be every network with every block."""
+        wanted = {
+            name
+            for variant in variants(self.models, self.attention)
+            for name in (variant.name, variant.without)
+        }
+        if self.attention and wanted != set(self.models):
+            raise ValueError(
+                f"attention is {', '.join(self.attention)} and models are"
+                f" {', '.join(self.models)}; give every network with every block, and without"
+            )
+        return self
+
+
+def variants(models: Sequence[NetworkName], attention: Sequence[str]) -> list[VariantName]:
+    """Return the networks that have a block, each with the name of its like without one.
+
+    Example:
+        >>> (found,) = variants([NetworkName("resnet18+se")], ["none", "se"])
+        >>> found.network, found.block, found.name, found.without
+        ('resnet18', 'se', 'resnet18+se', 'resnet18')
+    """
+    return [
+        VariantName(
+            network=network,
+            block=block,
+            name=network.with_block(block),
+            without=network.with_block(NONE),
+        )
+        for network in dict.fromkeys(NetworkName(name.base) for name in models)
+        for block in attention
+        if block != NONE
+    ]
+
+
+class Images(Record):
+    """The images a comparison is about."""
+
+    fingerprint: str
+
+
+class Rule(Record):
+    """By what networks are judged; `equal_within` is the request's."""
+
+    measure: str
+    test: str
+    interval: str
+    level: StrictFloat
+    order: str
+
+
+class Decided(Record):
+    """What was measured once before the first step, and then only read; by network."""
+
+    policy: PolicyChoices
+    """Device, dtype, layout and threads of all networks."""
+    num_steps: dict[NetworkName, StrictInt]
+    """Optimiser steps of one run."""
+    mixes: dict[NetworkName, StrictBool]
+    """Whether a run is long enough to mix images; its trials do as it does."""
+    failures: dict[NetworkName, Text]
+    """Why it could not take its first step."""
+    costs: dict[NetworkName, CostFigures]
+    """What the dry run measured."""
+
+
+class Protocol(Record):
+    """A request, the images it is about, and what was decided before the first step."""
+
+    request: Request
+    images: Images
+    format: StrictInt
+    rule: Rule
+    versions: dict[str, str]
+    """What the bits depend on besides."""
+    decided: Decided

@@ -1,0 +1,256 @@
+"""What a comparison found: all that `results.json` holds.
+
+`Conclusion` is the file. `results` in it is exact: the same runs give the same bytes. What was
+measured with a clock is apart, and so is where and when it was made.
+
+Rates and accuracies are fractions in [0, 1]; intervals are 95 %.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, StrictBool, StrictFloat, StrictInt
+
+from towernet.names import NetworkName
+from towernet.records.base import Fraction, Interval, Record, Text
+from towernet.records.judgement import Judged, JudgedNetwork, Pair
+from towernet.records.run import Hardware
+from towernet.records.scores import Calibration, ClassScores, RunScores, TrialScores
+
+Split = Literal["train", "validation", "test"]
+
+
+class Network(JudgedNetwork):
+    """A network of the comparison, all its runs together."""
+
+    name: NetworkName
+    macro_f1: StrictFloat | None
+    validation_accuracy: StrictFloat | None
+    confusion: tuple[tuple[StrictInt, ...], ...] | None
+    """(K, K) images, rows the true class, columns the answer; the sum over runs."""
+    per_class: tuple[ClassScores, ...] | None
+    calibration: Calibration | None
+    """Of the run to use."""
+    parameters: StrictInt
+    """Trainable numbers."""
+    multiply_adds: StrictInt
+    """For one image."""
+    learning_rate: StrictFloat
+    trials: tuple[TrialScores, ...]
+    rate_by_trials: StrictBool | None
+    """Whether its trials chose the learning rate; None without trials."""
+    fell_apart: tuple[StrictFloat, ...]
+    """Learning rates under which its first run diverged, or ended worse than its trial."""
+    epochs: StrictFloat
+    steps: StrictInt
+    mixed: StrictBool
+    """Whether its training images were mixed."""
+    first_map_px: StrictInt | None
+    """Side of the first feature map."""
+    last_map_px: StrictInt | None
+    first_size_px: StrictInt
+    """Side of the images in the first part of a run."""
+    runs: tuple[RunScores, ...]
+
+
+class VariantName(Record):
+    """A network with a block, and its like without one."""
+
+    network: Text
+    block: Text
+    """With where it goes and how it starts, as the user gave it."""
+    name: NetworkName
+    without: NetworkName
+
+
+class AttentionEpoch(Record):
+    """What the blocks of a network did in one epoch: means over blocks and runs."""
+
+    epoch: StrictFloat
+    gain: StrictFloat | None
+    """By how much a block is blended in; None where it is not blended."""
+    gradient_norm: StrictFloat
+    gate_mean: StrictFloat
+    gate_spread: StrictFloat
+
+
+class Proof(Record):
+    """That a network's attention was there while it trained, and learnt."""
+
+    num_blocks: StrictInt
+    learns: StrictBool
+    """Whether in every run gradients reached every block, and its gates moved."""
+    epochs: tuple[AttentionEpoch, ...]
+
+
+class Variant(VariantName):
+    """What is known of a network with a block, besides its scores."""
+
+    parameters: StrictInt
+    """Those the block adds."""
+    paper: Text
+    """Who describes the block, '' where its code does not say."""
+    proof: Proof | None
+
+
+class CurvePoint(Record):
+    """The winner, trained on a share of the training images."""
+
+    share: StrictFloat
+    num_images: StrictInt
+    accuracy: StrictFloat
+    interval: Interval
+    runs: tuple[StrictFloat, ...]
+    """The accuracy of each."""
+
+
+class ClassGain(Record):
+    """What the last doubling of the training images gave one class."""
+
+    class_name: Text
+    num_train: StrictInt
+    recall: StrictFloat
+    gain: StrictFloat
+    interval: Interval
+    p: StrictFloat
+    p_adjusted: StrictFloat
+    is_shown: StrictBool
+
+
+class LearningCurve(Record):
+    """How accuracy grew with the training images."""
+
+    network: NetworkName
+    points: tuple[CurvePoint, ...]
+    gain: Pair
+    """All images against half of them."""
+    classes: tuple[ClassGain, ...]
+    runs_for_classes: StrictInt | None
+    """How many runs could tell classes apart, where there are fewer."""
+    sentence: Text
+
+
+class NoLearningCurve(Record):
+    """Why there is none although it was asked for."""
+
+    network: NetworkName
+    failure: Text
+
+
+class Suspect(Record):
+    """An image whose label looks wrong."""
+
+    path: Text
+    class_name: Text
+    looks_like: Text
+    confidence_in_label: StrictFloat
+    confidence: StrictFloat
+    num_runs: StrictInt
+    """How many runs were asked about it."""
+
+
+class NumImages(Record):
+    """How many images each split has; in the first run where they are drawn anew."""
+
+    train: StrictInt
+    validation: StrictInt
+    test: StrictInt
+
+    def of(self, split: Split) -> int:
+        """Return how many one of them has."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[split]
+
+
+class Winner(Record):
+    """The network to use, chosen on validation images, and the run of it to use."""
+
+    name: NetworkName
+    folder: Text
+
+
+class Results(Judged):
+    """All that is exact of what a comparison found."""
+
+    title: Text
+    """What the data is called."""
+    kind: Literal["comparison", "run"]
+    final_split: Literal["validation", "test"]
+    class_names: tuple[Text, ...]
+    num_images: NumImages
+    majority_accuracy: Fraction
+    """How often the commonest class of the training images is right."""
+    size_px: StrictInt
+    recipe: Text
+    minutes: StrictFloat | None
+    """The budget of one run, None where it is epochs."""
+    seed: StrictInt
+    resampled: StrictBool
+    """Whether each run was judged on the images it left out."""
+    redrawn: StrictBool
+    """Whether training and validation images were drawn anew for each run."""
+    protocol: Text
+    """SHA-256 of all that decides the result."""
+    networks: tuple[Network, ...]
+    """Ranked ones first, by accuracy."""
+    winner: Winner | None
+    ablation: tuple[Variant, ...] | None = Field(None, exclude_if=lambda value: value is None)
+    """Every network with a block, where blocks were the question."""
+    learning_curve: LearningCurve | NoLearningCurve | None = Field(
+        None, exclude_if=lambda value: value is None
+    )
+    num_suspects: StrictInt
+    suspects: tuple[Suspect, ...]
+    """The most doubtful of them."""
+    accepted: tuple[Text, ...]
+    """What had changed when the comparison was continued, and was accepted."""
+
+    @property
+    def num_judged(self) -> int:
+        """How many images the final split has."""
+        return self.num_images.of(self.final_split)
+
+    @property
+    def split_words(self) -> str:
+        """What the final split is called in front of "images"."""
+        return "test" if self.final_split == "test" else "selection-set"
+
+    def network(self, name: str) -> Network:
+        """Return the network of this name."""
+        return next(network for network in self.networks if network.name == name)
+
+
+class Measured(Record):
+    """What was timed of one network."""
+
+    training_seconds: StrictFloat
+    trial_seconds: StrictFloat
+    images_per_second: StrictFloat | None
+    latency_ms: StrictFloat | None
+    peak_memory_mib: StrictFloat | None
+
+
+class AllMeasured(Record):
+    """What was timed of a comparison."""
+
+    networks: dict[NetworkName, Measured]
+    total_seconds: StrictFloat
+
+
+class Made(Record):
+    """By what, where and when the results were made."""
+
+    command: Text
+    source: Text
+    """How the data was read."""
+    versions: dict[str, str]
+    hardware: Hardware
+    date: Text
+
+
+class Conclusion(Record):
+    """What `results.json` holds."""
+
+    results: Results
+    measured: AllMeasured
+    made: Made

@@ -1,0 +1,198 @@
+"""What a run's folder holds in words and numbers: `run.json`, `metrics.jsonl`, `timings.jsonl`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt
+from pydantic.dataclasses import dataclass
+
+from towernet.config import RunConfig
+from towernet.records.base import Record, Text
+from towernet.records.contract import Contract
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class PolicyChoices:
+    """How numbers are computed; all networks of a comparison share one.
+
+    Args:
+        device: "cpu", "cuda" or "mps".
+        dtype: "float32" or "bfloat16" (autocast; weights and optimiser stay float32).
+        channels_last: Whether feature maps lie in memory channel by channel.
+        threads: Threads of one operation; the number changes bits, so it is part of the policy.
+        reason: What the self-test found, for the log.
+        kernels: "native": our kernels in C where they apply. "compiled": attention as one program.
+            "torch": torch's operations alone.
+    """
+
+    device: str
+    dtype: str
+    channels_last: bool
+    threads: int
+    reason: str
+    kernels: str = "torch"
+
+    def kind(self) -> str:
+        """Say it without the threads."""
+        layout = "channels_last" if self.channels_last else "contiguous"
+        kernels = {"native": ", kernels in C", "compiled": ", attention compiled"}
+        return f"{self.device}, {self.dtype}, {layout}{kernels.get(self.kernels, '')}"
+
+    def words(self) -> str:
+        """Say it to a person."""
+        return f"{self.kind()}, {self.threads} thread{'' if self.threads == 1 else 's'}"
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Plan:
+    """What was decided before the first step, by measurement or by the recipe.
+
+    Args:
+        num_steps: Optimiser steps of the whole run.
+        learning_rate: The peak, from the recipe or a comparison's trial.
+        policy: Device, dtype, layout, threads, kernels.
+        mixes: Whether images are mixed: by the length of the run that is planned, so that its
+            learning-rate trials do as it does.
+    """
+
+    num_steps: int
+    learning_rate: float
+    policy: PolicyChoices
+    mixes: bool = False
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class CostFigures:
+    """What one network costs on the machine that measured it.
+
+    Args:
+        step_seconds: One training step, augmentation and averaging included; on average over a
+            run that begins with smaller images.
+        image_seconds: Evaluating one image.
+        parameters: Trainable numbers.
+        multiply_adds: For one image at the run's size.
+    """
+
+    step_seconds: float
+    image_seconds: float
+    parameters: int
+    multiply_adds: int
+
+
+class Hardware(Record):
+    """The machine, and how it computed."""
+
+    processor: Text
+    cores: StrictInt | None
+    memory_gib: StrictFloat
+    device: str
+    dtype: str
+    channels_last: StrictBool
+    threads: StrictInt
+    kernels: str
+
+
+class Origin(Record):
+    """Where a run comes from: the command, and the data; the rest only of one on its own."""
+
+    command: Text
+    source: Text
+    """How the data was read."""
+    data: Text | None = Field(None, exclude_if=lambda value: value is None)
+    """Where the images are."""
+    layout: str | None = Field(None, exclude_if=lambda value: value is None)
+    skip_empty: StrictBool | None = Field(None, exclude_if=lambda value: value is None)
+    cost: CostFigures | None = Field(None, exclude_if=lambda value: value is None)
+
+
+class RunSummary(Record):
+    """How a finished run ended."""
+
+    num_steps: StrictInt
+    num_epochs: StrictFloat
+    best_epoch: StrictFloat | None
+    validation_accuracy: StrictFloat
+    """Of the best epoch, as the next one."""
+    validation_loss: StrictFloat
+    final_validation_loss: StrictFloat
+    """Of the last epoch, as the next one."""
+    final_validation_accuracy: StrictFloat
+
+
+class RunRecord(Record):
+    """What `run.json` holds of a run that was trained here."""
+
+    format: StrictInt
+    status: Literal["running", "finished"]
+    config: RunConfig
+    plan: Plan
+    contract: Contract
+    data: Text
+    """Fingerprint of the images."""
+    versions: dict[str, str]
+    """What the bits depend on."""
+    origin: Origin
+    hardware: Hardware
+    accepted: tuple[Text, ...] | None = Field(None, exclude_if=lambda value: value is None)
+    """What had changed when it was continued, and was accepted."""
+    summary: RunSummary | None = Field(None, exclude_if=lambda value: value is None)
+    weights_sha256: Text | None = Field(None, exclude_if=lambda value: value is None)
+    """Of `best.safetensors`; None while it runs, and of a trial, which keeps none."""
+
+
+class ForeignWeights(Record):
+    """The file that weights were imported from."""
+
+    file: Text
+    sha256: str
+
+
+class ImportedRun(Record):
+    """What `run.json` holds of weights that were trained elsewhere."""
+
+    format: StrictInt
+    status: Literal["finished"]
+    config: RunConfig
+    contract: Contract
+    versions: dict[str, str]
+    origin: Literal["imported"]
+    source: ForeignWeights
+    weights_sha256: Text
+
+
+class BlockFigures(Record):
+    """What one block of attention did in an epoch."""
+
+    gate_mean: StrictFloat
+    """Of its attention map over some images, all channels and positions."""
+    gate_spread: StrictFloat
+    """The same one's standard deviation."""
+    gradient_norm: StrictFloat
+    gain: StrictFloat | None = Field(None, exclude_if=lambda value: value is None)
+    """By how much it is blended in; None where it is not blended."""
+
+
+class EpochMetrics(Record):
+    """A line of `metrics.jsonl`: exact."""
+
+    epoch: StrictFloat
+    step: StrictInt
+    learning_rate: StrictFloat
+    train_loss: StrictFloat
+    train_accuracy: StrictFloat
+    validation_loss: StrictFloat
+    validation_accuracy: StrictFloat
+    attention: dict[str, BlockFigures] | None = Field(None, exclude_if=lambda value: value is None)
+    """By the block's place; None where the network has no attention."""
+
+
+class EpochTiming(Record):
+    """A line of `timings.jsonl`: measured."""
+
+    step: StrictInt
+    train_seconds: StrictFloat
+    images_per_second: StrictFloat
+    seconds: StrictFloat
+    """Evaluation included."""
+    peak_memory_mib: StrictFloat
