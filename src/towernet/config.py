@@ -292,7 +292,7 @@ def _known_keys(model: type[Any], parents: list[Any]) -> list[str]:
     return list(model.model_fields)
 
 
-def differences(before: Any, now: Any, name: str = "") -> list[str]:
+def differences(before: object, now: object, name: str = "") -> list[str]:
     """Name what differs between two sets of choices, each as `key: before → now`."""
     if isinstance(before, dict) and isinstance(now, dict):
         return [
@@ -328,20 +328,35 @@ _CIRCUMSTANCES = {
 }
 
 
-def refuse_changes(
-    folder: Path, before: dict[str, Any], now: dict[str, Any], accept: Accept
-) -> list[str]:
+@dataclass(frozen=True)
+class Decisive:
+    """What decides the bits of a result.
+
+    Args:
+        choices: Plain values by the name they are told under, '' for those that have their own.
+        versions: What the bits depend on besides.
+        threads: Computing threads.
+        device: What computes.
+    """
+
+    choices: tuple[tuple[str, object], ...]
+    versions: dict[str, str]
+    threads: int
+    device: str
+
+
+def refuse_changes(folder: Path, before: Decisive, now: Decisive, accept: Accept) -> list[str]:
     """Refuse to go on with what was begun otherwise; return what differs and is accepted.
 
     Raises:
         ConfigError: with each key that differs. Versions, threads and the device are told apart
             from choices, since they may be accepted.
     """
+    chosen_now = dict(now.choices)
     choices = [
         line
-        for key in sorted(before)
-        if key not in _CIRCUMSTANCES
-        for line in differences(before[key], now[key], key)
+        for key, value in sorted(before.choices, key=lambda choice: choice[0])
+        for line in differences(value, chosen_now[key], key)
     ]
     if choices:
         raise ConfigError(
@@ -349,11 +364,12 @@ def refuse_changes(
             " say the same again to go on, or choose another --out"
         )
     accepted = []
-    for key in _CIRCUMSTANCES:
-        changed = differences(before.get(key), now.get(key), "" if key == "versions" else key)
+    for key, words in _CIRCUMSTANCES.items():
+        name = "" if key == "versions" else key
+        changed = differences(getattr(before, key), getattr(now, key), name)
         if changed and not accept.changes:
             raise ConfigError(
-                f"{folder} was begun {_CIRCUMSTANCES[key]} ({'; '.join(changed)}), and the bits"
+                f"{folder} was begun {words} ({'; '.join(changed)}), and the bits"
                 " would differ; go on as it was begun, or accept that with --accept-changes"
             )
         accepted += changed

@@ -11,7 +11,7 @@ import tomli_w
 
 from towernet import files
 from towernet.comparison.judging.statistics import SIGNIFICANT
-from towernet.config import Accept, refuse_changes
+from towernet.config import Accept, Decisive, refuse_changes
 from towernet.data.prepare import Dataset
 from towernet.data.table import write_table
 from towernet.engine.device import Policy, bits_depend_on, choose_policy, kernels_here
@@ -169,18 +169,13 @@ def go_on(
     now = replace(protocol, policy=policy, versions=bits_depend_on(policy, request.models))
     accepted = refuse_changes(
         folder,
-        {
-            "": protocol.request.model_dump(mode="json"),
-            "versions": protocol.versions,
-            "threads": protocol.policy.threads,
-            "device": protocol.policy.device,
-        },
-        {
-            "": request.model_dump(mode="json"),
-            "versions": now.versions,
-            "threads": threads,
-            "device": device,
-        },
+        Decisive(
+            (("", protocol.request.model_dump(mode="json")),),
+            protocol.versions,
+            protocol.policy.threads,
+            protocol.policy.device,
+        ),
+        Decisive((("", request.model_dump(mode="json")),), now.versions, threads, device),
         accept,
     )
     return now, accepted

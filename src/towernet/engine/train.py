@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from towernet import files, rng
-from towernet.config import AS_BEGUN, Accept, RunConfig, refuse_changes
+from towernet.config import AS_BEGUN, Accept, Decisive, RunConfig, refuse_changes
 from towernet.data.prepare import Dataset, fingerprint
 from towernet.data.table import write_table
 from towernet.engine import checkpoint
@@ -232,18 +232,21 @@ def open_run(
     return record
 
 
-def _decisive(record: dict[str, Any]) -> dict[str, Any]:
+def _decisive(record: dict[str, Any]) -> Decisive:
     """Return what decides a run's bits, as `refuse_changes` compares it."""
     policy = Policy(**record["plan"]["policy"])
-    return {
-        # Validated: what an older version did not write down yet is as it was then.
-        "": RunConfig.model_validate(record["config"]).model_dump(mode="json"),
-        "plan": {key: record["plan"].get(key) for key in ("num_steps", "learning_rate", "mixes")},
-        "contract": record["contract"],
-        "versions": record["versions"],
-        "threads": policy.threads,
-        "device": policy.kind(),
-    }
+    plan = {key: record["plan"].get(key) for key in ("num_steps", "learning_rate", "mixes")}
+    return Decisive(
+        (
+            # Validated: what an older version did not write down yet is as it was then.
+            ("", RunConfig.model_validate(record["config"]).model_dump(mode="json")),
+            ("plan", plan),
+            ("contract", record["contract"]),
+        ),
+        record["versions"],
+        policy.threads,
+        policy.kind(),
+    )
 
 
 def _loop(
