@@ -31,7 +31,7 @@ NONE = "none"
 TIMM_PREFIX = "timm:"
 # Made with this program; their attention has places of its own, and is shuffle attention there.
 OURS = ("towernet", "towernet_patch")
-_OWN_BLOCK = "shuffle"
+OWN_BLOCK = "shuffle"
 _BLOCK_STARTS: tuple[BlockStart, ...] = ("paper", "identity")
 USUAL_PLACE = "blocks"
 _LONGEST_FOLDER = 80
@@ -149,7 +149,7 @@ class NetworkName(str):
         where = None if self.where == USUAL_PLACE and not self.is_ours else self.where
         start = None if self.block_start == "paper" else self.block_start
         options = [option for option in (where, start) if option is not None]
-        if not options and self.block == (_OWN_BLOCK if self.is_ours else NONE):
+        if not options and self.block == (OWN_BLOCK if self.is_ours else NONE):
             return NetworkName(self._before_block())
         return NetworkName("@".join([f"{self._before_block()}+{self.block}", *options]))
 

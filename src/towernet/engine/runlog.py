@@ -15,6 +15,8 @@ from typing import Any
 
 from towernet import files
 from towernet.errors import in_one_line
+from towernet.records.base import checked
+from towernet.records.run import EpochMetrics, EpochTiming
 
 
 class Watcher:
@@ -66,6 +68,31 @@ class RunLog:
     def _write(self, metrics: list[dict[str, Any]], timings: list[dict[str, Any]]) -> None:
         files.write_jsonl(self.folder / "metrics.jsonl", metrics)
         files.write_jsonl(self.folder / "timings.jsonl", timings)
+
+
+def read_metrics(folder: Path) -> list[EpochMetrics]:
+    """Return the lines of a run's `metrics.jsonl`; none where it is not there.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    path = folder / "metrics.jsonl"
+    return [checked(EpochMetrics, line, path) for line in files.read_jsonl(path)]
+
+
+def read_timings(folder: Path) -> list[EpochTiming]:
+    """Return the lines of a run's `timings.jsonl`; none where it is not there.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    path = folder / "timings.jsonl"
+    return [checked(EpochTiming, line, path) for line in files.read_jsonl(path)]
+
+
+def training_seconds(folder: Path) -> float:
+    """Return how long a run took in all, its evaluations too."""
+    return float(sum(line.seconds for line in read_timings(folder)))
 
 
 class Board:

@@ -27,12 +27,17 @@ class Trial(Record):
     """Why it failed."""
     seconds: StrictFloat
 
+    @property
+    def loss(self) -> float:
+        """The validation loss of a trial that came to its end."""
+        assert self.validation_loss is not None, "it failed"
+        return self.validation_loss
 
-class FinishedTrial(Trial):
-    """A trial that came to its end."""
-
-    validation_loss: StrictFloat
-    validation_accuracy: StrictFloat
+    @property
+    def accuracy(self) -> float:
+        """The validation accuracy of a trial that came to its end."""
+        assert self.validation_accuracy is not None, "it failed"
+        return self.validation_accuracy
 
 
 class RateChosen(Record):

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import Field, StrictBool, StrictFloat, StrictInt
 
-from towernet.names import NetworkName
+from towernet.names import OWN_BLOCK, NetworkName
 from towernet.records.base import Fraction, Interval, Record, Text
 from towernet.records.judgement import Judged, JudgedNetwork, Pair
 from towernet.records.run import Hardware
@@ -62,6 +62,11 @@ class VariantName(Record):
     """With where it goes and how it starts, as the user gave it."""
     name: NetworkName
     without: NetworkName
+
+    @property
+    def plain_block(self) -> str:
+        """The block alone, without where it goes and how it starts."""
+        return self.name.block or OWN_BLOCK
 
 
 class AttentionEpoch(Record):

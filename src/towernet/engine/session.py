@@ -1,0 +1,56 @@
+"""What every part of a comparison works with: made once, handed down."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from towernet import files
+from towernet.config import AS_BEGUN, Accept
+from towernet.data.source import Source
+from towernet.engine.runlog import Watcher
+from towernet.engine.stop import StopSwitch
+from towernet.records.run import Origin
+
+
+@dataclass(frozen=True)
+class Session:
+    """On what, where and how a comparison is computed, and who watches.
+
+    Nothing in it decides a result, but for the device and the threads, which the protocol or the
+    run's record keeps.
+
+    Args:
+        source: The images.
+        folder: Where everything is written.
+        origin: For the record: the command, and how the data was read.
+        device: "auto" picks one, or keeps that of the beginning.
+        threads: Computing threads; None: one a core, or as many as at the beginning.
+        workers: Decoding processes.
+        accept: In what it may differ from what was begun.
+        watcher: Who is told how it goes.
+        stop: Says when the user wants to stop.
+    """
+
+    source: Source
+    folder: Path
+    origin: Origin
+    device: str = "auto"
+    threads: int | None = None
+    workers: int = 1
+    accept: Accept = AS_BEGUN
+    watcher: Watcher = field(default_factory=Watcher)
+    stop: StopSwitch = field(default_factory=StopSwitch)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder's lock.
+
+        Raises:
+            ConfigError: another process holds it.
+            EnvironmentFault: the folder cannot be written.
+        """
+        with files.lock(self.folder / "lock", holder=str(self.folder), say=self.watcher.say):
+            yield
