@@ -7,6 +7,7 @@ resolved, beside the weights. Descriptions are the reference; no number is repea
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -237,7 +238,7 @@ def load_recipe(name: str) -> Recipe:
     return make(Recipe, values, where=f"recipe {name}")
 
 
-def override(recipe: Recipe, **changes: dict[str, Any]) -> Recipe:
+def override(recipe: Recipe, **changes: Mapping[str, float | bool | None]) -> Recipe:
     """Return the recipe with some values replaced: `override(recipe, train={"epochs": 3})`.
 
     A value of None is "not given" and changes nothing; naming one budget takes the other away.
@@ -251,7 +252,7 @@ def override(recipe: Recipe, **changes: dict[str, Any]) -> Recipe:
     return make(Recipe, values, where="the command line")
 
 
-def make(model: type[Model], values: dict[str, Any], *, where: str) -> Model:
+def make(model: type[Model], values: object, *, where: str) -> Model:
     """Check `values` against a model; the first thing wrong becomes a one-line error."""
     try:
         return model.model_validate(values)

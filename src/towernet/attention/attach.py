@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 import torch.autograd.forward_ad as forward_ad
@@ -280,7 +280,14 @@ def attention_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
         yield from block.parameters()
 
 
-def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
+class ParameterGroup(TypedDict):
+    """A group of parameters as torch's optimisers take it."""
+
+    params: list[nn.Parameter]
+    weight_decay: float
+
+
+def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[ParameterGroup]:
     """Return parameters for an optimiser of torch, those of attention without weight decay.
 
     Decay pulls gates towards a half and gains towards 0.

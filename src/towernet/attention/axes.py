@@ -101,9 +101,7 @@ def _put_together(factors: list[Factor]) -> Axis:
     return tuple(result)
 
 
-def viewed(
-    func: Callable[..., Any], axes: Axes, args: Sequence[Any], kwargs: dict[str, Any]
-) -> list[Axes]:
+def viewed(func: Callable[..., Any], axes: Axes, args: Sequence[Any], kwargs: Any) -> list[Axes]:
     """Return the axes of each view that `func(tensor, *args, **kwargs)` takes of a tensor.
 
     Example:

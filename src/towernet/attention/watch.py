@@ -118,9 +118,7 @@ class Watcher(TorchFunctionMode):
         self.spans: dict[str, tuple[int, int]] = {}
         self.returned: dict[str, Map | None] = {}
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation, and note what it read and made."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
@@ -165,9 +163,7 @@ class Watcher(TorchFunctionMode):
         self.all.append(new)
         return new
 
-    def _axes(
-        self, func: Any, name: str, made: list[Tensor], args: Any, kwargs: dict[str, Any]
-    ) -> list[Axes]:
+    def _axes(self, func: Any, name: str, made: list[Tensor], args: Any, kwargs: Any) -> list[Axes]:
         """Return what is known of the axes of what an operation made."""
         given = tensors([*args, *kwargs.values()])
         known = [self.maps[id(tensor)].axes for tensor in given if id(tensor) in self.maps]
@@ -187,7 +183,7 @@ class Watcher(TorchFunctionMode):
             return [product(left, right, shape) for shape in shapes]
         return [broadcast(known, shape) for shape in shapes]
 
-    def _takes_images(self, name: str, args: Any, kwargs: dict[str, Any]) -> bool:
+    def _takes_images(self, name: str, args: Any, kwargs: Any) -> bool:
         """Whether an operation is given B, C, H, W."""
         if name != "conv2d":
             return "pool2d" in name or name.startswith(("conv_transpose2d", "interpolate"))

@@ -11,6 +11,9 @@ import typer
 from towernet.cli import options
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from towernet.engine.block_cost import BlockCost
     from towernet.engine.device import Policy
 
 BATCH_SIZE = 8
@@ -38,14 +41,8 @@ def attention(
     Any block works in `towernet compare DATA --attention none,se` and in
     `towernet.attention.attach`.
     """
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     from towernet.attention import ATTENTION
-    from towernet.attention.base import paper
     from towernet.attention.find import attention_block, known_blocks
-    from towernet.cli.tables import WIDTH_OF_A_FILE
     from towernet.engine.block_cost import block_costs
     from towernet.engine.device import choose_policy, require_device
     from towernet.engine.memory import is_out_of_memory
@@ -80,21 +77,44 @@ def attention(
             " smaller --size or fewer --channels"
         ) from error
     if json:
-        rows = [
-            {
-                "name": name,
-                "paper": paper(attention_block(name)),
-                "parameters": cost.parameters,
-                "milliseconds": cost.milliseconds,
-                "of_convolution": cost.of_convolution,
-                "kernel": cost.kernel,
-                "problem": None,
-            }
-            for name, cost in costs.items()
-        ]
-        rows += [{"name": name, "problem": problem} for name, problem in refused.items()]
-        typer.echo(json_module.dumps(rows, indent=2))
-        return
+        _print_json(costs, refused)
+    else:
+        _show(costs, refused, policy, f"{BATCH_SIZE}×{channels}×{size}×{size} feature maps")
+
+
+def _print_json(costs: Mapping[str, BlockCost], refused: Mapping[str, str]) -> None:
+    """Print what blocks cost, and why some take no such feature map, as one JSON list."""
+    from towernet.attention.base import paper
+    from towernet.attention.find import attention_block
+
+    rows = [
+        {
+            "name": name,
+            "paper": paper(attention_block(name)),
+            "parameters": cost.parameters,
+            "milliseconds": cost.milliseconds,
+            "of_convolution": cost.of_convolution,
+            "kernel": cost.kernel,
+            "problem": None,
+        }
+        for name, cost in costs.items()
+    ]
+    rows += [{"name": name, "problem": problem} for name, problem in refused.items()]
+    typer.echo(json_module.dumps(rows, indent=2))
+
+
+def _show(
+    costs: Mapping[str, BlockCost], refused: Mapping[str, str], policy: Policy, maps: str
+) -> None:
+    """Print the same for a person; `maps`: what was timed."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from towernet.attention.base import paper
+    from towernet.attention.find import attention_block
+    from towernet.cli.tables import WIDTH_OF_A_FILE
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for header in ("block", "parameters", "kernel", "forward and\nbackward", "of a\nconvolution"):
         is_text = header in ("block", "kernel")
@@ -117,7 +137,7 @@ def attention(
     for problem in refused.values():
         console.print(escape(problem), soft_wrap=True)
     console.print(
-        f"Timed on {BATCH_SIZE}×{channels}×{size}×{size} feature maps ({policy.words()}), beside a"
+        f"Timed on {maps} ({policy.words()}), beside a"
         " 3×3 convolution with batch norm of as many channels.",
         soft_wrap=True,
     )

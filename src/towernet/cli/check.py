@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from itertools import chain, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from towernet.cli import options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
+    from rich.console import Console
 
     from towernet.data.source import Source
+    from towernet.errors import DataError
+    from towernet.records.check import Checked, OfClass, Spread
 
 FEW_IMAGES = 8
 _CLASSES_SHOWN, _FILES_SHOWN = 100, 20
@@ -85,67 +90,75 @@ def check(
         require_trainable(table)
     except DataError as error:  # everything is shown first: what to mend is in it
         problem = error
-    found = summarise(table, source) | {
-        "written": [str(path) for path in written],
-        "problem": str(problem) if problem else None,
-    }
+    found = summarise(table, source, written, problem)
     if json:
-        print(dumps(found, indent=2, allow_nan=False))
+        print(dumps(found.model_dump(), indent=2, allow_nan=False))
     else:
         _show(found)
     if problem:
         raise problem
 
 
-def summarise(table: pd.DataFrame, source: Source) -> dict[str, Any]:
-    """Return what `check` tells, as plain numbers, words and lists."""
-    from towernet.data.table import STATUSES, USED
+def summarise(
+    table: pd.DataFrame, source: Source, written: Sequence[Path], problem: DataError | None
+) -> Checked:
+    """Return what `check` tells.
+
+    Args:
+        table: Every file, from `data.check.check`.
+        source: What they were read as.
+        written: The files that tell more.
+        problem: Why the data cannot be trained on.
+    """
+    from towernet.data.table import IGNORED, QUARANTINED, STATUSES, USED
+    from towernet.records.check import Checked, NearDuplicates, OfClass, QuarantinedFile
 
     used = table[table.status == USED]
-    quarantined = table[table.status == "quarantined"]
+    quarantined = table[table.status == QUARANTINED]
     notes = Counter(note for row in used.notes for note in row.split(",") if note)
     lump, other_class = "NEAR_DUPLICATE_LUMP", "NEAR_DUPLICATE_OTHER_CLASS"
     tied = used[used.cluster != ""]
     by_status = {status: Counter(table.class_name[table.status == status]) for status in STATUSES}
-    return {
-        "data": source.name,
-        "reading": source.reading,
-        "found": len(table),
-        **{status: int((table.status == status).sum()) for status in STATUSES},
-        "classes": {
-            name: {status: by_status[status][name] for status in STATUSES}
+    rows = quarantined[["path", "class_name", "reason", "detail"]].to_dict("records")
+    return Checked(
+        data=source.name,
+        reading=source.reading,
+        found=len(table),
+        used=len(used),
+        quarantined=len(quarantined),
+        ignored=int((table.status == IGNORED).sum()),
+        classes={
+            name: OfClass(**{status: by_status[status][name] for status in STATUSES})
             for name in source.class_names
         },
-        "given_splits": dict(Counter(split for split in used.given_split if split)),
-        "width": _spread(used.width),
-        "height": _spread(used.height),
-        "modes": dict(Counter(used["mode"]).most_common()),
-        "formats": dict(Counter(used["format"]).most_common()),
-        "notes": {note: num for note, num in notes.items() if note not in (lump, other_class)},
-        "quarantined_files": quarantined[["path", "class_name", "reason", "detail"]].to_dict(
-            "records"
+        given_splits=dict(Counter(split for split in used.given_split if split)),
+        width=_spread(used.width),
+        height=_spread(used.height),
+        modes=dict(Counter(used["mode"]).most_common()),
+        formats=dict(Counter(used["format"]).most_common()),
+        notes={note: num for note, num in notes.items() if note not in (lump, other_class)},
+        quarantined_files=tuple(QuarantinedFile(**row) for row in rows),
+        ignored_reasons=dict(Counter(table.reason[table.status == IGNORED]).most_common()),
+        duplicates=int((table.reason == "DUPLICATE").sum()),
+        label_conflicts=int((table.reason == "LABEL_CONFLICT").sum()),
+        near_duplicates=NearDuplicates(
+            clusters=int(tied.cluster.nunique()),
+            files=len(tied),
+            not_tied=notes[lump],
+            across_classes=tuple(used.path[used.notes.str.contains(other_class)]),
         ),
-        "ignored_reasons": dict(Counter(table.reason[table.status == "ignored"]).most_common()),
-        "duplicates": int((table.reason == "DUPLICATE").sum()),
-        "label_conflicts": int((table.reason == "LABEL_CONFLICT").sum()),
-        "near_duplicates": {
-            "clusters": int(tied.cluster.nunique()),
-            "files": len(tied),
-            "not_tied": notes[lump],
-            "across_classes": list(used.path[used.notes.str.contains(other_class)]),
-        },
-        "warnings": _warnings(used, source, notes[lump], notes[other_class]),
-    }
+        warnings=tuple(_warnings(used, source, notes[lump], notes[other_class])),
+        written=tuple(map(str, written)),
+        problem=str(problem) if problem else None,
+    )
 
 
-def _spread(values: pd.Series) -> dict[str, float] | None:
+def _spread(values: pd.Series[int]) -> Spread | None:
+    from towernet.records.check import Spread
+
     if not len(values):
         return None
-    return {
-        "min": int(values.min()),
-        "median": float(values.median()),
-        "max": int(values.max()),
-    }
+    return Spread(min=int(values.min()), median=float(values.median()), max=int(values.max()))
 
 
 def _warnings(used: pd.DataFrame, source: Source, in_lump: int, across: int) -> list[str]:
@@ -175,7 +188,7 @@ def _warnings(used: pd.DataFrame, source: Source, in_lump: int, across: int) -> 
     return said
 
 
-def _show(found: dict[str, Any]) -> None:
+def _show(found: Checked) -> None:
     """Print the summary for a person."""
     from rich.console import Console
     from rich.text import Text
@@ -191,23 +204,22 @@ def _show(found: dict[str, Any]) -> None:
         return " · ".join(f"{shown(name)} {num:,}" for name, num in of.items())
 
     console.print(
-        f"{found['found']:,} files found: {found['used']:,} used,"
-        f" {found['quarantined']:,} quarantined, {found['ignored']:,} ignored\n"
+        f"{found.found:,} files found: {found.used:,} used,"
+        f" {found.quarantined:,} quarantined, {found.ignored:,} ignored\n"
     )
-    _show_classes(console, found["classes"])
-    if found["given_splits"]:
-        line("given splits", counts(found["given_splits"]))
-    for label in ("width", "height"):
-        if found[label]:
-            spread = found[label]
+    _show_classes(console, found.classes)
+    if found.given_splits:
+        line("given splits", counts(found.given_splits))
+    for label, spread in (("width", found.width), ("height", found.height)):
+        if spread is not None:
             line(
                 label,
-                f"{spread['min']:,} … {spread['max']:,} pixels, median {spread['median']:,.0f}",
+                f"{spread.min:,} … {spread.max:,} pixels, median {spread.median:,.0f}",
             )
-    for label in ("formats", "modes"):
-        if found[label]:
-            line(label, counts(found[label]))
-    sizes = {name: of["used"] for name, of in found["classes"].items()}
+    for label, of in (("formats", found.formats), ("modes", found.modes)):
+        if of:
+            line(label, counts(of))
+    sizes = {name: of.used for name, of in found.classes.items()}
     if sizes and min(sizes.values()):
         largest, smallest = max(sizes, key=sizes.__getitem__), min(sizes, key=sizes.__getitem__)
         line(
@@ -218,41 +230,37 @@ def _show(found: dict[str, Any]) -> None:
             if sizes[largest] > sizes[smallest]
             else "none",
         )
-    near, copies, conflicts = (
-        found[key] for key in ("near_duplicates", "duplicates", "label_conflicts")
-    )
+    near, copies, conflicts = found.near_duplicates, found.duplicates, found.label_conflicts
     line("duplicates", f"{copies:,} (copies of another file: ignored)" if copies else "none")
     line(
         "near duplicates",
-        f"{near['files']:,} (clusters: {near['clusters']:,}; each stays on one side of every split)"
-        if near["files"]
+        f"{near.files:,} (clusters: {near.clusters:,}; each stays on one side of every split)"
+        if near.files
         else "none",
     )
     line(
         "label conflicts",
         f"{conflicts:,} (the same bytes in two classes: quarantined)" if conflicts else "none",
     )
-    for label, (note, num) in zip(
-        chain(["noted"], repeat("")), found["notes"].items(), strict=False
-    ):
+    for label, (note, num) in zip(chain(["noted"], repeat("")), found.notes.items(), strict=False):
         line(label, f"{num:,} {_NOTES[note]}")
-    if found["ignored_reasons"]:
-        line("ignored", counts(found["ignored_reasons"]))
-    bad = found["quarantined_files"]
+    if found.ignored_reasons:
+        line("ignored", counts(found.ignored_reasons))
+    bad = found.quarantined_files
     if bad:
         line("quarantined", f"{len(bad):,} (not used, and left as they are)")
         for row in bad[:_FILES_SHOWN]:
-            words = f"  {row['reason']:<15}{shown(row['path'])}: {shown(row['detail'])}"
+            words = f"  {row.reason:<15}{shown(row.path)}: {shown(row.detail)}"
             console.print(Text(words))
         if len(bad) > _FILES_SHOWN:
             console.print(f"  … and {len(bad) - _FILES_SHOWN:,} more, all in samples.parquet")
-    for warning in found["warnings"]:
+    for warning in found.warnings:
         line("warning", warning, "yellow")
     console.print()
-    line("written", ", ".join(shown(path) for path in found["written"]))
+    line("written", ", ".join(shown(path) for path in found.written))
 
 
-def _show_classes(console: Any, classes: dict[str, dict[str, int]]) -> None:
+def _show_classes(console: Console, classes: dict[str, OfClass]) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -261,14 +269,14 @@ def _show_classes(console: Any, classes: dict[str, dict[str, int]]) -> None:
     headers = ["used"] + [
         status
         for status in ("quarantined", "ignored")
-        if any(of[status] for of in classes.values())
+        if any(getattr(of, status) for of in classes.values())
     ]
     rows = Table(box=None, pad_edge=False, header_style="bold")
     rows.add_column("class", overflow="fold")
     for header in headers:
         rows.add_column(header, justify="right", no_wrap=True)
     for name, of in list(classes.items())[:_CLASSES_SHOWN]:
-        rows.add_row(Text(shown(name)), *(f"{of[header]:,}" for header in headers))
+        rows.add_row(Text(shown(name)), *(f"{getattr(of, header):,}" for header in headers))
     console.print(rows)
     if len(classes) > _CLASSES_SHOWN:
         console.print(f"… and {len(classes) - _CLASSES_SHOWN:,} more classes (--json lists all)")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -154,7 +155,7 @@ class Texts:
         self.codes[rows] = code
 
 
-def large_table(columns: Mapping[str, Any]) -> pd.DataFrame:
+def large_table(columns: Mapping[str, npt.NDArray[Any] | Texts]) -> pd.DataFrame:
     """Make a table from arrays and `Texts`, without copying them; all columns are given."""
     frame = {}
     for name in COLUMNS:

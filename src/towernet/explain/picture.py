@@ -102,10 +102,9 @@ def draw(explanation: Explanation) -> Figure:
                 _draw_image(axes, explanation)
             else:
                 _draw_block(axes, explanation.maps[i - 1], explanation.pixels_SS3)
-        words: dict[str, Any] = {"color": _INK, "fontsize": 11.5, "va": "top"}
-        figure.text(_EDGE / width, 1 - 0.14 / height, "\n".join(head), **words)
-        words = {"color": _SOFT, "fontsize": 7.5, "va": "bottom"}
-        figure.text(_EDGE / width, 0.6 * _LINE / height, "\n".join(key), **words)
+        left, top, bottom = _EDGE / width, 1 - 0.14 / height, 0.6 * _LINE / height
+        figure.text(left, top, "\n".join(head), color=_INK, fontsize=11.5, va="top")
+        figure.text(left, bottom, "\n".join(key), color=_SOFT, fontsize=7.5, va="bottom")
     return figure
 
 

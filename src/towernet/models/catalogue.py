@@ -160,9 +160,7 @@ class _WeightsOnMeta(TorchFunctionMode):
 
     _FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.randn})
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Send the factories of weights to the meta device."""
         kwargs = dict(kwargs or {})
         if func in self._FACTORIES:

@@ -28,7 +28,7 @@ def build_torchvision(name: str, num_classes: int, size_px: int) -> nn.Module:
     """Return a torchvision classifier; those made for one size are made for this one."""
     from torchvision import models
 
-    options: dict[str, Any] = {}
+    options: dict[str, bool | int | tuple[int, int]] = {}
     if name in ("googlenet", "inception_v3"):
         options = {"aux_logits": False, "init_weights": True}
     elif name.startswith("vit_"):

@@ -18,7 +18,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import torch
@@ -28,6 +28,8 @@ from towernet.errors import DataError, shown
 from towernet.models.catalogue import check_size, outline
 from towernet.models.paddle import read_pdparams, towernet_state_dict
 from towernet.models.pickles import instructions
+
+Value = TypeVar("Value")
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -210,7 +212,7 @@ def _place(path: Path, name: str, entry: Any) -> tuple[int, int, str]:
     return start, stop, name
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _each_once(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
     found = dict(pairs)
     if len(found) < len(pairs):
         ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)

@@ -80,7 +80,7 @@ def foldable(model: nn.Module, size_px: int) -> list[tuple[str, str]]:
 
     class CountsReaders(TorchFunctionMode):
         def __torch_function__(
-            self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
             result = func(*args, **(kwargs or {}))
             if _tensors([result]):  # asking for a shape reads nothing

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict
 
 from torch import nn
 
@@ -23,7 +23,7 @@ from towernet.names import NetworkName
 __all__ = ["register_with_timm"]  # timm adds what is registered
 
 # Where `timm.models.register_model` looks for what it should say of a network.
-default_cfgs: dict[str, Any] = {}
+default_cfgs: Any = {}
 
 _SIZE_PX = 128  # the default recipe's
 # The last module on each map size: its channels, and how many pixels of the image one of it is.
@@ -91,7 +91,21 @@ def register_with_timm() -> list[str]:
     return sorted(names)
 
 
-def description(name: NetworkName) -> dict[str, Any]:
+class Description(TypedDict):
+    """What timm keeps of a network: its `default_cfg`."""
+
+    input_size: tuple[int, int, int]
+    min_input_size: tuple[int, int, int]
+    pool_size: tuple[int, int]
+    crop_pct: float
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    first_conv: str
+    classifier: str
+
+
+def description(name: NetworkName) -> Description:
     """Return what timm keeps of a network of ours, for images as the default recipe makes them."""
     network = name.base
     last_px = _SIZE_PX // _FEATURES[network][-1][2]

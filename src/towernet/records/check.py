@@ -1,0 +1,70 @@
+"""What is in some data: what `towernet check --json` prints."""
+
+from __future__ import annotations
+
+from pydantic import StrictFloat, StrictInt
+
+from towernet.records.base import Record, Text
+
+
+class OfClass(Record):
+    """What became of the files of one class."""
+
+    used: StrictInt
+    quarantined: StrictInt
+    ignored: StrictInt
+
+
+class Spread(Record):
+    """How a number varies over the images."""
+
+    min: StrictInt
+    median: StrictFloat
+    max: StrictInt
+
+
+class QuarantinedFile(Record):
+    """A file that is not used, and why."""
+
+    path: Text
+    class_name: Text
+    reason: Text
+    detail: Text
+
+
+class NearDuplicates(Record):
+    """Images that look alike."""
+
+    clusters: StrictInt
+    files: StrictInt
+    not_tied: StrictInt
+    """In lumps that are too large to be kept on one side of every split."""
+    across_classes: tuple[Text, ...]
+
+
+class Checked(Record):
+    """What was found, counted."""
+
+    data: Text
+    reading: Text
+    """What the data was read as."""
+    found: StrictInt
+    used: StrictInt
+    quarantined: StrictInt
+    ignored: StrictInt
+    classes: dict[Text, OfClass]
+    given_splits: dict[str, int]
+    width: Spread | None
+    height: Spread | None
+    modes: dict[str, int]
+    formats: dict[str, int]
+    notes: dict[str, int]
+    quarantined_files: tuple[QuarantinedFile, ...]
+    ignored_reasons: dict[str, int]
+    duplicates: StrictInt
+    label_conflicts: StrictInt
+    near_duplicates: NearDuplicates
+    warnings: tuple[Text, ...]
+    written: tuple[Text, ...]
+    problem: Text | None
+    """Why it cannot be trained on."""
