@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from towernet.cli import options
-from towernet.errors import ConfigError
 
 
 def compare(
@@ -64,70 +63,10 @@ def compare(
 
     The same command again continues a stopped comparison.
     """
-    from towernet import files
-    from towernet.cli.console import Screen, the_command
+    given = dict(locals())
+    from towernet.api.training import compare as run_comparison
     from towernet.cli.tables import ranking
-    from towernet.comparison.story import compare as run_comparison
-    from towernet.config import Accept, make
-    from towernet.data.source import open_source
-    from towernet.engine.device import require_device
-    from towernet.engine.stop import StopSwitch
-    from towernet.records.protocol import Request
-    from towernet.report.page import write_report
-    from towernet.report.pictures import pictures
 
-    names, blocks = options.with_attention(options.model_names(models), attention)
-    if not 0 < equal_within < 100:
-        raise ConfigError(
-            f"--equal-within is {equal_within:g}; give more than 0 and less than 100 points"
-        )
-    options.check_blocks(names)
-    require_device(device)
-    screen = Screen()
-    limits = options.archive_limits(max_archive_gb, max_archive_entries)
-    with StopSwitch() as stop:
-        source = open_source(
-            data, layout=layout, skip_empty=skip_empty, limits=limits, progress=screen.count
-        )
-        screen.say(source.reading)
-        resolved = options.resolve_recipe(
-            recipe,
-            source,
-            epochs=epochs,
-            minutes=minutes,
-            size=size,
-            batch_size=batch_size,
-            no_flip=no_flip,
-        )
-        request = make(
-            Request,
-            {
-                "models": names,
-                "attention": blocks,
-                "runs": runs,
-                "recipe_name": recipe,
-                "recipe": resolved.model_dump(),
-                "seed": seed,
-                "images_per_class": images_per_class,
-                "equal_within": equal_within / 100,
-                "learning_curve": learning_curve,
-            },
-            where="the command line",
-        )
-        folder = options.out_folder(out, data, "compare", source.name)
-        conclusion = run_comparison(
-            request,
-            source,
-            folder,
-            device=device,
-            threads=threads,
-            accept=Accept(accept_data_change, accept_changes),
-            workers=options.num_workers(workers),
-            command=the_command(),
-            watcher=screen,
-            stop=stop,
-        )
-        with files.lock(folder / "lock", holder=str(folder)):
-            report = write_report(folder, picture=pictures(source))
-    ranking(conclusion, folder, report)
-    options.require_success(conclusion)
+    comparison = run_comparison(**given, command=options.the_command())
+    ranking(comparison.conclusion, comparison.folder, comparison.report)
+    options.require_success(comparison.results)

@@ -11,11 +11,11 @@ from towernet import files
 from towernet.comparison.judging.learning_curve import SHARES
 from towernet.config import Recipe, RunConfig
 from towernet.data.prepare import Dataset
-from towernet.data.source import Source
 from towernet.engine.batches import steps_per_epoch
 from towernet.engine.device import Policy
 from towernet.engine.measure import Cost, measure, size_of
 from towernet.engine.runlog import Watcher
+from towernet.engine.session import Session
 from towernet.errors import ConfigError, EnvironmentFault, TrainingError
 from towernet.models.catalogue import outline
 from towernet.models.summary import count_parameters
@@ -29,22 +29,18 @@ SPARE_BYTES = 20 * 2**20  # predictions, a report with pictures, TensorBoard
 FILES_AT_ONCE, FILES_PER_WORKER = 128, 8
 
 
-def preflight(
-    folder: Path, request: Request, source: Source, workers: int, watcher: Watcher
-) -> None:
+def preflight(request: Request, session: Session) -> None:
     """Say in a moment what disk will be needed, and refuse what cannot end well.
 
     Args:
-        folder: The output; it is there and can be written, since its lock is held.
         request: What is to be trained.
-        source: On which images.
-        workers: How many decoding processes.
-        watcher: Who is told.
+        session: Its folder is there and can be written, since its lock is held.
 
     Raises:
         EnvironmentFault: too little disk, or too few files may be open at once.
     """
-    _allow_files(FILES_AT_ONCE + FILES_PER_WORKER * workers)
+    folder, source = session.folder, session.source
+    _allow_files(FILES_AT_ONCE + FILES_PER_WORKER * session.workers)
     num_classes = max(2, len(source.class_names))
     data = request.recipe.data
     parameters = [
@@ -56,7 +52,7 @@ def preflight(
     sides_px = {data.size_px, round(data.size_px * data.train_margin)}
     for_pixels = len(source.files) * 3 * sum(side**2 for side in sides_px)
     cache = files.cache_folder()
-    watcher.say(
+    session.watcher.say(
         f"disk: at most {in_bytes(for_runs)} in {folder} and {in_bytes(for_pixels)} in {cache};"
         f" {in_bytes(shutil.disk_usage(folder).free)} are free"
     )
@@ -122,21 +118,30 @@ def trial_steps(recipe: Recipe, num_steps: int) -> int:
 
 
 def measure_networks(
-    request: Request, dataset: Dataset, policy: Policy, watcher: Watcher
-) -> tuple[dict[str, Cost], dict[str, str]]:
+    request: Request, dataset: Dataset, policy: Policy, watcher: Watcher, *, leave_out: bool = True
+) -> tuple[dict[NetworkName, Cost], dict[NetworkName, str]]:
     """Dry-run every network; return the costs, and why some cannot take a step, by network.
+
+    Args:
+        request: The networks.
+        dataset: The images.
+        policy: How numbers are computed.
+        watcher: Told what was found.
+        leave_out: Whether a network that cannot take a step is left out; else its error is raised.
 
     Raises:
         TrainingError: none of them can.
     """
     watcher.say(f"self-test: {policy.reason}; using {policy.words()}")
-    costs, failures = {}, {}
+    costs, failures = dict[NetworkName, Cost](), dict[NetworkName, str]()
     for name in request.models:
         config = RunConfig(model=name, recipe=request.recipe, seed=request.seed)
         try:
             costs[name] = measure(config, dataset, policy)
         except TrainingError as error:
-            failures[name] = str(error).partition(": ")[2]  # after the network's name
+            if not leave_out:
+                raise
+            failures[name] = str(error).removeprefix(f"{name}: ")
             costs[name] = size_of(config, dataset)
             watcher.say(f"{name} is left out: {failures[name]}")
     if len(failures) == len(costs):
@@ -184,7 +189,10 @@ def require_disk(folder: Path, needed: int) -> None:
 
 
 def plan_words(
-    request: Request, dataset: Dataset, costs: dict[str, Cost], steps: dict[str, int]
+    request: Request,
+    dataset: Dataset,
+    costs: dict[NetworkName, Cost],
+    steps: dict[NetworkName, int],
 ) -> str:
     """Say in one sentence what the comparison will take."""
     batch_size = request.recipe.train.batch_size

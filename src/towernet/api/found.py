@@ -1,0 +1,253 @@
+"""What was found, to look at and to use: comparisons and trained runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from towernet.comparison.conclusion import finished
+from towernet.comparison.evaluation import evaluate, open_run
+from towernet.data.source import open_source
+from towernet.errors import ConfigError, DataError, shown
+from towernet.names import NetworkName
+from towernet.predict import Predictor, load_run, predict_files, read_run
+from towernet.progress import screen
+from towernet.records.evaluation import Evaluation
+from towernet.records.judgement import Judged
+from towernet.records.results import AllMeasured, Conclusion, Made, Results
+
+
+class Run:
+    """A trained network, ready to be asked.
+
+    Args:
+        folder: The run's.
+
+    Raises:
+        DataError: the folder holds no run, or a damaged one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name: NetworkName = read_run(folder).config.model
+
+    def __repr__(self) -> str:
+        return f"<towernet run of {self.name} in {shown(str(self.folder))}>"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes it knows, in the order of its answers."""
+        return self._predictor.contract.class_names
+
+    def predict(
+        self,
+        images: Sequence[str | Path],
+        *,
+        on_error: Literal["raise", "leave_out"] = "raise",
+    ) -> pd.DataFrame:
+        """Name the class of each image.
+
+        Args:
+            images: Image files.
+            on_error: What becomes of a file that cannot be used: the first one is raised, or each
+                is left out.
+
+        Returns:
+            One row an image: `file`, `class_name`, `probability` in [0, 1], and `sure`, whether
+            that is enough to be believed, None where it was not calibrated.
+
+        Raises:
+            DataError: an image cannot be used, or the run's weights were changed.
+            ConfigError: the images are one name and no list of them.
+        """
+        if isinstance(images, str | Path):
+            raise ConfigError(f"images is '{images}'; give a list of files: ['{images}']")
+        predictor, rows = self._predictor, []
+        answers = predict_files(predictor, [Path(image) for image in images])
+        for image, answer in zip(images, answers, strict=True):
+            if isinstance(answer, DataError):
+                if on_error == "raise":
+                    raise answer
+                continue
+            best, sure = int(answer.argmax()), None
+            if predictor.threshold is not None:
+                sure = bool(answer[best] >= predictor.threshold)
+            rows.append((str(image), self.class_names[best], float(answer[best]), sure))
+        names = ["file", "class_name", "probability", "sure"]
+        # Names need not be UTF-8, which pandas' own string type would demand of them.
+        table = pd.DataFrame(rows, columns=names, dtype=object)
+        return table.astype({"probability": float})
+
+    def evaluate(self, data: str | Path, *, split: str = "unseen") -> Evaluation:
+        """Measure how often it is right about labelled images, class by class.
+
+        Args:
+            data: As `towernet.compare` takes it.
+            split: Which of them: "unseen" (neither trained it nor chose its epoch), "test",
+                "validation", "train" or "all".
+
+        Raises:
+            DataError: no image is left, or one is of a class that it does not know.
+        """
+        watcher = screen()
+        predictor = open_run(self.folder, say=watcher.say)
+        source = open_source(str(data), progress=watcher.count, min_classes=1)
+        report, _ = evaluate(predictor, source, split=split, workers=1, watcher=watcher)
+        return report
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        return load_run(self.folder)
+
+
+def ranking_of(judged: Judged) -> pd.DataFrame:
+    """Return the networks of a judgement as a table, those that could be ranked first."""
+    low, high = zip(*(network.interval or (None, None) for network in judged.networks), strict=True)
+    return pd.DataFrame(
+        {
+            "rank": pd.array([network.rank for network in judged.networks], dtype="Int64"),
+            "network": pd.Series([str(network.name) for network in judged.networks], dtype=object),
+            "accuracy": pd.array([n.accuracy for n in judged.networks], dtype="Float64"),
+            "low": pd.array(low, dtype="Float64"),
+            "high": pd.array(high, dtype="Float64"),
+        }
+    )
+
+
+def differences_of(judged: Judged) -> pd.DataFrame:
+    """Return every pair of networks that was judged as a table."""
+    columns = ("first", "second", "difference", "p_adjusted", "answer")
+    rows = [[getattr(pair, column) for column in columns] for pair in judged.comparisons]
+    table = pd.DataFrame(rows, columns=list(columns))
+    for place, end in enumerate(("low", "high")):
+        table.insert(3 + place, end, [pair.interval[place] for pair in judged.comparisons])
+    return table
+
+
+class Comparison:
+    """What a comparison found; in a notebook it shows itself.
+
+    Args:
+        folder: The comparison's, or that of a run on its own, which is a comparison of one network.
+
+    `conclusion` is all that `results.json` holds.
+
+    Raises:
+        DataError: the folder holds no finished comparison, or a damaged one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        conclusion = finished(folder) if folder.is_dir() else None
+        if conclusion is None:
+            raise DataError(
+                f"{folder} holds no finished comparison or run; give the folder of one, or run the"
+                " command that began it again"
+            )
+        self.conclusion: Conclusion = conclusion
+
+    @property
+    def results(self) -> Results:
+        """All that is exact of what was found."""
+        return self.conclusion.results
+
+    @property
+    def measured(self) -> AllMeasured:
+        """What was timed."""
+        return self.conclusion.measured
+
+    @property
+    def made(self) -> Made:
+        """By what, where and when it was made."""
+        return self.conclusion.made
+
+    @property
+    def verdict(self) -> str:
+        """The answer in one sentence."""
+        return self.results.sentence
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a careful reader should know beside the verdict."""
+        return self.results.remarks
+
+    @property
+    def ranking(self) -> pd.DataFrame:
+        """The networks, those that could be ranked first.
+
+        Columns: `rank`, `network`, `accuracy` with its 95 % interval from `low` to `high`,
+        `macro_f1`, `parameters`, `multiply_adds`, `training_seconds`, `latency_ms`.
+        """
+        networks, measured = self.results.networks, self.measured.networks
+        timed = [measured[network.name] for network in networks]
+        return ranking_of(self.results).assign(
+            macro_f1=pd.array([network.macro_f1 for network in networks], dtype="Float64"),
+            parameters=[network.parameters for network in networks],
+            multiply_adds=[network.multiply_adds for network in networks],
+            training_seconds=[of.training_seconds for of in timed],
+            latency_ms=pd.array([of.latency_ms for of in timed], dtype="Float64"),
+        )
+
+    @property
+    def differences(self) -> pd.DataFrame:
+        """Every pair of networks that was judged.
+
+        Columns: `first`, `second`, `difference` of their accuracies with its 95 % interval from
+        `low` to `high`, `p_adjusted` and the `answer`.
+        """
+        return differences_of(self.results)
+
+    @property
+    def winner(self) -> Run:
+        """The run to use, chosen on validation images.
+
+        Raises:
+            DataError: there is none, since no network could be ranked.
+        """
+        if self.results.winner is None:
+            raise DataError(
+                f"the comparison in {self.folder} has no winner; compare with more minutes"
+            )
+        return Run(self.folder / self.results.winner.folder)
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every run of every network, in the order of the ranking."""
+        return [
+            Run(self.folder / run.folder)
+            for network in self.results.networks
+            for run in network.runs
+        ]
+
+    @property
+    def report(self) -> Path:
+        """The report, one page."""
+        return self.folder / "report.html"
+
+    def __repr__(self) -> str:
+        return f"{shown(self.verdict)}\n\n{self.ranking.to_string(index=False)}"
+
+    def _repr_html_(self) -> str:
+        from towernet.report.notebook import judged_html
+
+        return judged_html(self.verdict, self.remarks, self.ranking)
+
+
+def load(folder: str | Path) -> Comparison:
+    """Read a finished comparison, or a finished run on its own, from its folder.
+
+    Raises:
+        DataError: the folder holds none, or a damaged one.
+
+    Example:
+        >>> load("runs/no-such-folder")
+        Traceback (most recent call last):
+        ...
+        towernet.errors.DataError: runs/no-such-folder holds no finished comparison or run; give \
+the folder of one, or run the command that began it again
+    """
+    return Comparison(Path(folder))

@@ -1,0 +1,88 @@
+"""What `compare`, `train` and `plan` are all asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from towernet import choices
+from towernet.config import make
+from towernet.data.archive import Limits
+from towernet.data.source import Source, open_source
+from towernet.engine.runlog import Watcher
+from towernet.names import NetworkName
+from towernet.records.protocol import Request
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `compare` and `train` are both asked; each as `compare` says it."""
+
+    recipe: str = "default"
+    epochs: int | None = None
+    minutes: float | None = None
+    size: int | None = None
+    batch_size: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    images_per_class: int | None = None
+    no_flip: bool = False
+    layout: str = "auto"
+    skip_empty: bool = False
+    workers: int | None = None
+    max_archive_gb: float | None = None
+    max_archive_entries: int | None = None
+    accept_data_change: bool = False
+    accept_changes: bool = False
+
+    def request(
+        self,
+        source: Source,
+        networks: tuple[NetworkName, ...],
+        *,
+        attention: tuple[str, ...] = (),
+        runs: int = 1,
+        equal_within: float = 0.5,
+        learning_curve: bool = False,
+    ) -> Request:
+        """Return what is asked for of these images, with their own wishes and the recipe's."""
+        resolved = choices.resolve_recipe(
+            self.recipe,
+            source,
+            epochs=self.epochs,
+            minutes=self.minutes,
+            size=self.size,
+            batch_size=self.batch_size,
+            no_flip=self.no_flip,
+        )
+        values = {
+            "models": networks,
+            "attention": attention,
+            "runs": runs,
+            "recipe_name": self.recipe,
+            "recipe": resolved.model_dump(),
+            "seed": self.seed,
+            "images_per_class": self.images_per_class,
+            "equal_within": equal_within / 100,
+            "learning_curve": learning_curve,
+        }
+        return make(Request, values, where="the command line")
+
+    @property
+    def limits(self) -> Limits:
+        """What an archive may unpack to."""
+        return choices.archive_limits(self.max_archive_gb, self.max_archive_entries)
+
+
+def open_data(data: str | Path, options: Options, watcher: Watcher) -> Source:
+    """Find the images, and say what they were read as."""
+    source = open_source(
+        str(data),
+        layout=options.layout,
+        skip_empty=options.skip_empty,
+        limits=options.limits,
+        progress=watcher.count,
+    )
+    watcher.say(source.reading)
+    return source

@@ -1,0 +1,159 @@
+"""How some hours are best spent: every network measured here, and what it would show."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from towernet import choices
+from towernet.api.options import Options, open_data
+from towernet.comparison.plan import measure_networks
+from towernet.comparison.proposal import Proposal, choose, propose
+from towernet.config import Recipe
+from towernet.data.prepare import prepare, sample_table
+from towernet.engine.device import choose_policy, require_device
+from towernet.engine.runlog import Watcher
+from towernet.errors import ConfigError, TrainingError
+from towernet.models.catalogue import check_size
+from towernet.names import NetworkName
+
+MOST_HOURS = 100_000
+LEAST_SIZE_PX = 32  # on smaller images hardly anything can be told apart
+LEAST_MINUTES = 0.01  # of a run; with fewer there is nothing to propose
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Ways to spend some hours, and the one to take.
+
+    Args:
+        hours: Of computing in all.
+        networks: Those that can take a step here.
+        proposals: The ways, the recipe's own image size first.
+        chosen: The one to take.
+        size_px: Of the images where all proposals share one, else None.
+        num_train: Training images.
+        num_final: Images to judge by.
+        final_split: Which those are.
+        command: That carries it out; None where the hours are too few for anything.
+    """
+
+    hours: float
+    networks: tuple[NetworkName, ...]
+    proposals: tuple[Proposal, ...]
+    chosen: Proposal
+    size_px: int | None
+    num_train: int
+    num_final: int
+    final_split: str
+    command: str | None
+
+
+def plan(data: str, *, models: str, hours: float, options: Options, watcher: Watcher) -> Planned:
+    """Measure each network, and propose runs that fit the hours.
+
+    Where these are too few for the recipe's image size, smaller ones are tried.
+
+    Raises:
+        ConfigError: there are fewer than two networks, or no hours.
+        TrainingError: fewer than two networks can be trained here.
+    """
+    names = choices.model_names(models)
+    if len(names) < 2:
+        raise ConfigError(f"--models is '{models}'; give two or more, which are compared")
+    if not 0 < hours < MOST_HOURS:
+        raise ConfigError(f"--hours is {hours:g}; give more than 0 and less than {MOST_HOURS:,}")
+    require_device(options.device)
+    source = open_data(data, options, watcher)
+    request = options.request(source, names)
+    own_px = request.recipe.data.size_px
+    for name in names:
+        check_size(name, own_px)
+    workers = choices.num_workers(options.workers)
+    table = sample_table(
+        source,
+        seed=options.seed,
+        images_per_class=options.images_per_class,
+        workers=workers,
+        progress=watcher.count,
+    )
+    policy = choose_policy(options.device, options.threads)
+    proposals: list[Proposal] = []
+    for size_px in [own_px, *(_smaller(names, request.recipe) if options.size is None else ())]:
+        at_size = request.recipe.data.model_copy(update={"size_px": size_px})
+        recipe = request.recipe.model_copy(update={"data": at_size})
+        request = request.model_copy(update={"recipe": recipe})
+        dataset = prepare(
+            table, source, at_size, seed=options.seed, workers=workers, progress=watcher.count
+        )
+        costs, failures = measure_networks(request, dataset, policy, watcher)
+        costs = {name: cost for name, cost in costs.items() if name not in failures}
+        if len(costs) < 2:
+            raise TrainingError(
+                f"only {', '.join(costs)} can be trained here; give two or more --models"
+            )
+        proposals += propose(request, dataset, costs, hours)
+        if choose(proposals).is_sound():
+            break
+    chosen, networks = choose(proposals), tuple(costs)
+    sizes = {proposal.size_px for proposal in proposals}
+    return Planned(
+        hours,
+        networks,
+        tuple(proposals),
+        chosen,
+        own_px if len(sizes) == 1 else None,
+        len(dataset.train),
+        len(dataset.final),
+        dataset.final_split,
+        _command(data, networks, chosen, own_px, options),
+    )
+
+
+def _smaller(names: Sequence[NetworkName], recipe: Recipe) -> Iterator[int]:
+    """Yield smaller sizes that every network takes, for hours that are too few for the recipe's."""
+    for share in (0.75, 0.5):
+        size_px = round(share * recipe.data.size_px)
+        try:
+            for name in names:
+                check_size(name, size_px)
+        except ConfigError:
+            continue
+        if size_px >= LEAST_SIZE_PX:
+            yield size_px
+
+
+def _command(
+    data: str, networks: Sequence[NetworkName], chosen: Proposal, own_px: int, options: Options
+) -> str | None:
+    """Return the command that carries a proposal out."""
+    if chosen.minutes < LEAST_MINUTES:
+        return None
+    words: list[object] = ["towernet", "compare", data, "--models", ",".join(networks)]
+    words += ["--runs", chosen.runs, "--minutes", _floor(chosen.minutes)]
+    said = {
+        "--recipe": (options.recipe, "default"),
+        "--size": (chosen.size_px, own_px if options.size is None else None),
+        "--batch-size": (options.batch_size, None),
+        "--seed": (options.seed, 0),
+        "--device": (options.device, "auto"),
+        "--threads": (options.threads, None),
+        "--images-per-class": (options.images_per_class, None),
+        "--layout": (options.layout, "auto"),
+        "--workers": (options.workers, None),
+        "--max-archive-gb": (options.max_archive_gb, None),
+        "--max-archive-entries": (options.max_archive_entries, None),
+    }
+    for option, (value, default) in said.items():
+        if value != default:
+            words += [option, value]
+    if options.skip_empty:
+        words.append("--skip-empty")
+    return shlex.join(map(str, words))
+
+
+def _floor(minutes: float) -> str:
+    """Write minutes to two digits, rounded down so that the hours suffice."""
+    digits = 10.0 ** (2 - len(str(int(minutes)))) if minutes >= 1 else 100.0
+    return f"{int(minutes * digits) / digits:g}"

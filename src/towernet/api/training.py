@@ -1,0 +1,298 @@
+"""Comparing and training from Python: every option of a verb is a keyword of the same name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from towernet import choices, files
+from towernet.api.found import Comparison
+from towernet.api.options import Options, open_data
+from towernet.comparison.conclusion import finished
+from towernet.comparison.places import request_of, run_alone
+from towernet.comparison.story import compare as run_comparison
+from towernet.comparison.story import train_alone
+from towernet.config import Accept
+from towernet.data.source import DIGITS, Source
+from towernet.engine.checkpoint import require_weights
+from towernet.engine.device import require_device
+from towernet.engine.runlog import Watcher
+from towernet.engine.session import Session
+from towernet.engine.stop import StopSwitch
+from towernet.errors import ConfigError, DataError
+from towernet.names import NetworkName
+from towernet.progress import screen
+from towernet.records.protocol import Request
+from towernet.records.run import Origin
+from towernet.report.page import write_report
+from towernet.report.pictures import pictures
+
+# What may be said together with `resume`: the rest is the run's own.
+_OF_RESUMING = frozenset({
+    "data", "resume", "workers", "device", "threads", "accept_data_change", "accept_changes",
+    "max_archive_gb", "max_archive_entries", "progress", "command",
+})  # fmt: skip
+
+
+def compare(
+    data: str | Path,
+    *,
+    models: str | Sequence[str] = choices.DEFAULT_MODELS,
+    attention: str | Sequence[str] | None = None,
+    runs: int = 1,
+    equal_within: float = 0.5,
+    learning_curve: bool = False,
+    recipe: str = "default",
+    epochs: int | None = None,
+    minutes: float | None = None,
+    size: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    threads: int | None = None,
+    out: str | Path | None = None,
+    images_per_class: int | None = None,
+    no_flip: bool = False,
+    layout: str = "auto",
+    skip_empty: bool = False,
+    workers: int | None = None,
+    max_archive_gb: float | None = None,
+    max_archive_entries: int | None = None,
+    accept_data_change: bool = False,
+    accept_changes: bool = False,
+    progress: Watcher | None = None,
+    command: str | None = None,
+) -> Comparison:
+    """Train several networks under one protocol and say which is best.
+
+    The same call again continues a stopped comparison, and reads a finished one.
+
+    Args:
+        data: A folder with one sub-folder of images per class, a zip or tar of it, a CSV with
+            path,label, or "digits", which is built in.
+        models: Names of networks; `towernet models` lists them.
+        attention: Blocks: each network is trained without attention and with each of them.
+        runs: How often each network is trained, with other weights and training images.
+        equal_within: Accuracies within so many percentage points count as equal.
+        learning_curve: Train the best network on half and a quarter of the images too.
+        recipe: "default", "quick", "notebook", or a .toml file.
+        epochs: Passes over the training images; else the recipe decides.
+        minutes: Minutes of training for each run; else the recipe decides.
+        size: Side of the images in pixels; else the recipe's.
+        batch_size: Images in one step; else the recipe's.
+        seed: The same seed reproduces the result.
+        device: "auto", "cpu", "cuda" or "mps".
+        threads: Computing threads, else one per core; another number changes results slightly.
+        out: Folder for the results; else runs/compare-DATA.
+        images_per_class: Use only so many images of each class, for a quick look.
+        no_flip: Never mirror: where left and right mean something.
+        layout: "auto", "classes" or "splits": what the top folders are.
+        skip_empty: Leave out classes without files.
+        workers: Decoding processes; else one per core.
+        max_archive_gb: Unpack an archive up to this size.
+        max_archive_entries: Unpack an archive of up to so many entries.
+        accept_data_change: Continue although images were removed or added.
+        accept_changes: Continue with other versions, threads or device.
+        progress: Told how it goes; else it is shown.
+        command: Written down as what made the results; else this call.
+
+    Raises:
+        TowernetError: the choices, the images or the machine do not allow it.
+        Interrupted: it was stopped; the same call continues.
+    """
+    given = dict(locals())
+    options = Options(**{name: given[name] for name in Options.__match_args__})
+    names, blocks = choices.with_attention(choices.model_names(models), attention)
+    if not 0 < equal_within < 100:
+        raise ConfigError(
+            f"--equal-within is {equal_within:g}; give more than 0 and less than 100 points"
+        )
+    choices.check_blocks(names)
+    require_device(device)
+    watcher = progress or screen()
+    with StopSwitch() as stop:
+        source = open_data(data, options, watcher)
+        request = options.request(
+            source,
+            names,
+            attention=blocks,
+            runs=runs,
+            equal_within=equal_within,
+            learning_curve=learning_curve,
+        )
+        folder = choices.out_folder(out, data, "compare", source.name)
+        origin = Origin(command=command or _call(compare, given.items()), source=source.reading)
+        session = _session(source, folder, origin, options, watcher, stop)
+        run_comparison(request, session)
+        _write_report(session)
+    return Comparison(folder)
+
+
+def train(
+    data: str | Path | None = None,
+    *,
+    model: str = "towernet_patch",
+    recipe: str = "default",
+    epochs: int | None = None,
+    minutes: float | None = None,
+    size: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    threads: int | None = None,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    images_per_class: int | None = None,
+    no_flip: bool = False,
+    layout: str = "auto",
+    skip_empty: bool = False,
+    workers: int | None = None,
+    max_archive_gb: float | None = None,
+    max_archive_entries: int | None = None,
+    accept_data_change: bool = False,
+    accept_changes: bool = False,
+    progress: Watcher | None = None,
+    command: str | None = None,
+) -> Comparison:
+    """Train one network; what is returned is a comparison of one, whose `winner` is the run.
+
+    Args:
+        data: As for `compare`; with `resume` the run knows it.
+        model: A network's name; `towernet models` lists them.
+        recipe: As the following ones: see `compare`.
+        epochs: See `compare`.
+        minutes: See `compare`.
+        size: See `compare`.
+        batch_size: See `compare`.
+        seed: See `compare`.
+        device: See `compare`.
+        threads: See `compare`.
+        out: Where the run is written; else runs/DATA-MODEL.
+        resume: The folder of a run that was stopped, to continue to the bit.
+        images_per_class: See `compare`.
+        no_flip: See `compare`.
+        layout: See `compare`.
+        skip_empty: See `compare`.
+        workers: See `compare`.
+        max_archive_gb: See `compare`.
+        max_archive_entries: See `compare`.
+        accept_data_change: With `resume`: see `compare`.
+        accept_changes: With `resume`: see `compare`.
+        progress: See `compare`.
+        command: See `compare`.
+
+    Raises:
+        TowernetError: the choices, the images or the machine do not allow it.
+        Interrupted: it was stopped; `resume` continues.
+    """
+    given = dict(locals())
+    options = Options(**{name: given[name] for name in Options.__match_args__})
+    watcher = progress or screen()
+    if resume is None and data is None:
+        raise ConfigError("no images are named; give a folder of them, or --resume RUN")
+    with StopSwitch() as stop:
+        if resume is not None:
+            choices.require_defaults(train, given.items(), but=_OF_RESUMING)
+            folder = Path(resume)
+            if not _is_complete(folder, watcher):
+                request, session = _resumed(folder, data, options, watcher, stop)
+                train_alone(request, session, resume=True)
+                _write_report(session)
+            return Comparison(folder)
+        assert data is not None
+        network = NetworkName(model)
+        choices.check_blocks((network,))
+        if accept_data_change or accept_changes:
+            raise ConfigError("nothing is gone on with; --accept-… belongs to --resume RUN")
+        source = open_data(data, options, watcher)
+        request = options.request(source, (network,))
+        folder = choices.out_folder(out, data, source.name, network.folder_name)
+        origin = Origin(
+            command=command or _call(train, given.items()),
+            source=source.reading,
+            data=data if data == DIGITS else str(Path(data).resolve()),
+            layout=layout,
+            skip_empty=skip_empty,
+        )
+        session = _session(source, folder, origin, options, watcher, stop)
+        train_alone(request, session)
+        _write_report(session)
+    return Comparison(folder)
+
+
+def _session(
+    source: Source,
+    folder: Path,
+    origin: Origin,
+    options: Options,
+    watcher: Watcher,
+    stop: StopSwitch,
+) -> Session:
+    return Session(
+        source=source,
+        folder=folder,
+        origin=origin,
+        device=options.device,
+        threads=options.threads,
+        workers=choices.num_workers(options.workers),
+        accept=Accept(options.accept_data_change, options.accept_changes),
+        watcher=watcher,
+        stop=stop,
+    )
+
+
+def _resumed(
+    folder: Path, data: str | Path | None, options: Options, watcher: Watcher, stop: StopSwitch
+) -> tuple[Request, Session]:
+    """Return what a run on its own was asked, and its images, where they are now if not there.
+
+    Raises:
+        DataError: the folder holds no run, or the images are gone.
+    """
+    record = run_alone(folder)
+    origin = record.origin
+    began_with = origin.data or DIGITS
+    if data is None and began_with != DIGITS and not Path(began_with).exists():
+        raise DataError(
+            f"{began_with} is not there any more; say where the images are now:"
+            f" towernet train IMAGES --resume {folder}"
+        )
+    options = replace(options, layout=origin.layout or "auto", skip_empty=bool(origin.skip_empty))
+    source = open_data(data or began_with, options, watcher)
+    return request_of(record), _session(source, folder, origin, options, watcher, stop)
+
+
+def _is_complete(folder: Path, watcher: Watcher) -> bool:
+    """Whether a run has its results and its page, whatever became of its images; tidy it up.
+
+    Raises:
+        DataError: its weights are gone or were changed, or a file is damaged.
+    """
+    if not (folder / "results.json").exists():
+        return False
+    with files.lock(folder / "lock", holder=str(folder)):
+        files.sweep(folder)
+        require_weights(folder, run_alone(folder))
+        finished(folder)
+    if not (folder / "report.html").exists():
+        return False
+    watcher.say(f"{folder} is finished; its results are as they were")
+    return True
+
+
+def _write_report(session: Session) -> None:
+    with session.locked():  # what is written here is the folder's too
+        write_report(session.folder, picture=pictures(session.source))
+
+
+def _call(function: Callable[..., Comparison], given: Iterable[tuple[str, object]]) -> str:
+    """Return a call as it was written, to repeat it: what is not as usual."""
+    parameters = inspect.signature(function).parameters
+    words = [
+        repr(str(value)) if name == "data" else f"{name}={value!r}"
+        for name, value in given
+        if name not in ("progress", "command") and value != parameters[name].default
+    ]
+    return f"towernet.{function.__name__}({', '.join(words)})"

@@ -1,0 +1,195 @@
+"""A network's row of the results: its scores, what it cost, and whether it learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import fmean, median
+from typing import Protocol as HasShape
+
+import numpy as np
+
+from towernet.comparison.judging.answers import Answers, together
+from towernet.comparison.judging.scores import (
+    accuracy_interval,
+    confusion_matrix,
+    macro_f1,
+    majority_accuracy,
+    per_class,
+    resampled_interval,
+)
+from towernet.comparison.outcome import Outcome
+from towernet.data.prepare import Dataset
+from towernet.engine.batches import steps_per_epoch
+from towernet.engine.record import summary_of
+from towernet.engine.runlog import read_timings, training_seconds
+from towernet.engine.schedule import small_size_px
+from towernet.models.catalogue import outline
+from towernet.models.summary import layers, map_sides
+from towernet.records.judgement import Status
+from towernet.records.ledger import RateFellApart, Trial
+from towernet.records.protocol import Protocol
+from towernet.records.results import Measured, Network
+from towernet.records.scores import RunScores, TrialScores
+
+
+class OnValidation(HasShape):
+    """A run that was judged on validation images."""
+
+    @property
+    def validation_accuracy(self) -> float:
+        """Of its best epoch."""
+
+    @property
+    def validation_loss(self) -> float:
+        """Of the same."""
+
+
+def network_of(
+    outcome: Outcome, answers: Sequence[Answers], folder: Path, protocol: Protocol, dataset: Dataset
+) -> Network:
+    """Return a network's row of the results, without its rank.
+
+    Args:
+        outcome: What became of it.
+        answers: Of its runs; none where it failed.
+        folder: The comparison's.
+        protocol: What was frozen before the first step.
+        dataset: The images of the first repetition.
+    """
+    request, decided = protocol.request, protocol.decided
+    class_names, size_px = dataset.contract.class_names, request.recipe.data.size_px
+    confusions = [
+        confusion_matrix(answer.dataset.final.labels, answer.predicted_N, len(class_names))
+        for answer in answers
+    ]
+    runs = tuple(
+        _run_scores(answer, confusion, folder)
+        for answer, confusion in zip(answers, confusions, strict=True)
+    )
+    num_epochs = num_epochs_of(outcome, protocol, dataset)
+    first_map_px, last_map_px = map_sides(
+        layers(outline(outcome.name, len(class_names), size_px), size_px)
+    )
+    row = Network(
+        name=outcome.name,
+        status="failed",
+        reason=outcome.failure or "",
+        rank=None,
+        accuracy=None,
+        interval=None,
+        macro_f1=None,
+        validation_accuracy=None,
+        confusion=None,
+        per_class=None,
+        calibration=None,
+        parameters=decided.costs[outcome.name].parameters,
+        multiply_adds=decided.costs[outcome.name].multiply_adds,
+        learning_rate=outcome.learning_rate,
+        trials=tuple(
+            TrialScores(
+                learning_rate=trial.learning_rate,
+                validation_loss=trial.validation_loss,
+                validation_accuracy=trial.validation_accuracy,
+            )
+            for trial in outcome.trials
+        ),
+        rate_by_trials=outcome.rate_by_trials,
+        fell_apart=tuple(event.learning_rate for event in outcome.fell_apart),
+        epochs=round(num_epochs, 4),
+        steps=decided.num_steps[outcome.name],
+        mixed=decided.mixes[outcome.name],
+        first_map_px=first_map_px,
+        last_map_px=last_map_px,
+        first_size_px=small_size_px(outcome.name, size_px, request.recipe.train),
+        runs=runs,
+    )
+    if outcome.failure is not None:
+        return row
+    labels_N, predicted_RN, cluster_N = together(answers)
+    status, reason = learnt(runs, num_epochs, dataset)
+    return row.model_copy(
+        update={
+            "status": status,
+            "reason": reason,
+            "accuracy": fmean(run.accuracy for run in runs),
+            "interval": (
+                resampled_interval([answer.right_N for answer in answers], len(dataset.train))
+                if dataset.leaves_out_anew and len(answers) > 1
+                else accuracy_interval(predicted_RN == labels_N, cluster_N)
+            ),
+            "macro_f1": fmean(run.macro_f1 for run in runs),
+            "validation_accuracy": fmean(run.validation_accuracy for run in runs),
+            "confusion": tuple(map(tuple, np.sum(confusions, axis=0).tolist())),
+            "per_class": per_class(labels_N, predicted_RN, cluster_N, class_names),
+            "calibration": answers[runs.index(best_run(runs))].calibration,
+        }
+    )
+
+
+def _run_scores(answer: Answers, confusion: np.ndarray, folder: Path) -> RunScores:
+    summary, calibration = summary_of(answer.folder), answer.calibration
+    return RunScores(
+        folder=answer.folder.relative_to(folder).as_posix(),
+        accuracy=float(confusion.trace() / confusion.sum()),
+        macro_f1=macro_f1(confusion),
+        validation_accuracy=summary.validation_accuracy,
+        validation_loss=summary.validation_loss,
+        best_epoch=summary.best_epoch,
+        temperature=calibration and calibration.temperature,
+        calibration_error=calibration and calibration.calibration_error,
+    )
+
+
+def num_epochs_of(outcome: Outcome, protocol: Protocol, dataset: Dataset) -> float:
+    """Return how many epochs a network's runs have."""
+    batch_size = protocol.request.recipe.train.batch_size
+    return protocol.decided.num_steps[outcome.name] / steps_per_epoch(
+        len(dataset.train), batch_size
+    )
+
+
+def learnt(runs: Iterable[OnValidation], num_epochs: float, dataset: Dataset) -> tuple[Status, str]:
+    """Return whether a network learnt enough to be ranked, and if not, why.
+
+    Judged on validation, as the winner is: the final split decides nothing.
+    """
+    if num_epochs < 1:
+        return "not_enough_time", (
+            f"had not enough time: it saw {100 * num_epochs:.0f} % of the training images, once"
+        )
+    guessed = majority_accuracy(dataset.train.labels, dataset.validation.labels)
+    if fmean(run.validation_accuracy for run in runs) <= guessed:
+        return "did_not_learn", (
+            "did not learn under this recipe: always naming the commonest class is right for"
+            f" {100 * guessed:.1f} % of the validation images"
+        )
+    return "ranked", ""
+
+
+def worth(runs: Sequence[OnValidation], parameters: int) -> tuple[float, float, float]:
+    """Return what the network to use has most of: on validation, never on the final split."""
+    return (
+        fmean(run.validation_accuracy for run in runs),
+        -fmean(run.validation_loss for run in runs),
+        -float(parameters),
+    )
+
+
+def best_run(runs: Sequence[RunScores]) -> RunScores:
+    """Return the run to use of a network's: the best on its validation images."""
+    return max(runs, key=lambda run: (run.validation_accuracy, -run.validation_loss))
+
+
+def measured_of(outcome: Outcome, answers: Sequence[Answers]) -> Measured:
+    """Return what was timed for a network."""
+    lines = [line for folder in outcome.folders for line in read_timings(folder)]
+    tried: list[Trial | RateFellApart] = [*outcome.trials, *outcome.fell_apart]
+    return Measured(
+        training_seconds=sum(map(training_seconds, outcome.folders)),
+        trial_seconds=sum(event.seconds for event in tried),
+        # A median: an epoch in which the command stood still (Ctrl-Z) says nothing of the network.
+        images_per_second=median(line.images_per_second for line in lines) if lines else None,
+        latency_ms=median(answer.latency_ms for answer in answers) if answers else None,
+        peak_memory_mib=max((line.peak_memory_mib for line in lines), default=None),
+    )

@@ -1,0 +1,221 @@
+"""Training the networks of a protocol, run by run; whatever a network raises costs it alone."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from towernet import files
+from towernet.comparison.outcome import Failure, Finished, Outcome
+from towernet.comparison.places import Place
+from towernet.comparison.plan import trial_rates, trial_steps
+from towernet.config import RunConfig
+from towernet.data.prepare import Dataset
+from towernet.engine.checkpoint import drop_state
+from towernet.engine.memory import is_out_of_memory, out_of_memory_words
+from towernet.engine.runlog import log_failure, training_seconds
+from towernet.engine.session import Session
+from towernet.engine.train import train
+from towernet.errors import (
+    Diverged,
+    EnvironmentFault,
+    Interrupted,
+    TowernetError,
+    TrainingError,
+    in_one_line,
+)
+from towernet.names import NetworkName
+from towernet.records.base import read_record
+from towernet.records.ledger import Ledger, RunFailed, RunOnFewerFailed, Trial
+from towernet.records.protocol import Protocol
+from towernet.records.run import Plan, RunRecord, RunSummary
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of one protocol.
+
+    Args:
+        protocol: What was frozen before the first step.
+        session: On what, where and how.
+        place: Whether they are a comparison's, or one run on its own.
+        ledger: What happened so far.
+        dataset_of: The images of each repetition.
+    """
+
+    protocol: Protocol
+    session: Session
+    place: Place
+    ledger: Ledger
+    dataset_of: Callable[[int], Dataset]
+
+    def trial(self, name: NetworkName, rate: float) -> Trial:
+        """Train a network for a short time with this learning rate."""
+        recipe = self.protocol.request.recipe
+        number, num_steps = trial_rates(recipe).index(rate), self._trial_steps(name)
+        folder = self.place.trial_folder(name, number)
+        files.remove(folder)  # one that was interrupted begins anew: it is short, keeps no state
+        started = time.monotonic()
+        ended = self._attempt(
+            name, lambda: self._train(name, folder, num_steps, rate, 0, resumable=False)
+        )
+        found = None if isinstance(ended, Failure) else ended
+        return Trial(
+            network=name,
+            learning_rate=rate,
+            num_steps=num_steps,
+            validation_loss=found and found.final_validation_loss,
+            validation_accuracy=found and found.final_validation_accuracy,
+            reason=ended.reason if isinstance(ended, Failure) else None,
+            seconds=time.monotonic() - started,
+        )
+
+    def first_run(self, outcome: Outcome) -> Finished | Failure:
+        """Train a network for the first time, once what fell apart before is out of the way."""
+        folder = self.place.run_folder(outcome.name, 0)
+        fallen = {event.learning_rate for event in outcome.fell_apart}
+        if fallen and (folder / "run.json").exists():
+            rate = read_record(folder / "run.json", RunRecord).plan.learning_rate
+            if rate in fallen:
+                number = [trial.learning_rate for trial in outcome.trials].index(rate)
+                kept = self.place.trial_folder(outcome.name, number)
+                kept = kept.with_name(f"{kept.name}-run")
+                files.remove(kept)
+                files.move(folder, kept)
+        return self.run(outcome, 0)
+
+    def run(self, outcome: Outcome, repetition: int, share: float = 1.0) -> Finished | Failure:
+        """Train one network once, on a share of the images, unless that is known to fail."""
+        name, rate = outcome.name, outcome.learning_rate
+        if (failed := self._failed_before(outcome, repetition, share)) is not None:
+            return failed
+        if not self.place.is_alone:
+            of = f" on {100 * share:g} % of the training images" if share < 1 else ""
+            self.session.watcher.say(
+                f"{name}{of}, run {repetition + 1} of {self.protocol.request.runs}, learning rate"
+                f" {rate:.3g}"
+            )
+        folder = self.place.run_folder(name, repetition, share)
+        num_steps = self.protocol.decided.num_steps[name]
+        ended = self._attempt(
+            name, lambda: self._train(name, folder, num_steps, rate, repetition, share=share)
+        )
+        if isinstance(ended, Failure):
+            drop_state(folder / "last")
+            self._note_failure(outcome, repetition, share, ended)
+            return ended
+        outcome.folders.append(folder)
+        return Finished(ended, training_seconds(folder))
+
+    def note(self, outcome: Outcome, ended: Finished | Failure) -> None:
+        """Give a network up that failed."""
+        if isinstance(ended, Failure):
+            outcome.failure = ended.reason
+            self.session.watcher.say(f"{outcome.name} failed: {ended.reason}")
+
+    def _trial_steps(self, name: NetworkName) -> int:
+        return trial_steps(self.protocol.request.recipe, self.protocol.decided.num_steps[name])
+
+    def _failed_before(self, outcome: Outcome, repetition: int, share: float) -> Failure | None:
+        which = {
+            "network": outcome.name,
+            "repetition": repetition,
+            "learning_rate": outcome.learning_rate,
+        }
+        failed: RunFailed | RunOnFewerFailed | None
+        if share < 1:
+            failed = self.ledger.find(RunOnFewerFailed, **which, train_share=share)
+        else:
+            failed = self.ledger.find(RunFailed, **which)
+        if failed is None:
+            return None
+        return Failure(failed.reason, failed.diverged, failed.seconds)
+
+    def _note_failure(
+        self, outcome: Outcome, repetition: int, share: float, failure: Failure
+    ) -> None:
+        event = RunFailed(
+            network=outcome.name,
+            repetition=repetition,
+            learning_rate=outcome.learning_rate,
+            reason=failure.reason,
+            diverged=failure.diverged,
+            seconds=failure.seconds,
+        )
+        if share < 1:
+            values = event.model_dump(exclude={"event"})
+            self.ledger.add(RunOnFewerFailed(**values, train_share=share))
+        else:
+            self.ledger.add(event)
+
+    def _train(
+        self,
+        name: NetworkName,
+        folder: Path,
+        num_steps: int,
+        rate: float,
+        repetition: int,
+        *,
+        share: float = 1.0,
+        resumable: bool = True,
+    ) -> RunSummary:
+        request, decided = self.protocol.request, self.protocol.decided
+        config = RunConfig(
+            model=name,
+            recipe_name=request.recipe_name,
+            recipe=request.recipe,
+            seed=request.seed,
+            repetition=repetition,
+            images_per_class=request.images_per_class,
+            train_share=share,
+        )
+        plan = Plan(num_steps, rate, decided.policy, decided.mixes[name])
+        session = replace(self.session, folder=folder)
+        if self.place.is_alone:  # its record is its protocol, too
+            origin = session.origin.model_copy(update={"cost": decided.costs[name]})
+            session = replace(session, origin=origin)
+        with contextlib.nullcontext() if self.place.is_alone else session.locked():
+            record = train(config, self.dataset_of(repetition), session, plan, resumable=resumable)
+        assert record.summary is not None, "it is finished"
+        return record.summary
+
+    def _attempt(self, name: NetworkName, action: Callable[[], RunSummary]) -> RunSummary | Failure:
+        """Do it; a network's own failure is returned, and the comparison goes on."""
+        started = time.monotonic()
+        try:
+            return action()
+        except Interrupted as error:
+            raise Interrupted(f"{error}: {self.place.again}", error.exit_code) from None
+        except Exception as error:
+            if self.place.is_alone:
+                self._raise_its_own(name, error)
+            reason = self._reason(name, error)
+            return Failure(reason, isinstance(error, Diverged), time.monotonic() - started)
+
+    def _reason(self, name: NetworkName, error: Exception) -> str:
+        """Say why a network failed; raise what is no fault of its own."""
+        if isinstance(error, TrainingError):
+            return str(error).removeprefix(f"{name}: ")
+        if isinstance(error, TowernetError):
+            raise error
+        if isinstance(error, OSError):
+            # The machine's fault, not the network's: nothing is written down against it.
+            raise EnvironmentFault(
+                f"{in_one_line(error)}; make room, then say the same command again"
+            ) from error
+        return self._words(error)
+
+    def _raise_its_own(self, name: NetworkName, error: Exception) -> None:
+        """Raise what the one network that is trained did wrong."""
+        if isinstance(error, OSError | TowernetError) and not is_out_of_memory(error):
+            raise error
+        raise TrainingError(f"{name}: {self._words(error)}") from error
+
+    def _words(self, error: Exception) -> str:
+        if is_out_of_memory(error):
+            return out_of_memory_words(self.protocol.request.recipe.train.batch_size)
+        # Whatever a network raises costs that network alone; the log keeps the rest.
+        return log_failure(self.session.folder, error)
