@@ -22,9 +22,10 @@ from towernet.engine.checkpoint import require_weights
 from towernet.engine.device import choose_policy
 from towernet.engine.measure import measure
 from towernet.engine.memory import is_out_of_memory, out_of_memory_words
+from towernet.engine.record import Plan
 from towernet.engine.runlog import Watcher, log_failure
 from towernet.engine.stop import StopSwitch
-from towernet.engine.train import Plan, train
+from towernet.engine.train import train
 from towernet.errors import (
     ConfigError,
     DataError,

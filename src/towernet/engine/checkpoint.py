@@ -138,7 +138,7 @@ def write_state(
     Args:
         folder: The run's `last/`.
         step: Steps taken.
-        tensors: From `state_tensors`.
+        tensors: The learner's.
         state: Plain values.
         best: The file of the best weights so far, in the same folder, and its hash; or nothing.
     """

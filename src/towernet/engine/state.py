@@ -1,4 +1,4 @@
-"""All that resuming needs, besides the plan: where a run is, and its tensors by name."""
+"""Where a run is: what resuming needs besides its plan and its tensors."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
-
 
 @dataclass
 class State:
-    """Where a run is; with the tensors, all that resuming needs.
+    """Where a run is; with the learner's tensors, all that resuming needs.
 
     Args:
         run: Hash of the run's config and plan: a state counts for that run alone.
@@ -38,6 +34,28 @@ class State:
     metrics: list[dict[str, Any]] = field(default_factory=list)
     timings: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def train_loss(self) -> float:
+        """The mean loss of the epoch so far, while it was trained."""
+        return self.loss_sum / self.num_seen
+
+    @property
+    def train_accuracy(self) -> float:
+        """The share of the epoch's augmented images so far that were answered right."""
+        return self.num_correct / self.num_seen
+
+    def count(self, loss: float, num_correct: int, num_images: int) -> None:
+        """Add a step's mean loss and its right answers to the epoch's."""
+        self.loss_sum += loss * num_images
+        self.num_correct += num_correct
+        self.num_seen += num_images
+
+    def end_epoch(self, metrics: dict[str, Any], timing: dict[str, Any]) -> None:
+        """Add an epoch's lines, and begin to count for the next."""
+        self.metrics.append(metrics)
+        self.timings.append(timing)
+        self.loss_sum, self.num_correct, self.num_seen, self.seconds = 0.0, 0, 0, 0.0
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values; JSON has no infinity, so no best loss is null."""
         values = asdict(self)
@@ -48,46 +66,3 @@ class State:
         """Rebuild what `to_json` gave."""
         best_loss = math.inf if values["best_loss"] is None else values["best_loss"]
         return State(**values | {"best_loss": best_loss})
-
-
-def state_tensors(
-    model: nn.Module, optimizer: torch.optim.Optimizer, averaged: AveragedModel | None
-) -> dict[str, Tensor]:
-    """Name every tensor that resuming needs."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    if averaged is not None:
-        tensors |= {f"averaged.{name}": tensor for name, tensor in averaged.state_dict().items()}
-    for i, parameter in enumerate(_parameters(optimizer)):
-        if (momentum := optimizer.state[parameter].get("momentum_buffer")) is not None:
-            tensors[f"momentum.{i}"] = momentum
-    return tensors
-
-
-def restore_tensors(
-    tensors: dict[str, Tensor],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    averaged: AveragedModel | None,
-) -> None:
-    """Put back what `state_tensors` named."""
-
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {
-            name.removeprefix(prefix): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(prefix)
-        }
-
-    model.load_state_dict(part("model."))
-    if averaged is not None:
-        averaged.load_state_dict(part("averaged."))
-    momenta = part("momentum.")
-    for i, parameter in enumerate(_parameters(optimizer)):
-        if (momentum := momenta.get(str(i))) is not None:
-            # Same memory layout as the parameter: the fused step walks both together.
-            buffer = torch.empty_like(parameter).copy_(momentum)
-            optimizer.state[parameter]["momentum_buffer"] = buffer
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
