@@ -39,10 +39,10 @@ def run(make_dataset):
     from towernet.config import RunConfig, load_recipe, override
     from towernet.engine.batches import steps_per_epoch
     from towernet.engine.device import Policy
-    from towernet.engine.record import Plan
     from towernet.engine.runlog import Watcher
     from towernet.engine.stop import StopSwitch
     from towernet.engine.train import train
+    from towernet.records.run import Origin, Plan
 
     def go(folder, *, workers=1, seed=0, watcher=None, stop=None, depth=None, **train_changes):
         changes = {"epochs": NUM_EPOCHS, "batch_size": BATCH_SIZE, "learning_rate": 0.01}
@@ -62,7 +62,7 @@ def run(make_dataset):
             plan,
             watcher=watcher or Watcher(),
             stop=stop or StopSwitch(),
-            origin={"command": "test"},
+            origin=Origin(command="test", source="test"),
             prefetch_depth=depth,
         )
 
@@ -130,11 +130,11 @@ def test_with_kernels_mixing_and_two_sizes_a_resumed_run_ends_in_the_same_bytes(
 ):
     from towernet.config import RunConfig, load_recipe, override
     from towernet.engine.device import Policy
-    from towernet.engine.record import Plan
     from towernet.engine.runlog import Watcher
     from towernet.engine.stop import StopSwitch
     from towernet.engine.train import train
     from towernet.errors import Interrupted
+    from towernet.records.run import Origin, Plan
 
     recipe = override(
         load_recipe("default"), data={"size_px": SIZE_PX}, train={"epochs": 3, "batch_size": 8}
@@ -145,7 +145,7 @@ def test_with_kernels_mixing_and_two_sizes_a_resumed_run_ends_in_the_same_bytes(
     def go(folder, watcher=None, stop=None):
         train(
             config, make_dataset(), folder, plan, watcher=watcher or Watcher(),
-            stop=stop or StopSwitch(), origin={"command": "test"},
+            stop=stop or StopSwitch(), origin=Origin(command="test", source="test"),
         )  # fmt: skip
 
     go(tmp_path / "whole")
@@ -191,8 +191,8 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(run, tmp_path):
     class Stops(Watcher):
         said = ()
 
-        def epoch(self, row):
-            if row["epoch"] == 2:
+        def epoch(self, metrics, timing):
+            if metrics.epoch == 2:
                 stop.exit_code = 130
 
         def say(self, text):
@@ -435,7 +435,7 @@ def test_tensorboard_reads_the_events_after_a_resume(run, tmp_path):
     stop = StopSwitch()
 
     class Stops(Watcher):
-        def epoch(self, row):
+        def epoch(self, metrics, timing):
             stop.exit_code = 130
 
     with pytest.raises(Interrupted):

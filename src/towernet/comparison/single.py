@@ -19,10 +19,9 @@ from towernet.data.changes import reconcile
 from towernet.data.prepare import Dataset, fingerprint, prepare, sample_table
 from towernet.data.source import DIGITS, Source, open_source
 from towernet.engine.checkpoint import require_weights
-from towernet.engine.device import choose_policy
+from towernet.engine.device import Policy, choose_policy
 from towernet.engine.measure import measure
 from towernet.engine.memory import is_out_of_memory, out_of_memory_words
-from towernet.engine.record import Plan
 from towernet.engine.runlog import Watcher, log_failure
 from towernet.engine.stop import StopSwitch
 from towernet.engine.train import train
@@ -36,6 +35,7 @@ from towernet.errors import (
 )
 from towernet.models.catalogue import check_size
 from towernet.records.protocol import Request
+from towernet.records.run import Origin, Plan
 
 
 def begin_run(
@@ -116,8 +116,9 @@ def resume_run(
         files.require_format(folder / "run.json", record)
         try:
             config = RunConfig.model_validate(record["config"])
-            plan = Plan.from_json(record["plan"])
+            plan = Plan(**record["plan"])
             origin, versions = record["origin"], record["versions"]
+            Origin(**origin)
             if data is None and origin["data"] != DIGITS and not Path(origin["data"]).exists():
                 raise DataError(
                     f"{origin['data']} is not there any more; say where the images are now:"
@@ -166,7 +167,8 @@ def finished_run(folder: Path) -> dict[str, Any] | None:
         files.sweep(folder)
         record = files.read_record(folder / "run.json")
         files.require_format(folder / "run.json", record)
-        require_weights(folder, files.read_record(folder / "run.json", "weights_sha256"))
+        run = files.read_record(folder / "run.json", "weights_sha256")
+        require_weights(folder, run["weights_sha256"])
         return files.read_record(folder / "results.json", "results", "measured")
 
 
@@ -209,7 +211,14 @@ def _train_and_conclude(
 ) -> dict[str, Any]:
     try:
         record = train(
-            config, dataset, folder, plan, watcher=watcher, stop=stop, origin=origin, accept=accept
+            config,
+            dataset,
+            folder,
+            plan,
+            watcher=watcher,
+            stop=stop,
+            origin=Origin(**origin),
+            accept=accept,
         )
     except Interrupted as error:
         raise Interrupted(f"{error}: towernet train --resume {folder}", error.exit_code) from None
@@ -223,7 +232,7 @@ def _train_and_conclude(
     return finish(
         [Outcome(config.model, plan.learning_rate, folders=[folder])],
         folder,
-        _protocol(config, plan, dataset, origin, record["versions"]),
+        _protocol(config, plan, dataset, origin, record.versions),
         lambda repetition: dataset,
         kind="run",
         title=source.name,
@@ -252,7 +261,7 @@ def _protocol(
     return Protocol(
         _request(config),
         fingerprint(dataset.table),
-        plan.policy,
+        Policy.of(plan.policy),
         {config.model: plan.num_steps},
         {config.model: plan.mixes},
         {config.model: origin["cost"]},

@@ -45,7 +45,6 @@ from towernet.engine.batches import steps_per_epoch
 from towernet.engine.checkpoint import drop_state
 from towernet.engine.device import bits_depend_on, choose_policy
 from towernet.engine.memory import is_out_of_memory, out_of_memory_words
-from towernet.engine.record import Plan
 from towernet.engine.runlog import Watcher, log_failure
 from towernet.engine.stop import StopSwitch
 from towernet.engine.train import train
@@ -61,6 +60,7 @@ from towernet.errors import (
 )
 from towernet.models.catalogue import check_size
 from towernet.records.protocol import Request
+from towernet.records.run import Origin, Plan, RunRecord
 
 
 def compare(
@@ -385,7 +385,7 @@ class Comparison:
         started = time.monotonic()
         failure = self._attempt(
             lambda: figures.update(
-                self._train(name, folder, num_steps, rate, 0, resumable=False)["summary"]
+                dict(self._train(name, folder, num_steps, rate, 0, resumable=False).summary or ())
             )
         )
         return self.ledger.add(
@@ -447,7 +447,7 @@ class Comparison:
         *,
         share: float = 1.0,
         resumable: bool = True,
-    ) -> dict[str, Any]:
+    ) -> RunRecord:
         request = self.protocol.request
         config = RunConfig(
             model=name,
@@ -466,7 +466,7 @@ class Comparison:
                 Plan(num_steps, rate, self.protocol.policy, self.protocol.mixes[name]),
                 watcher=self.watcher,
                 stop=self.stop,
-                origin=self.origin,
+                origin=Origin(**self.origin),
                 accept=self.accept,
                 resumable=resumable,
             )

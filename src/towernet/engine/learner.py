@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from towernet import rng
 from towernet.config import Recipe, RunConfig
 from towernet.engine.batches import Batch
+from towernet.engine.device import Policy
 from towernet.engine.optimizer import make_optimizer, set_learning_rate
-from towernet.engine.record import Plan
 from towernet.engine.step import average_weights, train_step
 from towernet.models.catalogue import build
 from towernet.models.paddle import paddle_initial_weights
 from towernet.records.contract import Contract
+from towernet.records.run import Plan
 
 
 def run_seed(config: RunConfig) -> int:
@@ -43,7 +44,7 @@ class Learner:
     """
 
     def __init__(self, config: RunConfig, recipe: Recipe, plan: Plan, contract: Contract) -> None:
-        self.recipe, self.policy = recipe.train, plan.policy
+        self.recipe, self.policy = recipe.train, Policy.of(plan.policy)
         model = initial_model(config, len(contract.class_names), contract.size_px)
         self.model = self.policy.place(model)
         self.optimizer = make_optimizer(

@@ -1,41 +1,34 @@
-"""A run's record, `run.json`: what the run is, and whether it is the one that is wanted."""
+"""A run's record, `run.json`: written for a new run, compared with what is wanted of an old one."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
 
 from towernet import files
 from towernet.config import Accept, Decisive, RunConfig, refuse_changes
 from towernet.data.prepare import Dataset, fingerprint
-from towernet.engine.device import Policy, bits_depend_on, hardware
-from towernet.errors import DataError, in_one_line
+from towernet.engine.device import bits_depend_on, hardware
+from towernet.errors import DataError
+from towernet.records.base import checked
+from towernet.records.run import Origin, Plan, RunRecord, RunSummary
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What was decided before the first step, by measurement or by the recipe.
+def read_run(folder: Path) -> RunRecord:
+    """Read the record of a run.
 
-    Args:
-        num_steps: Optimiser steps of the whole run.
-        learning_rate: The peak, from the recipe or a comparison's trial.
-        policy: Device, dtype, layout, threads, kernels.
-        mixes: Whether images are mixed: by the length of the run that is planned, so that its
-            learning-rate trials do as it does.
+    Raises:
+        DataError: there is none, it is damaged, or a newer towernet made it.
     """
+    path = folder / "run.json"
+    values = files.read_record(path)
+    files.require_format(path, values)
+    return checked(RunRecord, values, path)
 
-    num_steps: int
-    learning_rate: float
-    policy: Policy
-    mixes: bool = False
 
-    @staticmethod
-    def from_json(values: dict[str, Any]) -> Plan:
-        """Rebuild what `dataclasses.asdict` gave."""
-        return Plan(**values | {"policy": Policy(**values["policy"])})
+def write_run(folder: Path, record: RunRecord) -> None:
+    """Write the record of a run."""
+    files.write_json(folder / "run.json", record.model_dump())
 
 
 def open_run(
@@ -43,88 +36,95 @@ def open_run(
     dataset: Dataset,
     folder: Path,
     plan: Plan,
-    origin: dict[str, Any],
+    origin: Origin,
     accept: Accept,
-) -> dict[str, Any]:
+) -> RunRecord:
     """Write `run.json` for a new run, or read it and refuse whatever differs.
 
     Raises:
         ConfigError: the folder holds another run, or one with other choices or versions.
         DataError: its run was trained on other images, or made by a newer towernet.
     """
-    path = folder / "run.json"
-    wanted: dict[str, Any] = {
-        "config": config.model_dump(mode="json"),
-        "plan": asdict(plan),
-        "contract": asdict(dataset.contract),
-        "data": fingerprint(dataset.table),
-        "versions": bits_depend_on(plan.policy, [config.model]),
-    }
-    record: dict[str, Any]
-    if not path.exists():
-        record = wanted | {
-            "format": files.FORMAT,
-            "status": "running",
-            "origin": origin,
-            "hardware": hardware(plan.policy).model_dump(),
-        }
-        files.write_json(path, record)
-        return record
-    record = files.read_record(path)
-    files.require_format(path, record)
-    if record.get("status") == "finished":
-        # Nothing is computed any more: what it was made from and by plays no part.
-        wanted |= {key: record.get(key) for key in ("data", "versions")}
-        wanted["plan"] |= {"policy": record.get("plan", {}).get("policy")}
-    accepted = _other_images(folder, record, wanted, accept)
-    try:
-        # What a picture becomes for the network stays as it was begun, also when fewer images
-        # would give another mean; the classes must be the same.
-        classes = {"class_names": wanted["contract"]["class_names"]}
-        wanted["contract"] = record["contract"] | classes
-        accepted += refuse_changes(folder, _decisive(record), _decisive(wanted), accept)
-    except (KeyError, TypeError, ValidationError) as error:
-        raise DataError(
-            f"{path} is damaged ({in_one_line(error)}); restore it, or choose another --out"
-        ) from error
-    if accepted:
-        record |= wanted | {
-            "accepted": [*record.get("accepted", []), *accepted],
-            "hardware": hardware(plan.policy).model_dump(),
-        }
-        files.write_json(path, record)
+    wanted = RunRecord(
+        format=files.FORMAT,
+        status="running",
+        config=config,
+        plan=plan,
+        contract=dataset.contract,
+        data=fingerprint(dataset.table),
+        versions=bits_depend_on(plan.policy, [config.model]),
+        origin=origin,
+        hardware=hardware(plan.policy),
+    )
+    if not (folder / "run.json").exists():
+        write_run(folder, wanted)
+        return wanted
+    record, differs = gone_on_with(read_run(folder), wanted, folder, accept)
+    if differs:
+        write_run(folder, record)
     return record
 
 
-def _other_images(
-    folder: Path, record: dict[str, Any], wanted: dict[str, Any], accept: Accept
-) -> list[str]:
-    """Refuse other images than a run was begun with, or say that they are accepted."""
-    if record.get("data") == wanted["data"]:
-        return []
-    if not accept.data:
-        raise DataError(
-            f"the images are not those {folder} was trained on; put them back, choose another"
-            " --out, or go on with those that are left by --accept-data-change"
-        )
-    return ["images"]
+def gone_on_with(
+    record: RunRecord, wanted: RunRecord, folder: Path, accept: Accept
+) -> tuple[RunRecord, bool]:
+    """Compare a record with that of the same run if it began now.
+
+    Returns:
+        The record to go on with, and whether something differs in it, and is accepted.
+
+    Raises:
+        ConfigError: other choices, or versions that are not accepted.
+        DataError: other images, and they are not accepted.
+    """
+    if record.status == "finished":
+        # Nothing is computed any more: what it was made from and by plays no part.
+        plan = replace(wanted.plan, policy=record.plan.policy)
+        made = {"data": record.data, "versions": record.versions, "plan": plan}
+        wanted = wanted.model_copy(update=made)
+    accepted = []
+    if record.data != wanted.data:
+        if not accept.data:
+            raise DataError(
+                f"the images are not those {folder} was trained on; put them back, choose another"
+                " --out, or go on with those that are left by --accept-data-change"
+            )
+        accepted.append("images")
+    # What a picture becomes for the network stays as it was begun, also when fewer images would
+    # give another mean; the classes must be the same.
+    contract = replace(record.contract, class_names=wanted.contract.class_names)
+    wanted = wanted.model_copy(update={"contract": contract})
+    accepted += refuse_changes(folder, _decisive(record), _decisive(wanted), accept)
+    if not accepted:
+        return record, False
+    accepted = [*(record.accepted or ()), *accepted]
+    return wanted.model_copy(update={"origin": record.origin, "accepted": tuple(accepted)}), True
 
 
-def _decisive(record: dict[str, Any]) -> Decisive:
+def _decisive(record: RunRecord) -> Decisive:
     """Return what decides a run's bits, as `refuse_changes` compares it."""
-    policy = Policy(**record["plan"]["policy"])
-    plan = {key: record["plan"].get(key) for key in ("num_steps", "learning_rate", "mixes")}
+    plan = record.plan
+    decided = {
+        "num_steps": plan.num_steps,
+        "learning_rate": plan.learning_rate,
+        "mixes": plan.mixes,
+    }
     return Decisive(
         (
-            # Validated: what an older version did not write down yet is as it was then.
-            ("", RunConfig.model_validate(record["config"]).model_dump(mode="json")),
-            ("plan", plan),
-            ("contract", record["contract"]),
+            ("", record.config.model_dump(mode="json")),
+            ("plan", decided),
+            ("contract", asdict(record.contract)),
         ),
-        record["versions"],
-        policy.threads,
-        policy.kind(),
+        record.versions,
+        plan.policy.threads,
+        plan.policy.kind(),
     )
+
+
+def finished(record: RunRecord, summary: RunSummary, weights_sha256: str | None) -> RunRecord:
+    """Return the record of a run that ended; a trial keeps no weights."""
+    ended = {"status": "finished", "summary": summary, "weights_sha256": weights_sha256}
+    return record.model_copy(update=ended)
 
 
 def identity(config: RunConfig, plan: Plan) -> str:

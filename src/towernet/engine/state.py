@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
-from typing import Any
+
+from pydantic import Field
+
+from towernet.records.base import Record
+from towernet.records.run import EpochMetrics, EpochTiming
 
 
-@dataclass
-class State:
-    """Where a run is; with the learner's tensors, all that resuming needs.
+class State(Record, frozen=False):
+    """Where a run is; with the learner's tensors, all that resuming needs. It changes step by step.
 
     Args:
         run: Hash of the run's config and plan: a state counts for that run alone.
         step: Steps taken.
         loss_sum: Of the epoch so far, as the next two.
         seconds: Of the epoch so far, before the run was stopped; measured.
+        best_loss: With the best accuracy; JSON has no infinity, so None before there is one.
         best: The file of the best weights and its hash, once there are any.
         metrics: The lines of `metrics.jsonl`.
         timings: The lines of `timings.jsonl`.
@@ -29,10 +32,10 @@ class State:
     seconds: float = 0.0
     best_epoch: float | None = None
     best_accuracy: float = -1.0
-    best_loss: float = math.inf
-    best: dict[str, str] = field(default_factory=dict)
-    metrics: list[dict[str, Any]] = field(default_factory=list)
-    timings: list[dict[str, Any]] = field(default_factory=list)
+    best_loss: float | None = None
+    best: dict[str, str] = Field(default_factory=dict)
+    metrics: list[EpochMetrics] = Field(default_factory=list)
+    timings: list[EpochTiming] = Field(default_factory=list)
 
     @property
     def train_loss(self) -> float:
@@ -50,19 +53,14 @@ class State:
         self.num_correct += num_correct
         self.num_seen += num_images
 
-    def end_epoch(self, metrics: dict[str, Any], timing: dict[str, Any]) -> None:
+    def is_best(self, metrics: EpochMetrics) -> bool:
+        """Whether no epoch before was as accurate with as small a loss."""
+        best_loss = math.inf if self.best_loss is None else self.best_loss
+        figures = metrics.validation_accuracy, -metrics.validation_loss
+        return figures > (self.best_accuracy, -best_loss)
+
+    def end_epoch(self, metrics: EpochMetrics, timing: EpochTiming) -> None:
         """Add an epoch's lines, and begin to count for the next."""
         self.metrics.append(metrics)
         self.timings.append(timing)
         self.loss_sum, self.num_correct, self.num_seen, self.seconds = 0.0, 0, 0, 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values; JSON has no infinity, so no best loss is null."""
-        values = asdict(self)
-        return values | {"best_loss": self.best_loss if self.best_epoch is not None else None}
-
-    @staticmethod
-    def from_json(values: dict[str, Any]) -> State:
-        """Rebuild what `to_json` gave."""
-        best_loss = math.inf if values["best_loss"] is None else values["best_loss"]
-        return State(**values | {"best_loss": best_loss})

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from towernet import files
 from towernet.config import AS_BEGUN, Accept, RunConfig
@@ -17,13 +16,14 @@ from towernet.data.prepare import Dataset
 from towernet.data.table import write_table
 from towernet.engine import checkpoint
 from towernet.engine.batches import steps_per_epoch
+from towernet.engine.device import Policy
 from towernet.engine.memory import reset_peak_memory
-from towernet.engine.record import Plan, open_run
+from towernet.engine.record import finished, open_run, write_run
 from towernet.engine.runlog import Watcher
 from towernet.engine.state import State
 from towernet.engine.stop import StopSwitch
 from towernet.engine.trainer import Trainer
-from towernet.records.contract import Contract
+from towernet.records.run import Origin, Plan, RunRecord, RunSummary
 
 
 def train(
@@ -34,11 +34,11 @@ def train(
     *,
     watcher: Watcher,
     stop: StopSwitch,
-    origin: dict[str, Any],
+    origin: Origin,
     accept: Accept = AS_BEGUN,
     resumable: bool = True,
     prefetch_depth: int | None = None,
-) -> dict[str, Any]:
+) -> RunRecord:
     """Train one network, or go on where it was stopped; a finished run is left as it is.
 
     The caller holds the folder's lock, since it also writes into it before and after.
@@ -68,16 +68,16 @@ def train(
             config.train_share, seed=config.seed, repetition=config.repetition
         )
     record = open_run(config, dataset, folder, plan, origin, accept)
-    if record["status"] == "finished":
+    if record.status == "finished":
         if resumable:
-            checkpoint.require_weights(folder, record)
+            checkpoint.require_weights(folder, record.weights_sha256)
         checkpoint.drop_state(folder / "last")  # a kill may have left it
         return record
     # Accepted changes of the data do not change what a picture becomes for the network.
-    dataset = replace(dataset, contract=Contract.from_json(record["contract"]))
+    dataset = replace(dataset, contract=record.contract)
     if accept.data or not (folder / "samples.parquet").exists():
         write_table(folder / "samples.parquet", dataset.table)
-    plan.policy.apply()
+    Policy.of(plan.policy).apply()
     reset_peak_memory()
     try:
         with stop.patiently():
@@ -93,24 +93,25 @@ def train(
             ).run()
     finally:
         watcher.end()
-    record = record | {"status": "finished", "summary": _summary(state, dataset, config)}
-    for name, sha256 in state.best.items():
-        files.copy(folder / "last" / name, folder / "best.safetensors", sha256)
-        record["weights_sha256"] = sha256
-    files.write_json(folder / "run.json", record)
+    weights_sha256 = None
+    for name, weights_sha256 in state.best.items():
+        files.copy(folder / "last" / name, folder / "best.safetensors", weights_sha256)
+    record = finished(record, _summary(state, dataset, config), weights_sha256)
+    write_run(folder, record)
     checkpoint.drop_state(folder / "last")
     return record
 
 
-def _summary(state: State, dataset: Dataset, config: RunConfig) -> dict[str, Any]:
+def _summary(state: State, dataset: Dataset, config: RunConfig) -> RunSummary:
     last = state.metrics[-1]
     num_steps_epoch = steps_per_epoch(len(dataset.train), config.recipe.train.batch_size)
-    return {
-        "num_steps": state.step,
-        "num_epochs": round(state.step / num_steps_epoch, 4),
-        "best_epoch": state.best_epoch,
-        "validation_accuracy": state.best_accuracy,
-        "validation_loss": state.best_loss,
-        "final_validation_loss": last["validation_loss"],
-        "final_validation_accuracy": last["validation_accuracy"],
-    }
+    assert state.best_loss is not None  # the first epoch is better than none
+    return RunSummary(
+        num_steps=state.step,
+        num_epochs=round(state.step / num_steps_epoch, 4),
+        best_epoch=state.best_epoch,
+        validation_accuracy=state.best_accuracy,
+        validation_loss=state.best_loss,
+        final_validation_loss=last.validation_loss,
+        final_validation_accuracy=last.validation_accuracy,
+    )

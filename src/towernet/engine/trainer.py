@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -28,15 +28,18 @@ from towernet.engine.batches import (
     prefetch,
     steps_per_epoch,
 )
+from towernet.engine.device import Policy
 from towernet.engine.evaluate import evaluate
 from towernet.engine.learner import Learner, run_seed
 from towernet.engine.memory import peak_memory_mib
-from towernet.engine.record import Plan, identity
+from towernet.engine.record import identity
 from towernet.engine.runlog import RunLog, Watcher
 from towernet.engine.schedule import learning_rate, training_size_px
 from towernet.engine.state import State
 from towernet.engine.stop import StopSwitch
 from towernet.errors import DataError, Diverged
+from towernet.records.base import checked
+from towernet.records.run import EpochMetrics, EpochTiming, Plan
 
 # Waiting for a GPU at every step would leave it idle; a bad loss is noticed this many steps late.
 NUM_STEPS_UNREAD = {"cpu": 1, "mps": 20, "cuda": 50}
@@ -92,12 +95,12 @@ class Trainer:
         resumable: bool = True,
         prefetch_depth: int | None = None,
     ) -> None:
-        self.config, self.plan, self.policy = config, plan, plan.policy
+        self.config, self.plan, self.policy = config, plan, Policy.of(plan.policy)
         self.folder, self.watcher, self.stop, self.resumable = folder, watcher, stop, resumable
-        device = plan.policy.device
+        device = self.policy.device
         self.prefetch_depth = PREFETCH_DEPTH[device] if prefetch_depth is None else prefetch_depth
         self.recipe = config.recipe if plan.mixes else config.recipe.unmixed()
-        self.dataset, self.contract = pixels_on_device(dataset, plan.policy), dataset.contract
+        self.dataset, self.contract = pixels_on_device(dataset, self.policy), dataset.contract
         self.steps_per_epoch = steps_per_epoch(len(dataset.train), self.recipe.train.batch_size)
         self.learner = Learner(config, self.recipe, plan, self.contract)
         self.seed = run_seed(config)
@@ -136,7 +139,7 @@ class Trainer:
             # The state is first: it holds the lines too, and with it the epoch is never done again.
             self.save(seconds=0.0)
             log.write(self.state.metrics, self.state.timings)
-            self.watcher.epoch(metrics | timing)
+            self.watcher.epoch(metrics, timing)
             if not self.is_over:
                 self.stop.raise_if_asked(self.how_far())
         return self.state
@@ -149,7 +152,7 @@ class Trainer:
             self.watcher.say(sentence)
         if found is not None:
             tensors, values = found
-            state = State.from_json(values)
+            state = checked(State, values, last)
             if state.run != self.state.run:
                 raise DataError(
                     f"{self.folder / 'run.json'} is not what the states beside it were made by;"
@@ -241,7 +244,7 @@ class Trainer:
         self.unread.clear()
         return loss
 
-    def evaluate(self) -> dict[str, Any]:
+    def evaluate(self) -> EpochMetrics:
         """Ask the network about the validation images; return the epoch's line of the metrics.
 
         Raises:
@@ -261,51 +264,52 @@ class Trainer:
                 f"{self.config.model}: the validation loss became {loss} after step {state.step}"
                 f" (learning rate {rate:.3g}); give a smaller train.learning_rate in a recipe"
             )
-        metrics: dict[str, Any] = {
-            "epoch": round(state.step / self.steps_per_epoch, 4),
-            "step": state.step,
-            "learning_rate": rate,
-            "train_loss": state.train_loss,
-            "train_accuracy": state.train_accuracy,
-            "validation_loss": loss,
-            "validation_accuracy": accuracy,
-        }
-        if gates:
-            metrics["attention"] = attention_figures(self.learner.model, gates)
-        return metrics
+        return EpochMetrics(
+            epoch=round(state.step / self.steps_per_epoch, 4),
+            step=state.step,
+            learning_rate=rate,
+            train_loss=state.train_loss,
+            train_accuracy=state.train_accuracy,
+            validation_loss=loss,
+            validation_accuracy=accuracy,
+            attention=attention_figures(self.learner.model, gates) if gates else None,
+        )
 
-    def keep_best(self, metrics: dict[str, Any]) -> None:
+    def keep_best(self, metrics: EpochMetrics) -> None:
         """Write the weights down if no epoch before had better ones."""
         state = self.state
-        accuracy, loss = metrics["validation_accuracy"], metrics["validation_loss"]
-        is_best = (accuracy, -loss) > (state.best_accuracy, -state.best_loss)
-        if not is_best:
+        if not state.is_best(metrics):
             return
-        state.best_epoch, state.best_accuracy, state.best_loss = metrics["epoch"], accuracy, loss
+        state.best_epoch, state.best_loss = metrics.epoch, metrics.validation_loss
+        state.best_accuracy = metrics.validation_accuracy
         if self.resumable:
             name = f"best-{state.step:09d}.safetensors"
-            meta = {"epoch": metrics["epoch"], "validation_accuracy": accuracy}
-            sha256 = checkpoint.write_weights(
-                self.folder / "last" / name, self.learner.evaluated.state_dict(), meta
-            )
-            state.best = {name: sha256}
+            weights = self.learner.evaluated.state_dict()
+            meta = metrics.model_dump(include={"epoch", "validation_accuracy"})
+            state.best = {
+                name: checkpoint.write_weights(self.folder / "last" / name, weights, meta)
+            }
 
-    def timing(self, clock: Clock) -> dict[str, Any]:
+    def timing(self, clock: Clock) -> EpochTiming:
         """Return the epoch's line of the timings."""
-        return {
-            "step": self.state.step,
-            "train_seconds": clock.train_seconds + self.state.seconds,
-            "images_per_second": clock.num_images / clock.train_seconds,
-            "seconds": clock.seconds() + self.state.seconds,
-            "peak_memory_mib": peak_memory_mib(self.policy.device),
-        }
+        return EpochTiming(
+            step=self.state.step,
+            train_seconds=clock.train_seconds + self.state.seconds,
+            images_per_second=clock.num_images / clock.train_seconds,
+            seconds=clock.seconds() + self.state.seconds,
+            peak_memory_mib=peak_memory_mib(self.policy.device),
+        )
 
     def save(self, *, seconds: float) -> None:
         """Write the state; the seconds are those of an epoch that is not over."""
         if self.resumable:
-            tensors, values = self.learner.tensors(), self.state.to_json() | {"seconds": seconds}
+            state = self.state.model_copy(update={"seconds": seconds})
             checkpoint.write_state(
-                self.folder / "last", self.state.step, tensors, values, self.state.best
+                self.folder / "last",
+                state.step,
+                self.learner.tensors(),
+                state.model_dump(),
+                state.best,
             )
         self.saved = time.monotonic()
 
