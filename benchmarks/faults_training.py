@@ -299,7 +299,7 @@ def measure_damage(made: Bench, num_flips: int = 1000, num_cuts: int = 200) -> d
         else:
             path.write_bytes(whole[:at] + (bytes(len(whole) - at) if i % 2 else b""))
         found, said = read_state(folder)
-        older = found is not None and found[1]["step"] == before["state"]["step"]
+        older = found is not None and found[1] == before["state"]
         noticed["flips" if i < num_flips else "cuts"] += older and len(said) == 1
         path.write_bytes(whole)
     # Once through the command: it says so, and ends in the same bytes.

@@ -30,7 +30,7 @@ from towernet.engine import kernels
 from towernet.engine.attention_log import gradient_norm
 from towernet.engine.block_cost import kernel_of
 from towernet.engine.device import Policy
-from towernet.engine.train import initial_model
+from towernet.engine.learner import initial_model
 from towernet.errors import ConfigError
 from towernet.models.catalogue import build
 from towernet.models.variants import canonical

@@ -41,7 +41,8 @@ def run(make_dataset):
     from towernet.engine.device import Policy
     from towernet.engine.runlog import Watcher
     from towernet.engine.stop import StopSwitch
-    from towernet.engine.train import Plan, train
+    from towernet.engine.train import train
+    from towernet.records.run import Origin, Plan
 
     def go(folder, *, workers=1, seed=0, watcher=None, stop=None, depth=None, **train_changes):
         changes = {"epochs": NUM_EPOCHS, "batch_size": BATCH_SIZE, "learning_rate": 0.01}
@@ -61,7 +62,7 @@ def run(make_dataset):
             plan,
             watcher=watcher or Watcher(),
             stop=stop or StopSwitch(),
-            origin={"command": "test"},
+            origin=Origin(command="test", source="test"),
             prefetch_depth=depth,
         )
 
@@ -131,8 +132,9 @@ def test_with_kernels_mixing_and_two_sizes_a_resumed_run_ends_in_the_same_bytes(
     from towernet.engine.device import Policy
     from towernet.engine.runlog import Watcher
     from towernet.engine.stop import StopSwitch
-    from towernet.engine.train import Plan, train
+    from towernet.engine.train import train
     from towernet.errors import Interrupted
+    from towernet.records.run import Origin, Plan
 
     recipe = override(
         load_recipe("default"), data={"size_px": SIZE_PX}, train={"epochs": 3, "batch_size": 8}
@@ -143,7 +145,7 @@ def test_with_kernels_mixing_and_two_sizes_a_resumed_run_ends_in_the_same_bytes(
     def go(folder, watcher=None, stop=None):
         train(
             config, make_dataset(), folder, plan, watcher=watcher or Watcher(),
-            stop=stop or StopSwitch(), origin={"command": "test"},
+            stop=stop or StopSwitch(), origin=Origin(command="test", source="test"),
         )  # fmt: skip
 
     go(tmp_path / "whole")
@@ -157,7 +159,7 @@ def test_with_kernels_mixing_and_two_sizes_a_resumed_run_ends_in_the_same_bytes(
 
 def test_a_resume_that_forgets_the_momentum_is_noticed(run, tmp_path, monkeypatch):
     """The sabotaged twin of exact resume."""
-    from towernet.engine import train as train_module
+    from towernet.engine.learner import Learner
     from towernet.engine.runlog import Watcher
     from towernet.engine.stop import StopSwitch
     from towernet.errors import Interrupted
@@ -168,12 +170,13 @@ def test_a_resume_that_forgets_the_momentum_is_noticed(run, tmp_path, monkeypatc
     with pytest.raises(Interrupted):
         run(tmp_path / "stopped", stop=stop, watcher=Watcher())
 
-    restore = train_module.restore_tensors
+    restore = Learner.restore
     monkeypatch.setattr(
-        train_module,
-        "restore_tensors",
-        lambda tensors, *rest: restore(
-            {name: t for name, t in tensors.items() if not name.startswith("momentum")}, *rest
+        Learner,
+        "restore",
+        lambda learner, tensors: restore(
+            learner,
+            {name: t for name, t in tensors.items() if not name.startswith("momentum")},
         ),
     )
     run(tmp_path / "stopped")
@@ -188,8 +191,8 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(run, tmp_path):
     class Stops(Watcher):
         said = ()
 
-        def epoch(self, row):
-            if row["epoch"] == 2:
+        def epoch(self, metrics, timing):
+            if metrics.epoch == 2:
                 stop.exit_code = 130
 
         def say(self, text):
@@ -397,10 +400,10 @@ def test_an_unknown_or_absent_device_is_refused():
 
 def test_a_long_epoch_is_saved_half_way_and_ends_in_the_same_bytes(run, tmp_path, monkeypatch):
     from towernet.engine import checkpoint
-    from towernet.engine import train as train_module
+    from towernet.engine import trainer as trainer_module
 
     run(tmp_path / "whole")
-    monkeypatch.setattr(train_module, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(trainer_module, "SECONDS_BETWEEN_SAVES", 0.0)
     saved = []
     write = checkpoint.write_state
 
@@ -432,7 +435,7 @@ def test_tensorboard_reads_the_events_after_a_resume(run, tmp_path):
     stop = StopSwitch()
 
     class Stops(Watcher):
-        def epoch(self, row):
+        def epoch(self, metrics, timing):
             stop.exit_code = 130
 
     with pytest.raises(Interrupted):

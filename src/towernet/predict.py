@@ -165,7 +165,7 @@ def load_trained(folder: Path) -> Trained:
         channels_last = record.get("plan", {}).get("policy", {}).get("channels_last", False)
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder / 'run.json'} is damaged ({error}); train again") from error
-    require_weights(folder, record)
+    require_weights(folder, record.get("weights_sha256"))
     tensors, _ = read_weights(folder / "best.safetensors")
     model = build(name, len(contract.class_names), contract.size_px)
     try:

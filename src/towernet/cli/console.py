@@ -20,17 +20,18 @@ from rich.progress import (
 
 from towernet.engine.runlog import Watcher
 from towernet.errors import shown
+from towernet.records.run import EpochMetrics, EpochTiming
 
 SECONDS_BETWEEN_LINES = 10.0
 
 
-def epoch_words(name: str, row: dict[str, Any]) -> str:
+def epoch_words(name: str, metrics: EpochMetrics, timing: EpochTiming) -> str:
     """Say one epoch in one line."""
     return (
-        f"{name:<14} epoch {row['epoch']:<5.4g} loss {row['train_loss']:.3f}"
-        f"  accuracy {100 * row['train_accuracy']:5.1f} %"
-        f"  validation {100 * row['validation_accuracy']:5.1f} %"
-        f"  {row['images_per_second']:.0f} images/s"
+        f"{name:<14} epoch {metrics.epoch:<5.4g} loss {metrics.train_loss:.3f}"
+        f"  accuracy {100 * metrics.train_accuracy:5.1f} %"
+        f"  validation {100 * metrics.validation_accuracy:5.1f} %"
+        f"  {timing.images_per_second:.0f} images/s"
     )
 
 
@@ -118,20 +119,21 @@ class Screen(Watcher):
                 )
             )
 
-    def epoch(self, row: dict[str, Any]) -> None:
+    def epoch(self, metrics: EpochMetrics, timing: EpochTiming) -> None:
         """Print an epoch's line. Short epochs share the line of the last one shown."""
-        last = row["step"] == self.num_steps
+        last = metrics.step == self.num_steps
         if self.bars is not None:
-            self.bars.update(self.task, completed=row["step"])
+            self.bars.update(self.task, completed=metrics.step)
         if last or time.monotonic() - self.last_line > (
             2.0 if self.live else SECONDS_BETWEEN_LINES
         ):
             self.last_line = time.monotonic()
-            left = (self.last_line - self.began) / max(row["step"] - self.began_step, 1)
-            left *= self.num_steps - row["step"]
+            left = (self.last_line - self.began) / max(metrics.step - self.began_step, 1)
+            left *= self.num_steps - metrics.step
             self.console.print(
                 escape(
-                    epoch_words(self.name, row) + (f"  {time_words(left)} left" if not last else "")
+                    epoch_words(self.name, metrics, timing)
+                    + (f"  {time_words(left)} left" if not last else "")
                 )
             )
 

@@ -16,7 +16,7 @@ from towernet.comparison.protocol import make_protocol, read_protocol, write_pro
 from towernet.config import AS_BEGUN
 from towernet.data.prepare import Dataset
 from towernet.engine.measure import Cost
-from towernet.engine.record import read_run_record
+from towernet.engine.record import read_run
 from towernet.engine.session import Session
 from towernet.errors import ConfigError, DataError
 from towernet.names import NetworkName
@@ -183,12 +183,16 @@ def run_alone(folder: Path) -> RunRecord:
     Raises:
         DataError: it is damaged, of a comparison, or of weights that were made elsewhere.
     """
-    record = read_run_record(folder)
-    if isinstance(record, RunRecord) and record.origin.cost is not None:
-        return record
+    try:
+        record = read_run(folder)
+        cause = "its origin names no data"
+        if record.origin.data is not None and record.origin.cost is not None:
+            return record
+    except DataError as error:
+        cause = str(error)
     raise DataError(
-        f"{folder / 'run.json'} is not of a run begun by `towernet train`; a comparison goes on by"
-        " its own command"
+        f"{folder / 'run.json'} is not of a run begun by `towernet train` ({cause}); a comparison"
+        " goes on by its own command"
     )
 
 

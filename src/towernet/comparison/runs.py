@@ -16,6 +16,7 @@ from towernet.config import RunConfig
 from towernet.data.prepare import Dataset
 from towernet.engine.checkpoint import drop_state
 from towernet.engine.memory import is_out_of_memory, out_of_memory_words
+from towernet.engine.record import read_run
 from towernet.engine.runlog import log_failure, training_seconds
 from towernet.engine.session import Session
 from towernet.engine.train import train
@@ -28,10 +29,9 @@ from towernet.errors import (
     in_one_line,
 )
 from towernet.names import NetworkName
-from towernet.records.base import read_record
 from towernet.records.ledger import Ledger, RunFailed, RunOnFewerFailed, Trial
 from towernet.records.protocol import Protocol
-from towernet.records.run import Plan, RunRecord, RunSummary
+from towernet.records.run import Plan, RunSummary
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Runs:
         folder = self.place.run_folder(outcome.name, 0)
         fallen = {event.learning_rate for event in outcome.fell_apart}
         if fallen and (folder / "run.json").exists():
-            rate = read_record(folder / "run.json", RunRecord).plan.learning_rate
+            rate = read_run(folder).plan.learning_rate
             if rate in fallen:
                 number = [trial.learning_rate for trial in outcome.trials].index(rate)
                 kept = self.place.trial_folder(outcome.name, number)
@@ -178,7 +178,8 @@ class Runs:
             origin = session.origin.model_copy(update={"cost": decided.costs[name]})
             session = replace(session, origin=origin)
         with contextlib.nullcontext() if self.place.is_alone else session.locked():
-            record = train(config, self.dataset_of(repetition), session, plan, resumable=resumable)
+            dataset = self.dataset_of(repetition)
+            record = train(config, dataset, session, plan, resumable=resumable)
         assert record.summary is not None, "it is finished"
         return record.summary
 

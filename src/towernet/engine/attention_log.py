@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,46 +12,54 @@ from torch import Tensor, nn
 from towernet.attention.attach import FromIdentity, attention_blocks
 from towernet.attention.base import AttentionBlock
 from towernet.attention.maps import map_of, watching
+from towernet.records.run import BlockFigures
 
 NUM_IMAGES = 16  # whose gates are looked at: a map of all channels and positions is large
 
-Figures = dict[str, dict[str, float]]
+
+class Gates(NamedTuple):
+    """The mean and the standard deviation of an attention map, all channels and positions."""
+
+    mean: float
+    spread: float
 
 
 @contextlib.contextmanager
-def watched_gates(model: nn.Module) -> Iterator[Figures]:
+def watched_gates(model: nn.Module) -> Iterator[dict[str, Gates]]:
     """Look at the gates of a network's attention while it answers for its next batch.
 
     Yields:
-        For each block by name "gate_mean" and "gate_spread", the mean and the standard deviation of
-        its attention map over the batch's first images, all channels and positions. Filled when
-        the batch has been answered; empty where a network has no attention.
+        For each block by name what its gates are for the batch's first images. Filled when the
+        batch has been answered; empty where a network has no attention.
     """
-    figures: Figures = {}
+    seen: dict[str, Gates] = {}
 
     def look(name: str, block: AttentionBlock, x_BCHW: Tensor) -> None:
-        if name not in figures:
+        if name not in seen:
             gates = map_of(block, x_BCHW[:NUM_IMAGES]).float()
             deviation, mean = torch.std_mean(gates, correction=0)
-            figures[name] = {"gate_mean": mean.item(), "gate_spread": deviation.item()}
+            seen[name] = Gates(mean.item(), deviation.item())
 
     with watching(model, look):
-        yield figures
+        yield seen
 
 
-def attention_figures(model: nn.Module, gates: Figures) -> Figures:
-    """Return the gates' figures with "gradient_norm", and "gain" where a block is blended in.
+def attention_figures(model: nn.Module, gates: dict[str, Gates]) -> dict[str, BlockFigures]:
+    """Return what each block of attention did in an epoch, by the block's name.
 
     Args:
         model: The network that is trained, with the gradients of its last step.
         gates: What was seen of the one that is evaluated.
     """
-    found = {}
-    for name, block in attention_blocks(model).items():
-        found[name] = gates[name] | {"gradient_norm": gradient_norm(block)}
-        if isinstance(block, FromIdentity):
-            found[name]["gain"] = block.gain.item()
-    return found
+    return {
+        name: BlockFigures(
+            gate_mean=gates[name].mean,
+            gate_spread=gates[name].spread,
+            gradient_norm=gradient_norm(block),
+            gain=block.gain.item() if isinstance(block, FromIdentity) else None,
+        )
+        for name, block in attention_blocks(model).items()
+    }
 
 
 def gradient_norm(module: nn.Module) -> float:

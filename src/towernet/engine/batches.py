@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeVar
@@ -26,6 +26,8 @@ from towernet.engine.device import Policy
 
 Item = TypeVar("Item")
 PIXEL_ROWS_AT_ONCE = 256
+# How many batches are made ahead; on a CPU the thread would take its time from the step itself.
+PREFETCH_DEPTH = {"cpu": 0, "mps": 2, "cuda": 2}
 
 
 def batch_starts(num_images: int, batch_size: int) -> list[int]:
@@ -128,7 +130,7 @@ def epoch_batches(
         yield make_batch(dataset, recipe, policy, seed, epoch, order[start:end], size_px(step))
 
 
-def prefetch(make: Callable[[], Iterable[Item]], depth: int) -> Iterator[Item]:
+def prefetch(make: Callable[[], Iterable[Item]], depth: int) -> Generator[Item, None, None]:
     """Yield what `make` yields, made up to `depth` items ahead by one thread; 0 makes no thread."""
     if depth == 0:
         yield from make()

@@ -16,6 +16,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,15 @@ _DTYPES = {
 }  # fmt: skip
 
 
-def write_weights(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> str:
+@dataclass(frozen=True)
+class _Manifest:
+    """What a state is made of: its files with their hashes, and what JSON holds of it."""
+
+    files: dict[str, str]
+    state: object
+
+
+def write_weights(path: Path, tensors: dict[str, Tensor], meta: object) -> str:
     """Write tensors and their JSON metadata as one safetensors file, atomically.
 
     One tensor at a time, so that the memory of a second copy is not needed (the library's own
@@ -51,7 +60,7 @@ def write_weights(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) 
     return digest.hexdigest()
 
 
-def weights_digest(tensors: dict[str, Tensor], meta: dict[str, Any]) -> str:
+def weights_digest(tensors: dict[str, Tensor], meta: object) -> str:
     """Return the hex sha-256 of the file that `write_weights` would write."""
     digest = hashlib.sha256()
     for chunk in _safetensors(tensors, meta):
@@ -59,7 +68,7 @@ def weights_digest(tensors: dict[str, Tensor], meta: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _safetensors(tensors: dict[str, Tensor], meta: dict[str, Any]) -> Iterator[bytes | memoryview]:
+def _safetensors(tensors: dict[str, Tensor], meta: object) -> Iterator[bytes | memoryview]:
     """Yield the file: the header's length, the header, the tensors' bytes in rows.
 
     Source: https://huggingface.co/docs/safetensors/index#format
@@ -87,7 +96,7 @@ def _safetensors(tensors: dict[str, Tensor], meta: dict[str, Any]) -> Iterator[b
         yield plain.flatten().view(torch.uint8).numpy().data
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_weights(path: Path) -> tuple[dict[str, Tensor], object]:
     """Read what `write_weights` wrote.
 
     Raises:
@@ -107,12 +116,12 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
 
 
-def require_weights(folder: Path, record: dict[str, Any]) -> None:
+def require_weights(folder: Path, weights_sha256: str | None) -> None:
     """Refuse a run whose kept weights are gone or are not those it wrote.
 
     Args:
         folder: The run.
-        record: Its `run.json`, which names their hash.
+        weights_sha256: Their hash, as its `run.json` names it.
 
     Raises:
         DataError: the weights are missing or were changed.
@@ -120,7 +129,7 @@ def require_weights(folder: Path, record: dict[str, Any]) -> None:
     path = folder / "best.safetensors"
     if not path.exists():
         raise DataError(f"{path} does not exist; give a finished run that kept its weights")
-    if files.sha256(path) != record.get("weights_sha256"):
+    if files.sha256(path) != weights_sha256:
         raise DataError(
             f"{path} is not what the run wrote; restore it, or train again in another folder"
         )
@@ -130,7 +139,7 @@ def write_state(
     folder: Path,
     step: int,
     tensors: dict[str, Tensor],
-    state: dict[str, Any],
+    state: object,
     best: dict[str, str],
 ) -> None:
     """Write all that resuming needs after `step`; keep only this state and the one before it.
@@ -138,13 +147,13 @@ def write_state(
     Args:
         folder: The run's `last/`.
         step: Steps taken.
-        tensors: From `state_tensors`.
-        state: Plain values.
+        tensors: The learner's.
+        state: What JSON can hold.
         best: The file of the best weights so far, in the same folder, and its hash; or nothing.
     """
     path = folder / f"{step:09d}.safetensors"
-    manifest = {"files": {path.name: write_weights(path, tensors, {})} | best, "state": state}
-    written = {"manifest": manifest, "sha256": files.digest(manifest)}
+    manifest = _Manifest({path.name: write_weights(path, tensors, {})} | best, state)
+    written = {"manifest": asdict(manifest), "sha256": files.digest(asdict(manifest))}
     files.write_json(path.with_suffix(".json"), written)
     manifests = sorted(folder.glob("*.json"))
     earlier = [file for file in manifests if file.stem < path.stem]
@@ -152,31 +161,30 @@ def write_state(
     for old in [*earlier[:-1], *(file for file in manifests if file.stem > path.stem)]:
         # The manifest goes first: without it the tensors count for nothing.
         files.remove(old)
-    kept = set(manifest["files"])
+    kept = set(manifest.files)
     for before in earlier[-1:]:
         with contextlib.suppress(DataError):  # a damaged one needs no files
-            kept |= set(_manifest(before)["files"])
+            kept |= set(_manifest(before).files)
     for file in folder.glob("*.safetensors"):
         if file.name not in kept:
             files.remove(file)
 
 
-def _manifest(path: Path) -> dict[str, Any]:
+def _manifest(path: Path) -> _Manifest:
     """Read a state's manifest.
 
     Raises:
         DataError: it is damaged.
     """
     written = files.read_record(path, "manifest", "sha256")
-    manifest: dict[str, Any] = written["manifest"]
-    if files.digest(manifest) == written["sha256"]:
-        return manifest
+    if files.digest(written["manifest"]) == written["sha256"]:
+        return _Manifest(**written["manifest"])
     raise DataError(f"{path} is damaged; restore it or start again")
 
 
 def read_state(
     folder: Path,
-) -> tuple[tuple[dict[str, Tensor], dict[str, Any]] | None, list[str]]:
+) -> tuple[tuple[dict[str, Tensor], object] | None, list[str]]:
     """Read the newest whole state.
 
     Returns:
@@ -187,13 +195,13 @@ def read_state(
         bad = path
         try:
             manifest = _manifest(path)
-            for name, sha256 in manifest["files"].items():
+            for name, sha256 in manifest.files.items():
                 bad = folder / name
                 if files.sha256(bad) != sha256:
                     break
             else:
                 weights = path.with_suffix(".safetensors")
-                return (read_weights(weights)[0], manifest["state"]), damaged
+                return (read_weights(weights)[0], manifest.state), damaged
         except (DataError, OSError):
             pass
         damaged.append(f"{bad} is damaged and passed over")

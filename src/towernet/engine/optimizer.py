@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -54,12 +54,28 @@ def _iterate(x: Tensor, product: Callable[..., Tensor]) -> Tensor:
     return x.mT if is_high else x
 
 
+@dataclass(frozen=True)
+class Group:
+    """Parameters that are stepped alike.
+
+    Args:
+        params: The parameters.
+        weight_decay: Decoupled where the group is orthogonal.
+        orthogonal: Whether its steps are orthogonalised.
+        rate: Its learning rate as a multiple of the run's.
+    """
+
+    params: list[nn.Parameter]
+    weight_decay: float
+    orthogonal: bool = False
+    rate: float = 1.0
+
+
 class MuonAndSGD(torch.optim.Optimizer):
     """SGD with momentum whose steps for the groups marked `orthogonal` are orthogonalised first.
 
     Args:
-        groups: As for torch's SGD, each also with `orthogonal`, and `rate`: the group's learning
-            rate as a multiple of the run's. Weight decay of an orthogonal group is decoupled.
+        groups: What is stepped, and how.
         momentum: Of all groups.
         nesterov: Look ahead along the momentum.
         dtype: What the orthogonalisation computes in.
@@ -67,13 +83,13 @@ class MuonAndSGD(torch.optim.Optimizer):
 
     def __init__(
         self,
-        groups: Iterable[dict[str, Any]],
+        groups: Iterable[Group],
         *,
         momentum: float,
         nesterov: bool,
         dtype: torch.dtype,
     ) -> None:
-        super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0})
+        super().__init__([{**vars(group)} for group in groups], {"lr": 0.0, "weight_decay": 0.0})
         self.momentum, self.nesterov, self.dtype = momentum, nesterov, dtype
 
     @torch.no_grad()
@@ -162,19 +178,13 @@ def make_optimizer(
             decayed.append(parameter)
         else:
             plain.append(parameter)
-    sgd_group = {"orthogonal": False, "rate": 1.0}
     groups = [
-        {
-            "params": orthogonal,
-            "weight_decay": config.muon_weight_decay,
-            "orthogonal": True,
-            "rate": config.muon_rate,
-        },
-        {"params": decayed, "weight_decay": weight_decay} | sgd_group,
-        {"params": plain, "weight_decay": 0.0} | sgd_group,
+        Group(orthogonal, config.muon_weight_decay, orthogonal=True, rate=config.muon_rate),
+        Group(decayed, weight_decay),
+        Group(plain, 0.0),
     ]
     optimizer = MuonAndSGD(
-        [group for group in groups if group["params"]],
+        [group for group in groups if group.params],
         momentum=config.momentum,
         nesterov=config.nesterov and config.momentum > 0,
         dtype=dtype,

@@ -34,8 +34,8 @@ class Watcher:
     def step(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
         """A step was taken; the accuracy is the epoch's so far, on augmented images."""
 
-    def epoch(self, row: dict[str, Any]) -> None:
-        """An epoch was evaluated."""
+    def epoch(self, metrics: EpochMetrics, timing: EpochTiming) -> None:
+        """An epoch was evaluated: its lines of the metrics and of the timings."""
 
     def end(self) -> None:
         """The run is over, well or not."""
@@ -51,7 +51,7 @@ class RunLog:
     """
 
     def __init__(
-        self, folder: Path, metrics: list[dict[str, Any]], timings: list[dict[str, Any]]
+        self, folder: Path, metrics: list[EpochMetrics], timings: list[EpochTiming]
     ) -> None:
         self.folder = folder
         self.board = Board(folder / "tensorboard")
@@ -60,14 +60,14 @@ class RunLog:
         if metrics:
             self._write(metrics, timings)
 
-    def write(self, metrics: list[dict[str, Any]], timings: list[dict[str, Any]]) -> None:
+    def write(self, metrics: list[EpochMetrics], timings: list[EpochTiming]) -> None:
         """Write all epochs' lines; the last one is new."""
         self._write(metrics, timings)
         self.board.add(metrics[-1])
 
-    def _write(self, metrics: list[dict[str, Any]], timings: list[dict[str, Any]]) -> None:
-        files.write_jsonl(self.folder / "metrics.jsonl", metrics)
-        files.write_jsonl(self.folder / "timings.jsonl", timings)
+    def _write(self, metrics: list[EpochMetrics], timings: list[EpochTiming]) -> None:
+        files.write_jsonl(self.folder / "metrics.jsonl", (row.model_dump() for row in metrics))
+        files.write_jsonl(self.folder / "timings.jsonl", (row.model_dump() for row in timings))
 
 
 def read_metrics(folder: Path) -> list[EpochMetrics]:
@@ -120,22 +120,26 @@ class Board:
             raise files.refused(self.path, error) from error
         self._append(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: EpochMetrics) -> None:
         """Append one line of the metrics."""
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        figures = {"learning_rate": row["learning_rate"]} | {
-            f"{figure}/{part}": row[f"{part}_{figure}"]
-            for part in ("train", "validation")
-            for figure in ("loss", "accuracy")
+        figures = {
+            "learning_rate": row.learning_rate,
+            "loss/train": row.train_loss,
+            "accuracy/train": row.train_accuracy,
+            "loss/validation": row.validation_loss,
+            "accuracy/validation": row.validation_accuracy,
         }
-        blocks = row.get("attention", {}).values()
-        for figure in ("gradient_norm", "gate_mean", "gate_spread"):
-            if blocks:
-                figures[f"attention/{figure}"] = fmean(block[figure] for block in blocks)
+        if blocks := list((row.attention or {}).values()):
+            figures |= {
+                "attention/gradient_norm": fmean(block.gradient_norm for block in blocks),
+                "attention/gate_mean": fmean(block.gate_mean for block in blocks),
+                "attention/gate_spread": fmean(block.gate_spread for block in blocks),
+            }
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in figures.items()]
-        self._append(Event(wall_time=time.time(), step=row["step"], summary=Summary(value=values)))
+        self._append(Event(wall_time=time.time(), step=row.step, summary=Summary(value=values)))
 
     def _append(self, event: Any) -> None:
         from tensorboard.summary.writer.record_writer import RecordWriter

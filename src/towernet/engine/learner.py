@@ -1,0 +1,117 @@
+"""What learns in a run: the network, its optimiser, and the running average of its weights."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from towernet import rng
+from towernet.config import Recipe, RunConfig
+from towernet.engine.batches import Batch
+from towernet.engine.device import Policy
+from towernet.engine.optimizer import make_optimizer, set_learning_rate
+from towernet.engine.step import average_weights, train_step
+from towernet.models.catalogue import build
+from towernet.models.paddle import paddle_initial_weights
+from towernet.records.contract import Contract
+from towernet.records.run import Plan
+
+
+def run_seed(config: RunConfig) -> int:
+    """Return the seed of a run's draws: all networks of one repetition share them."""
+    return rng.derive(config.seed, "run", config.repetition)
+
+
+def initial_model(config: RunConfig, num_classes: int, size_px: int) -> nn.Module:
+    """Build the network with the weights its seed gives."""
+    seed = rng.derive(run_seed(config), "weights")
+    torch.manual_seed(seed)
+    model = build(config.model, num_classes, size_px)
+    if config.recipe.train.initial_weights == "paddle":
+        paddle_initial_weights(model, seed)
+    return model
+
+
+class Learner:
+    """A network with the weights its seed gives, and all that changes with them step by step.
+
+    Args:
+        config: What the run is.
+        recipe: How it learns.
+        plan: What was decided before the first step.
+        contract: What the network answers, and of which images.
+    """
+
+    def __init__(self, config: RunConfig, recipe: Recipe, plan: Plan, contract: Contract) -> None:
+        self.recipe, self.policy = recipe.train, Policy.of(plan.policy)
+        model = initial_model(config, len(contract.class_names), contract.size_px)
+        self.model = self.policy.place(model)
+        self.optimizer = make_optimizer(
+            self.model, self.recipe, config.model, self.policy.torch_dtype
+        )
+        self.averaged = (
+            average_weights(self.model, self.recipe.ema_fraction, plan.num_steps)
+            if self.recipe.ema_fraction
+            else None
+        )
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is evaluated and kept: the average, where the recipe has one."""
+        return self.model if self.averaged is None else self.averaged.module
+
+    def take_step(
+        self, batch: Batch, rate: float, seed: int
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "B K"]]:
+        """Learn from one batch; return its mean loss and the logits, still on the device."""
+        set_learning_rate(self.optimizer, rate)
+        # Dropout draws from torch's generator: seeded by the step, it needs no saving.
+        torch.manual_seed(seed)
+        loss, logits_BK = train_step(
+            self.model,
+            self.optimizer,
+            batch.images_BCHW,
+            batch.targets,
+            label_smoothing=self.recipe.label_smoothing,
+            policy=self.policy,
+        )
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
+        return loss, logits_BK
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Name every tensor that resuming needs."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        if self.averaged is not None:
+            averaged = self.averaged.state_dict()
+            tensors |= {f"averaged.{name}": tensor for name, tensor in averaged.items()}
+        for i, parameter in enumerate(self._parameters()):
+            if (momentum := self.optimizer.state[parameter].get("momentum_buffer")) is not None:
+                tensors[f"momentum.{i}"] = momentum
+        return tensors
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `tensors` named."""
+        self.model.load_state_dict(_part("model.", tensors))
+        if self.averaged is not None:
+            self.averaged.load_state_dict(_part("averaged.", tensors))
+        momenta = _part("momentum.", tensors)
+        for i, parameter in enumerate(self._parameters()):
+            if (momentum := momenta.get(str(i))) is not None:
+                # Same memory layout as the parameter: the fused step walks both together.
+                buffer = torch.empty_like(parameter).copy_(momentum)
+                self.optimizer.state[parameter]["momentum_buffer"] = buffer
+
+    def _parameters(self) -> list[nn.Parameter]:
+        groups = self.optimizer.param_groups
+        return [parameter for group in groups for parameter in group["params"]]
+
+
+def _part(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin so, without that beginning."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }

@@ -1,0 +1,147 @@
+"""A run's record, `run.json`: written for a new run, compared with what is wanted of an old one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from towernet import files
+from towernet.config import Accept, Decisive, RunConfig, refuse_changes
+from towernet.data.prepare import Dataset, fingerprint
+from towernet.engine.device import bits_depend_on, hardware
+from towernet.errors import DataError
+from towernet.records.base import checked
+from towernet.records.run import Origin, Plan, RunRecord, RunSummary
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read the record of a run.
+
+    Raises:
+        DataError: there is none, it is damaged, or a newer towernet made it.
+    """
+    path = folder / "run.json"
+    values = files.read_record(path)
+    files.require_format(path, values)
+    return checked(RunRecord, values, path)
+
+
+def summary_of(folder: Path) -> RunSummary:
+    """Return how a finished run ended.
+
+    Raises:
+        DataError: its record is damaged, or it is not finished.
+    """
+    summary = read_run(folder).summary
+    if summary is None:
+        raise DataError(f"{folder} is not finished; say the command that began it again")
+    return summary
+
+
+def write_run(folder: Path, record: RunRecord) -> None:
+    """Write the record of a run."""
+    files.write_json(folder / "run.json", record.model_dump())
+
+
+def open_run(
+    config: RunConfig,
+    dataset: Dataset,
+    folder: Path,
+    plan: Plan,
+    origin: Origin,
+    accept: Accept,
+) -> RunRecord:
+    """Write `run.json` for a new run, or read it and refuse whatever differs.
+
+    Raises:
+        ConfigError: the folder holds another run, or one with other choices or versions.
+        DataError: its run was trained on other images, or made by a newer towernet.
+    """
+    wanted = RunRecord(
+        format=files.FORMAT,
+        status="running",
+        config=config,
+        plan=plan,
+        contract=dataset.contract,
+        data=fingerprint(dataset.table),
+        versions=bits_depend_on(plan.policy, [config.model]),
+        origin=origin,
+        hardware=hardware(plan.policy),
+    )
+    if not (folder / "run.json").exists():
+        write_run(folder, wanted)
+        return wanted
+    record, differs = gone_on_with(read_run(folder), wanted, folder, accept)
+    if differs:
+        write_run(folder, record)
+    return record
+
+
+def gone_on_with(
+    record: RunRecord, wanted: RunRecord, folder: Path, accept: Accept
+) -> tuple[RunRecord, bool]:
+    """Compare a record with that of the same run if it began now.
+
+    Returns:
+        The record to go on with, and whether something differs in it, and is accepted.
+
+    Raises:
+        ConfigError: other choices, or versions that are not accepted.
+        DataError: other images, and they are not accepted.
+    """
+    if record.status == "finished":
+        # Nothing is computed any more: what it was made from and by plays no part.
+        plan = replace(wanted.plan, policy=record.plan.policy)
+        made = {"data": record.data, "versions": record.versions, "plan": plan}
+        wanted = wanted.model_copy(update=made)
+    accepted = []
+    if record.data != wanted.data:
+        if not accept.data:
+            raise DataError(
+                f"the images are not those {folder} was trained on; put them back, choose another"
+                " --out, or go on with those that are left by --accept-data-change"
+            )
+        accepted.append("images")
+    # What a picture becomes for the network stays as it was begun, also when fewer images would
+    # give another mean; the classes must be the same.
+    contract = replace(record.contract, class_names=wanted.contract.class_names)
+    wanted = wanted.model_copy(update={"contract": contract})
+    accepted += refuse_changes(folder, _decisive(record), _decisive(wanted), accept)
+    if not accepted:
+        return record, False
+    accepted = [*(record.accepted or ()), *accepted]
+    return wanted.model_copy(update={"origin": record.origin, "accepted": tuple(accepted)}), True
+
+
+def _decisive(record: RunRecord) -> Decisive:
+    """Return what decides a run's bits, as `refuse_changes` compares it."""
+    plan = record.plan
+    decided = {
+        "num_steps": plan.num_steps,
+        "learning_rate": plan.learning_rate,
+        "mixes": plan.mixes,
+    }
+    return Decisive(
+        (
+            ("", record.config.model_dump(mode="json")),
+            ("plan", decided),
+            ("contract", asdict(record.contract)),
+        ),
+        record.versions,
+        plan.policy.threads,
+        plan.policy.kind(),
+    )
+
+
+def finished(record: RunRecord, summary: RunSummary, weights_sha256: str | None) -> RunRecord:
+    """Return the record of a run that ended; a trial keeps no weights."""
+    ended = {"status": "finished", "summary": summary, "weights_sha256": weights_sha256}
+    return record.model_copy(update=ended)
+
+
+def identity(config: RunConfig, plan: Plan) -> str:
+    """Return a hash of what a run is: the states beside its record count for that run alone."""
+    # A share of 1 is what all runs had before there was one: their states go on.
+    without = {"train_share"} if config.train_share == 1 else set()
+    choices = config.model_dump(mode="json", exclude=without)
+    return files.digest([choices, plan.num_steps, plan.learning_rate, plan.mixes])
