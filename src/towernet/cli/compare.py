@@ -64,8 +64,7 @@ def compare(
 
     The same command again continues a stopped comparison.
     """
-    from towernet import files
-    from towernet.cli.console import Screen, the_command
+    from towernet import files, progress
     from towernet.cli.tables import ranking
     from towernet.comparison.story import compare as run_comparison
     from towernet.config import Accept, make
@@ -83,7 +82,7 @@ def compare(
         )
     options.check_blocks(names)
     require_device(device)
-    screen = Screen()
+    screen = progress.screen()
     limits = options.archive_limits(max_archive_gb, max_archive_entries)
     with StopSwitch() as stop:
         source = open_source(
@@ -123,7 +122,7 @@ def compare(
             threads=threads,
             accept=Accept(accept_data_change, accept_changes),
             workers=options.num_workers(workers),
-            command=the_command(),
+            command=options.the_command(),
             watcher=screen,
             stop=stop,
         )

@@ -47,7 +47,7 @@ def plan(
     from rich.markup import escape
     from rich.table import Table
 
-    from towernet.cli.console import Screen
+    from towernet import progress
     from towernet.comparison.plan import in_bytes, measure_networks
     from towernet.comparison.proposal import choose, propose
     from towernet.config import make
@@ -64,7 +64,7 @@ def plan(
     if not 0 < hours < MOST_HOURS:
         raise ConfigError(f"--hours is {hours:g}; give more than 0 and less than {MOST_HOURS:,}")
     require_device(device)
-    screen = Screen()
+    screen = progress.screen()
     limits = options.archive_limits(max_archive_gb, max_archive_entries)
     source = open_source(
         data, layout=layout, skip_empty=skip_empty, limits=limits, progress=screen.count

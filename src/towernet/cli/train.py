@@ -47,8 +47,7 @@ def train(
     Example: towernet train photos/ --model resnet50 --minutes 10
     """
     given = dict(locals())
-    from towernet import files
-    from towernet.cli.console import Screen, the_command
+    from towernet import files, progress
     from towernet.cli.tables import ranking
     from towernet.comparison.single import begin_run, finished_run, resume_run
     from towernet.config import Accept, RunConfig, make
@@ -57,7 +56,7 @@ def train(
     from towernet.report.page import write_report
     from towernet.report.pictures import pictures
 
-    screen = Screen()
+    screen = progress.screen()
     limits = options.archive_limits(max_archive_gb, max_archive_entries)
     if resume is None and data is None:
         raise ConfigError("no images are named; give a folder of them, or --resume RUN")
@@ -112,7 +111,7 @@ def train(
             )
             folder = options.out_folder(out, data, source.name, model)
             origin = {
-                "command": the_command(),
+                "command": options.the_command(),
                 "source": source.reading,
                 "data": data if data == "digits" else str(Path(data).resolve()),
                 "layout": layout,
