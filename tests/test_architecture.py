@@ -14,7 +14,7 @@ ROWS = [
     {"cli"},
     {"api"},
     {"testing"},
-    {"report"},
+    {"report", "progress"},
     {"comparison", "explain", "hub"},
     {"predict"},
     {"engine"},

@@ -17,6 +17,10 @@ class TowernetError(Exception):
 
     exit_code = UNEXPECTED
 
+    def _render_traceback_(self) -> list[str]:
+        """Show IPython, which asks for this, the sentence alone; `%debug` still knows the rest."""
+        return [f"{type(self).__name__}: {in_a_line(str(self))}"]
+
 
 class ConfigError(TowernetError, ValueError):
     """A choice is not one the program can carry out."""
@@ -105,6 +109,11 @@ def in_one_line(error: BaseException) -> str:
     """Write an error that is not ours in one line, to be a part of a sentence."""
     said = (str(error).splitlines() or ["no message"])[0]
     return f"{type(error).__name__}: {said.rstrip('.')}"
+
+
+def in_a_line(message: str) -> str:
+    """Write what may hold names of any kind in one line that can be printed."""
+    return shown(" ".join(message.split()))
 
 
 def shown(name: str) -> str:

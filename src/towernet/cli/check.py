@@ -60,8 +60,7 @@ def check(
     """
     from json import dumps
 
-    from towernet import files
-    from towernet.cli.console import Screen
+    from towernet import files, progress
     from towernet.data import check as data_check
     from towernet.data.gallery import gallery
     from towernet.data.source import open_source
@@ -69,7 +68,7 @@ def check(
     from towernet.data.table import USED, write_table
     from towernet.errors import DataError
 
-    screen = Screen()
+    screen = progress.screen()
     num_workers = options.num_workers(workers)
     limits = options.archive_limits(max_archive_gb, max_archive_entries)
     source = open_source(

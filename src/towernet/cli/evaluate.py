@@ -39,7 +39,7 @@ def evaluate(
     """
     from json import dumps
 
-    from towernet.cli.console import Screen
+    from towernet import progress
     from towernet.cli.tables import evaluation as show
     from towernet.comparison.evaluation import ASKED, open_run, write_predictions
     from towernet.comparison.evaluation import evaluate as evaluate_run
@@ -51,7 +51,7 @@ def evaluate(
     num_workers = options.num_workers(workers)
     if predictions is not None:
         _require_writable(predictions, images)
-    screen = Screen()
+    screen = progress.screen()
     predictor = open_run(run, say=screen.say)
     source = open_source(
         images,

@@ -9,7 +9,8 @@ import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +38,7 @@ from towernet.errors import (
     Interrupted,
     TowernetError,
     UntrustedBlockError,
-    shown,
+    in_a_line,
 )
 
 # What a disk or the system may answer anywhere; any other OSError is a bug of ours.
@@ -97,16 +98,33 @@ def main(words: Sequence[str] | None = None) -> int:
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     words = sys.argv[1:] if words is None else words
-    if words and words[0] in _LONG_VERBS:
-        with contextlib.suppress(ValueError):  # not the main thread
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until `StopSwitch` hears it
+    long = bool(words) and words[0] in _LONG_VERBS
+    with _without_terminal() if long else contextlib.nullcontext():
+        return _run(words)
+
+
+@contextlib.contextmanager
+def _without_terminal() -> Iterator[None]:
+    """Go on when the terminal closes, until `StopSwitch` hears of it and after."""
+    before = signal.getsignal(signal.SIGHUP)
+    if before is None or threading.current_thread() is not threading.main_thread():
+        yield  # it could not be put back, or not be changed
+        return
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def _run(words: Sequence[str]) -> int:
     if os.environ.get(TRUSTED):
         options.look_here()  # the user has said these modules, too
     try:
         result = app(words, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except Interrupted as error:  # asked for, and no error
-        print(shown(" ".join(str(error).split())), file=sys.stderr)
+        print(in_a_line(str(error)), file=sys.stderr)
         return error.exit_code
     except UntrustedBlockError as error:
         command = f"{options.trusting(error.block)} {shlex.join(['towernet', *words])}"
@@ -141,7 +159,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, exit_code: int) -> int:
-    print(f"error: {shown(' '.join(message.split()))}", file=sys.stderr)
+    print(f"error: {in_a_line(message)}", file=sys.stderr)
     return exit_code
 
 

@@ -31,12 +31,12 @@ def models(
     from rich.markup import escape
     from rich.table import Table
 
-    from towernet.cli.console import Screen
+    from towernet import progress
     from towernet.models import catalogue
 
     networks = [NetworkName(name) for name in names or catalogue.names()]
     options.trust_blocks(networks)
-    screen, rows = Screen(), []
+    screen, rows = progress.screen(), []
     for number, name in enumerate(networks):
         screen.count("counting", number, len(networks))
         rows.append(_row(name, size, classes))

@@ -91,6 +91,11 @@ OF_RESUMING = (
 )  # fmt: skip
 
 
+def the_command() -> str:
+    """Return the command as it was typed, to repeat it."""
+    return shlex.join(["towernet", *sys.argv[1:]])
+
+
 def num_workers(workers: int | None) -> int:
     """Return how many decoding processes to use.
 

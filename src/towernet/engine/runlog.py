@@ -20,7 +20,7 @@ from towernet.records.run import EpochMetrics, EpochTiming
 
 
 class Watcher:
-    """Whoever watches a run. This one tells nobody; the terminal's is `cli.console.Screen`."""
+    """Whoever watches a run. This one tells nobody; who shows a person is `progress.Screen`."""
 
     def say(self, text: str) -> None:
         """Tell one sentence."""

@@ -53,9 +53,11 @@ class StopSwitch:
         self._before = {}
         self._terminal = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
         if threading.current_thread() is threading.main_thread():
-            for number in _EXIT_CODES:
-                self._before[number] = signal.signal(number, self._ask)
-            self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._leave_terminal)
+            handlers = dict.fromkeys(_EXIT_CODES, self._ask) | {signal.SIGHUP: self._leave_terminal}
+            for number, handler in handlers.items():
+                # One that Python did not set (None) could not be put back: it stays.
+                if signal.getsignal(number) is not None:
+                    self._before[number] = signal.signal(number, handler)
         return self
 
     def __exit__(
@@ -76,7 +78,7 @@ class StopSwitch:
             resumable: What to say about going on, for example which command resumes.
         """
         if self.exit_code:
-            raise Interrupted(f"stopped as asked; {resumable}", self.exit_code)
+            raise Interrupted(f"stopped as asked; {resumable}", self.exit_code) from None
 
 
 _EXIT_CODES: dict[int, int] = {

@@ -8,6 +8,7 @@ Shapes: N images, K classes.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ class OutOfSample:
         Each with its row, the class it looks like, how sure the runs are of the label and of that
         class, and how many runs were asked.
         """
-        from cleanlab.filter import find_label_issues
+        with warnings.catch_warnings(action="ignore"):  # in a notebook: of widgets nobody needs
+            from cleanlab.filter import find_label_issues
 
         (seen,) = np.nonzero(self.num_runs_N)
         if len(np.unique(labels_N[seen])) < self._total_NK.shape[1]:
