@@ -15,16 +15,18 @@ import pytest
 import torch
 
 from conftest import TINY_NETWORK, run_towernet
+from made_results import a_failed_network, a_network, changed, some_results, some_variants
 from test_compare import results_of
 from towernet import files
 from towernet.attention import SqueezeExcitation
 from towernet.attention.attach import attention_blocks
 from towernet.cli.tables import ranking
+from towernet.comparison.judging.attention import judged_pairs, proof
+from towernet.comparison.judging.pairs import pair_of
 from towernet.comparison.judging.statistics import judge
 from towernet.comparison.plan import same_for_all_variants
 from towernet.comparison.wording import ablation
-from towernet.comparison.wording.ablation import judged_pairs, proof, sentence, variants
-from towernet.comparison.wording.verdict import pair_row
+from towernet.comparison.wording.ablation import sentence
 from towernet.config import RunConfig, load_recipe, make, override
 from towernet.engine import kernels
 from towernet.engine.attention_log import gradient_norm
@@ -34,7 +36,9 @@ from towernet.engine.learner import initial_model
 from towernet.errors import ConfigError
 from towernet.models.catalogue import build
 from towernet.models.variants import canonical
-from towernet.records.protocol import Request
+from towernet.names import NetworkName
+from towernet.records.protocol import Request, variants
+from towernet.records.results import Network, Proof, Results
 
 BLOCKS = "se"
 WORDS = (
@@ -197,7 +201,11 @@ def write_run(folder: Path, rows: list[dict[str, Any]]) -> Path:
 
 def row(epoch: int, **figures: float) -> dict[str, Any]:
     values = {"gradient_norm": 0.1, "gate_mean": 0.5 + epoch / 100, "gate_spread": 0.1} | figures
-    return {"epoch": epoch, "attention": {"layer1": values}}
+    return {
+        "epoch": epoch, "step": 12 * epoch, "learning_rate": 0.05,
+        "train_loss": 1.0, "train_accuracy": 0.5, "validation_loss": 1.0,
+        "validation_accuracy": 0.5, "attention": {"layer1": values},
+    }  # fmt: skip
 
 
 def test_the_proof_is_of_every_block_and_run(tmp_path):
@@ -206,9 +214,9 @@ def test_the_proof_is_of_every_block_and_run(tmp_path):
     runs.append(write_run(tmp_path / "2", [row(1), row(2, gradient_norm=0.3), row(3)]))
     found = proof(runs)
     assert found is not None
-    assert found["learns"] and found["num_blocks"] == 1
-    assert [epoch["gradient_norm"] for epoch in found["epochs"]] == pytest.approx([0.1, 0.3])
-    assert found["epochs"][0]["gain"] is None
+    assert found.learns and found.num_blocks == 1
+    assert [epoch.gradient_norm for epoch in found.epochs] == pytest.approx([0.1, 0.3])
+    assert found.epochs[0].gain is None
 
 
 @pytest.mark.parametrize(
@@ -220,7 +228,7 @@ def test_the_proof_is_of_every_block_and_run(tmp_path):
 )
 def test_the_proof_rejects_a_block_that_is_not_there(dead, tmp_path):
     found = proof([write_run(tmp_path / "0", [row(1), row(2)]), write_run(tmp_path / "1", dead)])
-    assert found is not None and not found["learns"]
+    assert found is not None and not found.learns
 
 
 def test_a_network_without_attention_has_no_proof(finished):
@@ -246,40 +254,23 @@ def answers(*accuracies: float, runs: int = 10, images: int = 200) -> np.ndarray
     return np.array([hard + luck < accuracy for accuracy in accuracies])
 
 
-def results_from(right: np.ndarray[Any, Any], blocks: list[str]) -> dict[str, Any]:
+def results_from(right: np.ndarray[Any, Any], blocks: list[str]) -> Results:
     names = ["resnet18", *(f"resnet18+{block}" for block in blocks)]
     pairs = [(i, 0) for i in range(1, len(names))]
     family = judge(right, np.arange(right.shape[2]), pairs)
-    return {
-        "ablation": [v | {"proof": None} for v in variants(names, ["none", *blocks])],
-        "comparisons": [pair_row(family, d, names, 0.005) for d in family.differences],
-        "equal_within": 0.005,
-        "networks": [
-            {
-                "name": name,
-                "status": "ranked",
-                "accuracy": 0.7,
-                "trials": [],
-                "learning_rate": 0.05,
-                "epochs": 4,
-                "interval": [0.6, 0.8],
-                "reason": "",
-            }
-            for name in names
-        ],
-        "winner": None,
-        "kind": "comparison",
-        "size_px": 64,
-        "majority_accuracy": 0.1,
-        "num_runs": right.shape[1],
-        "num_images": {"test": right.shape[2]},
-        "final_split": "test",
-    }
+    return some_results(
+        ablation=some_variants(names, ["none", *blocks]),
+        comparisons=[pair_of(family, d, names, 0.005) for d in family.differences],
+        networks=[a_network(name, accuracy=0.7, interval=(0.6, 0.8)) for name in names],
+        majority_accuracy=0.1,
+        num_runs=right.shape[1],
+        num_images={"train": 600, "validation": 200, "test": right.shape[2]},
+    )
 
 
 def test_the_sentence_says_what_helped_harmed_or_is_not_shown():
     found = results_from(answers(0.7, 0.85, 0.5, 0.702), ["shuffle", "se", "eca"])
-    assert [row["answer"] for row in found["comparisons"]] == ["better", "worse", "open"]
+    assert [pair.answer for pair in found.comparisons] == ["better", "worse", "open"]
     points = r"\([+\u2212][\d.]+ points \[[\u2212\d., ]+\]\)"
     assert re.fullmatch(
         rf"In resnet18 shuffle {points} helped; se {points} harmed; these runs do not show that eca"
@@ -290,26 +281,29 @@ def test_the_sentence_says_what_helped_harmed_or_is_not_shown():
 
 def test_one_run_says_nothing_of_the_block():
     found = results_from(answers(0.7, 0.9, runs=1), ["se"])
-    assert found["comparisons"][0]["answer"] == "better"
+    assert found.comparisons[0].answer == "better"
     assert re.fullmatch(r"In resnet18 se \(.*\) gave a better model\.", sentence(found))
 
 
 def test_what_could_not_be_judged_is_said():
     found = results_from(answers(0.7, 0.85), ["se"])
-    found["ablation"].append(found["ablation"][0] | {"block": "cbam", "name": "resnet18+cbam"})
-    assert sentence(found).endswith("helped; cbam could not be judged.")
+    (se,) = found.ablation
+    cbam = changed(se, block="cbam", name="resnet18+cbam")
+    assert sentence(changed(found, ablation=[se, cbam])).endswith(
+        "helped; cbam could not be judged."
+    )
 
 
 def test_a_block_that_changes_nothing_is_never_said_to_help():
     right = answers(0.7, 0.7)
     found = results_from(right, ["se"])
-    assert found["comparisons"][0]["answer"] in ("open", "equal")
+    assert found.comparisons[0].answer in ("open", "equal")
     assert "helped" not in sentence(found)
 
 
 def test_few_runs_are_said_to_be_too_few():
     found = results_from(answers(0.7, 0.9, runs=3), ["se"])
-    assert found["comparisons"][0]["answer"] == "too_few_runs"
+    assert found.comparisons[0].answer == "too_few_runs"
     assert "do not show that se makes a difference" in sentence(found)
 
 
@@ -329,34 +323,38 @@ def test_variants_share_the_steps_of_the_slowest():
     assert same_for_all_variants(steps) == {"a": 80, "a+se": 80, "a+cbam": 0, "b": 30, "b+se": 30}
 
 
+def named(*names: str) -> list[NetworkName]:
+    return [NetworkName(name) for name in names]
+
+
 def test_towernets_own_attention_is_the_variant_called_shuffle():
-    found = variants(["towernet+none", "towernet", "towernet+se"], ["none", "shuffle", "se"])
-    assert [(v["block"], v["name"], v["without"]) for v in found] == [
+    names = named("towernet+none", "towernet", "towernet+se")
+    found = variants(names, ["none", "shuffle", "se"])
+    assert [(v.block, v.name, v.without) for v in found] == [
         ("shuffle", "towernet", "towernet+none"),
         ("se", "towernet+se", "towernet+none"),
     ]
 
 
-def network(name: str, status: str, accuracy: float | None) -> dict[str, Any]:
-    return {"name": name, "status": status, "accuracy": accuracy}
+def network(name: str, status: str, accuracy: float) -> Network:
+    return a_network(name, status=status, accuracy=accuracy)
 
 
 def test_what_did_not_learn_is_judged_only_beside_what_did():
-    of = variants(["a", "a+se", "b", "b+se", "c", "c+se"], ["none", "se"])
+    of = variants(named("a", "a+se", "b", "b+se", "c", "c+se"), ["none", "se"])
     networks = [
         network("a", "did_not_learn", 0.1), network("a+se", "ranked", 0.5),
         network("b", "did_not_learn", 0.1), network("b+se", "did_not_learn", 0.1),
-        network("c", "ranked", 0.5), network("c+se", "failed", None),
+        network("c", "ranked", 0.5), a_failed_network("c+se"),
     ]  # fmt: skip
     assert judged_pairs(of, networks) == [("a+se", "a")]
 
 
 def test_remarks_warn_of_a_block_that_did_not_learn():
     found = results_from(answers(0.7, 0.85), ["se"])
-    found["ablation"][0] |= {
-        "parameters": 8, "proof": {"learns": False, "num_blocks": 1, "epochs": []},
-    }  # fmt: skip
-    said = ablation.remarks(found)
+    (se,) = found.ablation
+    dead = changed(se, proof=Proof(learns=False, num_blocks=1, epochs=()))
+    said = ablation.remarks(changed(found, ablation=[dead]))
     assert "Right without attention, of 200 test images: resnet18 70.0 %." in said
     assert any("In resnet18+se not every block had gradients" in remark for remark in said)
     assert "for all" not in " ".join(said)  # there is one difference
@@ -364,22 +362,24 @@ def test_remarks_warn_of_a_block_that_did_not_learn():
 
 def test_remarks_say_where_the_learning_rates_differ():
     found = results_from(answers(0.7, 0.85, 0.71), ["se", "eca"])
-    found["ablation"] = [v | {"parameters": 8} for v in found["ablation"]]
     assert not any("another learning" in remark for remark in ablation.remarks(found))
-    found["networks"][1]["learning_rate"] = 0.15
+    without, se, eca = found.networks
+    found = changed(found, networks=[without, changed(se, learning_rate=0.15), eca])
     assert any(r.startswith("resnet18+se had another learning") for r in ablation.remarks(found))
 
 
 def test_remarks_name_the_block_that_more_runs_would_settle():
     found = results_from(answers(0.7, 0.9, 0.71, runs=3), ["se", "eca"])
-    found["ablation"] = [v | {"parameters": 8} for v in found["ablation"]]
     assert any(remark.startswith("Of resnet18+se: about ") for remark in ablation.remarks(found))
 
 
 def test_where_blocks_stood_and_how_they_began_is_said():
     blocks = ["none", "se", "se@stages@identity", "eca@layer3.0.bn2"]
-    of = [v | {"paper": v["block"][:2]} for v in variants(["resnet18", "towernet+none"], blocks)]
-    (elsewhere,) = variants(["towernet"], ["none", "se@blocks"])
+    of = [
+        changed(variant, paper=variant.block[:2])
+        for variant in some_variants(["resnet18", "towernet+none"], blocks)
+    ]
+    (elsewhere,) = some_variants(["towernet"], ["none", "se@blocks"])
     assert ablation.about_blocks([elsewhere])[0].startswith("se@blocks stood before residual addi")
     usual = "before residual additions, else where branches join, else at the ends of stages"
     identity = "blended in from nothing (x + gain·(block(x) − x), gain 0)"
@@ -394,11 +394,11 @@ def test_where_blocks_stood_and_how_they_began_is_said():
 
 def test_a_winner_that_is_not_shown_to_be_better_is_not_preferred_for_its_block():
     found = results_from(answers(0.7, 0.702, 0.95), ["eca", "se"])
-    found["ablation"] = [v | {"parameters": 8} for v in found["ablation"]]
     words = "but is not shown to be better than resnet18, which does without the block"
 
     def said_of(winner: str) -> str:
-        return " ".join(ablation.remarks(found | {"winner": {"name": winner, "folder": ""}}))
+        results = changed(found, winner={"name": winner, "folder": ""})
+        return " ".join(ablation.remarks(results))
 
     said = said_of("resnet18+eca")
     assert words in said and "use this one" not in said and "Use resnet18" not in said

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from made_results import a_failed_network, a_network, a_pair, changed, some_results
 from towernet.comparison.conclusion import Outcome
-from towernet.comparison.wording.verdict import about_rates
 
 NUM_IMAGES = 400
 
@@ -27,40 +27,34 @@ def answers(accuracy, num_runs, *, seed):
 @pytest.fixture
 def results():
     """What is found of networks of these accuracies, each with so many runs."""
+    from towernet.comparison.judging.pairs import pair_of
     from towernet.comparison.judging.statistics import judge
-    from towernet.comparison.wording.verdict import pair_row
 
-    def make(accuracies, num_runs, *, kind="comparison", equal_within=0.005):
+    def make(accuracies, num_runs, *, equal_within=0.005):
         right = {
             name: answers(accuracy, num_runs, seed=number + 1)
             for number, (name, accuracy) in enumerate(accuracies.items())
         }
         names = sorted(right, key=lambda name: -right[name].mean())
         networks = [
-            {
-                "name": name,
-                "status": "ranked",
-                "accuracy": float(right[name].mean()),
-                "interval": [right[name].mean() - 0.03, right[name].mean() + 0.03],
-                "multiply_adds": {"towernet": 200, "resnet50": 1300, "vgg19": 6000}.get(name, 170),
-                "parameters": 1,
-                "epochs": 20.07 if name == "towernet" else 1.88,
-            }
+            a_network(
+                name,
+                accuracy=float(right[name].mean()),
+                interval=(right[name].mean() - 0.03, right[name].mean() + 0.03),
+                multiply_adds={"towernet": 200, "resnet50": 1300, "vgg19": 6000}.get(name, 170),
+                epochs=20.07 if name == "towernet" else 1.88,
+            )
             for name in names
         ]
         family = judge(np.array([right[name] for name in names]), np.arange(NUM_IMAGES))
-        return {
-            "kind": kind,
-            "final_split": "test",
-            "num_images": {"test": NUM_IMAGES},
-            "majority_accuracy": 0.3,
-            "size_px": 128,
-            "equal_within": equal_within,
-            "num_runs": num_runs,
-            "networks": networks,
-            "comparisons": [pair_row(family, d, names, equal_within) for d in family.differences],
-            "winner": {"name": names[0], "folder": "runs/x-0"},
-        }
+        return some_results(
+            majority_accuracy=0.3,
+            equal_within=equal_within,
+            num_runs=num_runs,
+            networks=networks,
+            comparisons=[pair_of(family, d, names, equal_within) for d in family.differences],
+            winner={"name": names[0], "folder": "runs/x-0"},
+        )
 
     return make
 
@@ -70,14 +64,15 @@ def test_a_clear_lead_is_better_and_says_by_how_much(results):
 
     found = results({"towernet": 0.9, "resnet50": 0.7}, 8)
     said = verdict(found)
-    low, high = found["comparisons"][0]["interval"]
+    low, high = found.comparisons[0].interval
     assert said.startswith("towernet is better than resnet50, with 9")
     assert said.endswith(f"points [{100 * low:.1f}, {100 * high:.1f}].")
     assert 0.14 < low < 0.2 < high < 0.26
 
 
 def test_one_run_speaks_of_models(results):
-    from towernet.comparison.wording.verdict import remarks, verdict
+    from towernet.comparison.wording.remarks import remarks
+    from towernet.comparison.wording.verdict import verdict
 
     found = results({"towernet": 0.9, "resnet50": 0.7}, 1)
     assert verdict(found).startswith("This model of towernet is better than that of resnet50, with")
@@ -85,24 +80,25 @@ def test_one_run_speaks_of_models(results):
     assert any("at 128 px for 1.9 to 20 epochs" in words for words in remarks(found))
     found = results({"towernet": 0.9, "resnet50": 0.89}, 1)
     assert "but these models do not show a difference" in verdict(found)
-    assert found["comparisons"][0]["runs_needed"] is None
+    assert found.comparisons[0].runs_needed is None
 
 
 def test_what_is_not_shown_says_what_would_show_it(results):
-    from towernet.comparison.wording.verdict import remarks, settling, verdict
+    from towernet.comparison.wording.remarks import remarks
+    from towernet.comparison.wording.verdict import settling, verdict
 
     found = results({"towernet": 0.855, "resnet50": 0.85}, 8)
     said = verdict(found)
     assert "came first, with 8" in said
     assert "but these runs do not show a difference" in said
-    row = found["comparisons"][0]
-    assert row["answer"] == "open"
-    assert row["images_needed"] > NUM_IMAGES
-    assert row["to_show"] == 0.01
+    pair = found.comparisons[0]
+    assert pair.answer == "open"
+    assert pair.images_needed > NUM_IMAGES
+    assert pair.to_show == 0.01
     assert said.endswith("].")
-    assert settling(row).startswith("about ")
-    assert settling(row).endswith(" runs in all would probably show a difference of 1 point")
-    assert remarks(found)[0][1:] == f"{settling(row)[1:]}."
+    assert settling(pair).startswith("about ")
+    assert settling(pair).endswith(" runs in all would probably show a difference of 1 point")
+    assert remarks(found)[0][1:] == f"{settling(pair)[1:]}."
 
 
 def test_the_better_and_the_undecided_are_told_apart(results):
@@ -122,12 +118,6 @@ def test_equal_is_said_when_the_whole_interval_is_small(results):
     assert "within ±20 points" in verdict(found)
     narrow = results({"towernet": 0.86, "resnet50": 0.86}, 12, equal_within=0.0005)
     assert "is equal to" not in verdict(narrow)
-
-
-ROW = {
-    "first": "a", "difference": 0.02, "interval": [0.01, 0.03], "to_show": None,
-    "images_needed": None, "runs_needed": None,
-}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -172,39 +162,42 @@ def test_every_sentence_is_one(answers, said):
     from towernet.comparison.wording.verdict import verdict
 
     kinds = answers.split()
-    network = {"status": "ranked", "accuracy": 0.9, "interval": [0.87, 0.93]}
-    networks = [network | {"name": name} for name in "abcde"[: len(kinds) + 1]]
-    rows = []
+    networks, pairs = [a_network("a")], []
     for name, kind in zip("bcde", kinds, strict=False):
         if kind == "failed":
-            networks[-1] = {"name": name, "status": "failed"}
+            networks.append(a_failed_network(name))
             continue
-        row = ROW | {"second": name, "answer": kind}
-        rows.append(row | {"answer": "open", "difference": 0.0} if kind == "tie" else row)
-    results = {
-        "networks": networks, "comparisons": rows, "num_runs": 8, "final_split": "test",
-        "num_images": {"test": 4000}, "equal_within": 0.005,
-    }  # fmt: skip
+        networks.append(a_network(name))
+        is_tie = kind == "tie"
+        pairs.append(
+            a_pair("a", name, answer="open" if is_tie else kind, difference=0.0 if is_tie else 0.02)
+        )
+    results = some_results(
+        networks=networks,
+        comparisons=pairs,
+        num_images={"train": 12000, "validation": 4000, "test": 4000},
+    )
     assert verdict(results) == said.format(right="90.0 % of 4,000 test images right")
 
 
 def test_what_would_have_been_shown_asks_for_nothing_more():
     """So many images and runs, and networks so alike, that a point would not have been missed."""
+    from towernet.comparison.judging.pairs import pair_of
     from towernet.comparison.judging.statistics import judge
-    from towernet.comparison.wording.verdict import answer_words, pair_row
+    from towernet.comparison.wording.verdict import answer_words
 
     draws = np.random.default_rng(0)
     right = draws.random(6000) < 0.9
     runs = np.array([[right ^ (draws.random(6000) < 0.02) for _ in range(9)] for _ in range(2)])
     family = judge(runs, np.arange(6000))
-    row = pair_row(family, family.differences[0], "ab", 0.001)
-    assert answer_words(row, 0.001) == (
+    pair = pair_of(family, family.differences[0], "ab", 0.001)
+    assert answer_words(pair, 0.001) == (
         "not shown; a difference of 0.5 points would probably have been shown"
     )
     family = judge(runs[:, :, :600], np.arange(600))
-    row = pair_row(family, family.differences[0], "ab", 0.001)
-    assert row["images_needed"] > 600
-    assert "test images" in answer_words(row, 0.001)
+    pair = pair_of(family, family.differences[0], "ab", 0.001)
+    assert pair.images_needed > 600
+    assert "test images" in answer_words(pair, 0.001)
 
 
 def test_a_loss_of_our_own_network_comes_first(results):
@@ -219,7 +212,7 @@ def test_a_loss_of_our_own_network_comes_first(results):
 
 
 def test_a_network_at_chance_level_is_called_that(results):
-    from towernet.comparison.wording.verdict import remarks
+    from towernet.comparison.wording.remarks import remarks
 
     found = results({"towernet": 0.9, "resnet50": 0.32}, 1)
     assert any("resnet50 cannot be told from" in words for words in remarks(found))
@@ -228,43 +221,43 @@ def test_a_network_at_chance_level_is_called_that(results):
 
 
 def test_the_cheapest_that_is_not_shown_to_be_worse_is_named():
-    from towernet.comparison.wording.verdict import remarks
+    from towernet.comparison.wording.remarks import remarks
 
-    network = {"status": "ranked", "accuracy": 0.9, "interval": [0.87, 0.93], "parameters": 1}
-    network |= {"epochs": 12}
     costs = {"a": 1300, "b": 6000, "c": 200, "d": 100}
-    results = {
-        "networks": [network | {"name": n, "multiply_adds": cost} for n, cost in costs.items()],
-        "comparisons": [
-            ROW | {"second": name, "answer": answer}
+    results = some_results(
+        networks=[a_network(name, multiply_adds=cost) for name, cost in costs.items()],
+        comparisons=[
+            a_pair("a", name, answer=answer)
             for name, answer in {"b": "open", "c": "equal", "d": "better"}.items()
         ],
-        "num_runs": 8, "final_split": "test", "majority_accuracy": 0.3, "winner": None,
-        "kind": "comparison", "size_px": 128,
-    }  # fmt: skip
+        majority_accuracy=0.3,
+    )
     said = [words for words in remarks(results) if "computes least" in words]
     assert said == [
         "Of the networks not shown to be worse, c computes least: 15 % of the work of a for an"
         " image."
     ]
-    results["networks"][0]["multiply_adds"] = 150
+    first, *others = results.networks
+    results = changed(results, networks=[changed(first, multiply_adds=150), *others])
     assert not any("computes least" in words for words in remarks(results))
 
 
 def test_networks_that_only_guess_are_not_recommended(results):
-    from towernet.comparison.wording.verdict import remarks
+    from towernet.comparison.wording.remarks import remarks
 
     found = results({"towernet": 0.32, "vgg19": 0.29}, 8)
     assert "Use none of them yet: train longer, or look at the data first." in remarks(found)
-    found["networks"][1]["interval"] = [0.31, 0.35]
+    first, second = found.networks
+    found = changed(found, networks=[first, changed(second, interval=(0.31, 0.35))])
     assert not any("none of them" in words for words in remarks(found))
 
 
 def test_too_few_runs_decide_nothing_however_large_the_lead(results):
-    from towernet.comparison.wording.verdict import remarks, verdict
+    from towernet.comparison.wording.remarks import remarks
+    from towernet.comparison.wording.verdict import verdict
 
     few = results({"towernet": 0.9, "resnet50": 0.5}, 3)
-    assert few["comparisons"][0]["answer"] == "too_few_runs"
+    assert few.comparisons[0].answer == "too_few_runs"
     assert "do not show a difference" in verdict(few)
     assert any("give --runs 6 or more" in words for words in remarks(few))
     many = results({"towernet": 0.9, "resnet50": 0.5}, 6)
@@ -283,18 +276,21 @@ def test_too_few_runs_are_said_before_they_are_spent():
     assert too_few_runs(0, 3) is None
 
 
-def network(name: str, rate: float, *, by_trials: bool | None, fell: list[float], status="ranked"):
-    return {"name": name, "learning_rate": rate, "rate_by_trials": by_trials, "fell_apart": fell,
-            "status": status}  # fmt: skip
+def network(name, rate, *, by_trials, fell, status="ranked"):
+    return a_network(
+        name, learning_rate=rate, rate_by_trials=by_trials, fell_apart=fell, status=status
+    )
 
 
 def test_remarks_say_whose_rate_is_not_the_one_its_trials_favoured():
+    from towernet.comparison.wording.remarks import about_rates
+
     chosen = network("a", 0.15, by_trials=True, fell=[])
     single = network("b", 0.01, by_trials=None, fell=[])
-    assert about_rates({"networks": [chosen, single, {"name": "of an older version"}]}) == []
+    assert about_rates([chosen, single]) == []
     guessing = [network(name, 0.05, by_trials=False, fell=[]) for name in "cd"]
     both = network("e", 0.05 / 3, by_trials=False, fell=[0.05])
-    said = about_rates({"networks": [chosen, *guessing, both]})
+    said = about_rates([chosen, *guessing, both])
     assert said == [
         "No short trial of c, d or e was better than always naming the commonest class by more than"
         " chance, so the learning rate taken was 0.05: the nearest to the recipe's own under which"
@@ -303,7 +299,7 @@ def test_remarks_say_whose_rate_is_not_the_one_its_trials_favoured():
         " short trial; its runs have 0.0167.",
     ]
     failed = network("f", 0.05 / 3, by_trials=True, fell=[0.15, 0.05], status="failed")
-    (said,) = about_rates({"networks": [failed]})
+    (said,) = about_rates([failed])
     assert said.startswith("With the learning rate 0.15 or 0.05, the first run of f diverged")
     assert said.endswith("with 0.0167 it failed as well.")
 

@@ -2,68 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from towernet import files
+from towernet.records.base import Record
+from towernet.records.judgement import Pair
+from towernet.records.results import Conclusion, Measured
+from towernet.records.scores import ClassScores, RunScores
 
+# A network's other fields are tables of their own, or no figures of it.
 _NETWORK = (
     "rank", "name", "status", "accuracy", "interval", "macro_f1", "validation_accuracy",
     "parameters", "multiply_adds", "learning_rate", "epochs", "steps",
 )  # fmt: skip
-_MEASURED = (
-    "training_seconds", "trial_seconds", "images_per_second", "latency_ms", "peak_memory_mib",
-)  # fmt: skip
-_RUN = (
-    "accuracy", "macro_f1", "validation_accuracy", "validation_loss", "best_epoch", "temperature",
-    "calibration_error", "folder",
-)  # fmt: skip
-_CLASS = (
-    "class_name", "num_images", "precision", "precision_interval", "recall", "recall_interval",
-    "f1", "f1_interval",
-)  # fmt: skip
-_DIFFERENCE = (
-    "first", "second", "difference", "interval", "p", "p_adjusted", "chance_better",
-    "chance_interval", "answer", "to_show", "runs_needed", "images_needed",
-)  # fmt: skip
+_MEASURED = tuple(Measured.model_fields)
+_RUN = (*(field for field in RunScores.model_fields if field != "folder"), "folder")
+_CLASS = tuple(ClassScores.model_fields)
+_PAIR = tuple(Pair.model_fields)
 
 
-def write_csv_files(folder: Path, conclusion: Mapping[str, Any]) -> None:
+def write_csv_files(folder: Path, conclusion: Conclusion) -> None:
     """Write `results.csv` and `classes.csv`; of a comparison also `runs.csv`, `differences.csv`.
 
     One line a network, a network's class, a run, and a pair of networks. An interval becomes two
     columns, `…_low` and `…_high`.
     """
-    results, measured = conclusion["results"], conclusion["measured"]["networks"]
-    networks = results["networks"]
-    timed = [network | measured[network["name"]] for network in networks]
-    _write(folder / "results.csv", (*_NETWORK, *_MEASURED), timed)
-    classes = [
-        row | {"name": network["name"]}
-        for network in networks
-        for row in network["per_class"] or []
-    ]
-    _write(folder / "classes.csv", ("name", *_CLASS), classes)
-    if results["kind"] != "comparison":
+    results, measured = conclusion.results, conclusion.measured.networks
+    networks = results.networks
+    _write(
+        folder / "results.csv",
+        (*_NETWORK, *_MEASURED),
+        ([*_cells(n, _NETWORK), *_cells(measured[n.name], _MEASURED)] for n in networks),
+    )
+    _write(
+        folder / "classes.csv",
+        ("name", *_CLASS),
+        ([n.name, *_cells(row, _CLASS)] for n in networks for row in n.per_class or ()),
+    )
+    if results.kind != "comparison":
         return
-    runs = [
-        run | {"name": network["name"], "run": number}
-        for network in networks
-        for number, run in enumerate(network["runs"])
-    ]
-    _write(folder / "runs.csv", ("name", "run", *_RUN), runs)
-    _write(folder / "differences.csv", _DIFFERENCE, results["comparisons"])
+    _write(
+        folder / "runs.csv",
+        ("name", "run", *_RUN),
+        ([n.name, i, *_cells(run, _RUN)] for n in networks for i, run in enumerate(n.runs)),
+    )
+    _write(folder / "differences.csv", _PAIR, (_cells(pair, _PAIR) for pair in results.comparisons))
 
 
-def _write(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
+def _write(path: Path, columns: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
     head: list[str] = []
     for column in columns:
-        head += (f"{column}_low", f"{column}_high") if "interval" in column else (column,)
-    lines: list[list[Any]] = []
-    for row in rows:
-        line: list[Any] = []
-        for column in columns:
-            line += (row[column] or (None, None)) if "interval" in column else (row[column],)
-        lines.append(line)
+        head += (f"{column}_low", f"{column}_high") if _is_interval(column) else (column,)
     files.write_csv(path, [head, *lines])
+
+
+def _cells(record: Record, columns: Sequence[str]) -> list[object]:
+    """Return a record's values of these columns, an interval's ends apart."""
+    cells: list[object] = []
+    for column in columns:
+        value = getattr(record, column)
+        cells += (value or (None, None)) if _is_interval(column) else (value,)
+    return cells
+
+
+def _is_interval(column: str) -> bool:
+    return column == "interval" or column.endswith("_interval")

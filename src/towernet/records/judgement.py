@@ -68,6 +68,11 @@ class Judged(Record):
     """What a careful reader should know beside it."""
 
     @property
+    def ranked(self) -> tuple[JudgedNetwork, ...]:
+        """The networks that have a rank, the most accurate first."""
+        return tuple(network for network in self.networks if network.status == "ranked")
+
+    @property
     def num_judged(self) -> int:
         """How many images the networks were judged by."""
         raise NotImplementedError

@@ -211,6 +211,11 @@ class Results(Judged):
     """What had changed when the comparison was continued, and was accepted."""
 
     @property
+    def ranked(self) -> tuple[Network, ...]:
+        """The networks that have a rank, the most accurate first."""
+        return tuple(network for network in self.networks if network.status == "ranked")
+
+    @property
     def num_judged(self) -> int:
         """How many images the final split has."""
         return self.num_images.of(self.final_split)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from statistics import stdev
-from typing import Any
 
+from towernet.comparison.judging.pairs import BETTER, EQUAL, WORSE
 from towernet.comparison.wording.ablation import about_blocks
-from towernet.comparison.wording.verdict import BETTER, EQUAL, WORSE, about_rates, in_points
+from towernet.comparison.wording.remarks import about_rates
+from towernet.comparison.wording.verdict import in_points
 from towernet.data.table import counted, listed
 from towernet.errors import shown
+from towernet.records.judgement import Pair
+from towernet.records.results import Made, Network, Results
 
 _LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -17,14 +20,14 @@ _LATEX = {
 } | {character: f"\\{character}" for character in "&%$#_{}"}  # fmt: skip
 
 
-_ABLATION_VERBS = {
+_ABLATION_VERBS: dict[str, str] = {
     BETTER: "helped",
     WORSE: "harmed",
     EQUAL: "made no difference beyond the margin",
 }
 
 
-def paragraph(results: dict[str, Any], made: dict[str, Any], later_looks: int = 0) -> str:
+def paragraph(results: Results, made: Made, later_looks: int = 0) -> str:
     """Return how the comparison was made and what it says, in plain words.
 
     Args:
@@ -40,25 +43,18 @@ def paragraph(results: dict[str, Any], made: dict[str, Any], later_looks: int = 
         *_findings(results),
     ]
     versions = ", ".join(
-        f"{package} {made['versions'][package]}"
+        f"{package} {made.versions[package]}"
         for package in ("torch", "torchvision")
-        if package in made["versions"]
+        if package in made.versions
     )
-    machine = shown(str(made["hardware"].get("processor", "one machine")))
+    machine = shown(made.hardware.processor)
     said.append(f"Everything ran on {machine}{f' with {versions}' if versions else ''}.")
     return " ".join(filter(None, said))
 
 
-def latex(results: dict[str, Any], made: dict[str, Any]) -> str:
+def latex(results: Results, made: Made) -> str:
     """Return the paragraph and a table of the ranked networks as LaTeX with booktabs."""
-    ranked = _ranked(results)
-    first = ranked[0]["name"] if ranked else None
-    is_ablation = bool(results.get("ablation"))
-    behind = (
-        {row["first"]: row for row in results["comparisons"]}
-        if is_ablation
-        else {row["second"]: turned(row) for row in results["comparisons"] if row["first"] == first}
-    )
+    behind = _differences(results)
     lines = [
         "% Needs \\usepackage{booktabs}.",
         escaped(paragraph(results, made)),
@@ -71,38 +67,46 @@ def latex(results: dict[str, Any], made: dict[str, Any]) -> str:
         r"network & parameters & multiply-adds & accuracy (\%) & difference [95\,\%] & $p$ \\",
         r"\midrule",
     ]
-    for network in ranked:
-        runs = [100 * run["accuracy"] for run in network["runs"]]
-        accuracy = f"{100 * network['accuracy']:.1f}"
-        if len(runs) > 1:
-            accuracy += rf" $\pm$ {stdev(runs):.1f}"
-        row = behind.get(network["name"])
-        low, high = map(in_points, row["interval"]) if row else ("", "")
-        lines.append(
-            " & ".join(
-                (
-                    escaped(shown(network["name"])),
-                    f"{network['parameters'] / 1e6:.3g}\\,M",
-                    f"{network['multiply_adds'] / 1e6:.3g}\\,M",
-                    accuracy,
-                    escaped(f"{in_points(row['difference'])} [{low}, {high}]") if row else "--",
-                    escaped(_p(row["p_adjusted"])) if row else "--",
-                )
-            )
-            + r" \\"
-        )
+    lines += [_table_row(network, behind.get(network.name)) for network in results.ranked]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
-def turned(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a pair's row seen from the second network."""
-    low, high = row["interval"]
-    return row | {
-        "first": row["second"],
-        "second": row["first"],
-        "difference": -row["difference"],
-        "interval": [-high, -low],
-    }
+def _differences(results: Results) -> dict[str, Pair]:
+    """Return how networks differ from the first, or from themselves without attention; by name."""
+    if results.ablation:
+        return {pair.first: pair for pair in results.comparisons}
+    firsts = {network.name for network in results.ranked[:1]}
+    return {pair.second: _turned(pair) for pair in results.comparisons if pair.first in firsts}
+
+
+def _turned(pair: Pair) -> Pair:
+    """Return a pair's difference seen from the second network."""
+    low, high = pair.interval
+    return pair.model_copy(
+        update={
+            "first": pair.second,
+            "second": pair.first,
+            "difference": -pair.difference,
+            "interval": (-high, -low),
+        }
+    )
+
+
+def _table_row(network: Network, pair: Pair | None) -> str:
+    assert network.accuracy is not None, "ranked without answers"
+    accuracy = f"{100 * network.accuracy:.1f}"
+    if len(network.runs) > 1:
+        accuracy += rf" $\pm$ {stdev([100 * run.accuracy for run in network.runs]):.1f}"
+    low, high = map(in_points, pair.interval) if pair else ("", "")
+    cells = (
+        escaped(shown(network.name)),
+        f"{network.parameters / 1e6:.3g}\\,M",
+        f"{network.multiply_adds / 1e6:.3g}\\,M",
+        accuracy,
+        escaped(f"{in_points(pair.difference)} [{low}, {high}]") if pair else "--",
+        escaped(_p(pair.p_adjusted)) if pair else "--",
+    )
+    return " & ".join(cells) + r" \\"
 
 
 def escaped(text: str) -> str:
@@ -110,147 +114,159 @@ def escaped(text: str) -> str:
     return re.sub("|".join(map(re.escape, _LATEX)), lambda found: _LATEX[found[0]], text)
 
 
-def _ranked(results: dict[str, Any]) -> list[dict[str, Any]]:
-    return [network for network in results["networks"] if network["status"] == "ranked"]
-
-
-def _caption(results: dict[str, Any]) -> str:
-    spread = " ± the standard deviation over runs" if results["num_runs"] > 1 else ""
+def _caption(results: Results) -> str:
+    spread = " ± the standard deviation over runs" if results.num_runs > 1 else ""
     return (
-        f"Accuracy{spread} on {results['num_images'][results['final_split']]:,}"
-        f" {results['final_split']} images of {shown(results['title'])};"
-        f" {counted(results['num_runs'], 'run')} of each network. Differences are from"
-        f" {'the same network without attention' if results.get('ablation') else 'the first'}, in"
+        f"Accuracy{spread} on {results.num_judged:,} {results.final_split} images of"
+        f" {shown(results.title)};"
+        f" {counted(results.num_runs, 'run')} of each network. Differences are from"
+        f" {'the same network without attention' if results.ablation else 'the first'}, in"
         " points, with 95 % intervals for all pairs at once and Holm's p."
     )
 
 
-def _training(results: dict[str, Any], made: dict[str, Any]) -> str:
-    networks, num = results["networks"], results["num_images"]
-    epochs = [network["epochs"] for network in networks if network["epochs"]]
+def _training(results: Results, made: Made) -> str:
+    networks, num = results.networks, results.num_images
+    epochs = [network.epochs for network in networks if network.epochs]
     length = ""
     if epochs:
         least, most = f"{min(epochs):,.4g}", f"{max(epochs):,.4g}"
         length = f", for {least if least == most else f'{least} to {most}'} epochs"
-        if results.get("minutes"):
-            minutes = f"{results['minutes']:g}"
+        if results.minutes:
+            minutes = f"{results.minutes:g}"
             length += f" ({minutes} minute{'' if minutes == '1' else 's'} each)"
-    test = f", {num['test']:,} test" if num["test"] else ""
-    version = made["versions"].get("towernet")
+    test = f", {num.test:,} test" if num.test else ""
+    version = made.versions.get("towernet")
     return (
-        f"We trained {listed([shown(network['name']) for network in networks])} from scratch on"
-        f" {shown(results['title'])} ({len(results['class_names'])} classes; {num['train']:,}"
-        f" training, {num['validation']:,} validation{test} images) at {results['size_px']} px,"
-        f" {counted(results['num_runs'], 'run')} each{length}, with the recipe"
-        f" {shown(results['recipe'])} of towernet{f' {version}' if version else ''}"
-        f" (seed {results['seed']})."
+        f"We trained {listed([shown(network.name) for network in networks])} from scratch on"
+        f" {shown(results.title)} ({len(results.class_names)} classes; {num.train:,}"
+        f" training, {num.validation:,} validation{test} images) at {results.size_px} px,"
+        f" {counted(results.num_runs, 'run')} each{length}, with the recipe"
+        f" {shown(results.recipe)} of towernet{f' {version}' if version else ''}"
+        f" (seed {results.seed})."
     )
 
 
-def _sharing(results: dict[str, Any]) -> str:
-    networks = results["networks"]
+def _sharing(results: Results) -> str:
+    networks = results.networks
     said = "In each run all networks shared the images, their order and the random augmentation"
     apart = [
         what
-        for what, key in (("mixing", "mixed"), ("smaller images at first", "first_size_px"))
-        if len({network.get(key) for network in networks}) > 1
+        for what, values in (
+            ("mixing", {network.mixed for network in networks}),
+            ("smaller images at first", {network.first_size_px for network in networks}),
+        )
+        if len(values) > 1
     ]
     said += f" (but not {listed(apart)}, which the recipe gives some of them)" if apart else ""
-    if any(len(n["trials"]) > 1 and n.get("rate_by_trials") is not False for n in networks):
+    if any(len(n.trials) > 1 and n.rate_by_trials is not False for n in networks):
         said += (
             "; the learning rate was chosen by the validation loss of short trials of each, and the"
             " epoch by validation accuracy."
         )
     else:
         said += "; the epoch of each was chosen by validation accuracy."
-    return " ".join([said, *map(shown, about_rates(results))])
+    return " ".join([said, *map(shown, about_rates(networks))])
 
 
-def _held_out(results: dict[str, Any], later_looks: int) -> str:
+def _held_out(results: Results, later_looks: int) -> str:
     anew = " Training and validation images were drawn anew for each run."
-    if results["final_split"] == "test":
+    if results.final_split == "test":
         more = f" (and {later_looks:,} more since then)" if later_looks else ""
         said = f"The test images were evaluated once, after the last run{more}."
-        return said + (anew if results.get("redrawn") else "")
+        return said + (anew if results.redrawn else "")
     flatters = (
         "There were no test images: accuracies are those of the chosen epoch on the images that"
         " chose it, and flatter the networks."
     )
-    return flatters + (" Each run left out other images." if results.get("resampled") else "")
+    return flatters + (" Each run left out other images." if results.resampled else "")
 
 
-def _method(results: dict[str, Any]) -> str:
-    num_pairs = len(results["comparisons"])
+def _method(results: Results) -> str:
+    num_pairs = len(results.comparisons)
     if not num_pairs:
         return ""
-    images = "test images" if results["final_split"] == "test" else "images"
-    if results.get("resampled"):
+    images = "test images" if results.final_split == "test" else "images"
+    if results.resampled:
         test, over = "the corrected resampled t test (Nadeau and Bengio, 2003)", ""
-    elif results["num_runs"] > 1:
+    elif results.num_runs > 1:
         test, over = "the sign-flip test over runs", f" over runs and {images} (Gallas, 2006)"
     else:
         test, over = "the exact McNemar test of the trained models", f" over {images}"
     holm = f" adjusted by Holm for {num_pairs} pairs" if num_pairs > 1 else ""
     at_once = " for all pairs at once" if num_pairs > 1 else ""
-    whom = "A network with a block and without it" if results.get("ablation") else "Two networks"
+    whom = "A network with a block and without it" if results.ablation else "Two networks"
     return (
         f"{whom} were called different when both {test}{holm} (p < 0.05) and the 95 %"
         f" interval{over}{at_once} excluded no difference, and equal when the whole interval lay"
-        f" within ±{100 * results['equal_within']:g} points."
+        f" within ±{100 * results.equal_within:g} points."
     )
 
 
-def _findings(results: dict[str, Any]) -> list[str]:
-    ranked = _ranked(results)
+def _findings(results: Results) -> list[str]:
     said = []
-    if ranked:
-        split = "Test" if results["final_split"] == "test" else "Validation"
+    if results.ranked:
+        split = "Test" if results.final_split == "test" else "Validation"
         of = [
-            f"{100 * network['accuracy']:.1f} % for {shown(network['name'])}" for network in ranked
+            f"{100 * network.accuracy:.1f} % for {shown(network.name)}"
+            for network in results.ranked
+            if network.accuracy is not None  # as of none that is ranked
         ]
-        over = f" (mean of {results['num_runs']} runs)" if results["num_runs"] > 1 else ""
+        over = f" (mean of {results.num_runs} runs)" if results.num_runs > 1 else ""
         said.append(f"{split} accuracy{over} was {listed(of)}.")
-    if ranked and not results.get("ablation"):
-        model = "The trained model of " if results["num_runs"] == 1 else ""
-        first = f"{model}{shown(ranked[0]['name'])}"
-        rows = [row for row in results["comparisons"] if row["first"] == ranked[0]["name"]]
-        for verb, some in (
-            ("was better than", [row for row in rows if row["answer"] == BETTER]),
-            ("was equal to", [row for row in rows if row["answer"] == EQUAL]),
-            (
-                "was not shown to differ from",
-                [row for row in rows if row["answer"] not in (BETTER, EQUAL)],
-            ),
-        ):
-            if some:
-                said.append(f"{first} {verb} {listed([_gap(row) for row in some])}.")
-    if results.get("ablation"):
-        said += about_blocks(results["ablation"])
-        said.append(
-            "With a block and without it a network had the same first weights outside the block,"
-            " the same images in the same order and as many steps; each learning rate was its own."
-        )
-        by_answer: dict[str, list[str]] = {}
-        for row in results["comparisons"]:
-            verb = _ABLATION_VERBS.get(row["answer"], "could not be shown to make a difference")
-            if results["num_runs"] == 1:
-                verb = verb.replace("helped", "gave a better model")
-                verb = verb.replace("harmed", "gave a worse model")
-            by_answer.setdefault(verb, []).append(_gap(row | {"second": row["first"]}))
-        said += [f"{listed(gaps)} {verb}." for verb, gaps in by_answer.items()]
+    said += _about_ablation(results) if results.ablation else _about_first(results)
     said += [
-        f"{shown(network['name'])} could not be ranked ({shown(network['reason'])})."
-        for network in results["networks"]
-        if network["status"] != "ranked"
+        f"{shown(network.name)} could not be ranked ({shown(network.reason)})."
+        for network in results.networks
+        if network.status != "ranked"
     ]
     return said
 
 
-def _gap(row: dict[str, Any]) -> str:
-    low, high = map(in_points, row["interval"])
-    p = row["p_adjusted"]
+def _about_first(results: Results) -> list[str]:
+    """Say how the others differ from the network that came first."""
+    if not results.ranked:
+        return []
+    name, said = results.ranked[0].name, []
+    first = f"{'The trained model of ' if results.num_runs == 1 else ''}{shown(name)}"
+    pairs = [pair for pair in results.comparisons if pair.first == name]
+    for verb, some in (
+        ("was better than", [pair for pair in pairs if pair.answer == BETTER]),
+        ("was equal to", [pair for pair in pairs if pair.answer == EQUAL]),
+        (
+            "was not shown to differ from",
+            [pair for pair in pairs if pair.answer not in (BETTER, EQUAL)],
+        ),
+    ):
+        if some:
+            gaps = [_gap(pair.second, pair) for pair in some]
+            said.append(f"{first} {verb} {listed(gaps)}.")
+    return said
+
+
+def _about_ablation(results: Results) -> list[str]:
+    """Say where the blocks stood, and what each did."""
+    said = about_blocks(results.ablation or ())
+    said.append(
+        "With a block and without it a network had the same first weights outside the block,"
+        " the same images in the same order and as many steps; each learning rate was its own."
+    )
+    by_answer: dict[str, list[str]] = {}
+    for pair in results.comparisons:
+        verb = _ABLATION_VERBS.get(pair.answer, "could not be shown to make a difference")
+        if results.num_runs == 1:
+            verb = verb.replace("helped", "gave a better model")
+            verb = verb.replace("harmed", "gave a worse model")
+        by_answer.setdefault(verb, []).append(_gap(pair.first, pair))
+    return said + [f"{listed(gaps)} {verb}." for verb, gaps in by_answer.items()]
+
+
+def _gap(name: str, pair: Pair) -> str:
+    """Say by how much another network is behind, or one with a block ahead."""
+    low, high = map(in_points, pair.interval)
+    p = pair.p_adjusted
     return (
-        f"{shown(row['second'])} ({in_points(row['difference'])} points [{low}, {high}],"
+        f"{shown(name)} ({in_points(pair.difference)} points [{low}, {high}],"
         f" p {'' if p < 0.001 else '= '}{_p(p)})"
     )
 
