@@ -51,6 +51,7 @@ from towernet.models.catalogue import outline
 from towernet.models.summary import layers, map_sides
 from towernet.names import NetworkName
 from towernet.predict import CALIBRATION_FILE, Predictor, load_run
+from towernet.records.scores import Calibration, KeptCalibration
 
 NUM_LATENCY_RUNS = 15
 MAX_SUSPECTS = 200  # in the results; suspects.csv has them all
@@ -111,7 +112,7 @@ class Answers:
     logits_NK: npt.NDArray[np.float32]
     latency_ms: float
     validation_logits_NK: npt.NDArray[np.float32]
-    calibration: dict[str, Any] | None
+    calibration: Calibration | None
 
     @property
     def predicted_N(self) -> npt.NDArray[np.int64]:
@@ -252,7 +253,8 @@ def _conclude(
         results["learning_curve"] = _learning_curve(fewer, right, protocol, dataset_of)
     suspects = [] if asked is None else suspect_labels(asked, dataset)
     write_suspects(folder / "suspects.csv", suspects)
-    results["num_suspects"], results["suspects"] = len(suspects), suspects[:MAX_SUSPECTS]
+    results["num_suspects"] = len(suspects)
+    results["suspects"] = [suspect.model_dump() for suspect in suspects[:MAX_SUSPECTS]]
     results["sentence"] = ablation.sentence(results) if request.attention else verdict(results)
     results["accepted"] = [
         event["words"]
@@ -275,7 +277,7 @@ def _out_of_sample(answers: list[Answers]) -> OutOfSample:
     dataset = answers[0].dataset
     found = OutOfSample(len(dataset.pixels), len(dataset.contract.class_names))
     for answer in answers:
-        degree = answer.calibration["temperature"] if answer.calibration else 1.0
+        degree = answer.calibration.temperature if answer.calibration else 1.0
         dataset = answer.dataset
         parts = {dataset.final_split: (dataset.final.rows, answer.logits_NK)}
         parts["validation"] = (dataset.validation.rows, answer.validation_logits_NK)
@@ -344,7 +346,9 @@ def _learning_curve(
     if failure is not None:
         return {"network": fewer.name, "failure": failure}
     request = protocol.request
-    return learning_curve(fewer.name, by_share, dataset_of(0), request.seed, request.equal_within)
+    return learning_curve(
+        fewer.name, by_share, dataset_of(0), request.seed, request.equal_within
+    ).model_dump()
 
 
 def _answer(run_folder: Path, protocol: Protocol, dataset: Dataset) -> Answers:
@@ -370,7 +374,7 @@ def _answer(run_folder: Path, protocol: Protocol, dataset: Dataset) -> Answers:
         )
     )
     calibration = _calibrate(run_folder, dataset, validation_logits, logits)
-    degree = calibration["temperature"] if calibration else 1.0
+    degree = calibration.temperature if calibration else 1.0
     said = said_of(dataset.final.labels, logits, degree)
     write_frame(
         run_folder / "predictions.parquet",
@@ -385,7 +389,7 @@ def _calibrate(
     dataset: Dataset,
     logits_NK: npt.NDArray[np.float32],
     final_logits_NK: npt.NDArray[np.float32],
-) -> dict[str, Any] | None:
+) -> Calibration | None:
     """Fit a run's confidence on its validation images, and write what `predict` needs of it."""
     if dataset.final_split == "validation":
         return None
@@ -394,8 +398,12 @@ def _calibrate(
     found = calibrated(
         (logits_NK, dataset.validation.labels), (final_logits_NK, dataset.final.labels)
     )
-    kept = {key: found[key] for key in ("temperature", "threshold", "wanted_accuracy")}
-    files.write_json(run_folder / CALIBRATION_FILE, kept)
+    kept = KeptCalibration(
+        temperature=found.temperature,
+        threshold=found.threshold,
+        wanted_accuracy=found.wanted_accuracy,
+    )
+    files.write_json(run_folder / CALIBRATION_FILE, kept.model_dump())
     return found
 
 
@@ -432,8 +440,8 @@ def _network(
                 "validation_accuracy": summary["validation_accuracy"],
                 "validation_loss": summary["validation_loss"],
                 "best_epoch": summary["best_epoch"],
-                "temperature": answer.calibration and answer.calibration["temperature"],
-                "calibration_error": answer.calibration and answer.calibration["calibration_error"],
+                "temperature": answer.calibration and answer.calibration.temperature,
+                "calibration_error": answer.calibration and answer.calibration.calibration_error,
             }
         )
     size_px = request.recipe.data.size_px
@@ -477,6 +485,8 @@ def _network(
         return row
     accuracy = fmean(run["accuracy"] for run in runs)
     labels_N, predicted_RN, cluster_N = _together(answers)
+    calibration = answers[runs.index(_best_run(runs))].calibration
+    classes = per_class(labels_N, predicted_RN, cluster_N, class_names)
     row |= {
         "status": "ranked",
         "accuracy": accuracy,
@@ -488,8 +498,8 @@ def _network(
         "macro_f1": fmean(run["macro_f1"] for run in runs),
         "validation_accuracy": fmean(run["validation_accuracy"] for run in runs),
         "confusion": np.sum(confusions, axis=0).tolist(),
-        "per_class": per_class(labels_N, predicted_RN, cluster_N, class_names),
-        "calibration": answers[runs.index(_best_run(runs))].calibration,
+        "per_class": [scores.model_dump() for scores in classes],
+        "calibration": calibration and calibration.model_dump(),
     }
     row["status"], row["reason"] = learnt(runs, num_epochs, dataset)
     return row

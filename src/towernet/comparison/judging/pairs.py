@@ -1,0 +1,67 @@
+"""What becomes of a pair of networks: which is better, if that is shown, and what would show it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from towernet.comparison.judging.statistics import Difference, Family, min_runs
+from towernet.records.judgement import Answer, Pair
+
+# What can become of a pair: the first is better, …; of a ranking's pairs it is never worse.
+BETTER: Final = "better"
+WORSE: Final = "worse"
+EQUAL: Final = "equal"
+OPEN: Final = "open"
+TOO_FEW_RUNS: Final = "too_few_runs"
+
+
+def pair_of(
+    family: Family, difference: Difference, names: Sequence[str], equal_within: float
+) -> Pair:
+    """Return what became of a pair: its difference, its answer, and what would settle it.
+
+    Args:
+        family: All the pairs that are judged together.
+        difference: The pair's.
+        names: Of the networks, by position.
+        equal_within: The largest difference that matters to nobody, a fraction.
+    """
+    num_runs, num_images = family.num_runs, family.num_images
+    variance = difference.variance
+    # Where each run left out other images there are no signs to flip.
+    too_few = variance is not None and 1 < num_runs < min_runs(family.num_comparisons)
+    to_show = runs = images = None
+    answer: Answer
+    if difference.is_within(equal_within) and not too_few:
+        answer = EQUAL
+    elif difference.is_shown():
+        answer = BETTER if difference.mean > 0 else WORSE
+    elif variance is None:
+        answer = OPEN  # these images are all there are, and more runs would leave out the same
+    else:
+        answer = TOO_FEW_RUNS if too_few else OPEN
+        # A difference of the size seen, in half points, and one that matters.
+        seen = math.ceil(200 * abs(difference.mean) - 1e-9) / 200
+        to_show = max(seen, 2 * equal_within)
+        # Else it would have been shown already, or probably.
+        if too_few or family.detectable(variance, num_runs, num_images) > to_show:
+            images = family.images_needed(variance, to_show)
+            if num_runs > 1:  # one run does not tell how runs differ
+                runs = family.runs_needed(variance, to_show)
+            to_show = to_show if runs or images else None
+    return Pair(
+        first=names[difference.first],
+        second=names[difference.second],
+        difference=difference.mean,
+        interval=difference.interval,
+        p=difference.p,
+        p_adjusted=difference.p_adjusted,
+        chance_better=difference.chance_better,
+        chance_interval=difference.chance_interval,
+        answer=answer,
+        to_show=to_show,
+        runs_needed=runs,
+        images_needed=images,
+    )
