@@ -124,7 +124,7 @@ def train(digits: Digits, folder: Path, name: str, repetition: int) -> tuple[Any
     return (truth, said), {
         "calibration": calibrated(
             (logits["validation"], digits.y[part["validation"]]), (logits["test"], truth)
-        ),
+        ).model_dump(),
         "accuracy": float((said == truth).mean()),
         "macro_f1": float(f1_score(truth, said, average="macro", zero_division=0)),
         "validation_accuracy": best["validation_accuracy"],
@@ -147,6 +147,7 @@ def network(
     truth, said = (np.concatenate(values) for values in zip(*answers, strict=True))
     clusters = np.arange(right.shape[1])
     rows = per_class(answers[0][0], said.reshape(num_runs, -1), clusters, tuple(digits.class_names))
+    rows = [row.model_dump() for row in rows]
     entry = {
         "name": name, "status": "ranked", "reason": "", "rank": 0,
         "accuracy": float(np.mean([run["accuracy"] for run in runs])),

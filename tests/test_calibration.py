@@ -35,7 +35,7 @@ def test_a_calibrated_network_has_a_small_error_and_a_sure_one_a_large(answers):
     logits, labels = answers
     halves = (logits[:2000], labels[:2000]), (logits[2000:], labels[2000:])
     found = calibrated(*halves)
-    assert found["calibration_error"] < 0.03 < 0.15 < found["calibration_error_before"]
+    assert found.calibration_error < 0.03 < 0.15 < found.calibration_error_before
     # By hand, image by image.
     probabilities = softmax(logits, axis=1)
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -211,43 +212,49 @@ def test_a_run_of_a_comparison_is_told_of_with_the_others(finished_run, tmp_path
     network["runs"] = [one | {"folder": "runs/net-0"},
                        one | {"folder": "runs/net-1", "accuracy": 0.625}]  # fmt: skip
     network |= {"accuracy": 0.5, "interval": [0.25, 0.75]}
-    record["results"]["winner"] = {"folder": "runs/net-1"}
+    record["results"]["winner"] = {"name": network["name"], "folder": "runs/net-1"}
     files.write_json(comparison / "results.json", record)
     for folder in (comparison, run):
         text = HubNetwork.from_run(folder).card
         assert "**62.5 % of 9 test images** are right." in text
         assert "Over 2 runs of this network with other seeds: 50.0 %, 95 % interval 25.0" in text
-    files.write_json(comparison / "results.json", {"results": {"networks": [{}]}})
-    with pytest.raises(DataError, match=r"results\.json is damaged \('runs'\); restore it or del"):
+    del network["runs"]
+    files.write_json(comparison / "results.json", record)
+    message = (
+        r"results\.json is damaged \(results\.networks\.0\.runs is missing\); restore it or del"
+    )
+    with pytest.raises(DataError, match=message):
         HubNetwork.from_run(run)
 
 
 def test_the_card_claims_no_more_than_is_known(finished_run):
     known = evidence(finished_run)
-    judged = known["judged"]
+    num_images = known.judged.num_images.model_copy(update={"validation": 7})
 
     def said(**changed: object) -> str:
-        return model_card("n", contract(), known | {"judged": judged | changed}, 5, "0")
+        judged = replace(known.judged, **changed)
+        return model_card("n", contract(), replace(known, judged=judged), 5, "0")
 
     assert "no test result" not in said()
-    by_validation = said(split="validation", num_judged=7)
+    by_validation = said(split="validation", num_images=num_images)
     assert "of 7 validation images** are right. These images chose its epoch, so this is" in (
         by_validation
     )
     assert "model-index" in said() and "model-index" not in by_validation
     assert "did not rank it: it did not learn." in said(reason="did not learn")
     assert "did not rank" not in said(reason="")
-    unjudged = model_card("n", contract(), known | {"judged": None}, 5, "0")
+    unjudged = model_card("n", contract(), replace(known, judged=None), 5, "0")
     assert "Nothing is known here of its accuracy: **[fill in" in unjudged
     assert "On what images: **[fill in" in unjudged
-    imported = model_card("n", contract(), known | {"judged": None, "origin": "imported"}, 5, "0")
+    known = replace(known, judged=None, origin="imported")
+    imported = model_card("n", contract(), known, 5, "0")
     assert "Its weights were made elsewhere and read by towernet" in imported
     assert "Nothing is known here of its training" in model_card("n", contract(), None, 5, "0")
 
 
 def test_names_of_classes_and_data_are_inert_in_a_card(finished_run):
     known = evidence(finished_run)
-    known["judged"] |= {"data": "a`b\n# c"}
+    known = replace(known, judged=replace(known.judged, data="a`b\n# c"))
     hostile = Contract(("```\n# x", "y\ud800"), 64, "crop", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     text = model_card("n", hostile, known, 5, "0")
     assert [line for line in text.splitlines() if line.startswith("# ")] == ["# n for 2 classes"]

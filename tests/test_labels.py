@@ -30,7 +30,7 @@ def asked():
 def test_most_flips_are_among_the_first_suspects(asked):
     found, labels, flipped = asked
     suspects = found.suspects(labels)
-    first = [suspect["row"] for suspect in suspects[: 2 * flipped.sum()]]
+    first = [suspect.row for suspect in suspects[: 2 * flipped.sum()]]
     assert flipped[first].sum() >= 0.6 * flipped.sum()
     assert all(found.num_runs_N[row] for row in first)
     # By chance a tenth of them would be there.
@@ -41,11 +41,11 @@ def test_most_flips_are_among_the_first_suspects(asked):
 def test_the_most_doubtful_comes_first_with_the_class_it_looks_like(asked):
     found, labels, _ = asked
     suspects = found.suspects(labels)
-    doubts = [suspect["confidence_in_label"] for suspect in suspects]
+    doubts = [suspect.confidence_in_label for suspect in suspects]
     assert doubts == sorted(doubts)
     _, true = load_digits(return_X_y=True)
     first = suspects[:20]
-    assert sum(suspect["looks_like"] == true[suspect["row"]] for suspect in first) >= 18
+    assert sum(suspect.looks_like == true[suspect.row] for suspect in first) >= 18
 
 
 def test_without_an_answer_for_a_class_nothing_is_said():

@@ -109,19 +109,19 @@ def test_the_answer(dataset, accuracies, num_runs, said):
     from towernet.comparison.judging.learning_curve import learning_curve
 
     found = learning_curve("net", answers(accuracies, num_runs=num_runs), dataset, 0, 0.005)
-    assert found["sentence"].startswith(said)
-    assert [point["num_images"] for point in found["points"]] == [61, 122, 243]
-    for point, accuracy in zip(found["points"], accuracies.values(), strict=True):
-        assert point["interval"][0] < point["accuracy"] < point["interval"][1]
-        assert point["accuracy"] == pytest.approx(accuracy, abs=0.06)
+    assert found.sentence.startswith(said)
+    assert [point.num_images for point in found.points] == [61, 122, 243]
+    for point, accuracy in zip(found.points, accuracies.values(), strict=True):
+        assert point.interval[0] < point.accuracy < point.interval[1]
+        assert point.accuracy == pytest.approx(accuracy, abs=0.06)
 
 
 def test_hardly_is_said_where_the_whole_interval_is_small(dataset):
     from towernet.comparison.judging.learning_curve import learning_curve
 
     found = learning_curve("net", answers({0.25: 0.5, 0.5: 0.8, 1.0: 0.8}), dataset, 0, 0.1)
-    assert found["sentence"].startswith("More images would hardly help.")
-    assert found["sentence"].endswith("within ±10 points.")
+    assert found.sentence.startswith("More images would hardly help.")
+    assert found.sentence.endswith("within ±10 points.")
 
 
 def test_the_class_that_gains_is_named_and_no_other(dataset):
@@ -132,11 +132,11 @@ def test_the_class_that_gains_is_named_and_no_other(dataset):
     for run in right[0.5]:
         run[is_c] &= np.random.default_rng(1).random(is_c.sum()) < 0.4
     found = learning_curve("net", right, dataset, 0, 0.005)
-    assert [row["class_name"] for row in found["classes"] if row["is_shown"]] == ["c"]
-    assert found["classes"][0]["class_name"] == "c"
-    assert found["classes"][0]["num_train"] == 3
-    assert found["sentence"].endswith("Classes that gained most: c.")
-    assert found["runs_for_classes"] is None
+    assert [row.class_name for row in found.classes if row.is_shown] == ["c"]
+    assert found.classes[0].class_name == "c"
+    assert found.classes[0].num_train == 3
+    assert found.sentence.endswith("Classes that gained most: c.")
+    assert found.runs_for_classes is None
 
 
 def test_too_few_runs_to_tell_classes_apart_are_called_that(dataset):
@@ -144,8 +144,8 @@ def test_too_few_runs_to_tell_classes_apart_are_called_that(dataset):
 
     right = answers({0.25: 0.5, 0.5: 0.65, 1.0: 0.8}, num_runs=6)
     found = learning_curve("net", right, dataset, 0, 0.005)
-    assert found["runs_for_classes"] == 7
-    assert not any(row["is_shown"] for row in found["classes"])
+    assert found.runs_for_classes == 7
+    assert not any(row.is_shown for row in found.classes)
 
 
 def test_one_run_speaks_of_the_models(dataset):
@@ -153,8 +153,8 @@ def test_one_run_speaks_of_the_models(dataset):
 
     right = answers({0.5: 0.65, 1.0: 0.8}, num_runs=1)
     found = learning_curve("net", right, dataset, 0, 0.005)
-    assert "(two trained models only)" in found["sentence"]
-    assert [point["num_images"] for point in found["points"]] == [122, 243]
+    assert "(two trained models only)" in found.sentence
+    assert [point.num_images for point in found.points] == [122, 243]
 
 
 def test_the_command_trains_the_best_network_on_fewer_images(towernet, photos, tmp_path):

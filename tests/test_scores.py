@@ -21,7 +21,7 @@ def test_f1_and_confusion_are_those_of_scikit_learn():
     rows = per_class(labels, predicted[None], np.arange(200), tuple("abcde"))
     expected = metrics.precision_recall_fscore_support(labels, predicted)
     for i, key in enumerate(("precision", "recall", "f1", "num_images")):
-        assert [row[key] for row in rows] == pytest.approx(expected[i].tolist())
+        assert [getattr(row, key) for row in rows] == pytest.approx(expected[i].tolist())
 
 
 def test_frequent_confusions_leave_out_the_diagonal():
@@ -43,18 +43,18 @@ def test_with_one_run_of_single_images_an_interval_is_wilson_s():
     labels = np.repeat([0, 1], 50)
     predicted = np.where(right[0], labels, 1 - labels)
     row = per_class(labels, predicted[None], np.arange(100), ("a", "b"))[1]
-    assert row["recall_interval"] == pytest.approx(proportion_confint(33, 50, method="wilson"))
-    assert row["precision_interval"] == pytest.approx(proportion_confint(33, 33, method="wilson"))
+    assert row.recall_interval == pytest.approx(proportion_confint(33, 50, method="wilson"))
+    assert row.precision_interval == pytest.approx(proportion_confint(33, 33, method="wilson"))
 
 
 def test_a_class_that_nothing_is_known_of_has_no_interval():
     from towernet.comparison.judging.scores import per_class
 
     rows = per_class(np.array([0, 0, 1]), np.array([[0, 0, 0]]), np.arange(3), ("a", "b", "c"))
-    assert rows[1]["precision_interval"] is None
-    assert rows[1]["recall"] == 0
-    assert rows[2]["recall_interval"] is None
-    assert rows[2]["num_images"] == 0
+    assert rows[1].precision_interval is None
+    assert rows[1].recall == 0
+    assert rows[2].recall_interval is None
+    assert rows[2].num_images == 0
 
 
 @pytest.mark.parametrize(
@@ -155,6 +155,6 @@ def test_f1_is_jaccard_s_transform():
     labels = np.array([0] * 10 + [1] * 10)
     predicted = np.array([0] * 8 + [1] * 12)
     row = per_class(labels, predicted[None], np.arange(20), ("a", "b"))[0]
-    assert row["f1"] == pytest.approx(2 * 8 / 18)
+    assert row.f1 == pytest.approx(2 * 8 / 18)
     low, high = proportion_confint(8, 10, method="wilson")
-    assert row["f1_interval"] == pytest.approx((2 * low / (1 + low), 2 * high / (1 + high)))
+    assert row.f1_interval == pytest.approx((2 * low / (1 + low), 2 * high / (1 + high)))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +22,12 @@ from towernet.errors import DataError
 from towernet.models.catalogue import build
 from towernet.models.optimize import optimize
 from towernet.names import NetworkName
+from towernet.records.base import checked, read_record
 from towernet.records.contract import Contract
+from towernet.records.prediction import ClassProbability, NoPrediction, Prediction
+from towernet.records.results import Conclusion
+from towernet.records.run import ImportedRun, RunRecord
+from towernet.records.scores import KeptCalibration
 
 NUM_DECODERS = 2
 CALIBRATION_FILE = "calibration.json"
@@ -128,27 +131,29 @@ def find_run(folder: Path) -> Path:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give the folder of a run or of a comparison")
     if not (folder / "run.json").exists() and (folder / "results.json").exists():
-        results = files.read_record(folder / "results.json", "results")["results"]
-        winner = results["winner"] if isinstance(results, dict) and "winner" in results else None
+        winner = read_record(folder / "results.json", Conclusion).results.winner
         if winner is None:
             raise DataError(
                 f"the comparison in {folder} has no winner; compare with more --minutes"
             )
-        return folder / str(winner["folder"])
+        return folder / winner.folder
     if (folder / "protocol.toml").exists():
         raise DataError(f"the comparison in {folder} is not finished; say its command again")
     return folder
 
 
-def read_run(folder: Path) -> dict[str, Any]:
+def read_run(folder: Path) -> RunRecord | ImportedRun:
     """Return a run's record.
 
     Raises:
         DataError: the folder holds none, or it is damaged, or a newer towernet's.
     """
-    record = files.read_record(folder / "run.json")
-    files.require_format(folder / "run.json", record)
-    return record
+    path = folder / "run.json"
+    values = files.read_record(path)
+    files.require_format(path, values)
+    if values.get("origin") == "imported":
+        return checked(ImportedRun, values, path, todo="train again")
+    return checked(RunRecord, values, path, todo="train again")
 
 
 def load_trained(folder: Path) -> Trained:
@@ -159,13 +164,8 @@ def load_trained(folder: Path) -> Trained:
     """
     folder = find_run(folder)
     record = read_run(folder)
-    try:
-        contract = Contract.from_json(record["contract"])
-        name = NetworkName(record["config"]["model"])
-        channels_last = record.get("plan", {}).get("policy", {}).get("channels_last", False)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{folder / 'run.json'} is damaged ({error}); train again") from error
-    require_weights(folder, record.get("weights_sha256"))
+    contract, name = record.contract, record.config.model
+    require_weights(folder, record.weights_sha256)
     tensors, _ = read_weights(folder / "best.safetensors")
     model = build(name, len(contract.class_names), contract.size_px)
     try:
@@ -176,6 +176,7 @@ def load_trained(folder: Path) -> Trained:
             f"{folder / 'best.safetensors'} does not fit {name} with"
             f" {len(contract.class_names)} classes ({first}); train again"
         ) from error
+    channels_last = isinstance(record, RunRecord) and record.plan.policy.channels_last
     policy = Policy("cpu", "float32", channels_last, torch.get_num_threads(), "predict")
     return Trained(folder, name, model.eval(), contract, policy, *_calibration(folder))
 
@@ -194,13 +195,8 @@ def _calibration(folder: Path) -> tuple[float, float | None]:
     path = folder / CALIBRATION_FILE
     if not path.exists():
         return 1.0, None
-    values = files.read_record(path, "temperature", "threshold")
-    temperature, threshold = values["temperature"], values["threshold"]
-    if not isinstance(temperature, float) or not 0 < temperature < math.inf:
-        raise DataError(f"{path} is damaged (temperature {temperature}); restore it or delete it")
-    if threshold is not None and not (isinstance(threshold, float) and 0 <= threshold <= 1):
-        raise DataError(f"{path} is damaged (threshold {threshold}); restore it or delete it")
-    return temperature, threshold
+    kept = read_record(path, KeptCalibration, todo="restore it or delete it")
+    return kept.temperature, kept.threshold
 
 
 def predict_files(
@@ -216,6 +212,36 @@ def predict_files(
         else:
             answers[i] = predictor.probabilities(pixels[None])[0]
     return answers
+
+
+def predict_classes(
+    predictor: Predictor, paths: Sequence[Path], *, top: int = 1
+) -> list[Prediction | NoPrediction]:
+    """Return what a run says of each picture, in words and numbers, or why it says nothing.
+
+    Args:
+        predictor: From `load_run`.
+        paths: The pictures.
+        top: How many classes to name for each.
+    """
+    names, threshold = predictor.contract.class_names, predictor.threshold
+    said: list[Prediction | NoPrediction] = []
+    for path, answer in zip(paths, predict_files(predictor, paths), strict=True):
+        if isinstance(answer, DataError):
+            said.append(NoPrediction(path=str(path), error=str(answer)))
+            continue
+        best = answer.argsort(kind="stable")[::-1][:top]
+        said.append(
+            Prediction(
+                path=str(path),
+                predictions=tuple(
+                    ClassProbability(class_name=names[i], probability=round(float(answer[i]), 6))
+                    for i in best
+                ),
+                sure=None if threshold is None else bool(answer.max() >= threshold),
+            )
+        )
+    return said
 
 
 def fitted_pictures(

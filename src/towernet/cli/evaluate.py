@@ -40,9 +40,10 @@ def evaluate(
     from json import dumps
 
     from towernet import progress
-    from towernet.cli.tables import evaluation as show
-    from towernet.comparison.evaluation import ASKED, open_run, write_predictions
+    from towernet.cli.evaluation_tables import evaluation_tables
     from towernet.comparison.evaluation import evaluate as evaluate_run
+    from towernet.comparison.evaluation import open_run, write_predictions
+    from towernet.comparison.roles import ASKED
     from towernet.data.source import open_source
     from towernet.registry import unknown_name
 
@@ -62,16 +63,16 @@ def evaluate(
         min_classes=1,
     )
     screen.say(source.reading)
-    report, answers = evaluate_run(
+    found, answers = evaluate_run(
         predictor, source, split=split, workers=num_workers, watcher=screen
     )
     if predictions is not None:
         write_predictions(predictions, answers)
-    report["predictions"] = None if predictions is None else str(predictions)
+        found = found.model_copy(update={"predictions": str(predictions)})
     if json:
-        print(dumps(report, indent=2, allow_nan=False))
+        print(dumps(found.model_dump(), indent=2, allow_nan=False))
     else:
-        show(report)
+        evaluation_tables(found)
 
 
 def _require_writable(file: Path, images: str) -> None:

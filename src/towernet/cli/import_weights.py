@@ -47,7 +47,9 @@ def import_weights(
     from towernet.engine.device import versions
     from towernet.errors import shown
     from towernet.models.foreign import IMAGENET_MEAN, IMAGENET_STD, fit, read_foreign
+    from towernet.names import NetworkName
     from towernet.records.contract import Contract
+    from towernet.records.run import ForeignWeights, ImportedRun
 
     _require_empty(out)
     network = NetworkName(model)
@@ -66,20 +68,19 @@ def import_weights(
     _require_scale(contract.mean, contract.std)
     tensors = read_foreign(weights)
     state = fit(tensors, model, len(class_names), contract.size_px, path=weights)
-    source = {"file": weights.name, "sha256": files.sha256(weights)}
-    config = RunConfig(model=network, recipe_name=recipe_name, recipe=recipe)
+    source = ForeignWeights(file=weights.name, sha256=files.sha256(weights))
+    record = ImportedRun(
+        format=files.FORMAT,
+        status="finished",
+        config=RunConfig(model=network, recipe_name=recipe_name, recipe=recipe),
+        contract=contract,
+        versions=versions(),
+        origin="imported",
+        source=source,
+        weights_sha256=write_weights(out / "best.safetensors", state, source.model_dump()),
+    )
     # Last, so that a folder with a run.json holds all that it promises.
-    record = {
-        "weights_sha256": write_weights(out / "best.safetensors", state, source),
-        "config": config.model_dump(mode="json"),
-        "contract": asdict(contract),
-        "format": files.FORMAT,
-        "origin": "imported",
-        "source": source,
-        "status": "finished",
-        "versions": versions(),
-    }
-    files.write_json(out / "run.json", record)
+    files.write_json(out / "run.json", record.model_dump())
     folder, seen = shown(str(out)), f"{contract.size_px}-px images"
     scale = f"the mean {_listed(contract.mean)} and the std {_listed(contract.std)}"
     typer.echo(f"{folder} holds {model} for {len(class_names)} classes and {seen} with {scale};")

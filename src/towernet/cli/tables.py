@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from towernet.cli import options
 from towernet.errors import shown
 
 WIDTH_OF_A_FILE = 120
-CLASSES_SHOWN = 40
 
 
 def count_words(number: int | float) -> str:
@@ -31,7 +28,8 @@ def count_words(number: int | float) -> str:
     return f"{number:.0f}"
 
 
-def _console() -> Console:
+def terminal() -> Console:
+    """Return what tables are printed on, wide enough where no terminal says how wide it is."""
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = WIDTH_OF_A_FILE
@@ -44,7 +42,7 @@ def ranking(conclusion: dict[str, Any], folder: Path, report: Path) -> None:
     from towernet.names import NetworkName
 
     results, measured = conclusion["results"], conclusion["measured"]["networks"]
-    console = _console()
+    console = terminal()
     split = "test" if results["final_split"] == "test" else "selection set"
     table = Table(box=None, pad_edge=False, header_style="bold")
     for header in (
@@ -131,94 +129,3 @@ def _print_ablation(console: Console, results: dict[str, Any]) -> None:
     if table.row_count:
         console.print(table)
         console.print()
-
-
-def evaluation(report: dict[str, Any]) -> None:
-    """Print how right a run is about images: class by class, in all, and what to know beside."""
-    from towernet.comparison.evaluation import asked_words
-
-    console = _console()
-    console.print()
-    _print_classes(console, report["per_class"])
-    _print_confusions(console, report["confusions"])
-
-    def line(label: str, words: str) -> None:
-        console.print(Text.assemble((f"{label:<19}", "bold"), shown(words)))
-
-    num, right = report["num_images"], report["num_right"]
-    low, high = report["interval"]
-    line("network", f"{report['model']} in {report['run']}")
-    line("images", asked_words(report))
-    line(
-        "accuracy",
-        f"{_percent(report['accuracy'])} ({right:,} of {num:,}; 95 % interval {_percent(low)} to"
-        f" {_percent(high)})",
-    )
-    line("macro F1", f"{100 * report['macro_f1']:.1f} %")
-    line(
-        "calibration error",
-        f"{_percent(report['calibration_error'])} (between how sure it is and how often it is"
-        " right, on average)",
-    )
-    if (sure := report["threshold"]) is not None:
-        rightly = report["answered_accuracy"]
-        line(
-            "when sure",
-            f"{_percent(report['coverage'])} of the answers are {_percent(sure)} sure or more"
-            + ("" if rightly is None else f", and {_percent(rightly)} of those are right"),
-        )
-    console.print()
-    for remark in report["remarks"]:
-        console.print(escape(remark))
-    if report["predictions"] is not None:
-        console.print()
-        line("predictions", report["predictions"])
-
-
-def _print_classes(console: Console, rows: list[dict[str, Any]]) -> None:
-    rows = [row for row in rows if row["num_images"]]
-    num = len(rows)
-    if num > CLASSES_SHOWN:
-        rows = sorted(rows, key=lambda row: row["f1"])[:CLASSES_SHOWN]
-        console.print(f"The {CLASSES_SHOWN} classes with the lowest F1 of {num:,}:")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("class", overflow="fold")
-    for header in ("images", "precision", "recall", "F1"):
-        table.add_column(header, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            Text(shown(row["class_name"])),
-            f"{row['num_images']:,}",
-            *(_rate(row[key], row[f"{key}_interval"]) for key in ("precision", "recall", "f1")),
-        )
-    console.print(table)
-    console.print("In brackets: 95 % intervals.\n")
-
-
-def _print_confusions(console: Console, rows: list[dict[str, Any]]) -> None:
-    from towernet.comparison.judging.scores import MAX_CONFUSIONS
-
-    if not rows:
-        return
-    more = f", {MAX_CONFUSIONS} of {len(rows):,}" if len(rows) > MAX_CONFUSIONS else ""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for header in ("is", "said"):
-        table.add_column(header, overflow="fold")
-    table.add_column("times", justify="right", no_wrap=True)
-    for row in rows[:MAX_CONFUSIONS]:
-        names = (Text(shown(row[key])) for key in ("class_name", "predicted"))
-        table.add_row(*names, f"{row['num_images']:,}")
-    console.print(f"The most frequent confusions{more}:")
-    console.print(table)
-    console.print()
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f} %"
-
-
-def _rate(fraction: float, interval: Sequence[float] | None) -> str:
-    """Write a rate with its interval; nothing where nothing tells it."""
-    if interval is None:
-        return "–"
-    return f"{_percent(fraction)} ({100 * interval[0]:.0f}–{100 * interval[1]:.0f})"

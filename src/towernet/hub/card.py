@@ -6,12 +6,13 @@ What only a person can say, the licence above all, is left to fill in.
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
 from towernet import __version__
 from towernet.errors import shown
+from towernet.hub.evidence import Evidence, JudgedRun
+from towernet.records.base import Interval
 from towernet.records.contract import Contract
 
 _FILL_IN = "**[fill in before you publish]**"
@@ -20,7 +21,7 @@ _FILL_IN = "**[fill in before you publish]**"
 def model_card(
     name: str,
     contract: Contract,
-    record: dict[str, Any] | None,
+    known: Evidence | None,
     num_parameters: int,
     digest: str,
 ) -> str:
@@ -29,11 +30,11 @@ def model_card(
     Args:
         name: The network's.
         contract: What it was promised.
-        record: From `evidence`; None where nothing is known of its training.
+        known: From `evidence`; None where nothing is known of its training.
         num_parameters: Its trainable numbers.
         digest: The sha-256 of the file with its weights.
     """
-    judged = (record or {}).get("judged")
+    judged = None if known is None else known.judged
     return "\n".join(
         [
             "---",
@@ -51,7 +52,7 @@ def model_card(
             "",
             "## What it was trained on",
             "",
-            *_data(record, judged),
+            *_data(known),
             "",
             "The classes, in the order of its answers:",
             "",
@@ -90,67 +91,68 @@ def model_card(
     )
 
 
-def _metadata(name: str, judged: dict[str, Any] | None) -> str:
-    data: dict[str, Any] = {
-        "library_name": "towernet",
-        "pipeline_tag": "image-classification",
-        "tags": ["towernet", "model_hub_mixin", "pytorch_model_hub_mixin"],
-    }
-    if judged and judged["split"] == "test":
-        data["model_name"] = name
-        data["eval_results"] = [
+def _metadata(name: str, judged: JudgedRun | None) -> str:
+    results = None
+    if judged is not None and judged.split == "test":
+        results = [
             EvalResult(
                 task_type="image-classification",
                 dataset_type="imagefolder",
-                dataset_name=judged["data"],
+                dataset_name=judged.data,
                 dataset_split="test",
                 metric_type="accuracy",
-                metric_value=round(judged["accuracy"], 4),
+                metric_value=round(judged.accuracy, 4),
             )
         ]
-    return ModelCardData(**data).to_yaml().strip()
+    data = ModelCardData(
+        library_name="towernet",
+        pipeline_tag="image-classification",
+        tags=["towernet", "model_hub_mixin", "pytorch_model_hub_mixin"],
+        model_name=name if results else None,
+        eval_results=results,
+    )
+    return data.to_yaml().strip()
 
 
-def _accuracy(judged: dict[str, Any] | None) -> list[str]:
+def _accuracy(judged: JudgedRun | None) -> list[str]:
     if judged is None:
         return [f"Nothing is known here of its accuracy: {_FILL_IN}"]
-    num = judged["num_judged"]
-    said = [f"**{_percent(judged['accuracy'])} of {num:,} {judged['split']} images** are right."]
-    if judged["split"] != "test":
+    num = judged.num_images.of(judged.split)
+    said = [f"**{_percent(judged.accuracy)} of {num:,} {judged.split} images** are right."]
+    if judged.split != "test":
         said.append(
             "These images chose its epoch, so this is no test result: expect less of new images."
         )
-    interval = judged["network_interval"]
-    if judged["num_runs"] == 1 and interval is not None:
+    interval = judged.network_interval
+    if judged.num_runs == 1 and interval is not None:
         said.append(f"95 % interval: {_interval(interval)}.")
-    elif interval is not None:
+    elif interval is not None and judged.network_accuracy is not None:
         said.append(
-            f"Over {judged['num_runs']} runs of this network with other seeds:"
-            f" {_percent(judged['network_accuracy'])}, 95 % interval {_interval(interval)}."
+            f"Over {judged.num_runs} runs of this network with other seeds:"
+            f" {_percent(judged.network_accuracy)}, 95 % interval {_interval(interval)}."
         )
     said.append(
-        f"Naming the commonest class alone is right for {_percent(judged['majority_accuracy'])};"
-        f" macro-F1 is {judged['macro_f1']:.3f}."
+        f"Naming the commonest class alone is right for {_percent(judged.majority_accuracy)};"
+        f" macro-F1 is {judged.macro_f1:.3f}."
     )
-    if judged["reason"]:
-        said.append(f"The comparison did not rank it: it {judged['reason']}.")
+    if judged.reason:
+        said.append(f"The comparison did not rank it: it {judged.reason}.")
     return [" ".join(said)]
 
 
-def _data(record: dict[str, Any] | None, judged: dict[str, Any] | None) -> list[str]:
-    if record is None:
+def _data(known: Evidence | None) -> list[str]:
+    if known is None:
         return [f"Nothing is known here of its training: {_FILL_IN}"]
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    if record["origin"] == "imported":
+    versions = ", ".join(f"{name} {version}" for name, version in known.versions.items())
+    if known.origin == "imported":
         return [f"Its weights were made elsewhere and read by towernet ({versions}): {_FILL_IN}"]
-    how = f"from scratch, by the recipe `{record['recipe']}`, seed {record['seed']} ({versions})"
+    how = f"from scratch, by the recipe `{known.recipe}`, seed {known.seed} ({versions})"
+    judged = known.judged
     if judged is None:
         return [f"Trained {how}. On what images: {_FILL_IN}"]
-    images = judged["num_images"]
-    splits = [split for split in ("train", "validation", "test") if split in images]
-    counts = ", ".join(f"{images[split]:,} {split}" for split in splits)
+    counts = ", ".join(f"{num:,} {split}" for split, num in judged.num_images)
     return [
-        f"`{_plain(judged['data'])}`: {counts} images. Trained {how}, {judged['epochs']:.3g} passes"
+        f"`{_plain(judged.data)}`: {counts} images. Trained {how}, {judged.epochs:.3g} passes"
         " over the training images."
     ]
 
@@ -163,5 +165,5 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
 
 
-def _interval(bounds: list[float]) -> str:
+def _interval(bounds: Interval) -> str:
     return f"{100 * bounds[0]:.1f} to {_percent(bounds[1])}"

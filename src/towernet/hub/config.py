@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +21,34 @@ _CROP_MODES = {"crop": "center", "pad": "border", "squash": "squash", "squash_li
 _LARGEST_PX = 4096
 
 
-def config_of(
-    name: NetworkName, contract: Contract, temperature: float, threshold: float | None
-) -> dict[str, Any]:
-    """Return what `config.json` holds; where timm can build the network, what it wants, too."""
-    config: dict[str, Any] = {
-        "format": files.FORMAT,
-        "name": name,
-        "contract": asdict(contract),
-        "temperature": temperature,
-        "threshold": threshold,
-    }
+@dataclass(frozen=True)
+class SavedConfig:
+    """What a `config.json` says of a network.
+
+    Args:
+        name: As `towernet models` calls it, or with attention.
+        contract: Class names, image size, and how an image becomes the network's input.
+        temperature: What logits are divided by.
+        threshold: Below this probability it had better not be believed; None where nobody knows.
+    """
+
+    name: NetworkName
+    contract: Contract
+    temperature: float
+    threshold: float | None
+
+
+def write_config(path: Path, saved: SavedConfig) -> None:
+    """Write a `config.json`; where timm can build the network, with what it wants, too."""
+    config = asdict(saved) | {"format": files.FORMAT}
+    name = saved.name
     if name.is_ours and name.where is None and name.block_start == "paper":
-        config |= _for_timm(name, contract)
-    return config
+        config |= _for_timm(name, saved.contract)
+    files.write_json(path, config)
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Read a `config.json` that anybody may have written; its contract comes as a `Contract`.
+def read_config(path: Path) -> SavedConfig:
+    """Read a `config.json` that anybody may have written.
 
     Raises:
         DataError: something is missing, is of another kind or version, or would run code.
@@ -60,8 +70,9 @@ def read_config(path: Path) -> dict[str, Any]:
             f"{path} is damaged or not ours ({error}); save the network again with save_pretrained"
         ) from error
     require_classes(contract.class_names, Counter(contract.class_names), name=str(path))
-    _require_no_import(path, config["name"])
-    return config | {"contract": contract}
+    name = NetworkName(config["name"])
+    _require_no_import(path, name)
+    return SavedConfig(name, contract, config["temperature"], threshold)
 
 
 def _contract(values: Any) -> Contract:
@@ -105,9 +116,9 @@ def _is_whole(value: Any, least: int, most: int) -> bool:
     return type(value) is int and least <= value <= most
 
 
-def _require_no_import(path: Path, name: str) -> None:
+def _require_no_import(path: Path, name: NetworkName) -> None:
     """Refuse a name that would import a module which nobody here asked for."""
-    block = NetworkName(name).own_block
+    block = name.own_block
     if block is not None and not is_trusted(block):
         raise DataError(
             f"{path} wants the module {block.partition(':')[0]} for its attention, which may run"

@@ -19,8 +19,8 @@ from towernet.engine.checkpoint import weights_digest, write_weights
 from towernet.engine.device import Policy
 from towernet.errors import ConfigError, DataError, EnvironmentFault, in_one_line
 from towernet.hub.card import model_card
-from towernet.hub.config import config_of, read_config
-from towernet.hub.evidence import evidence
+from towernet.hub.config import SavedConfig, read_config, write_config
+from towernet.hub.evidence import Evidence, evidence
 from towernet.models.catalogue import build
 from towernet.models.foreign import fit, read_foreign
 from towernet.names import NetworkName
@@ -157,7 +157,7 @@ class HubNetwork(nn.Module, PyTorchModelHubMixin, library_name="towernet"):
                 f"{folder} holds no {CONFIG_FILE}; give a folder that save_pretrained wrote"
             )
         config = read_config(folder / CONFIG_FILE)
-        name, contract = config["name"], config["contract"]
+        name, contract = config.name, config.contract
         weights = folder / WEIGHTS_FILE
         # Before anything is built: a network is as large as its weights, and those are here.
         num_classes, size_px = len(contract.class_names), contract.size_px
@@ -165,8 +165,8 @@ class HubNetwork(nn.Module, PyTorchModelHubMixin, library_name="towernet"):
         found = cls(
             name,
             contract,
-            temperature=config["temperature"],
-            threshold=config["threshold"],
+            temperature=config.temperature,
+            threshold=config.threshold,
         )
         found.network.load_state_dict(state)
         if (path := folder / CARD_FILE).exists():
@@ -197,8 +197,8 @@ class HubNetwork(nn.Module, PyTorchModelHubMixin, library_name="towernet"):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         write_weights(save_directory / WEIGHTS_FILE, self.network.state_dict(), _META)
-        config = config_of(self.name, self.contract, self.temperature, self.threshold)
-        files.write_json(save_directory / CONFIG_FILE, config)
+        saved = SavedConfig(self.name, self.contract, self.temperature, self.threshold)
+        write_config(save_directory / CONFIG_FILE, saved)
 
     def generate_model_card(self, *_: Any, **__: Any) -> ModelCard:
         """Return the card: what it is, how right, on what data; the licence is left to fill in.
@@ -210,7 +210,7 @@ class HubNetwork(nn.Module, PyTorchModelHubMixin, library_name="towernet"):
             text = self._new_card(None)
         return ModelCard(text, ignore_metadata_errors=True)
 
-    def _new_card(self, known: dict[str, Any] | None) -> str:
+    def _new_card(self, known: Evidence | None) -> str:
         num_parameters = sum(parameter.numel() for parameter in self.network.parameters())
         return model_card(self.name, self.contract, known, num_parameters, self._digest())
 

@@ -36,16 +36,24 @@ class Record(BaseModel):
     )
 
 
-def read_record(path: Path, model: type[Model]) -> Model:
+BEGIN_ANEW = "restore it, or begin anew with another --out"
+
+
+def read_record(path: Path, model: type[Model], *, todo: str = BEGIN_ANEW) -> Model:
     """Read a JSON file of ours.
+
+    Args:
+        path: The file.
+        model: What it holds.
+        todo: What to do where it is damaged.
 
     Raises:
         DataError: the file is missing, or is damaged; the message names the field.
     """
-    return checked(model, files.read_json(path), path)
+    return checked(model, files.read_json(path), path, todo=todo)
 
 
-def checked(model: type[Model], values: object, path: Path) -> Model:
+def checked(model: type[Model], values: object, path: Path, *, todo: str = BEGIN_ANEW) -> Model:
     """Check what was read from a file of ours.
 
     Raises:
@@ -54,10 +62,10 @@ def checked(model: type[Model], values: object, path: Path) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise damaged(path, error) from error
+        raise damaged(path, error, todo=todo) from error
 
 
-def damaged(path: Path, error: ValidationError) -> DataError:
+def damaged(path: Path, error: ValidationError, *, todo: str = BEGIN_ANEW) -> DataError:
     """Say which field of a file is wrong, and what was found there."""
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or "it"
@@ -67,6 +75,4 @@ def damaged(path: Path, error: ValidationError) -> DataError:
         said = f"{field} is unknown to this version"
     else:
         said = f"{field} is {repr(first['input'])[:80]}: {first['msg']}"
-    return DataError(
-        f"{path} is damaged ({shown(said)}); restore it, or begin anew with another --out"
-    )
+    return DataError(f"{path} is damaged ({shown(said)}); {todo}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import StrictFloat, StrictInt
+from pydantic import StrictFloat, StrictInt, field_serializer
 
 from towernet.names import NetworkName
 from towernet.records.base import Interval, Record, Text
@@ -45,9 +45,16 @@ class Figures(Record):
     classes_without_images: tuple[Text, ...]
     confusions: tuple[Confusion, ...]
 
+    @field_serializer("per_class")
+    def _images_last(self, rows: tuple[ClassScores, ...]) -> list[dict[str, object]]:
+        """Print a class's number of images after its scores, as it was always printed."""
+        return [
+            row.model_dump(exclude={"num_images"}) | {"num_images": row.num_images} for row in rows
+        ]
 
-class Evaluation(Figures):
-    """What a run said of labelled images."""
+
+class Question(Record):
+    """Which run is asked, and about which images."""
 
     run: Text
     model: NetworkName
@@ -60,6 +67,11 @@ class Evaluation(Figures):
     asked: dict[str, int]
     """How many, by what they are to the run."""
     left_out: dict[str, int]
+
+
+class Evaluation(Figures, Question):
+    """What a run said of labelled images; printed in this order, the question first."""
+
     later_looks: StrictInt | None
     """How often test images were looked at since the end, None where these are none."""
     remarks: tuple[Text, ...]

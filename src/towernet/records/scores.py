@@ -5,9 +5,11 @@ Rates are fractions in [0, 1]; intervals are 95 %.
 
 from __future__ import annotations
 
-from pydantic import StrictFloat, StrictInt
+from typing import Annotated
 
-from towernet.records.base import Interval, Record, Text
+from pydantic import Field, StrictFloat, StrictInt
+
+from towernet.records.base import Fraction, Interval, Record, Text
 
 
 class Band(Record):
@@ -37,6 +39,14 @@ class Calibration(Record):
     """Share of the answers that are sure."""
     answered_accuracy: StrictFloat | None
     """How many of those are right; None where there are none."""
+
+
+class KeptCalibration(Record):
+    """What `calibration.json` keeps of a run's calibration, for `towernet predict`."""
+
+    temperature: Annotated[StrictFloat, Field(gt=0)]
+    threshold: Fraction | None
+    wanted_accuracy: Fraction
 
 
 class ClassScores(Record):

@@ -8,12 +8,16 @@ Shapes: N images, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
+
+from towernet.records.scores import Band, Calibration
 
 NUM_BINS = 15
 COLDEST, HOTTEST = 0.05, 20.0
@@ -45,41 +49,51 @@ def temperature(logits_NK: npt.NDArray[np.floating[Any]], labels_N: Labels) -> f
     return round(float(np.exp(found.x)), 4)
 
 
-def reliability(probabilities_NK: Floats, labels_N: Labels) -> list[dict[str, Any]]:
+def reliability(probabilities_NK: Floats, labels_N: Labels) -> tuple[Band, ...]:
     """Return, for each band of confidence that has images, how sure and how right they were."""
     return bands_of(probabilities_NK.max(axis=1), probabilities_NK.argmax(axis=1) == labels_N)
 
 
-def bands_of(confidence_N: Floats, right_N: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
+def bands_of(confidence_N: Floats, right_N: npt.NDArray[np.bool_]) -> tuple[Band, ...]:
     """Return the same of answers whose confidence is known, and which of them are right."""
     bins_N = np.minimum((confidence_N * NUM_BINS).astype(np.int64), NUM_BINS - 1)
-    return [
-        {
-            "confidence": float(confidence_N[bins_N == number].mean()),
-            "accuracy": float(right_N[bins_N == number].mean()),
-            "num_images": int((bins_N == number).sum()),
-        }
+    return tuple(
+        Band(
+            confidence=float(confidence_N[bins_N == number].mean()),
+            accuracy=float(right_N[bins_N == number].mean()),
+            num_images=int((bins_N == number).sum()),
+        )
         for number in range(NUM_BINS)
         if (bins_N == number).any()
-    ]
+    )
 
 
-def calibration_error(bands: list[dict[str, Any]]) -> float:
+def calibration_error(bands: Sequence[Band]) -> float:
     """Return the expected calibration error: how far confidence is from accuracy, on average."""
-    total = sum(band["num_images"] for band in bands)
-    gaps = (band["num_images"] * abs(band["confidence"] - band["accuracy"]) for band in bands)
+    total = sum(band.num_images for band in bands)
+    gaps = (band.num_images * abs(band.confidence - band.accuracy) for band in bands)
     return float(sum(gaps) / total)
 
 
-def answered(
-    confidence_N: Floats, right_N: npt.NDArray[np.bool_], sure: float | None
-) -> dict[str, float | None]:
+@dataclass(frozen=True)
+class Answered:
+    """What a network answers where it says nothing that it is not sure of.
+
+    Args:
+        coverage: Share of the images that it answers for.
+        accuracy: How many of those answers are right; None where there are none.
+    """
+
+    coverage: float
+    accuracy: float | None
+
+
+def answered(confidence_N: Floats, right_N: npt.NDArray[np.bool_], sure: float | None) -> Answered:
     """Return the share of answers that are at least so sure, and how many of those are right."""
     is_sure_N = np.zeros(len(right_N), dtype=bool) if sure is None else confidence_N >= sure
-    return {
-        "coverage": float(is_sure_N.mean()),
-        "answered_accuracy": float(right_N[is_sure_N].mean()) if is_sure_N.any() else None,
-    }
+    return Answered(
+        float(is_sure_N.mean()), float(right_N[is_sure_N].mean()) if is_sure_N.any() else None
+    )
 
 
 def threshold(probabilities_NK: Floats, labels_N: Labels, wanted: float) -> float | None:
@@ -100,7 +114,7 @@ def threshold(probabilities_NK: Floats, labels_N: Labels, wanted: float) -> floa
 def calibrated(
     validation: tuple[npt.NDArray[np.floating[Any]], Labels],
     final: tuple[npt.NDArray[np.floating[Any]], Labels],
-) -> dict[str, Any]:
+) -> Calibration:
     """Return what a run's confidence is worth: fitted on validation images, told on the final ones.
 
     Args:
@@ -117,11 +131,14 @@ def calibrated(
     # Half as many mistakes among what is answered, or nineteen in twenty right: the larger.
     wanted = max(0.95, 1 - (1 - accuracy) / 2)
     sure = threshold(of_validation, validation[1], wanted)
-    return {
-        "temperature": degree,
-        "calibration_error_before": calibration_error(reliability(raw, final[1])),
-        "calibration_error": calibration_error(bands),
-        "bands": bands,
-        "wanted_accuracy": wanted,
-        "threshold": sure,
-    } | answered(confidence, right, sure)
+    given = answered(confidence, right, sure)
+    return Calibration(
+        temperature=degree,
+        calibration_error_before=calibration_error(reliability(raw, final[1])),
+        calibration_error=calibration_error(bands),
+        bands=bands,
+        wanted_accuracy=wanted,
+        threshold=sure,
+        coverage=given.coverage,
+        answered_accuracy=given.accuracy,
+    )

@@ -9,19 +9,38 @@ Shapes: N images, K classes.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from towernet import files
 from towernet.data.prepare import Dataset
-
-COLUMNS = ("path", "class_name", "looks_like", "confidence_in_label", "confidence", "num_runs")
+from towernet.records.results import Suspect
 
 Labels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """An image whose label looks wrong, by its position among all of them.
+
+    Args:
+        row: Which image.
+        looks_like: The position of the class it looks like.
+        confidence_in_label: How sure the runs are of its label.
+        confidence: How sure they are of the class it looks like.
+        num_runs: How many were asked.
+    """
+
+    row: int
+    looks_like: int
+    confidence_in_label: float
+    confidence: float
+    num_runs: int
 
 
 class OutOfSample:
@@ -41,12 +60,8 @@ class OutOfSample:
         self._total_NK[rows] += probabilities
         self.num_runs_N[rows] += 1
 
-    def suspects(self, labels_N: Labels) -> list[dict[str, Any]]:
-        """Return the images whose label looks wrong, the most doubtful first.
-
-        Each with its row, the class it looks like, how sure the runs are of the label and of that
-        class, and how many runs were asked.
-        """
+    def suspects(self, labels_N: Labels) -> list[Doubt]:
+        """Return the images whose label looks wrong, the most doubtful first."""
         with warnings.catch_warnings(action="ignore"):  # in a notebook: of widgets nobody needs
             from cleanlab.filter import find_label_issues
 
@@ -58,18 +73,18 @@ class OutOfSample:
             labels_N[seen], probabilities, return_indices_ranked_by="self_confidence", n_jobs=1
         )
         return [
-            {
-                "row": int(seen[i]),
-                "looks_like": int(probabilities[i].argmax()),
-                "confidence_in_label": float(probabilities[i, labels_N[seen[i]]]),
-                "confidence": float(probabilities[i].max()),
-                "num_runs": int(self.num_runs_N[seen[i]]),
-            }
+            Doubt(
+                row=int(seen[i]),
+                looks_like=int(probabilities[i].argmax()),
+                confidence_in_label=float(probabilities[i, labels_N[seen[i]]]),
+                confidence=float(probabilities[i].max()),
+                num_runs=int(self.num_runs_N[seen[i]]),
+            )
             for i in found
         ]
 
 
-def suspect_labels(asked: OutOfSample, dataset: Dataset) -> list[dict[str, Any]]:
+def suspect_labels(asked: OutOfSample, dataset: Dataset) -> list[Suspect]:
     """Return the images whose label looks wrong by their names, the most doubtful first."""
     labels, paths = np.zeros(len(dataset.pixels), np.int64), [""] * len(dataset.pixels)
     for part in (dataset.train, dataset.validation, dataset.test):
@@ -78,16 +93,19 @@ def suspect_labels(asked: OutOfSample, dataset: Dataset) -> list[dict[str, Any]]
             paths[row] = path
     names = dataset.contract.class_names
     return [
-        {
-            "path": paths[found["row"]],
-            "class_name": names[labels[found["row"]]],
-            "looks_like": names[found["looks_like"]],
-            **{key: found[key] for key in COLUMNS[3:]},
-        }
-        for found in asked.suspects(labels)
+        Suspect(
+            path=paths[doubt.row],
+            class_name=names[labels[doubt.row]],
+            looks_like=names[doubt.looks_like],
+            confidence_in_label=doubt.confidence_in_label,
+            confidence=doubt.confidence,
+            num_runs=doubt.num_runs,
+        )
+        for doubt in asked.suspects(labels)
     ]
 
 
-def write_suspects(path: Path, suspects: list[dict[str, Any]]) -> None:
+def write_suspects(path: Path, suspects: Sequence[Suspect]) -> None:
     """Write them as CSV, one line an image; the head alone where there are none."""
-    files.write_csv(path, [COLUMNS, *([row[column] for column in COLUMNS] for row in suspects)])
+    lines = (suspect.model_dump().values() for suspect in suspects)
+    files.write_csv(path, [Suspect.model_fields, *lines])

@@ -12,12 +12,12 @@ Shapes: N images, K classes, R runs, U clusters of images that belong together.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from towernet.comparison.judging.statistics import SIGNIFICANT, spread
+from towernet.records.base import Interval
+from towernet.records.scores import ClassScores
 
 MAX_CONFUSIONS = 8  # shown to a person
 
@@ -25,7 +25,6 @@ NUM_UNTOLD = 5  # so few images on which answers differ tell nothing of how they
 
 Labels = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.float64]
-Interval = tuple[float, float]
 
 
 def confusion_matrix(labels_N: Labels, predicted_N: Labels, num_classes: int) -> Labels:
@@ -36,7 +35,7 @@ def confusion_matrix(labels_N: Labels, predicted_N: Labels, num_classes: int) ->
 
 def per_class(
     labels_N: Labels, predicted_RN: Labels, cluster_N: Labels, class_names: tuple[str, ...]
-) -> list[dict[str, Any]]:
+) -> tuple[ClassScores, ...]:
     """Return precision, recall and F1 of each class over all runs, each with its 95 % interval.
 
     0 where a class was never answered, without an interval where nothing could tell it.
@@ -47,21 +46,30 @@ def per_class(
         is_true = labels_N[images] == label
         true_RN = np.broadcast_to(is_true.astype(np.float64), answered_RN.shape)
         hits_RN = answered_RN * true_RN
-        row: dict[str, Any] = {"class_name": class_names[label]}
-        for key, part_RN, whole_RN in (
-            ("precision", hits_RN, answered_RN),
-            ("recall", hits_RN, true_RN),
-            # F1 is 2J / (1 + J) of Jaccard's J, which is a share of images.
-            ("f1", hits_RN, np.maximum(true_RN, answered_RN)),
-        ):
-            share = float(part_RN.sum() / max(1.0, whole_RN.sum()))
-            bounds = interval(part_RN, whole_RN, cluster_N[images])
-            if key == "f1":
-                share = _f1(share)
-                bounds = bounds and (_f1(bounds[0]), _f1(bounds[1]))
-            row[key], row[f"{key}_interval"] = share, bounds
-        rows.append(row | {"num_images": int(is_true.sum())})
-    return rows
+        # F1 is 2J / (1 + J) of Jaccard's J, which is a share of images.
+        (precision, around_precision), (recall, around_recall), (jaccard, around_jaccard) = (
+            _share(hits_RN, whole_RN, cluster_N[images])
+            for whole_RN in (answered_RN, true_RN, np.maximum(true_RN, answered_RN))
+        )
+        rows.append(
+            ClassScores(
+                class_name=class_names[label],
+                num_images=int(is_true.sum()),
+                precision=precision,
+                precision_interval=around_precision,
+                recall=recall,
+                recall_interval=around_recall,
+                f1=_f1(jaccard),
+                f1_interval=around_jaccard and (_f1(around_jaccard[0]), _f1(around_jaccard[1])),
+            )
+        )
+    return tuple(rows)
+
+
+def _share(part_RN: Counts, whole_RN: Counts, cluster_N: Labels) -> tuple[float, Interval | None]:
+    """Return the sum of the parts over that of the wholes, 0 where these are 0; its interval."""
+    share = float(part_RN.sum() / max(1.0, whole_RN.sum()))
+    return share, interval(part_RN, whole_RN, cluster_N)
 
 
 def _f1(jaccard: float) -> float:

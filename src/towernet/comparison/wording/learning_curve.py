@@ -1,0 +1,52 @@
+"""Whether more images would help, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from towernet.comparison.judging.pairs import BETTER, EQUAL, TOO_FEW_RUNS, WORSE
+from towernet.comparison.wording.verdict import in_points
+from towernet.errors import shown
+from towernet.records.judgement import Pair
+from towernet.records.results import ClassGain, CurvePoint
+
+MAX_NAMED = 3
+
+
+def sentence(
+    network: str,
+    points: Sequence[CurvePoint],
+    gain: Pair,
+    classes: Sequence[ClassGain],
+    equal_within: float,
+) -> str:
+    """Answer whether more images would help.
+
+    Args:
+        network: What was trained on fewer of them.
+        points: By share: the last had all of the images, the one before half of them.
+        gain: What the last doubling gave.
+        classes: What it gave each class, most first.
+        equal_within: The largest difference that matters to nobody, a fraction.
+    """
+    half, whole = points[-2:]
+    num_runs = len(whole.runs)
+    low, high = map(in_points, gain.interval)
+    seen = (
+        f"With {whole.num_images:,} training images instead of {half.num_images:,}, the accuracy"
+        f" of {network} changed by {in_points(gain.difference)} points [{low}, {high}]"
+    )
+    if num_runs == 1:
+        seen += " (two trained models only)"
+    if gain.answer == BETTER:
+        gained = [shown(row.class_name) for row in classes if row.is_shown]
+        of = f" Classes that gained most: {', '.join(gained[:MAX_NAMED])}." if gained else ""
+        return f"More images would probably help. {seen}; doubling them rarely brings more.{of}"
+    if gain.answer == WORSE:
+        return f"More images did not help. {seen}."
+    if gain.answer == EQUAL:
+        margin = 100 * equal_within
+        return f"More images would hardly help. {seen}, within ±{margin:g} points."
+    if gain.answer == TOO_FEW_RUNS:
+        return f"{num_runs} runs are too few to tell whether more images would help. {seen}."
+    return f"It is not shown whether more images would help. {seen}."
