@@ -73,6 +73,7 @@ def compare(
     from towernet.engine.device import require_device
     from towernet.engine.stop import StopSwitch
     from towernet.records.protocol import Request
+    from towernet.records.results import Conclusion
     from towernet.report.page import write_report
     from towernet.report.pictures import pictures
 
@@ -129,5 +130,5 @@ def compare(
         )
         with files.lock(folder / "lock", holder=str(folder)):
             report = write_report(folder, picture=pictures(source))
-    ranking(conclusion, folder, report)
+    ranking(Conclusion.model_validate(conclusion), folder, report)
     options.require_success(conclusion)

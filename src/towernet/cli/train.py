@@ -54,6 +54,7 @@ def train(
     from towernet.config import Accept, RunConfig, make
     from towernet.data.source import open_source
     from towernet.engine.stop import StopSwitch
+    from towernet.records.results import Conclusion
     from towernet.report.page import write_report
     from towernet.report.pictures import pictures
 
@@ -68,7 +69,7 @@ def train(
             folder = resume
             if (done := finished_run(folder)) and (folder / "report.html").exists():
                 screen.say(f"{folder} is finished; its results are as they were")
-                ranking(done, folder, folder / "report.html")
+                ranking(Conclusion.model_validate(done), folder, folder / "report.html")
                 return
             conclusion, source = resume_run(
                 folder,
@@ -132,5 +133,5 @@ def train(
         # Under the lock again: what is written here is the folder's too.
         with files.lock(folder / "lock", holder=str(folder)):
             report = write_report(folder, picture=pictures(source))
-    ranking(conclusion, folder, report)
+    ranking(Conclusion.model_validate(conclusion), folder, report)
     options.require_success(conclusion)
