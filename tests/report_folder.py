@@ -19,6 +19,21 @@ from towernet.comparison.judging.scores import accuracy_interval, per_class
 from towernet.comparison.judging.statistics import judge
 from towernet.comparison.wording.verdict import pair_row
 from towernet.data.table import make_table, write_frame, write_table
+from towernet.names import NetworkName
+from towernet.records.judgement import Pair
+from towernet.records.results import (
+    AllMeasured,
+    Conclusion,
+    Made,
+    Measured,
+    Network,
+    NumImages,
+    Results,
+    Suspect,
+    Winner,
+)
+from towernet.records.run import EpochMetrics, Hardware
+from towernet.records.scores import Calibration, RunScores, TrialScores
 
 PLAIN_NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 HOSTILE_NAMES = [
@@ -33,6 +48,7 @@ HOSTILE_NAMES = [
     "</style><base href=//evil.example>",
     "javascript:alert(1)",
 ]
+Answers = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]  # the true classes, and those named
 NETWORKS: dict[str, tuple[int, Callable[[int], Any]]] = {
     "mlp-64": (40, lambda seed: MLPClassifier((64,), batch_size=32, random_state=seed)),
     "mlp-8": (18, lambda seed: MLPClassifier((8,), batch_size=32, random_state=seed)),
@@ -89,23 +105,35 @@ class Digits:
         )
 
 
-def train(digits: Digits, folder: Path, name: str, repetition: int) -> tuple[Any, dict[str, Any]]:
-    """Train one real classifier, write its run's files; return its answers and its results' row."""
+def train(
+    digits: Digits, folder: Path, run_folder: str, name: str, repetition: int
+) -> tuple[Answers, RunScores, Calibration]:
+    """Train one real classifier, write its run's files; return its answers and what they are worth.
+
+    Args:
+        digits: The images.
+        folder: The comparison's.
+        run_folder: The run's, in it.
+        name: Of the network.
+        repetition: Seeds it.
+    """
     num_epochs, make = NETWORKS[name]
     model, rng = make(repetition), np.random.default_rng(repetition)
     part = {split: digits.splits == split for split in ("train", "validation", "test")}
-    rows = []
+    epochs = []
     for epoch in range(1, num_epochs + 1):
         order = rng.permutation(np.flatnonzero(part["train"]))
         model.partial_fit(digits.x[order], digits.y[order], classes=np.arange(10))
-        row: dict[str, Any] = {"epoch": epoch, "step": 12 * epoch, "learning_rate": 0.001}
+        found = {}
         for split in ("train", "validation"):
             probabilities = model.predict_proba(digits.x[part[split]])
             truth = digits.y[part[split]]
-            row[f"{split}_loss"] = float(log_loss(truth, probabilities, labels=np.arange(10)))
-            row[f"{split}_accuracy"] = float((probabilities.argmax(1) == truth).mean())
-        rows.append(row)
-    files.write_jsonl(folder / "metrics.jsonl", rows)
+            found[f"{split}_loss"] = float(log_loss(truth, probabilities, labels=np.arange(10)))
+            found[f"{split}_accuracy"] = float((probabilities.argmax(1) == truth).mean())
+        epochs.append(EpochMetrics(epoch=epoch, step=12 * epoch, learning_rate=0.001, **found))
+    files.write_jsonl(
+        folder / run_folder / "metrics.jsonl", [epoch.model_dump() for epoch in epochs]
+    )
     probabilities = model.predict_proba(digits.x[part["test"]])
     said, truth = probabilities.argmax(1), digits.y[part["test"]]
     frame = {
@@ -116,64 +144,104 @@ def train(digits: Digits, folder: Path, name: str, repetition: int) -> tuple[Any
         "probability_of_true": probabilities[np.arange(len(truth)), truth],
     }
     write_frame(
-        folder / "predictions.parquet",
+        folder / run_folder / "predictions.parquet",
         pd.DataFrame({key: pd.Series(v, dtype=v.dtype) for key, v in frame.items()}),
     )
-    best = max(rows, key=lambda row: row["validation_accuracy"])
+    best = max(epochs, key=lambda epoch: epoch.validation_accuracy)
     logits = {split: np.log(model.predict_proba(digits.x[part[split]]) + 1e-9) for split in part}
-    return (truth, said), {
-        "calibration": calibrated(
-            (logits["validation"], digits.y[part["validation"]]), (logits["test"], truth)
-        ).model_dump(),
-        "accuracy": float((said == truth).mean()),
-        "macro_f1": float(f1_score(truth, said, average="macro", zero_division=0)),
-        "validation_accuracy": best["validation_accuracy"],
-        "best_epoch": best["epoch"],
-    }
+    calibration = Calibration.model_validate(
+        calibrated((logits["validation"], digits.y[part["validation"]]), (logits["test"], truth))
+    )
+    scores = RunScores(
+        folder=run_folder,
+        accuracy=float((said == truth).mean()),
+        macro_f1=float(f1_score(truth, said, average="macro", zero_division=0)),
+        validation_accuracy=best.validation_accuracy,
+        validation_loss=best.validation_loss,
+        best_epoch=best.epoch,
+        temperature=calibration.temperature,
+        calibration_error=calibration.calibration_error,
+    )
+    return (truth, said), scores, calibration
 
 
 def network(
     digits: Digits, folder: Path, name: str, num_runs: int, kind: str
-) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
+) -> tuple[Network, np.ndarray[Any, Any]]:
     """Train a network's runs; return its entry in the results, and what each got right."""
-    answers, runs = [], []
-    for k in range(num_runs):
-        run_folder = "." if kind == "run" else f"runs/{name}-{k}"
-        answer, row = train(digits, folder / run_folder, name, k)
-        answers.append(answer)
-        calibration = row.pop("calibration")
-        runs.append({"folder": run_folder} | row)
+    trained = [
+        train(digits, folder, "." if kind == "run" else f"runs/{name}-{k}", name, k)
+        for k in range(num_runs)
+    ]
+    answers, runs = [answer for answer, _, _ in trained], [scores for _, scores, _ in trained]
     right = np.array([said == truth for truth, said in answers])
     truth, said = (np.concatenate(values) for values in zip(*answers, strict=True))
     clusters = np.arange(right.shape[1])
     rows = per_class(answers[0][0], said.reshape(num_runs, -1), clusters, tuple(digits.class_names))
-    rows = [row.model_dump() for row in rows]
-    entry = {
-        "name": name, "status": "ranked", "reason": "", "rank": 0,
-        "accuracy": float(np.mean([run["accuracy"] for run in runs])),
-        "interval": list(accuracy_interval(right, clusters)),
-        "macro_f1": float(np.mean([run["macro_f1"] for run in runs])),
-        "validation_accuracy": float(np.mean([run["validation_accuracy"] for run in runs])),
-        "parameters": 4810, "multiply_adds": 4736, "learning_rate": 0.001,
-        "trials": [
-            {"learning_rate": 0.0003, "validation_loss": 0.91, "validation_accuracy": 0.7},
-            {"learning_rate": 0.001, "validation_loss": 0.52, "validation_accuracy": 0.81},
-            {"learning_rate": 0.003, "validation_loss": None, "validation_accuracy": 0.1},
-        ],
-        "epochs": NETWORKS[name][0], "steps": 12 * NETWORKS[name][0],
-        "confusion": confusion_matrix(truth, said, labels=np.arange(10)).tolist(),
-        "per_class": rows,
-        "runs": runs, "calibration": None if kind == "run" else calibration,
-    }  # fmt: skip
+    entry = Network(
+        name=name,
+        status="ranked",
+        reason="",
+        rank=0,
+        accuracy=float(np.mean([run.accuracy for run in runs])),
+        interval=accuracy_interval(right, clusters),
+        macro_f1=float(np.mean([run.macro_f1 for run in runs])),
+        validation_accuracy=float(np.mean([run.validation_accuracy for run in runs])),
+        parameters=4810,
+        multiply_adds=4736,
+        learning_rate=0.001,
+        trials=(
+            TrialScores(learning_rate=0.0003, validation_loss=0.91, validation_accuracy=0.7),
+            TrialScores(learning_rate=0.001, validation_loss=0.52, validation_accuracy=0.81),
+            TrialScores(learning_rate=0.003, validation_loss=None, validation_accuracy=0.1),
+        ),
+        rate_by_trials=True,
+        fell_apart=(),
+        epochs=NETWORKS[name][0],
+        steps=12 * NETWORKS[name][0],
+        mixed=False,
+        first_map_px=None,
+        last_map_px=None,
+        first_size_px=8,
+        confusion=confusion_matrix(truth, said, labels=np.arange(10)).tolist(),
+        per_class=rows,
+        runs=runs,
+        calibration=None if kind == "run" else trained[-1][2],
+    )
     return entry, right
 
 
-def pairs(found: list[tuple[dict[str, Any], np.ndarray[Any, Any]]]) -> list[dict[str, Any]]:
+def pairs(found: list[tuple[Network, np.ndarray[Any, Any]]]) -> list[Pair]:
     """Judge all pairs of networks."""
     right = np.array([right for _, right in found])
     family = judge(right, np.arange(right.shape[2]))
-    names = [entry["name"] for entry, _ in found]
-    return [pair_row(family, difference, names, 0.005) for difference in family.differences]
+    names = [entry.name for entry, _ in found]
+    return [
+        Pair.model_validate(pair_row(family, difference, names, 0.005))
+        for difference in family.differences
+    ]
+
+
+def failed(like: Network) -> Network:
+    """Return a network that could not be trained."""
+    nothing = dict.fromkeys(
+        (
+            "rank",
+            "accuracy",
+            "interval",
+            "macro_f1",
+            "validation_accuracy",
+            "confusion",
+            "per_class",
+            "calibration",
+            "rate_by_trials",
+        )
+    )
+    return like.model_copy(
+        update=nothing
+        | {"name": NetworkName("huge"), "status": "failed", "trials": (), "runs": ()}
+        | {"reason": "step 3: the loss is not finite", "epochs": 0.1, "steps": 3}
+    )
 
 
 def build(
@@ -188,65 +256,60 @@ def build(
     write_table(folder / "samples.parquet", digits.table())
     names = list(NETWORKS) if kind == "comparison" else ["mlp-64"]
     found = [network(digits, folder, name, num_runs, kind) for name in names]
-    found.sort(key=lambda pair: -pair[0]["accuracy"])
-    networks = [entry for entry, _ in found]
-    for rank, entry in enumerate(networks):
-        entry["rank"] = rank + 1
-    if kind == "comparison":
-        nothing = dict.fromkeys(
-            [
-                "rank",
-                "accuracy",
-                "interval",
-                "macro_f1",
-                "validation_accuracy",
-                "confusion",
-                "per_class",
-                "calibration",
-            ]
-        )
-        networks.append(
-            networks[0] | nothing
-            | {"name": "huge", "status": "failed", "reason": "step 3: the loss is not finite",
-               "trials": [], "runs": [], "epochs": 0.1, "steps": 3}
-        )  # fmt: skip
+    found.sort(key=lambda pair: -pair[0].accuracy)
+    networks = [entry.model_copy(update={"rank": i + 1}) for i, (entry, _) in enumerate(found)]
     best = networks[0]
-    files.write_json(
-        folder / "results.json",
-        {
-            "results": {
-                "title": "digits", "kind": kind, "final_split": split,
-                "sentence": f"{best['name']} is best: {best['accuracy']:.1%} of the images.",
-                "remarks": ["These runs show no difference between the first two."],
-                "class_names": digits.class_names,
-                "num_images": {"train": 360, "validation": 120, "test": 120 * (split == "test")},
-                "majority_accuracy": 0.108, "size_px": 8, "recipe": "default", "seed": 0,
-                "num_runs": num_runs, "networks": networks, "equal_within": 0.005,
-                "protocol": "0123456789abcdef" * 4, "comparisons": pairs(found),
-                "num_suspects": 207,
-                "suspects": [
-                    {"path": path, "class_name": digits.class_names[0],
-                     "looks_like": digits.class_names[k % 10], "confidence_in_label": 0.01 * k,
-                     "confidence": 0.9, "num_runs": 1 + k % 2}
-                    for k, path in enumerate(digits.paths[:30])
-                ],
-                "winner": {"name": best["name"], "folder": best["runs"][0]["folder"]},
-            },
-            "measured": {
-                "networks": {
-                    name: {"training_seconds": 95.2, "trial_seconds": 11.9, "latency_ms": 0.21,
-                           "images_per_second": 1234.5, "peak_memory_mib": 180}
-                    for name in names
-                },
-                "total_seconds": 321.0,
-            },
-            "made": {
-                "command": "towernet compare digits --models mlp-64,mlp-8,linear --epochs 40",
-                "versions": {"towernet": "0.1.0", "torch": "2.15.0"},
-                "hardware": {"processor": "a processor", "cores": 2, "memory_gib": 15.62,
-                             "device": "cpu", "dtype": "bfloat16", "threads": 2},
-                "date": "2026-01-02T03:04:05+00:00",
-            },
-        },
+    measured = {
+        name: Measured(training_seconds=95.2, trial_seconds=11.9, latency_ms=0.21,
+                       images_per_second=1234.5, peak_memory_mib=180)
+        for name in names
+    }  # fmt: skip
+    if kind == "comparison":
+        networks.append(failed(like=best))
+        measured["huge"] = Measured(training_seconds=0.0, trial_seconds=0.0, latency_ms=None,
+                                    images_per_second=None, peak_memory_mib=None)  # fmt: skip
+    results = Results(
+        title="digits",
+        kind=kind,
+        final_split=split,
+        sentence=f"{best.name} is best: {best.accuracy:.1%} of the images.",
+        remarks=("These runs show no difference between the first two.",),
+        class_names=digits.class_names,
+        num_images=NumImages(train=360, validation=120, test=120 * (split == "test")),
+        majority_accuracy=0.108,
+        size_px=8,
+        recipe="default",
+        minutes=None,
+        seed=0,
+        num_runs=num_runs,
+        resampled=False,
+        redrawn=num_runs > 1,
+        networks=networks,
+        equal_within=0.005,
+        protocol="0123456789abcdef" * 4,
+        comparisons=pairs(found),
+        num_suspects=207,
+        suspects=[
+            Suspect(path=path, class_name=digits.class_names[0],
+                    looks_like=digits.class_names[k % 10], confidence_in_label=0.01 * k,
+                    confidence=0.9, num_runs=1 + k % 2)
+            for k, path in enumerate(digits.paths[:30])
+        ],
+        accepted=(),
+        winner=Winner(name=best.name, folder=best.runs[0].folder),
     )  # fmt: skip
+    made = Made(
+        command="towernet compare digits --models mlp-64,mlp-8,linear --epochs 40",
+        source="600 handwritten digits of ten classes",
+        versions={"towernet": "0.1.0", "torch": "2.15.0"},
+        hardware=Hardware(processor="a processor", cores=2, memory_gib=15.62, device="cpu",
+                          dtype="bfloat16", channels_last=True, threads=2, kernels="torch"),
+        date="2026-01-02T03:04:05+00:00",
+    )  # fmt: skip
+    conclusion = Conclusion(
+        results=results,
+        measured=AllMeasured(networks=measured, total_seconds=321.0),
+        made=made,
+    )
+    files.write_json(folder / "results.json", conclusion.model_dump())
     return folder

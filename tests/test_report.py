@@ -7,7 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from html.parser import HTMLParser
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,13 @@ from browser import open_page
 from report_folder import HOSTILE_NAMES, PLAIN_NAMES, Digits, build
 from towernet import files
 from towernet.errors import DataError
+from towernet.names import NetworkName
+from towernet.records.base import read_record
+from towernet.records.results import Conclusion
 from towernet.report import figures, page, tables, write_report
+from towernet.report.contents import contents_of
+from towernet.report.images import data_card
+from towernet.report.networks import worst_mistakes
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +44,15 @@ def comparison(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Digits]:
     digits = Digits(HOSTILE_NAMES)
     return build(tmp_path_factory.mktemp("hostile"), digits), digits
+
+
+def conclusion_of(folder: Path) -> Conclusion:
+    return read_record(folder / "results.json", Conclusion)
+
+
+def with_results(conclusion: Conclusion, **fields: Any) -> Conclusion:
+    """The same conclusion with other results."""
+    return conclusion.model_copy(update={"results": conclusion.results.model_copy(update=fields)})
 
 
 class Elements(HTMLParser):
@@ -132,52 +147,37 @@ def test_the_report_answers_first_and_then_says_everything(comparison: Path) -> 
 
 
 def test_the_figures_are_those_of_the_folder(comparison: Path) -> None:
-    results = files.read_json(comparison / "results.json")["results"]
+    results = conclusion_of(comparison).results
     text = Elements((comparison / "report.html").read_text(encoding="utf-8")).text
-    for entry in results["networks"][:3]:
-        assert tables.percent(entry["accuracy"]) in text
-        assert tables.interval(entry["interval"]) in text
-    card = tables.data_card(Digits(PLAIN_NAMES).table())
-    assert (card["num_found"], card["num_used"]) == (604, 600)
-    assert (card["num_quarantined"], card["num_ignored"], card["num_duplicates"]) == (2, 2, 1)
-    assert (card["num_conflicts"], card["num_clusters"], card["num_clustered"]) == (1, 1, 2)
-    assert sum(row["total"] for row in card["classes"]) == 600
-    assert card["notes"] == [("ALPHA", 7)]
+    for entry in results.networks[:3]:
+        assert tables.percent(entry.accuracy) in text
+        assert tables.interval(entry.interval) in text
+    card = data_card(Digits(PLAIN_NAMES).table())
+    assert (card.num_found, card.num_used) == (604, 600)
+    assert (card.num_quarantined, card.num_ignored, card.num_duplicates) == (2, 2, 1)
+    assert (card.num_conflicts, card.num_clusters, card.num_clustered) == (1, 1, 2)
+    assert sum(row.total for row in card.classes) == 600
+    assert card.notes == (("ALPHA", 7),)
 
 
 def test_worst_mistakes_are_the_surest_wrong_answers_each_picture_once(
     digits: Digits, tmp_path: Path
 ) -> None:
     build(tmp_path, digits, num_runs=2)
-    entry = files.read_json(tmp_path / "results.json")["results"]["networks"][2]
-    wrong = tables.worst_mistakes(tmp_path, entry, limit=1000)
-    assert len({row["path"] for row in wrong}) == len(wrong)
-    assert [row["confidence"] for row in wrong] == sorted(
-        (row["confidence"] for row in wrong), reverse=True
+    entry = conclusion_of(tmp_path).results.networks[2]
+    wrong = worst_mistakes(tmp_path, entry, limit=1000)
+    assert len({row.path for row in wrong}) == len(wrong)
+    assert [row.confidence for row in wrong] == sorted(
+        (row.confidence for row in wrong), reverse=True
     )
-    confusion = np.array(entry["confusion"])
-    assert sum(row["num_wrong"] for row in wrong) == confusion.sum() - confusion.trace()
+    confusion = np.array(entry.confusion)
+    assert sum(row.num_wrong for row in wrong) == confusion.sum() - confusion.trace()
     html = write_report(tmp_path, picture=digits.pictures.get).read_text(encoding="utf-8")
     check_readable(html)
     assert "of 2 runs" in html
     assert "Thin lines are single runs" in html
     assert "too few runs to tell" in html
     assert "runs ahead" in html
-
-
-def test_a_folder_of_before_there_were_differences_is_still_read(
-    comparison: Path, digits: Digits, tmp_path: Path
-) -> None:
-    shutil.copytree(comparison, tmp_path, dirs_exist_ok=True)
-    values = files.read_json(tmp_path / "results.json")
-    for key in ("comparisons", "suspects", "num_suspects", "equal_within", "protocol"):
-        del values["results"][key]
-    for entry in values["results"]["networks"]:
-        del entry["calibration"]
-    files.write_json(tmp_path / "results.json", values)
-    html = write_report(tmp_path, picture=digits.pictures.get).read_text(encoding="utf-8")
-    check_readable(html)
-    assert "Who differs from whom" not in html
 
 
 def test_a_picture_that_is_not_at_hand_is_said(comparison: Path, tmp_path: Path) -> None:
@@ -226,9 +226,8 @@ def test_a_template_that_trusts_a_name_is_caught(
     hostile: tuple[Path, Digits], template: str, sound: str, sabotaged: str
 ) -> None:
     folder, digits = hostile
-    values = files.read_json(folder / "results.json")
-    values["results"]["sentence"] = HOSTILE_NAMES[2]
-    contents = page._contents(folder, values, digits.pictures.get)
+    conclusion = with_results(conclusion_of(folder), sentence=HOSTILE_NAMES[2])
+    contents = contents_of(folder, conclusion, digits.pictures.get)
     sources = {path.name: path.read_text() for path in TEMPLATES.iterdir()}
     check_inert(page.render(contents, DictLoader(sources)))
     assert sound in sources[template]
@@ -269,25 +268,35 @@ def test_the_same_folder_gives_the_same_bytes(comparison: Path, digits: Digits) 
 def test_twenty_networks_with_ten_runs_stay_below_five_megabytes(
     comparison: Path, tmp_path: Path
 ) -> None:
-    values = files.read_json(comparison / "results.json")
+    conclusion = conclusion_of(comparison)
+    results, measured = conclusion.results, conclusion.measured
     shutil.copy(comparison / "samples.parquet", tmp_path)
-    entry = values["results"]["networks"][2]
-    rows = files.read_jsonl(comparison / entry["runs"][0]["folder"] / "metrics.jsonl")
+    entry = results.networks[2]
+    first = entry.runs[0]
+    rows = files.read_jsonl(comparison / first.folder / "metrics.jsonl")
     rows = [row | {"epoch": epoch} for epoch in range(1, 301) for row in rows[epoch % 3 :][:1]]
+    names = [NetworkName(f"network-{i}") for i in range(20)]
     networks = []
-    for i in range(20):
-        runs = [entry["runs"][0] | {"folder": f"runs/network-{i}-{k}"} for k in range(10)]
-        networks.append(entry | {"name": f"network-{i}", "rank": i + 1, "runs": runs})
+    for i, name in enumerate(names):
+        runs = [first.model_copy(update={"folder": f"runs/network-{i}-{k}"}) for k in range(10)]
+        networks.append(entry.model_copy(update={"name": name, "rank": i + 1, "runs": tuple(runs)}))
         for run in runs:
-            shutil.copytree(comparison / entry["runs"][0]["folder"], tmp_path / run["folder"])
-            files.write_jsonl(tmp_path / run["folder"] / "metrics.jsonl", rows)
-    pair = values["results"]["comparisons"][0]
+            shutil.copytree(comparison / first.folder, tmp_path / run.folder)
+            files.write_jsonl(tmp_path / run.folder / "metrics.jsonl", rows)
     pairs = [
-        pair | {"first": f"network-{i}", "second": f"network-{j}"}
-        for i in range(20) for j in range(i + 1, 20)
-    ]  # fmt: skip
-    values["results"] |= {"networks": networks, "num_runs": 10, "comparisons": pairs}
-    files.write_json(tmp_path / "results.json", values)
+        results.comparisons[0].model_copy(update={"first": first, "second": second})
+        for first, second in combinations(names, 2)
+    ]
+    conclusion = with_results(
+        conclusion, networks=tuple(networks), num_runs=10, comparisons=tuple(pairs)
+    ).model_copy(
+        update={
+            "measured": measured.model_copy(
+                update={"networks": dict.fromkeys(names, measured.networks[entry.name])}
+            )
+        }
+    )
+    files.write_json(tmp_path / "results.json", conclusion.model_dump())
     noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
     report = write_report(tmp_path, picture=lambda path: noise)  # nothing compresses worse
     assert report.stat().st_size < 5_000_000
@@ -298,13 +307,18 @@ def test_twenty_networks_with_ten_runs_stay_below_five_megabytes(
 def test_a_confusion_matrix_is_shown_at_any_number_of_classes(
     comparison: Path, digits: Digits, num_classes: int
 ) -> None:
-    values = files.read_json(comparison / "results.json")
+    conclusion = conclusion_of(comparison)
     counts = np.random.default_rng(0).integers(0, 9, (num_classes, num_classes))
-    values["results"]["class_names"] = [f"class {i}" for i in range(num_classes)]
-    values["results"]["networks"][0]["confusion"] = counts.tolist()
-    for entry in values["results"]["networks"][1:]:
-        entry["confusion"] = None
-    html = page.render(page._contents(comparison, values, digits.pictures.get))
+    first, *others = conclusion.results.networks
+    conclusion = with_results(
+        conclusion,
+        class_names=tuple(f"class {i}" for i in range(num_classes)),
+        networks=(
+            first.model_copy(update={"confusion": tuple(map(tuple, counts.tolist()))}),
+            *(entry.model_copy(update={"confusion": None}) for entry in others),
+        ),
+    )
+    html = page.render(contents_of(comparison, conclusion, digits.pictures.get))
     check_inert(html)
     check_readable(html)
     assert len(html) < 1_000_000
@@ -341,13 +355,23 @@ def test_numbers_and_words_are_printed_for_people(said: str, expected: str) -> N
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda values: values.pop("made"), "lacks made; say the same command again to finish it"),
-        (lambda values: values["results"].pop("winner"), "lacks winner; say the same command"),
+        (lambda values: values.pop("made"), r"is damaged \(made is missing\); restore it"),
+        (
+            lambda values: values["results"].pop("winner"),
+            r"is damaged \(results\.winner is missing\)",
+        ),
         (
             lambda values: values["results"]["networks"][1].pop("trials"),
-            "lacks networks.trials; say the same command",
+            r"is damaged \(results\.networks\.1\.trials is missing\)",
         ),
-        (lambda values: values.update(results=[1]), "does not hold results .* restore it"),
+        (
+            lambda values: values.update(results=[1]),
+            r"is damaged \(results is \[1\]: .* restore it",
+        ),
+        (
+            lambda values: values["results"].update(seed="0"),
+            r"is damaged \(results\.seed is '0': .*integer",
+        ),
     ],
 )
 def test_incomplete_results_are_named(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from towernet.cli import options
 from towernet.errors import shown
+from towernet.records.base import Interval
+from towernet.records.results import Conclusion, Network, Results, Variant
 
+NOTHING = "–"
 WIDTH_OF_A_FILE = 120
 
 
@@ -36,14 +38,41 @@ def terminal() -> Console:
     return console
 
 
-def ranking(conclusion: dict[str, Any], folder: Path, report: Path) -> None:
+def ranking(conclusion: Conclusion, folder: Path, report: Path) -> None:
     """Print the answer, the ranking, and where everything is."""
     from towernet.comparison.wording.verdict import worth_using
-    from towernet.names import NetworkName
 
-    results, measured = conclusion["results"], conclusion["measured"]["networks"]
+    results = conclusion.results
     console = terminal()
-    split = "test" if results["final_split"] == "test" else "selection set"
+    ranked = [network for network in results.networks if network.status == "ranked"]
+    unranked = [network for network in results.networks if network.status != "ranked"]
+    console.print()
+    if ranked:
+        console.print(_ranking_table(ranked, conclusion))
+        console.print()
+    for network in unranked:
+        failed = "failed: " if network.status == "failed" else ""
+        console.print(escape(f"not ranked: {network.name} {failed}{network.reason}"))
+    if unranked:
+        console.print()
+    if results.ablation:
+        _print_ablation(console, results, results.ablation)
+    console.print(escape(results.sentence), style="bold")
+    for remark in results.remarks:
+        console.print(escape(remark))
+    console.print()
+    is_choice = results.kind == "comparison"
+    if results.winner is not None and (worth_using(results) or not is_choice):
+        run, name = folder / results.winner.folder, results.winner.name
+        console.print(escape(shown(f"to use   {run}")))
+        if name.own_block:  # which no record runs
+            console.print(escape(f"by       {options.to_ask(name, run)}"))
+    console.print(escape(shown(f"report   {report}")))
+
+
+def _ranking_table(ranked: Sequence[Network], conclusion: Conclusion) -> Table:
+    """Return the ranked networks, one a line."""
+    split = "test" if conclusion.results.final_split == "test" else "selection set"
     table = Table(box=None, pad_edge=False, header_style="bold")
     for header in (
         "",
@@ -59,73 +88,56 @@ def ranking(conclusion: dict[str, Any], folder: Path, report: Path) -> None:
         table.add_column(
             header, justify="left" if header in ("", "network") else "right", no_wrap=True
         )
-    for network in results["networks"]:
-        if network["status"] != "ranked":
-            continue
-        low, high = network["interval"]
-        timed = measured[network["name"]]
+    for network in ranked:
+        timed = conclusion.measured.networks[network.name]
         table.add_row(
-            f"{network['rank']}.",
-            escape(network["name"]),
-            f"{100 * network['accuracy']:.1f} %",
-            f"{100 * low:.1f}–{100 * high:.1f} %",
-            f"{100 * network['macro_f1']:.1f} %",
-            count_words(network["parameters"]),
-            count_words(network["multiply_adds"]),
-            f"{timed['training_seconds']:.0f} s",
-            f"{timed['latency_ms']:.1f} ms",
+            f"{network.rank}.",
+            escape(network.name),
+            _percent(network.accuracy),
+            _span(network.interval),
+            _percent(network.macro_f1),
+            count_words(network.parameters),
+            count_words(network.multiply_adds),
+            f"{timed.training_seconds:.0f} s",
+            NOTHING if timed.latency_ms is None else f"{timed.latency_ms:.1f} ms",
         )
-    console.print()
-    if any(network["status"] == "ranked" for network in results["networks"]):
-        console.print(table)
-        console.print()
-    unranked = [network for network in results["networks"] if network["status"] != "ranked"]
-    for network in unranked:
-        failed = "failed: " if network["status"] == "failed" else ""
-        console.print(escape(f"not ranked: {network['name']} {failed}{network['reason']}"))
-    if unranked:
-        console.print()
-    if results.get("ablation"):
-        _print_ablation(console, results)
-    console.print(escape(results["sentence"]), style="bold")
-    for remark in results["remarks"]:
-        console.print(escape(remark))
-    console.print()
-    is_choice = results["kind"] == "comparison"
-    if results["winner"] is not None and (worth_using(results) or not is_choice):
-        run, network = folder / results["winner"]["folder"], NetworkName(results["winner"]["name"])
-        console.print(escape(shown(f"to use   {run}")))
-        if network.own_block:  # which no record runs
-            console.print(escape(f"by       {options.to_ask(network, run)}"))
-    console.print(escape(shown(f"report   {report}")))
+    return table
 
 
-def _print_ablation(console: Console, results: dict[str, Any]) -> None:
+def _print_ablation(console: Console, results: Results, variants: Sequence[Variant]) -> None:
     """Print what each block does, network by network."""
     from towernet.comparison.wording.ablation import answer_in_words, signed_points
     from towernet.comparison.wording.verdict import in_points
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    p = "p (Holm)" if len(results["comparisons"]) > 1 else "p"
+    p = "p (Holm)" if len(results.comparisons) > 1 else "p"
     headers = ("network", "block", "difference", "95 % interval", p, "answer", "parameters")
     for header in headers:
         is_text = header in ("network", "block", "answer")
         table.add_column(header, justify="left" if is_text else "right", no_wrap=True)
-    rows = {row["first"]: row for row in results["comparisons"]}
-    for variant in results["ablation"]:
-        row = rows.get(variant["name"])
-        if row is None:
+    pairs = {pair.first: pair for pair in results.comparisons}
+    for variant in variants:
+        pair = pairs.get(variant.name)
+        if pair is None:
             continue
-        low, high = map(in_points, row["interval"])
+        low, high = map(in_points, pair.interval)
         table.add_row(
-            escape(variant["network"]),
-            escape(variant["block"]),
-            f"{signed_points(row['difference'])} points",
+            escape(variant.network),
+            escape(variant.block),
+            f"{signed_points(pair.difference)} points",
             f"{low} to {high}",
-            "< 0.001" if row["p_adjusted"] < 0.001 else f"{row['p_adjusted']:.3f}",
-            answer_in_words(row["answer"], results["equal_within"], results["num_runs"]),
-            f"{variant['parameters']:+,}",
+            "< 0.001" if pair.p_adjusted < 0.001 else f"{pair.p_adjusted:.3f}",
+            answer_in_words(pair.answer, results.equal_within, results.num_runs),
+            f"{variant.parameters:+,}",
         )
     if table.row_count:
         console.print(table)
         console.print()
+
+
+def _percent(fraction: float | None) -> str:
+    return NOTHING if fraction is None else f"{100 * fraction:.1f} %"
+
+
+def _span(bounds: Interval | None) -> str:
+    return NOTHING if bounds is None else f"{100 * bounds[0]:.1f}–{_percent(bounds[1])}"

@@ -10,15 +10,20 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Int, UInt8
 from markupsafe import Markup
 from PIL import Image
+
+from towernet.records.results import AttentionEpoch
+from towernet.records.run import EpochMetrics
+
+_Epoch = TypeVar("_Epoch", EpochMetrics, AttentionEpoch)
 
 NUM_COLOURS = 8
 DASHES = ("", "6 3", "1.5 2.5")  # 8 colours × 3 dashes tell 24 networks apart
@@ -57,18 +62,14 @@ class Curve:
         )
 
 
-def curve(name: str, index: int, runs: Sequence[Sequence[dict[str, Any]]], value: str) -> Curve:
-    """Take one quantity out of the rows of `metrics.jsonl`; an epoch without it is left out."""
-    return Curve(
-        name,
-        tuple(
-            tuple(
-                (float(row["epoch"]), float(row[value])) for row in rows if row[value] is not None
-            )
-            for rows in runs
-        ),
-        index,
-    )
+def curve(
+    name: str,
+    index: int,
+    runs: Sequence[Sequence[_Epoch]],
+    value: Callable[[_Epoch], float],
+) -> Curve:
+    """Take one quantity out of what was found at each epoch of each run."""
+    return Curve(name, tuple(tuple((row.epoch, value(row)) for row in run) for run in runs), index)
 
 
 def learning_curves(

@@ -1,26 +1,19 @@
-"""What the report's tables say: names made inert, numbers made readable, counts taken.
+"""What the report's tables say: names made inert, numbers made readable, scales of the bars.
 
-Everything here is plain Python and pandas; the templates print it and compute nothing.
+Everything here is plain Python; the templates print it and compute nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pandas as pd
+from towernet.errors import shown
+from towernet.records.judgement import Pair
+from towernet.records.results import Network
+from towernet.records.run import Hardware
 
-from towernet.data.table import SPLITS, read_frame, shown
-from towernet.rng import keys, uniform
-
-# Bounds, so that a thousand classes or ten thousand bad files still make a page one can open.
-MAX_CLASS_ROWS = 100
-MAX_FILE_ROWS = 100
-MAX_GALLERY = 100
+MAX_CLASS_ROWS = 100  # so that a thousand classes still make a page one can open
 NOTHING = "–"
 Number = float | int
 
@@ -88,106 +81,31 @@ def duration(seconds: Number | None) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def difference_scale(pairs: Sequence[dict[str, Any]]) -> tuple[float, float]:
+def machine(hardware: Hardware) -> tuple[tuple[str, str], ...]:
+    """Return what the machine was and how it computed, by name."""
+    return (
+        ("channels last", "yes" if hardware.channels_last else "no"),
+        ("cores", str(hardware.cores)),
+        ("device", hardware.device),
+        ("dtype", hardware.dtype),
+        ("kernels", hardware.kernels),
+        ("memory", f"{hardware.memory_gib:.3g} GiB"),
+        ("processor", hardware.processor),
+        ("threads", str(hardware.threads)),
+    )
+
+
+def difference_scale(pairs: Sequence[Pair]) -> tuple[float, float]:
     """Return the ends, in whole points, of the scale on which differences are drawn."""
-    bounds = [0.0, 0.01, *(bound for pair in pairs for bound in pair["interval"])]
+    bounds = [0.0, 0.01, *(bound for pair in pairs for bound in pair.interval)]
     return math.floor(100 * min(bounds)) / 100, math.ceil(100 * max(bounds)) / 100
 
 
-def accuracy_scale(networks: Sequence[dict[str, Any]], majority: Number) -> tuple[float, float]:
+def accuracy_scale(networks: Sequence[Network], majority: Number) -> tuple[float, float]:
     """Return the ends, in whole 5 %, of the scale on which the accuracies are drawn."""
     values = [majority]
     for network in networks:
-        values += network["interval"] or []
-        values += [run["accuracy"] for run in network["runs"] if run["accuracy"] is not None]
+        values += network.interval or ()
+        values += [run.accuracy for run in network.runs]
     low = math.floor(20 * min(values)) / 20
     return low, max(math.ceil(20 * max(values)) / 20, low + 0.05)
-
-
-def front(networks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return those that none of the others beats in both accuracy and time, fastest first."""
-    found: list[dict[str, Any]] = []
-    for network in sorted(networks, key=lambda n: (n["latency_ms"], -n["accuracy"])):
-        if not found or network["accuracy"] > found[-1]["accuracy"]:
-            found.append(network)
-    return found
-
-
-def worst_mistakes(folder: Path, network: dict[str, Any], *, limit: int) -> list[dict[str, Any]]:
-    """Return a network's wrong answers, surest first, each picture once over all its runs."""
-    wrong: dict[str, list[dict[str, Any]]] = {}
-    num_asked: Counter[str] = Counter()  # without a test split not every run is asked all
-    for run in network["runs"]:
-        path = folder / run["folder"] / "predictions.parquet"
-        if not path.exists():
-            continue
-        frame = read_frame(path)
-        num_asked.update(map(str, frame["path"]))
-        for row in frame[frame["predicted"] != frame["class_name"]].to_dict("records"):
-            wrong.setdefault(str(row["path"]), []).append({str(k): v for k, v in row.items()})
-    surest = [max(rows, key=lambda row: float(row["confidence"])) for rows in wrong.values()]
-    surest.sort(key=lambda row: (-float(row["confidence"]), str(row["path"])))
-    return [
-        row | {"num_wrong": len(wrong[row["path"]]), "num_runs": num_asked[row["path"]]}
-        for row in surest[:limit]
-    ]
-
-
-def data_card(table: pd.DataFrame) -> dict[str, Any]:
-    """Return what the sample table says: counts, shapes, what was left out and why."""
-    used = table[table["status"] == "used"]
-    counts = Counter(zip(used["class_name"], used["split"], strict=True))
-    classes = [
-        {"class_name": name, "total": sum(counts[name, split] for split in SPLITS)}
-        | {split: counts[name, split] for split in SPLITS}
-        for name in sorted(set(used["class_name"]))
-    ]
-    largest = max((row["total"] for row in classes), default=1)
-    smallest_first = sorted(classes, key=lambda row: row["total"])
-    quarantined = table[table["status"] == "quarantined"]
-    ignored = table[table["status"] == "ignored"]
-    tied = used[used["cluster"] != ""]
-    return {
-        "num_found": len(table),
-        "num_used": len(used),
-        "num_quarantined": len(quarantined),
-        "num_ignored": len(ignored),
-        "num_classes": len(classes),
-        "classes": classes if len(classes) <= MAX_CLASS_ROWS else smallest_first[:MAX_CLASS_ROWS],
-        "largest": largest,
-        "imbalance": largest / max(1, smallest_first[0]["total"]) if classes else 1.0,
-        "widths": _range(used["width"]),
-        "heights": _range(used["height"]),
-        "formats": _tally(used["format"]),
-        "modes": _tally(used["mode"]),
-        "notes": _tally(note for notes in used["notes"] for note in str(notes).split(",") if note),
-        "reasons_quarantined": _tally(quarantined["reason"]),
-        "reasons_ignored": _tally(ignored["reason"]),
-        "quarantined": quarantined.head(MAX_FILE_ROWS).to_dict("records"),
-        "num_duplicates": int((table["reason"] == "DUPLICATE").sum()),
-        "num_conflicts": int((table["reason"] == "LABEL_CONFLICT").sum()),
-        "num_clusters": len(set(tied["cluster"])),
-        "num_clustered": len(tied),
-    }
-
-
-def _range(values: pd.Series[Any]) -> dict[str, int]:
-    if values.empty:
-        return {"least": 0, "median": 0, "most": 0}
-    return {"least": int(values.min()), "median": int(values.median()), "most": int(values.max())}
-
-
-def _tally(values: Any) -> list[tuple[str, int]]:
-    return sorted(Counter(map(str, values)).items(), key=lambda item: (-item[1], item[0]))
-
-
-def gallery(table: pd.DataFrame, *, seed: int) -> list[dict[str, Any]]:
-    """Return one random used image of each class, at most as many as make a 10 × 10 picture."""
-    used = table[table["status"] == "used"]
-    draw = uniform(seed, 0, keys(list(used["content_id"])), "report gallery")[:, 0]
-    chosen: dict[str, str] = {}
-    # Not groupby: pandas' own index type cannot hold a name that is not UTF-8.
-    for row in used.iloc[np.argsort(draw, kind="stable")].to_dict("records"):
-        chosen.setdefault(row["class_name"], row["path"])
-    shown_names = sorted(list(chosen)[:MAX_GALLERY])
-    return [{"path": chosen[name], "class_name": name} for name in shown_names]

@@ -1,0 +1,98 @@
+"""The JSON schemas of all that is written, from its models: `python -m towernet.records.schema`.
+
+They are for readers in other languages and stand in `docs/schema`; `--check` only compares.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+from towernet import files
+from towernet.records.ledger import Event
+from towernet.records.protocol import Protocol
+from towernet.records.results import Conclusion
+from towernet.records.run import EpochMetrics, ImportedRun, RunRecord
+
+FOLDER = Path("docs") / "schema"
+
+
+class ProtocolFile(Protocol):
+    """What `protocol.toml` holds; TOML has no null, so what is not given is left out."""
+
+    digest: str
+    """SHA-256 of all that decides the result."""
+
+
+WRITTEN: dict[str, tuple[str, TypeAdapter[object]]] = {
+    "results": ("results.json", TypeAdapter(Conclusion)),
+    "run": ("run.json", TypeAdapter(RunRecord | ImportedRun)),
+    "protocol": ("protocol.toml", TypeAdapter(ProtocolFile)),
+    "ledger": (
+        "a line of ledger.jsonl",
+        TypeAdapter(Annotated[Event, Field(discriminator="event")]),
+    ),
+    "metrics": ("a line of metrics.jsonl", TypeAdapter(EpochMetrics)),
+}
+
+
+class _Generator(GenerateJsonSchema):
+    """Names no field twice, and takes what it says of a field from wherever we say it."""
+
+    def field_title_should_be_set(self, schema: object) -> bool:
+        return False
+
+    def field_is_required(
+        self,
+        field: core_schema.ModelField | core_schema.DataclassField | core_schema.TypedDictField,
+        total: bool,
+    ) -> bool:
+        """Require what tells one kind of line from another, though a model need not be given it."""
+        inner = field["schema"]
+        is_kind = inner["type"] == "default" and inner["schema"]["type"] == "literal"
+        return is_kind or super().field_is_required(field, total)
+
+    def dataclass_schema(self, schema: core_schema.DataclassSchema) -> JsonSchemaValue:
+        """Move what a docstring says under `Args:` to the fields."""
+        made = super().dataclass_schema(schema)
+        made["description"], _, about = made["description"].partition("\n\nArgs:\n")
+        for name, words in re.findall(r"^    (\w+): (.*(?:\n     .*)*)", about, re.MULTILINE):
+            made["properties"][name]["description"] = " ".join(words.split())
+        return made
+
+
+def schema(title: str, model: TypeAdapter[object]) -> str:
+    """Return what a file's schema holds."""
+    found = model.json_schema(schema_generator=_Generator)
+    values = {"$schema": _Generator.schema_dialect, **found, "title": title}
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
+def main() -> int:
+    """Write the schemas, or say which are not those of the models."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
+    parser.add_argument("--check", action="store_true", help="Change nothing; exit 1 if it would.")
+    args = parser.parse_args()
+    for name, (title, model) in WRITTEN.items():
+        path, text = args.folder / f"{name}.schema.json", schema(title, model)
+        if not args.check:
+            files.write_text(path, text)
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            print(
+                f"error: {path} is not made from the models; run python -m towernet.records.schema"
+            )
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

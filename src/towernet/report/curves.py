@@ -1,0 +1,173 @@
+"""The report's pictures of training, of cost and of growth, each with the numbers behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from towernet.records.results import ClassGain, LearningCurve, Measured, Network
+from towernet.records.run import EpochMetrics
+from towernet.report import figures
+from towernet.report.tables import MAX_CLASS_ROWS
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A ranked network, and how long it takes for one image."""
+
+    name: str
+    rank: int | None
+    accuracy: float
+    interval: tuple[float, float]
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The networks to choose among by the time there is, fastest first, and all in a picture."""
+
+    front: tuple[Timed, ...]
+    figure: Markup
+
+
+@dataclass(frozen=True)
+class CurveRow:
+    """A network's mean curves in numbers, and its line in the pictures; None: nothing drawn."""
+
+    name: str
+    colour: int
+    dash: str
+    best: float | None
+    best_epoch: float | None
+    last_epoch: float | None
+    last_loss: float | None
+
+
+@dataclass(frozen=True)
+class TrainingCurves:
+    """Validation accuracy and training loss against the epoch."""
+
+    accuracy: Markup
+    loss: Markup
+    rows: tuple[CurveRow, ...]
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Accuracy against the number of training images.
+
+    Args:
+        curve: What was found.
+        figure: The picture of it.
+        class_gains: The classes that gained most, where they are too many for a table.
+    """
+
+    curve: LearningCurve
+    figure: Markup
+    class_gains: tuple[ClassGain, ...]
+
+
+def cost_section(ranked: Sequence[Network], measured: Mapping[str, Measured]) -> Cost | None:
+    """Return the ranked networks' front of accuracy against time, None where there is no choice."""
+    timed = [found for network in ranked if (found := _timed(network, measured[network.name]))]
+    if len(timed) < 2:
+        return None
+    best = front(timed)
+    return Cost(
+        tuple(best),
+        figures.accuracies(
+            [
+                figures.Accuracy(row.latency_ms, row.accuracy, row.interval, str(row.rank))
+                for row in timed
+            ],
+            line=[(row.latency_ms, row.accuracy) for row in best],
+            key="cost",
+            label="milliseconds per image",
+            ticks=None,
+            title="Accuracy of every network against its time per image; the ranking says the"
+            " same in numbers.",
+        ),
+    )
+
+
+def _timed(network: Network, measured: Measured) -> Timed | None:
+    if network.accuracy is None or network.interval is None or not measured.latency_ms:
+        return None
+    return Timed(
+        network.name, network.rank, network.accuracy, network.interval, measured.latency_ms
+    )
+
+
+def front(networks: Sequence[Timed]) -> list[Timed]:
+    """Return those that none of the others beats in both accuracy and time, fastest first."""
+    found: list[Timed] = []
+    for network in sorted(networks, key=lambda n: (n.latency_ms, -n.accuracy)):
+        if not found or network.accuracy > found[-1].accuracy:
+            found.append(network)
+    return found
+
+
+def growth_section(curve: LearningCurve) -> Growth:
+    """Return what more images gave."""
+    points = curve.points
+    picture = figures.accuracies(
+        [figures.Accuracy(float(p.num_images), p.accuracy, p.interval, "") for p in points],
+        line=[(float(p.num_images), p.accuracy) for p in points],
+        ticks=[p.num_images for p in points],
+        key="growth",
+        label="training images",
+        title="Accuracy against the number of training images; the table below says the same.",
+    )
+    return Growth(curve, picture, curve.classes[:MAX_CLASS_ROWS])
+
+
+def training_curves(
+    names: Sequence[str], metrics: Sequence[Sequence[Sequence[EpochMetrics]]]
+) -> TrainingCurves | None:
+    """Return the two panels and, as their text alternative, the numbers behind them.
+
+    Args:
+        names: The networks.
+        metrics: The epochs of each run of each of them.
+    """
+    named = list(enumerate(zip(names, metrics, strict=True)))
+    accuracy = [
+        figures.curve(name, index, runs, lambda epoch: epoch.validation_accuracy)
+        for index, (name, runs) in named
+    ]
+    loss = [
+        figures.curve(name, index, runs, lambda epoch: epoch.train_loss)
+        for index, (name, runs) in named
+    ]
+    drawn = [pair for pair in zip(accuracy, loss, strict=True) if pair[0].mean() or pair[1].mean()]
+    if not drawn:
+        return None
+    return TrainingCurves(
+        accuracy=figures.learning_curves(
+            accuracy,
+            key="accuracy",
+            label="validation accuracy",
+            is_fraction=True,
+            title="Validation accuracy of every network against the epoch; the table"
+            " “The curves in numbers” says the same.",
+        ),
+        loss=figures.learning_curves(
+            loss,
+            key="loss",
+            label="training loss",
+            is_fraction=False,
+            title="Training loss of every network against the epoch; the table"
+            " “The curves in numbers” says the same.",
+        ),
+        rows=tuple(_curve_row(*pair) for pair in drawn),
+    )
+
+
+def _curve_row(accuracy: figures.Curve, loss: figures.Curve) -> CurveRow:
+    best_epoch, best = max(accuracy.mean(), key=lambda point: point[1], default=(None, None))
+    last_epoch, last_loss = loss.mean()[-1] if loss.mean() else (None, None)
+    return CurveRow(
+        accuracy.name, accuracy.colour, accuracy.dash, best, best_epoch, last_epoch, last_loss
+    )
