@@ -29,9 +29,9 @@ def serve() -> None:
     """Answer trials until standard input ends."""
     import matplotlib.pyplot  # noqa: F401 - imported once, for all trials
     import torch  # noqa: F401
+    import towernet.comparison.single
 
     import towernet.cli.tables
-    import towernet.comparison.single
     import towernet.comparison.story
     import towernet.report.page
     import towernet.report.pictures  # noqa: F401

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
