@@ -219,19 +219,25 @@ def _recipes() -> list[bytes]:
 
 
 def _protocols() -> list[bytes]:
-    from towernet.comparison.protocol import Protocol
+    from towernet.comparison.protocol import make_protocol, write_protocol
     from towernet.config import load_recipe
-    from towernet.engine.device import Policy
-    from towernet.records.protocol import Request
+    from towernet.names import NetworkName
+    from towernet.records.protocol import Decided, Request
+    from towernet.records.run import CostFigures, PolicyChoices
 
-    request = Request(models=("towernet", "resnet18"), recipe=load_recipe("quick"))
-    policy = Policy("cpu", "float32", True, 1, "told")
-    costs = {"towernet": {"parameters": 3.0}}
-    steps, mixes, versions = {"towernet": 3}, {"towernet": True}, {"torch": "2.13"}
-    written = Protocol(request, "ab" * 32, policy, steps, mixes, costs, {}, versions)
+    ours, other = NetworkName("towernet"), NetworkName("resnet18")
+    decided = Decided(
+        policy=PolicyChoices("cpu", "float32", True, 1, "told"),
+        num_steps={ours: 3},
+        mixes={ours: True},
+        failures={},
+        costs={ours: CostFigures(0.1, 0.01, 3, 5)},
+    )
+    request = Request(models=(ours, other), recipe=load_recipe("quick"))
     with tempfile.TemporaryDirectory() as folder:
-        written.write(Path(folder) / "protocol.toml")
-        return [(Path(folder) / "protocol.toml").read_bytes()]
+        path = Path(folder) / "protocol.toml"
+        write_protocol(path, make_protocol(request, "ab" * 32, decided, {"torch": "2.13"}))
+        return [path.read_bytes()]
 
 
 _LAYOUTS = [b"cat/1.jpg\ndog/2.jpg\nREADME.txt", b"p\ntrain/cat/1.jpg\ntest/cat/3.jpg\ntest/dog/1"]

@@ -274,7 +274,7 @@ def _is_complete(folder: Path, watcher: Watcher) -> bool:
         return False
     with files.lock(folder / "lock", holder=str(folder)):
         files.sweep(folder)
-        require_weights(folder, run_alone(folder))
+        require_weights(folder, run_alone(folder).weights_sha256)
         finished(folder)
     if not (folder / "report.html").exists():
         return False

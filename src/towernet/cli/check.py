@@ -118,7 +118,7 @@ def summarise(
     lump, other_class = "NEAR_DUPLICATE_LUMP", "NEAR_DUPLICATE_OTHER_CLASS"
     tied = used[used.cluster != ""]
     by_status = {status: Counter(table.class_name[table.status == status]) for status in STATUSES}
-    rows = quarantined[["path", "class_name", "reason", "detail"]].to_dict("records")
+    rows = quarantined[["path", "class_name", "reason", "detail"]].itertuples(index=False)
     return Checked(
         data=source.name,
         reading=source.reading,
@@ -136,7 +136,10 @@ def summarise(
         modes=dict(Counter(used["mode"]).most_common()),
         formats=dict(Counter(used["format"]).most_common()),
         notes={note: num for note, num in notes.items() if note not in (lump, other_class)},
-        quarantined_files=tuple(QuarantinedFile(**row) for row in rows),
+        quarantined_files=tuple(
+            QuarantinedFile(path=path, class_name=name, reason=reason, detail=detail)
+            for path, name, reason, detail in rows
+        ),
         ignored_reasons=dict(Counter(table.reason[table.status == IGNORED]).most_common()),
         duplicates=int((table.reason == "DUPLICATE").sum()),
         label_conflicts=int((table.reason == "LABEL_CONFLICT").sum()),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from towernet.config import Recipe
     from towernet.data.archive import Limits
     from towernet.data.source import Source
+    from towernet.records.results import Results
 
 Data = Annotated[
     str,
@@ -275,7 +276,7 @@ def require_defaults(
             raise ConfigError(f"--{option} has no effect with --resume; leave it out")
 
 
-def require_success(conclusion: dict[str, Any]) -> None:
+def require_success(results: Results) -> None:
     """End with the exit code of failed training when no network could be trained.
 
     Raises:
@@ -283,7 +284,6 @@ def require_success(conclusion: dict[str, Any]) -> None:
     """
     from towernet.errors import TrainingError
 
-    networks = conclusion["results"]["networks"]
-    if all(network["status"] == "failed" for network in networks):
-        reasons = "; ".join(f"{network['name']}: {network['reason']}" for network in networks)
+    if all(network.status == "failed" for network in results.networks):
+        reasons = "; ".join(f"{network.name}: {network.reason}" for network in results.networks)
         raise TrainingError(f"no network could be trained: {reasons}")

@@ -24,7 +24,8 @@ from towernet.comparison.outcome import Outcome
 from towernet.comparison.protocol import digest_of, written_digest
 from towernet.comparison.wording import ablation
 from towernet.comparison.wording.paper import latex
-from towernet.comparison.wording.verdict import remarks, verdict
+from towernet.comparison.wording.remarks import remarks
+from towernet.comparison.wording.verdict import verdict
 from towernet.data.prepare import Dataset
 from towernet.engine.device import Policy, hardware, versions
 from towernet.engine.runlog import training_seconds

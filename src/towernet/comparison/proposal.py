@@ -13,6 +13,7 @@ from towernet.comparison.plan import disk_bytes
 from towernet.data.prepare import Dataset
 from towernet.engine.batches import steps_per_epoch
 from towernet.engine.measure import Cost
+from towernet.names import NetworkName
 from towernet.records.protocol import Request
 
 # Before anything is trained nobody knows how networks will differ. Supposed, as small networks on
@@ -39,7 +40,7 @@ class Proposal:
     size_px: int
     runs: int
     minutes: float
-    epochs: dict[str, float]
+    epochs: dict[NetworkName, float]
     disk_bytes: int
     detectable: float | None
 
@@ -49,7 +50,7 @@ class Proposal:
 
 
 def propose(
-    request: Request, dataset: Dataset, costs: Mapping[str, Cost], hours: float
+    request: Request, dataset: Dataset, costs: Mapping[NetworkName, Cost], hours: float
 ) -> list[Proposal]:
     """Return some ways to spend so many hours, with few runs first.
 
@@ -76,7 +77,7 @@ def choose(proposals: list[Proposal]) -> Proposal:
 
 
 def _proposal(
-    request: Request, dataset: Dataset, costs: Mapping[str, Cost], hours: float, runs: int
+    request: Request, dataset: Dataset, costs: Mapping[NetworkName, Cost], hours: float, runs: int
 ) -> Proposal:
     train = request.recipe.train
     # What is tried with several learning rates is part of the bill.

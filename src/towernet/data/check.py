@@ -28,6 +28,7 @@ from towernet.data.table import (
     IGNORED,
     QUARANTINED,
     USED,
+    Column,
     Texts,
     hex_column,
     large_table,
@@ -323,9 +324,14 @@ class _Look:
     def table(self) -> pd.DataFrame:
         """Return what was found."""
         self.width, self.height = self.width.astype(np.int64), self.height.astype(np.int64)
-        numbers = {name: getattr(self, name) for name in ("num_bytes", "width", "height")}
-        columns = {"path": self.paths, "content_id": hex_column(self.content_ids)}
-        return large_table(columns | numbers | self.texts)
+        columns: dict[str, Column] = {
+            "path": self.paths,
+            "content_id": hex_column(self.content_ids),
+            "num_bytes": self.num_bytes,
+            "width": self.width,
+            "height": self.height,
+        }
+        return large_table(columns | self.texts)
 
 
 def _forget_old(folder: Path) -> None:

@@ -143,7 +143,8 @@ class Texts:
         """Return the texts of all rows, each text once."""
         texts = np.empty(len(self.texts), dtype=object)
         texts[:] = self.texts
-        return texts[self.codes]
+        placed: npt.NDArray[np.object_] = texts[self.codes]
+        return placed
 
     def __getitem__(self, row: int) -> str:
         return self.texts[int(self.codes[row])]
@@ -155,13 +156,18 @@ class Texts:
         self.codes[rows] = code
 
 
-def large_table(columns: Mapping[str, npt.NDArray[Any] | Texts]) -> pd.DataFrame:
+# A column as it is made: numbers, texts, or what pandas or Arrow holds them in.
+Column = Texts | npt.NDArray[Any] | pd.api.extensions.ExtensionArray
+
+
+def large_table(columns: Mapping[str, Column]) -> pd.DataFrame:
     """Make a table from arrays and `Texts`, without copying them; all columns are given."""
     frame = {}
     for name in COLUMNS:
         values = columns[name]
         if isinstance(values, Texts):
             values = _categories(name, values) if name in _OUR_WORDS else values.objects()
+        assert not isinstance(values, Texts)
         # Typed, since pandas would take objects that are texts for its own string type.
         frame[name] = pd.Series(values, dtype=values.dtype, copy=False)
     return pd.DataFrame(frame, copy=False)
@@ -223,7 +229,7 @@ def read_table(path: Path, *, known: Mapping[str, npt.NDArray[Any]] | None = Non
                 f"{path} is not a sample table (its columns are {found});"
                 " give the samples.parquet that `towernet check` or a run wrote"
             )
-        columns = dict(known or {})
+        columns: dict[str, Column] = dict(known or {})
         return large_table(
             columns | {name: _column(name, file) for name in COLUMNS if name not in columns}
         )
@@ -236,7 +242,7 @@ def _give_back() -> None:
     pa.default_memory_pool().release_unused()
 
 
-def _column(name: str, file: pq.ParquetFile) -> Any:
+def _column(name: str, file: pq.ParquetFile) -> Column:
     """Read a column by blocks, and by one thread: what others free stays with them."""
     chunks = (
         chunk

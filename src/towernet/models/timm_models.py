@@ -81,7 +81,7 @@ def register_with_timm() -> list[str]:
     names = [*networks, *(NetworkName(f"{n}+{block}") for n in networks for block in blocks)]
     for name in sorted(names):
         if not models.is_model(name):
-            default_cfgs.update(models.generate_default_cfgs({name: description(name)}))
+            default_cfgs.update(models.generate_default_cfgs({str(name): dict(description(name))}))
             models.register_model(_entrypoint(name))
         elif models.model_entrypoint(name).__module__ != __name__:
             raise ConfigError(

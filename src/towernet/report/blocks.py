@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from towernet.comparison.wording.ablation import about_blocks, answer_in_words
 from towernet.comparison.wording.verdict import settling
+from towernet.names import NetworkName
 from towernet.records.judgement import Pair
 from towernet.records.results import AttentionEpoch, Measured, Results, Variant
 from towernet.report import figures
@@ -81,7 +82,7 @@ class Ablation:
     gates: Markup
 
 
-def ablation_section(results: Results, measured: Mapping[str, Measured]) -> Ablation | None:
+def ablation_section(results: Results, measured: Mapping[NetworkName, Measured]) -> Ablation | None:
     """Return what each block did and that it was there, None where that was not the question."""
     variants = results.ablation
     if not variants:
@@ -108,7 +109,7 @@ def ablation_section(results: Results, measured: Mapping[str, Measured]) -> Abla
     )
 
 
-def _row(variant: Variant, results: Results, measured: Mapping[str, Measured]) -> BlockRow:
+def _row(variant: Variant, results: Results, measured: Mapping[NetworkName, Measured]) -> BlockRow:
     network, without = results.network(variant.name), results.network(variant.without)
     pair = next((pair for pair in results.comparisons if pair.first == variant.name), None)
     timed, timed_without = measured[variant.name], measured[variant.without]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from towernet.names import NetworkName
 from towernet.records.results import ClassGain, LearningCurve, Measured, Network
 from towernet.records.run import EpochMetrics
 from towernet.report import figures
@@ -69,7 +70,9 @@ class Growth:
     class_gains: tuple[ClassGain, ...]
 
 
-def cost_section(ranked: Sequence[Network], measured: Mapping[str, Measured]) -> Cost | None:
+def cost_section(
+    ranked: Sequence[Network], measured: Mapping[NetworkName, Measured]
+) -> Cost | None:
     """Return the ranked networks' front of accuracy against time, None where there is no choice."""
     timed = [found for network in ranked if (found := _timed(network, measured[network.name]))]
     if len(timed) < 2:
