@@ -35,7 +35,6 @@ from towernet.engine.device import Policy
 from towernet.engine.learner import initial_model
 from towernet.errors import ConfigError
 from towernet.models.catalogue import build
-from towernet.models.variants import canonical
 from towernet.names import NetworkName
 from towernet.records.protocol import Request, variants
 from towernet.records.results import Network, Proof, Results
@@ -320,6 +319,7 @@ def test_the_pairs_judged_are_those_asked_for_and_no_others():
 
 def test_variants_share_the_steps_of_the_slowest():
     steps = {"a": 100, "a+se": 80, "a+cbam": 0, "b": 30, "b+se": 40}
+    steps = {NetworkName(name): num for name, num in steps.items()}
     assert same_for_all_variants(steps) == {"a": 80, "a+se": 80, "a+cbam": 0, "b": 30, "b+se": 30}
 
 
@@ -420,10 +420,11 @@ def test_a_request_must_be_a_whole_factorial():
 
 
 def test_names_are_said_in_one_way():
-    assert canonical("towernet+shuffle@paper", has_own=True) == "towernet"
-    assert canonical("resnet18+none", has_own=False) == "resnet18"
-    assert canonical("resnet18+se@identity@stages", has_own=False) == "resnet18+se@stages@identity"
-    assert canonical("towernet+se@blocks", has_own=True) == "towernet+se@blocks"
+    assert NetworkName("towernet+shuffle@paper").canonical() == "towernet"
+    assert NetworkName("resnet18+none").canonical() == "resnet18"
+    found = NetworkName("resnet18+se@identity@stages").canonical()
+    assert found == "resnet18+se@stages@identity"
+    assert NetworkName("towernet+se@blocks").canonical() == "towernet+se@blocks"
 
 
 def test_a_block_elsewhere_in_towernet_is_instead_of_its_own():

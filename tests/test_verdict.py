@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from made_results import a_failed_network, a_network, a_pair, changed, some_results
-from towernet.comparison.conclusion import Outcome
+from towernet.comparison.outcome import Outcome
+from towernet.names import NetworkName
+from towernet.records.judgement import Judged, JudgedNetwork
+from towernet.records.ledger import RateFellApart, Trial
 
 NUM_IMAGES = 400
 
@@ -305,9 +308,92 @@ def test_remarks_say_whose_rate_is_not_the_one_its_trials_favoured():
 
 
 def test_no_rate_as_high_as_one_that_diverged_is_left():
-    trials = [{"learning_rate": rate, "validation_loss": 1.0} for rate in (0.1, 0.2, 0.4)]
-    fallen = {"learning_rate": 0.2, "diverged": False}
-    outcome = Outcome("a", 0.2, trials, fell_apart=[fallen])
-    assert [trial["learning_rate"] for trial in outcome.trials_left] == [0.1, 0.4]
-    outcome.fell_apart[0] |= {"diverged": True}
-    assert [trial["learning_rate"] for trial in outcome.trials_left] == [0.1]
+    name = NetworkName("a")
+    trials = [
+        Trial(network=name, learning_rate=rate, num_steps=1, validation_loss=1.0,
+              validation_accuracy=0.5, reason=None, seconds=1.0)
+        for rate in (0.1, 0.2, 0.4)
+    ]  # fmt: skip
+    fallen = RateFellApart(network=name, learning_rate=0.2, diverged=False,
+                           validation_accuracy=0.2, instead=0.1, seconds=1.0)  # fmt: skip
+    outcome = Outcome(name, 0.2, trials, fell_apart=[fallen])
+    assert [trial.learning_rate for trial in outcome.trials_left] == [0.1, 0.4]
+    outcome = Outcome(name, 0.2, trials, fell_apart=[changed(fallen, diverged=True)])
+    assert [trial.learning_rate for trial in outcome.trials_left] == [0.1]
+
+
+class Answers(Judged):
+    """What somebody's answers are worth: of such networks nothing is known but these."""
+
+    num_images: int
+
+    @property
+    def num_judged(self):
+        return self.num_images
+
+    @property
+    def split_words(self):
+        return ""
+
+
+def judged_answers(pairs, num_runs):
+    known = {"status": "ranked", "reason": "", "rank": 1, "accuracy": 0.9, "interval": (0.87, 0.93)}
+    names = ["the old one", *(pair.second for pair in pairs)]
+    return Answers(
+        num_runs=num_runs,
+        equal_within=0.005,
+        networks=[JudgedNetwork(name=name, **known) for name in names],
+        comparisons=pairs,
+        sentence="",
+        remarks=(),
+        num_images=1234,
+    )
+
+
+def test_answers_of_anybodys_networks_are_judged_in_the_same_words():
+    from towernet.comparison.wording.remarks import remarks_on_answers
+    from towernet.comparison.wording.verdict import sentence
+
+    found = judged_answers(
+        [
+            a_pair("the old one", "resnet 50 (v2)"),
+            a_pair("the old one", "towernet", answer="open", to_show=0.02, runs_needed=30),
+            a_pair("resnet 50 (v2)", "towernet"),
+        ],
+        num_runs=8,
+    )
+    assert sentence(found) == (
+        "the old one is better than resnet 50 (v2), with 90.0 % of 1,234 images right: 2.0 points"
+        " [1.0, 3.0], but these runs do not show a difference from towernet: 2.0 points [1.0, 3.0]."
+    )
+    assert remarks_on_answers(found) == [
+        "About 30 runs in all would probably show a difference of 2 points.",
+        "In brackets: the range the difference probably lies in, with other runs and images of the"
+        " same kind (95 % interval, for all comparisons at once).",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("num_runs", "said"),
+    [
+        (
+            1,
+            "With one run each, this compares these trained models, not the networks: another seed"
+            " can change the order. To compare the networks, give the answers of 6 or more runs of"
+            " each network.",
+        ),
+        (
+            3,
+            "With 3 runs no difference, however large, can be told from chance; give the answers of"
+            " 6 or more runs of each network.",
+        ),
+    ],
+)
+def test_too_few_answers_ask_for_answers_and_no_option(num_runs, said):
+    from towernet.comparison.wording.remarks import remarks_on_answers
+    from towernet.comparison.wording.verdict import sentence
+
+    found = judged_answers([a_pair("the old one", "mine", answer="too_few_runs")], num_runs)
+    assert remarks_on_answers(found)[-1] == said
+    subject = "This model of the old one" if num_runs == 1 else "the old one"
+    assert sentence(found).startswith(f"{subject} came first, with 90.0 % of 1,234 images right")

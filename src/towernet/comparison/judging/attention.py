@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from towernet import files
-from towernet.records.base import checked
+from towernet.engine.runlog import read_metrics
 from towernet.records.judgement import JudgedNetwork
 from towernet.records.results import AttentionEpoch, Proof, VariantName
 from towernet.records.run import BlockFigures, EpochMetrics
@@ -40,7 +39,7 @@ def proof(folders: Sequence[Path]) -> Proof | None:
     Raises:
         DataError: the metrics of a run are damaged.
     """
-    runs = [_metrics(folder / "metrics.jsonl") for folder in folders]
+    runs = [read_metrics(folder) for folder in folders]
     if not runs or not all(run and all(row.attention is not None for row in run) for run in runs):
         return None
     epochs = []
@@ -59,10 +58,6 @@ def proof(folders: Sequence[Path]) -> Proof | None:
     return Proof(
         num_blocks=len(_blocks(runs[0][0])), learns=all(map(_learns, runs)), epochs=tuple(epochs)
     )
-
-
-def _metrics(path: Path) -> list[EpochMetrics]:
-    return [checked(EpochMetrics, line, path) for line in files.read_jsonl(path)]
 
 
 def _blocks(row: EpochMetrics) -> dict[str, BlockFigures]:

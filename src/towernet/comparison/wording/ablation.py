@@ -58,7 +58,7 @@ def about_blocks(variants: Sequence[Variant]) -> list[str]:
         # One's own places are named after it.
         is_said = len(networks) == len(all_networks) or "own places" in how
         said.append(f"{'' if is_said else f'In {listed(networks)}, '}{listed(blocks)} stood {how}.")
-    papers = {variant.name.block: variant.paper for variant in variants}
+    papers = {variant.plain_block: variant.paper for variant in variants}
     sources = [f"{block}: {paper}" for block, paper in papers.items() if paper]
     return said + ([f"Sources: {'; '.join(sources)}."] if sources else [])
 
