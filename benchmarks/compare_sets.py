@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from _common import data_set, write_result
+from towernet.records.base import read_record
+from towernet.records.results import Conclusion
 
 
 def towernet(*words: object, **environment: str) -> str:
@@ -72,9 +74,12 @@ def main() -> None:
             if (value := getattr(args, option)) is not None:
                 words = [f"--{option}", str(value), *words]
         towernet("compare", data_set(f"{name}.zip"), *words)
-        conclusion = json.loads((folder / "results.json").read_text())
-        conclusion["made"]["command"] = " ".join(["towernet", "compare", f"{name}.zip", *words])
-        write_result(f"{kind}-{name}", conclusion)
+        conclusion = read_record(folder / "results.json", Conclusion)
+        command = " ".join(["towernet", "compare", f"{name}.zip", *words])
+        made = conclusion.made.model_copy(update={"command": command})
+        write_result(
+            f"{kind}-{name}", conclusion.model_copy(update={"made": made}).model_dump(mode="json")
+        )
 
 
 if __name__ == "__main__":

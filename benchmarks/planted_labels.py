@@ -14,9 +14,10 @@ import sys
 from pathlib import Path
 
 from _common import data_set, write_result
-from towernet import files
 from towernet.cli.main import main as towernet
 from towernet.data.source import open_source
+from towernet.records.base import read_record
+from towernet.records.results import Conclusion
 
 
 def plant(name: str, folder: Path, share: float) -> set[str]:
@@ -57,18 +58,19 @@ def main() -> None:
             sys.exit(code)
         with (folder / "suspects.csv").open(newline="", encoding="utf-8") as stream:
             suspects = [row["path"] for row in csv.DictReader(stream)]
-        results = files.read_json(folder / "results.json")["results"]
+        results = read_record(folder / "results.json", Conclusion).results
+        counts = results.num_images
         first = suspects[: 2 * len(planted)]
         rows.append(
             {
                 "data": name,
-                "num_images": sum(results["num_images"].values()),
+                "num_images": counts.train + counts.validation + counts.test,
                 "num_planted": len(planted),
                 "num_suspects": len(suspects),
                 "num_found": len(planted & set(first)),
                 "found": len(planted & set(first)) / len(planted),
                 "right_of_first": len(planted & set(first)) / max(1, len(first)),
-                "accuracy_on_such_labels": results["networks"][0]["accuracy"],
+                "accuracy_on_such_labels": results.networks[0].accuracy,
             }
         )
         shutil.rmtree(images)

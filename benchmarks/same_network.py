@@ -15,10 +15,11 @@ import torch
 from torch import nn
 
 from _common import data_set, write_result
-from towernet import files
 from towernet.cli.main import main as towernet
 from towernet.models import catalogue
 from towernet.models.towernet import PatchTowerNet
+from towernet.records.base import read_record
+from towernet.records.results import Conclusion
 
 
 def starting_elsewhere(number: int) -> Callable[[int], nn.Module]:
@@ -46,25 +47,25 @@ def main() -> None:
     words += ["--runs", str(args.runs), "--out", str(folder)]
     if code := towernet(["compare", str(data_set(f"{args.name}.zip")), *words]):
         sys.exit(code)
-    conclusion = files.read_json(folder / "results.json")
-    results = conclusion["results"]
-    assert len({network["validation_accuracy"] for network in results["networks"]}) > 1
+    conclusion = read_record(folder / "results.json", Conclusion)
+    results = conclusion.results
+    assert len({network.validation_accuracy for network in results.networks}) > 1
     write_result(
         f"same_network-{args.name}",
         {
             "data": args.name,
             "network": "towernet_patch",
-            "num_runs": results["num_runs"],
-            "num_images": results["num_images"],
-            "sentence": results["sentence"],
-            "accuracies": [network["accuracy"] for network in results["networks"]],
+            "num_runs": results.num_runs,
+            "num_images": results.num_images.model_dump(),
+            "sentence": results.sentence,
+            "accuracies": [network.accuracy for network in results.networks],
             "pairs": [
-                {key: pair[key] for key in ("difference", "interval", "p_adjusted", "answer")}
-                for pair in results["comparisons"]
+                pair.model_dump(include={"difference", "interval", "p_adjusted", "answer"})
+                for pair in results.comparisons
             ],
-            "called_better": sum(pair["answer"] == "better" for pair in results["comparisons"]),
-            "hardware": conclusion["made"]["hardware"],
-            "versions": conclusion["made"]["versions"],
+            "called_better": sum(pair.answer == "better" for pair in results.comparisons),
+            "hardware": conclusion.made.hardware.model_dump(),
+            "versions": conclusion.made.versions,
         },
     )
 

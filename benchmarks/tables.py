@@ -16,75 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from _common import RESULTS
+from _comparison_tables import ablation, comparison, planted_labels, same_network
+from _stored import Comparison, MadeOn, PlantedLabels, SameNetwork
 from towernet import files
-from towernet.cli.tables import count_words
-from towernet.comparison.wording.verdict import answer_words, in_points
-from towernet.data.table import counted
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
 MARKED = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def machine(result: dict[str, Any], hardware: dict[str, Any], versions: dict[str, str]) -> str:
-    return (
-        f"{hardware['processor']}, {counted(hardware['threads'], 'thread')}, {hardware['dtype']};"
-        f" torch {versions['torch']}, Python {versions['python']};"
-        f" commit {result['commit']}, {result['date'][:10]}."
-    )
-
-
-def comparison(result: dict[str, Any]) -> str:
-    results, measured, made = result["results"], result["measured"]["networks"], result["made"]
-    lines = [
-        "| network | test accuracy | 95 % interval | macro-F1 | parameters | multiply-adds"
-        " | epochs | latency |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    notes = []
-    for network in results["networks"]:
-        timed = measured[network["name"]]
-        if network["status"] != "ranked":
-            notes.append(f"Not ranked: {network['name']} {network['reason']}.")
-            continue
-        low, high = network["interval"]
-        lines.append(
-            f"| {network['name']} | {100 * network['accuracy']:.1f} %"
-            f" | {100 * low:.1f}–{100 * high:.1f} % | {network['macro_f1']:.3f}"
-            f" | {count_words(network['parameters'])} | {count_words(network['multiply_adds'])}"
-            f" | {network['epochs']:.3g} | {timed['latency_ms']:.1f} ms |"
-        )
-    counts = results["num_images"]
-    words = [
-        f"> {results['sentence']}",
-        "",
-        *lines,
-        "",
-        *notes,
-        *([""] if notes else []),
-        *(pairs(results) if results["num_runs"] > 1 else []),
-        f"n = {counts['test']} test images ({counts['train']} training, {counts['validation']}"
-        f" validation), {results['size_px']} px, {counted(results['num_runs'], 'run')} each;"
-        f" `{made['command']}`. {machine(result, made['hardware'], made['versions'])}",
-    ]
-    return "\n".join(words)
-
-
-def pairs(results: dict[str, Any]) -> list[str]:
-    """Return the table of all differences, between empty lines."""
-    lines = [
-        "| first | second | difference | 95 % interval, all at once | p | runs the first led | |",
-        "|---|---|---:|---:|---:|---:|---|",
-    ]
-    for pair in results["comparisons"]:
-        low, high = map(in_points, pair["interval"])
-        answer = answer_words(pair, results["equal_within"])
-        lines.append(
-            f"| {pair['first']} | {pair['second']} | {in_points(pair['difference'])} points"
-            f" | {low} to {high} | {pair['p_adjusted']:.3f}"
-            f" | {100 * pair['chance_better']:.0f} % | {answer} |"
-        )
-    return [*lines, ""]
+def made_on(result: dict[str, Any]) -> str:
+    return MadeOn.model_validate(result).words()
 
 
 def blocks(result: dict[str, Any]) -> str:
@@ -104,7 +46,7 @@ def blocks(result: dict[str, Any]) -> str:
             "Parameters for 256 channels; forward and backward on 8×256×28×28, as a share of a 3×3"
             " convolution with batch norm of as many channels; shuffle attention by its kernel"
             " in C, the others by torch's operations."
-            f" {machine(result, result['hardware'], result['versions'])}",
+            f" {made_on(result)}",
         ]
     )
 
@@ -139,7 +81,7 @@ def attention_cost(result: dict[str, Any]) -> str:
             *lines,
             "",
             "A block before each of the 16 additions, blended in. Medians and ranges of rounds in"
-            f" turn. {machine(result, result['hardware'], result['versions'])}",
+            f" turn. {made_on(result)}",
         ]
     )
 
@@ -168,53 +110,7 @@ def attach(result: dict[str, Any]) -> str:
     if reasons:
         lines += ["| refused because | networks |", "|---|---|"]
         lines += [f"| {why} | {', '.join(names)} |" for why, names in reasons.items()]
-    return "\n".join([*lines, "", machine(result, result["hardware"], result["versions"])])
-
-
-def ablation(result: dict[str, Any]) -> str:
-    results, made = result["results"], result["made"]
-    accuracy = {network["name"]: network["accuracy"] for network in results["networks"]}
-    rate = {network["name"]: network["learning_rate"] for network in results["networks"]}
-    rows = {row["first"]: row for row in results["comparisons"]}
-    lines = [
-        "| network | block | accuracy | difference from none | 95 % interval, all at once | p"
-        " | runs ahead | | rate | parameters | gates: mean, spread | gradient norm |",
-        "|---|---|---:|---:|---:|---:|---:|---|---:|---:|---:|---:|",
-    ]
-    seen: set[str] = set()
-    for variant in results["ablation"]:
-        if variant["network"] not in seen:
-            seen.add(variant["network"])
-            none = accuracy[variant["without"]]
-            lines.append(
-                f"| {variant['network']} | none | {100 * none:.1f} % | | | | |"
-                f" | {rate[variant['without']]:.3g} | | | |"
-            )
-        row, last = rows[variant["name"]], variant["proof"]["epochs"][-1]
-        low, high = map(in_points, row["interval"])
-        answer = answer_words(row, results["equal_within"]).replace("the first is", "with it")
-        lines.append(
-            f"| {variant['network']} | {variant['block']}"
-            f" | {100 * accuracy[variant['name']]:.1f} %"
-            f" | {in_points(row['difference'])} points | {low} to {high}"
-            f" | {row['p_adjusted']:.3f} | {100 * row['chance_better']:.0f} % | {answer}"
-            f" | {rate[variant['name']]:.3g} | {variant['parameters']:+,}"
-            f" | {last['gate_mean']:.2f}, {last['gate_spread']:.2f}"
-            f" | {last['gradient_norm']:.2g} |"
-        )
-    counts = results["num_images"]
-    words = [
-        f"> {results['sentence']}",
-        "",
-        *lines,
-        "",
-        f"n = {counts['test']} test images ({counts['train']} training, {counts['validation']}"
-        f" validation), {results['size_px']} px, {counted(results['num_runs'], 'run')} each of"
-        f" {results['networks'][0]['epochs']:g} epochs; `{made['command']}`. Gates and gradients at"
-        " the end of the last epoch, mean of blocks and runs."
-        f" {machine(result, made['hardware'], made['versions'])}",
-    ]
-    return "\n".join(words)
+    return "\n".join([*lines, "", made_on(result)])
 
 
 def simulate_verdicts(result: dict[str, Any]) -> str:
@@ -238,42 +134,6 @@ def simulate_verdicts(result: dict[str, Any]) -> str:
             f" all; commit {result['commit']}, {result['date'][:10]}.",
         ]
     )
-
-
-def same_network(results: list[dict[str, Any]]) -> str:
-    lines = [
-        "| data | runs | accuracies under each name | largest difference, 95 % interval"
-        " | least p | pairs called different |",
-        "|---|---:|---|---:|---:|---:|",
-    ]
-    for result in results:
-        widest = max(result["pairs"], key=lambda pair: abs(pair["difference"]))
-        low, high = map(in_points, widest["interval"])
-        lines.append(
-            f"| {result['data']} | {result['num_runs']}"
-            f" | {', '.join(f'{100 * accuracy:.1f}' for accuracy in result['accuracies'])} %"
-            f" | {in_points(widest['difference'])} points [{low}, {high}]"
-            f" | {min(pair['p_adjusted'] for pair in result['pairs']):.2f}"
-            f" | {result['called_better']} of {len(result['pairs'])} |"
-        )
-    last = results[-1]
-    return "\n".join([*lines, "", machine(last, last["hardware"], last["versions"])])
-
-
-def planted_labels(result: dict[str, Any]) -> str:
-    lines = [
-        "| data | images | labels changed | found in the first twice as many suspects"
-        " | of those, wrong labels |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {row['data']} | {row['num_images']:,} | {row['num_planted']}"
-        f" | {row['num_found']} ({100 * row['found']:.0f} %)"
-        f" | {100 * row['right_of_first']:.0f} % |"
-        for row in result["rows"]
-    ]
-    made = f"{result['num_runs']} runs each; commit {result['commit']}, {result['date'][:10]}."
-    return "\n".join([*lines, "", made])
 
 
 def spread(figure: dict[str, float], digits: int = 1) -> str:
@@ -317,7 +177,7 @@ def throughput(result: dict[str, Any]) -> str:
             f" takes {100 * share:.1f} % of a step; one epoch of `--recipe notebook` peaks at"
             f" {result['peak_memory_mib'] / 1024:.1f} GiB, all processes, mapped files apart."
             f" Median and range of rounds in turn."
-            f" {machine(result, result['hardware'], result['versions'])}",
+            f" {made_on(result)}",
         ]
     )
 
@@ -361,7 +221,7 @@ def time_to_accuracy(result: dict[str, Any]) -> str:
             " an empty cache, decoding included; 1/n is the share of the notebook's hundred epochs"
             f" on this same engine, by the median of the {notebook['epochs_run']} that were run"
             f" between the others{known}."
-            f" {machine(result, result['hardware'], result['versions'])}",
+            f" {made_on(result)}",
         ]
     )
 
@@ -384,7 +244,7 @@ def inference(result: dict[str, Any]) -> str:
             "",
             f"As many times as fast as the peer at its best ({times}). Decoding and fitting one"
             f" JPEG of caltech16 takes {decoding:.1f} ms more."
-            f" {machine(result, result['hardware'], result['versions'])}",
+            f" {made_on(result)}",
         ]
     )
 
@@ -417,7 +277,7 @@ def scaling(result: dict[str, Any]) -> str:
             "",
             f"From 10,000 to 100,000 images memory grows by"
             f" {result['growth_bytes_per_image']:,.0f} bytes an image, mapped pixels apart."
-            f" {machine(result, result['hardware'], result['versions'])}",
+            f" {made_on(result)}",
         ]
     )
 
@@ -505,8 +365,8 @@ def faults(result: dict[str, Any]) -> str:
             ),
         ]
     lines = [f"| {what} | {found} |" for what, found in rows]
-    made_on = machine(result, result["hardware"], result["versions"])
-    return "\n".join(["| what | what came out |", "|---|---|", *lines, "", made_on])
+    made = made_on(result)
+    return "\n".join(["| what | what came out |", "|---|---|", *lines, "", made])
 
 
 def table(name: str) -> str:
@@ -521,7 +381,6 @@ def table(name: str) -> str:
         "scaling": scaling,
         "simulate_verdicts": simulate_verdicts,
         "faults": faults,
-        "planted_labels": planted_labels,
         "attention_cost": attention_cost,
         "attach": attach,
     }
@@ -531,11 +390,11 @@ def table(name: str) -> str:
         return made[name](read(name))
     if name == "checks":
         return checks([read(path.stem) for path in sorted(RESULTS.glob("check-*.json"))])
+    if name == "planted_labels":
+        return planted_labels(PlantedLabels.named(name))
     if name == "same_network":
-        return same_network([read(p.stem) for p in sorted(RESULTS.glob("same_network-*.json"))])
-    if name.startswith("ablation-"):
-        return ablation(read(name))
-    return comparison(read(name))
+        return same_network([SameNetwork.read(p) for p in sorted(RESULTS.glob(f"{name}-*.json"))])
+    return (ablation if name.startswith("ablation-") else comparison)(Comparison.named(name))
 
 
 def main() -> int:

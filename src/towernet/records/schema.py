@@ -10,7 +10,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
@@ -32,15 +32,13 @@ class ProtocolFile(Protocol):
     """SHA-256 of all that decides the result."""
 
 
-WRITTEN: dict[str, tuple[str, TypeAdapter[object]]] = {
-    "results": ("results.json", TypeAdapter(Conclusion)),
-    "run": ("run.json", TypeAdapter(RunRecord | ImportedRun)),
-    "protocol": ("protocol.toml", TypeAdapter(ProtocolFile)),
-    "ledger": (
-        "a line of ledger.jsonl",
-        TypeAdapter(Annotated[Event, Field(discriminator="event")]),
-    ),
-    "metrics": ("a line of metrics.jsonl", TypeAdapter(EpochMetrics)),
+# What a schema is of, and its model.
+WRITTEN: dict[str, tuple[str, Any]] = {
+    "results": ("results.json", Conclusion),
+    "run": ("run.json", RunRecord | ImportedRun),
+    "protocol": ("protocol.toml", ProtocolFile),
+    "ledger": ("a line of ledger.jsonl", Annotated[Event, Field(discriminator="event")]),
+    "metrics": ("a line of metrics.jsonl", EpochMetrics),
 }
 
 
@@ -69,9 +67,14 @@ class _Generator(GenerateJsonSchema):
         return made
 
 
-def schema(title: str, model: TypeAdapter[object]) -> str:
-    """Return what a file's schema holds."""
-    found = model.json_schema(schema_generator=_Generator)
+def schema(title: str, model: Any) -> str:
+    """Return what a file's schema holds.
+
+    Args:
+        title: What it is of.
+        model: Its model, or several in a union.
+    """
+    found = TypeAdapter(model).json_schema(schema_generator=_Generator)
     values = {"$schema": _Generator.schema_dialect, **found, "title": title}
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 

@@ -8,9 +8,8 @@ from pathlib import Path
 from towernet.comparison.wording.paper import paragraph
 from towernet.comparison.wording.verdict import worth_using
 from towernet.data.table import read_table
+from towernet.engine.runlog import read_metrics
 from towernet.errors import TRUSTED
-from towernet.files import read_jsonl
-from towernet.records.base import checked
 from towernet.records.ledger import LaterLook, Ledger
 from towernet.records.results import (
     AllMeasured,
@@ -21,7 +20,6 @@ from towernet.records.results import (
     Results,
     Suspect,
 )
-from towernet.records.run import EpochMetrics
 from towernet.report import tables
 from towernet.report.blocks import Ablation, ablation_section
 from towernet.report.curves import (
@@ -132,7 +130,7 @@ def contents_of(folder: Path, conclusion: Conclusion, picture: Picture) -> Conte
         ),
         curves=training_curves(
             [network.name for network in networks],
-            [[_epochs(folder / run.folder) for run in network.runs] for network in networks],
+            [[read_metrics(folder / run.folder) for run in network.runs] for network in networks],
         ),
         rates=tuple(sorted({trial.learning_rate for n in networks for trial in n.trials})),
         paper=paragraph(results, made, later_looks) if results.kind == "comparison" else None,
@@ -141,8 +139,3 @@ def contents_of(folder: Path, conclusion: Conclusion, picture: Picture) -> Conte
         trusting=f"{TRUSTED}={own_code} " if own_code else "",
         has_files=(folder / "paper.tex").exists(),
     )
-
-
-def _epochs(run_folder: Path) -> list[EpochMetrics]:
-    path = run_folder / "metrics.jsonl"
-    return [checked(EpochMetrics, line, path) for line in read_jsonl(path)]

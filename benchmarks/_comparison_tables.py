@@ -1,0 +1,151 @@
+"""The tables about comparisons, for `tables.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from _stored import Comparison, ComparisonResults, PlantedLabels, SameNetwork
+from towernet.cli.tables import count_words
+from towernet.comparison.wording.verdict import answer_words, in_points
+from towernet.data.table import counted
+
+
+def comparison(stored: Comparison) -> str:
+    results, made = stored.results, stored.made
+    lines = [
+        "| network | test accuracy | 95 % interval | macro-F1 | parameters | multiply-adds"
+        " | epochs | latency |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    notes = []
+    for network in results.networks:
+        timed = stored.measured.networks[network.name]
+        if network.status != "ranked" or network.interval is None:
+            notes.append(f"Not ranked: {network.name} {network.reason}.")
+            continue
+        low, high = network.interval
+        lines.append(
+            f"| {network.name} | {_percent(network.accuracy)}"
+            f" | {100 * low:.1f}–{100 * high:.1f} % | {network.macro_f1:.3f}"
+            f" | {count_words(network.parameters)} | {count_words(network.multiply_adds)}"
+            f" | {network.epochs:.3g} | {timed.latency_ms:.1f} ms |"
+        )
+    words = [
+        f"> {results.sentence}",
+        "",
+        *lines,
+        "",
+        *notes,
+        *([""] if notes else []),
+        *(pairs(results) if results.num_runs > 1 else []),
+        f"n = {_sample(results)} each; `{made.command}`. {stored.made_on()}",
+    ]
+    return "\n".join(words)
+
+
+def _sample(results: ComparisonResults) -> str:
+    counts = results.num_images
+    return (
+        f"{counts.test} test images ({counts.train} training, {counts.validation} validation),"
+        f" {results.size_px} px, {counted(results.num_runs, 'run')}"
+    )
+
+
+def _percent(fraction: float | None) -> str:
+    return "–" if fraction is None else f"{100 * fraction:.1f} %"
+
+
+def pairs(results: ComparisonResults) -> list[str]:
+    """Return the table of all differences, between empty lines."""
+    lines = [
+        "| first | second | difference | 95 % interval, all at once | p | runs the first led | |",
+        "|---|---|---:|---:|---:|---:|---|",
+    ]
+    for pair in results.comparisons:
+        low, high = map(in_points, pair.interval)
+        answer = answer_words(pair, results.equal_within)
+        lines.append(
+            f"| {pair.first} | {pair.second} | {in_points(pair.difference)} points"
+            f" | {low} to {high} | {pair.p_adjusted:.3f}"
+            f" | {100 * pair.chance_better:.0f} % | {answer} |"
+        )
+    return [*lines, ""]
+
+
+def ablation(stored: Comparison) -> str:
+    results, made = stored.results, stored.made
+    networks = {network.name: network for network in results.networks}
+    rows = {pair.first: pair for pair in results.comparisons}
+    lines = [
+        "| network | block | accuracy | difference from none | 95 % interval, all at once | p"
+        " | runs ahead | | rate | parameters | gates: mean, spread | gradient norm |",
+        "|---|---|---:|---:|---:|---:|---:|---|---:|---:|---:|---:|",
+    ]
+    seen: set[str] = set()
+    for variant in results.ablation:
+        if variant.network not in seen:
+            seen.add(variant.network)
+            none = networks[variant.without]
+            lines.append(
+                f"| {variant.network} | none | {_percent(none.accuracy)} | | | | |"
+                f" | {none.learning_rate:.3g} | | | |"
+            )
+        pair, with_it = rows[variant.name], networks[variant.name]
+        last = variant.proof.epochs[-1]
+        low, high = map(in_points, pair.interval)
+        answer = answer_words(pair, results.equal_within).replace("the first is", "with it")
+        lines.append(
+            f"| {variant.network} | {variant.block}"
+            f" | {_percent(with_it.accuracy)}"
+            f" | {in_points(pair.difference)} points | {low} to {high}"
+            f" | {pair.p_adjusted:.3f} | {100 * pair.chance_better:.0f} % | {answer}"
+            f" | {with_it.learning_rate:.3g} | {variant.parameters:+,}"
+            f" | {last.gate_mean:.2f}, {last.gate_spread:.2f}"
+            f" | {last.gradient_norm:.2g} |"
+        )
+    words = [
+        f"> {results.sentence}",
+        "",
+        *lines,
+        "",
+        f"n = {_sample(results)} each of {results.networks[0].epochs:g} epochs;"
+        f" `{made.command}`. Gates and gradients at"
+        " the end of the last epoch, mean of blocks and runs."
+        f" {stored.made_on()}",
+    ]
+    return "\n".join(words)
+
+
+def same_network(results: Sequence[SameNetwork]) -> str:
+    lines = [
+        "| data | runs | accuracies under each name | largest difference, 95 % interval"
+        " | least p | pairs called different |",
+        "|---|---:|---|---:|---:|---:|",
+    ]
+    for result in results:
+        widest = max(result.pairs, key=lambda pair: abs(pair.difference))
+        low, high = map(in_points, widest.interval)
+        lines.append(
+            f"| {result.data} | {result.num_runs}"
+            f" | {', '.join(f'{100 * accuracy:.1f}' for accuracy in result.accuracies)} %"
+            f" | {in_points(widest.difference)} points [{low}, {high}]"
+            f" | {min(pair.p_adjusted for pair in result.pairs):.2f}"
+            f" | {result.called_better} of {len(result.pairs)} |"
+        )
+    return "\n".join([*lines, "", results[-1].words()])
+
+
+def planted_labels(result: PlantedLabels) -> str:
+    lines = [
+        "| data | images | labels changed | found in the first twice as many suspects"
+        " | of those, wrong labels |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {row.data} | {row.num_images:,} | {row.num_planted}"
+        f" | {row.num_found} ({100 * row.found:.0f} %)"
+        f" | {100 * row.right_of_first:.0f} % |"
+        for row in result.rows
+    ]
+    made = f"{result.num_runs} runs each; commit {result.commit}, {result.date[:10]}."
+    return "\n".join([*lines, "", made])

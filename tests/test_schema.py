@@ -1,0 +1,217 @@
+"""The JSON schemas in docs/: made from the models, and true of all that real commands write."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from conftest import TINY_NETWORK
+from towernet import files
+from towernet.errors import TRAINING, DataError
+from towernet.records import schema
+from towernet.records.base import checked, read_record
+from towernet.records.ledger import Ledger
+from towernet.records.results import Conclusion
+from towernet.records.run import EpochMetrics, RunRecord
+
+SCHEMAS = Path(__file__).parent.parent / "docs" / "schema"
+LEARNS = "towernet_patch"  # in four epochs of 32-px images
+WORDS = ("--epochs", 4, "--size", 32, "--batch-size", 8, "--workers", 1, "--threads", 1)
+KINDS: dict[str, tuple[object, ...]] = {
+    "comparison": ("compare", "--models", f"{LEARNS},{LEARNS}+none", "--runs", 2),
+    "run": ("train", "--model", TINY_NETWORK),
+    "ablation": ("compare", "--models", LEARNS, "--attention", "shuffle"),
+    "learning curve": ("compare", "--models", LEARNS, "--learning-curve"),
+    "no test split": ("compare", "--models", LEARNS, "--recipe", "notebook"),
+    "failure": ("compare", "--models", f"{TINY_NETWORK},{LEARNS}", "--recipe", "hot.toml"),
+}
+
+
+@pytest.fixture(scope="session")
+def written(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A real folder of each kind."""
+    from towernet.cli.main import main
+
+    home = tmp_path_factory.mktemp("written")
+    (home / "hot.toml").write_text("[train]\nlearning_rate = 1e14\ntrial_factors = [1.0]\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOWERNET_CACHE", str(home / "cache"))
+        patch.chdir(home)
+        for kind, (verb, *words) in KINDS.items():
+            code = main([verb, str(photos), *map(str, (*words, *WORDS, "--out", kind))])
+            assert code in ((0, TRAINING) if kind == "failure" else (0,)), kind
+        assert main(["evaluate", "run", str(photos)]) == 0  # an event of the ledger
+    return {kind: home / kind for kind in KINDS}
+
+
+@functools.cache
+def validator(name: str) -> Draft202012Validator:
+    found = json.loads((SCHEMAS / f"{name}.schema.json").read_text(encoding="utf-8"))
+    Draft202012Validator.check_schema(found)
+    return Draft202012Validator(found)
+
+
+def documents(folder: Path) -> Iterator[tuple[str, Path, Any]]:
+    """Every record below a folder: the name of its schema, the file, and what is written."""
+    for path in sorted(folder.rglob("*")):
+        if path.name in ("results.json", "run.json"):
+            yield path.stem, path, files.read_json(path)
+        elif path.name == "protocol.toml":
+            yield "protocol", path, tomllib.loads(path.read_text(encoding="utf-8"))
+        elif path.name in ("ledger.jsonl", "metrics.jsonl"):
+            yield from ((path.stem, path, line) for line in files.read_jsonl(path))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_that_is_written_is_what_the_schemas_say(written: dict[str, Path], kind: str) -> None:
+    seen = set()
+    for name, path, values in documents(written[kind]):
+        validator(name).validate(values)
+        checked_by_model(name, values, path)
+        seen.add(name)
+    # A single run has no protocol; where all diverge at once, no epoch is finished.
+    absent = {"run": {"protocol"}, "failure": {"metrics"}}.get(kind, set())
+    assert seen | absent == {"results", "run", "ledger", "metrics", "protocol"}
+
+
+def test_the_folders_are_of_every_kind(written: dict[str, Path]) -> None:
+    found = {
+        kind: read_record(folder / "results.json", Conclusion).results
+        for kind, folder in written.items()
+    }
+    assert found["comparison"].num_runs == 2
+    assert found["comparison"].comparisons and found["ablation"].comparisons
+    assert found["run"].kind == "run"
+    assert all(variant.proof.epochs for variant in found["ablation"].ablation)
+    assert found["learning curve"].learning_curve.points
+    assert found["no test split"].final_split == "validation"
+    assert "failed" in {network.status for network in found["failure"].networks}
+    ledger = Ledger(written["run"] / "ledger.jsonl")
+    assert [event.event for event in ledger.events] == [
+        "final split opened", "test split looked at again",
+    ]  # fmt: skip
+
+
+def checked_by_model(name: str, values: Any, path: Path) -> None:
+    """Hold what is written to its model, as a reader does.
+
+    Raises:
+        DataError: naming the field.
+    """
+    if name == "ledger":
+        Ledger(path)
+    else:
+        model = {"results": Conclusion, "run": RunRecord, "metrics": EpochMetrics}
+        checked(model.get(name, schema.ProtocolFile), values, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "spoil"),
+    [
+        ("results", "results.networks.0.parameters", lambda v: v.update(parameters="many")),
+        ("results", "results.networks.0.trials", lambda v: v.pop("trials")),
+        ("results", "results.networks.0.colour", lambda v: v.update(colour="red")),
+        ("results", "results.comparisons.0.answer", lambda v: v.update(answer="perhaps")),
+        ("results", "results.majority_accuracy", lambda v: v.update(majority_accuracy=33.3)),
+        ("results", "measured.total_seconds", lambda v: v.update(total_seconds=None)),
+        ("results", "made.hardware.threads", lambda v: v.update(threads=1.5)),
+        ("run", "plan.num_steps", lambda v: v.update(num_steps="few")),
+        ("run", "summary.best_epoch", lambda v: v.pop("best_epoch")),
+        ("run", "origin.colour", lambda v: v.update(colour="red")),
+        ("protocol", "request.runs", lambda v: v.update(runs=0)),
+        ("protocol", "decided.num_steps", lambda v: v.pop("num_steps")),
+        ("protocol", "images.colour", lambda v: v.update(colour="red")),
+        ("metrics", "train_loss", lambda v: v.update(train_loss="low")),
+        ("metrics", "step", lambda v: v.pop("step")),
+        ("metrics", "colour", lambda v: v.update(colour="red")),
+    ],
+)
+def test_a_planted_mistake_is_refused_by_the_schema_and_by_the_model_which_names_the_field(
+    written: dict[str, Path], name: str, field: str, spoil: Callable[[dict[str, Any]], object]
+) -> None:
+    path, values = next(
+        (path, values) for of, path, values in documents(written["comparison"]) if of == name
+    )
+    inner = values
+    for part in field.split(".")[:-1]:
+        inner = inner[int(part)] if isinstance(inner, list) else inner[part]
+    spoil(inner)
+    assert not validator(name).is_valid(values)
+    with pytest.raises(DataError, match="is damaged") as refusal:
+        checked_by_model(name, values, path)
+    assert f"({field} is " in str(refusal.value)
+    if name == "results":  # by the way every reader takes
+        changed = path.with_name("changed.json")
+        files.write_json(changed, values)
+        with pytest.raises(DataError) as refusal:
+            read_record(changed, Conclusion)
+        assert f"({field} is " in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"event": "change accepted", "words": 1},
+        {"event": "change accepted"},
+        {"event": "change accepted", "words": "more threads", "colour": "red"},
+        {"event": "something else", "words": "more threads"},
+        {"words": "more threads"},
+    ],
+)
+def test_an_event_that_is_none_is_refused(line: dict[str, Any], tmp_path: Path) -> None:
+    files.write_jsonl(tmp_path / "ledger.jsonl", [line])
+    assert not validator("ledger").is_valid(line)
+    with pytest.raises(DataError, match="is damaged"):
+        Ledger(tmp_path / "ledger.jsonl")
+
+
+def test_the_schemas_are_made_from_the_models() -> None:
+    done = refresh("--check")
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_schema_that_is_stale_is_noticed(tmp_path: Path) -> None:
+    assert refresh(tmp_path).returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in SCHEMAS.iterdir()}
+    path = tmp_path / "metrics.schema.json"
+    path.write_text(path.read_text().replace('"integer"', '"number"'))
+    stale = refresh(tmp_path, "--check")
+    assert stale.returncode == 1
+    assert "metrics.schema.json is not made from the models" in stale.stdout
+
+
+def test_a_model_that_changes_changes_its_schema() -> None:
+    class Wider(Conclusion):
+        more: int
+
+    title = schema.WRITTEN["results"][0]
+    before = (SCHEMAS / "results.schema.json").read_text(encoding="utf-8")
+    assert schema.schema(title, Conclusion) == before
+    assert schema.schema(title, Wider) != before
+
+
+def test_every_schema_says_what_it_is_of() -> None:
+    for path in SCHEMAS.iterdir():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        assert found["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+        assert found["title"].endswith((".json", ".toml", ".jsonl"))
+        for kind in found["$defs"].values():
+            assert kind["description"], kind
+            assert "Args:" not in kind["description"]
+
+
+def refresh(*words: object) -> subprocess.CompletedProcess[str]:
+    """Run the command that writes the schemas."""
+    return subprocess.run(
+        [sys.executable, "-m", "towernet.records.schema", *map(str, words)],
+        cwd=SCHEMAS.parent.parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
