@@ -23,6 +23,7 @@ from towernet.engine.evaluate import predict_logits
 from towernet.errors import DataError
 from towernet.models.catalogue import build
 from towernet.models.optimize import optimize
+from towernet.models.own import require_same_code
 from towernet.names import NetworkName
 from towernet.records.contract import Contract
 
@@ -156,16 +157,20 @@ def load_trained(folder: Path) -> Trained:
 
     Raises:
         DataError: the folder holds no finished run, or a damaged one.
+        ConfigError: the source of its network, not being ours, has changed since.
+        UntrustedCodeError: its network would have to be imported, and no user named it.
     """
     folder = find_run(folder)
     record = read_run(folder)
     try:
         contract = Contract.from_json(record["contract"])
         name = NetworkName(record["config"]["model"])
+        versions = record.get("versions", {})
         channels_last = record.get("plan", {}).get("policy", {}).get("channels_last", False)
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder / 'run.json'} is damaged ({error}); train again") from error
     require_weights(folder, record)
+    require_same_code(name, versions, folder)
     tensors, _ = read_weights(folder / "best.safetensors")
     model = build(name, len(contract.class_names), contract.size_px)
     try:

@@ -99,6 +99,7 @@ def compare(
             batch_size=batch_size,
             no_flip=no_flip,
         )
+        options.check_networks(names, resolved.data.size_px)
         request = make(
             Request,
             {

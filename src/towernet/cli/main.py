@@ -36,7 +36,7 @@ from towernet.errors import (
     USAGE,
     Interrupted,
     TowernetError,
-    UntrustedBlockError,
+    UntrustedCodeError,
     shown,
 )
 
@@ -100,7 +100,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if words and words[0] in _LONG_VERBS:
         with contextlib.suppress(ValueError):  # not the main thread
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until `StopSwitch` hears it
-    if os.environ.get(TRUSTED):
+    if any(map(os.environ.get, TRUSTED)):
         options.look_here()  # the user has said these modules, too
     try:
         result = app(words, standalone_mode=False)
@@ -108,8 +108,10 @@ def main(words: Sequence[str] | None = None) -> int:
     except Interrupted as error:  # asked for, and no error
         print(shown(" ".join(str(error).split())), file=sys.stderr)
         return error.exit_code
-    except UntrustedBlockError as error:
-        command = f"{options.trusting(error.block)} {shlex.join(['towernet', *words])}"
+    except UntrustedCodeError as error:
+        command = (
+            f"{options.trusting({error.variable: error.path})} {shlex.join(['towernet', *words])}"
+        )
         return _fail(f"{error.found}; if it is yours, say: {command}", error.exit_code)
     except TowernetError as error:
         return _fail(str(error), error.exit_code)

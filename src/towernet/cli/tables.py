@@ -97,7 +97,7 @@ def ranking(conclusion: dict[str, Any], folder: Path, report: Path) -> None:
     if results["winner"] is not None and (worth_using(results) or not is_choice):
         run, network = folder / results["winner"]["folder"], NetworkName(results["winner"]["name"])
         console.print(escape(shown(f"to use   {run}")))
-        if network.own_block:  # which no record runs
+        if network.own_code:  # which no record runs
             console.print(escape(f"by       {options.to_ask(network, run)}"))
     console.print(escape(shown(f"report   {report}")))
 

@@ -99,6 +99,7 @@ def train(
                 batch_size=batch_size,
                 no_flip=no_flip,
             )
+            options.check_networks((NetworkName(model),), resolved.data.size_px)
             config = make(
                 RunConfig,
                 {

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from towernet import files
-from towernet.attention.find import is_trusted
+from towernet.attention.find import BLOCKS
 from towernet.data.layout import require_classes
-from towernet.errors import TRUSTED, DataError
+from towernet.errors import DataError
 from towernet.models import timm_models
+from towernet.models.own import code_of, require_same_code, untrusted
 from towernet.names import NetworkName
+from towernet.plugins import module_of
 from towernet.records.contract import Contract
 
 # timm's word for each of our rules.
@@ -32,6 +34,8 @@ def config_of(
         "temperature": temperature,
         "threshold": threshold,
     }
+    if code := code_of([name]):
+        config["code"] = code
     if name.is_ours and name.where is None and name.block_start == "paper":
         config |= _for_timm(name, contract)
     return config
@@ -54,13 +58,18 @@ def read_config(path: Path) -> dict[str, Any]:
         threshold = config["threshold"]
         _require(isinstance(config["name"], str), "name", config["name"])
         _require(_lies(config["temperature"], 1e-9, 1e9), "temperature", config["temperature"])
+        code = config.get("code", {})
+        is_code = isinstance(code, dict) and all(isinstance(h, str) for h in code.values())
+        _require(is_code, "code", code)
         _require(threshold is None or _lies(threshold, 0, 1), "threshold", threshold)
     except (_Wrong, DataError) as error:
         raise DataError(
             f"{path} is damaged or not ours ({error}); save the network again with save_pretrained"
         ) from error
     require_classes(contract.class_names, Counter(contract.class_names), name=str(path))
-    _require_no_import(path, config["name"])
+    name = NetworkName(config["name"])
+    _require_no_import(path, name)
+    require_same_code(name, config.get("code", {}), path)
     return config | {"contract": contract}
 
 
@@ -105,13 +114,13 @@ def _is_whole(value: Any, least: int, most: int) -> bool:
     return type(value) is int and least <= value <= most
 
 
-def _require_no_import(path: Path, name: str) -> None:
+def _require_no_import(path: Path, name: NetworkName) -> None:
     """Refuse a name that would import a module which nobody here asked for."""
-    block = NetworkName(name).own_block
-    if block is not None and not is_trusted(block):
+    for plugins, own in untrusted(name):
+        part = "attention" if plugins is BLOCKS else "network"
         raise DataError(
-            f"{path} wants the module {block.partition(':')[0]} for its attention, which may run"
-            f" anything; import it first if you trust it, or set {TRUSTED}={block}"
+            f"{path} wants the module {module_of(own)} for its {part}, which may run anything;"
+            f" import it first if you trust it, or set {plugins.variable}={own}"
         )
 
 

@@ -25,7 +25,7 @@ from towernet.comparison.wording.ablation import about_blocks, answer_in_words, 
 from towernet.comparison.wording.paper import paragraph
 from towernet.comparison.wording.verdict import answer_words, in_points, settling, worth_using
 from towernet.data.table import read_table, shown
-from towernet.errors import TRUSTED, DataError
+from towernet.errors import DataError
 from towernet.files import read_json, read_jsonl, write_text
 from towernet.names import NetworkName
 from towernet.report import figures, tables
@@ -135,7 +135,7 @@ def _contents(folder: Path, values: dict[str, Any], picture: Picture) -> dict[st
     metrics = [[read_jsonl(folder / run["folder"] / "metrics.jsonl") for run in network["runs"]]
                for network in networks]  # fmt: skip
     later_looks = Ledger(folder / "ledger.jsonl").count(LATER_LOOK)
-    own_code = NetworkName(results["winner"]["name"] if results["winner"] else "").own_block
+    winner = NetworkName(results["winner"]["name"] if results["winner"] else "")
     num_mistakes = max(4, min(12, _MISTAKES_IN_ALL // max(1, len(networks))))
     return {
         "results": results,
@@ -171,7 +171,7 @@ def _contents(folder: Path, values: dict[str, Any], picture: Picture) -> dict[st
         ],
         "later_looks": later_looks,
         "worth_using": worth_using(results),
-        "trusting": f"{TRUSTED}={own_code} " if own_code else "",
+        "trusting": "".join(f"{variable}={path} " for variable, path in winner.own_code.items()),
         "has_files": (folder / "paper.tex").exists(),
         "limits": {
             "class_rows": tables.MAX_CLASS_ROWS,
