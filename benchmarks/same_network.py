@@ -7,8 +7,8 @@ All names share images, order and augmentation draws; each starts from initial w
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,20 +16,21 @@ from torch import nn
 
 from _common import data_set, write_result
 from towernet.cli.main import main as towernet
-from towernet.models import catalogue
 from towernet.models.towernet import PatchTowerNet
 from towernet.records.base import read_record
 from towernet.records.results import Conclusion
 
 
-def starting_elsewhere(number: int) -> Callable[[int], nn.Module]:
+def starting_elsewhere(num_classes: int, *, number: int) -> nn.Module:
     """Return a network that is `towernet_patch` with other initial weights."""
+    torch.rand(number)  # moves the generator that the weights are drawn with
+    return PatchTowerNet(num_classes)
 
-    def build(num_classes: int) -> nn.Module:
-        torch.rand(number)  # moves the generator that the weights are drawn with
-        return PatchTowerNet(num_classes)
 
-    return build
+# One network each, by its import path: `same_network:same_0`.
+MOST_NETWORKS = 16
+for each in range(MOST_NETWORKS):
+    globals()[f"same_{each}"] = functools.partial(starting_elsewhere, number=each)
 
 
 def main() -> None:
@@ -39,9 +40,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=8, help="Of each.")
     parser.add_argument("--minutes", type=float, default=0.2, help="Of one run.")
     args = parser.parse_args()
-    names = [f"same_{number}" for number in range(args.networks)]
-    for number, name in enumerate(names):
-        catalogue.OURS[name] = starting_elsewhere(number)
+    if not 2 <= args.networks <= MOST_NETWORKS:
+        parser.error(f"--networks is {args.networks}; give from 2 to {MOST_NETWORKS}")
+    names = [f"{Path(__file__).stem}:same_{number}" for number in range(args.networks)]
     folder = Path("runs") / f"same-{args.name}"
     words = ["--models", ",".join(names), "--minutes", f"{args.minutes:g}"]
     words += ["--runs", str(args.runs), "--out", str(folder)]

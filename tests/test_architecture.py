@@ -20,7 +20,7 @@ ROWS = [
     {"engine"},
     {"models", "data"},
     {"attention", "records"},
-    {"native", "shapes", "config"},
+    {"native", "shapes", "config", "plugins"},
     {"rng", "files", "registry", "names"},
     {"errors", "__init__"},
 ]

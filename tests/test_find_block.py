@@ -13,8 +13,8 @@ import torch
 
 from conftest import TINY_NETWORK, run_towernet
 from towernet.attention import ATTENTION, AttentionBlock, find
-from towernet.attention.find import known_blocks, trust
-from towernet.errors import ConfigError, UnknownNameError, UntrustedBlockError
+from towernet.attention.find import known_blocks
+from towernet.errors import ConfigError, UnknownNameError, UntrustedCodeError
 from towernet.models.catalogue import build
 from towernet.testing import check_block
 
@@ -54,7 +54,7 @@ ENTRIES = """
 
 def attention_block(name):
     """Return the block of a name that the user says."""
-    trust(name)
+    find.BLOCKS.trust(name)
     return find.attention_block(name)
 
 
@@ -77,7 +77,7 @@ def install(folder, package, entries=ENTRIES):
 def visitor(tmp_path, monkeypatch):
     install(tmp_path, "visitor")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(find, "_said", set())
+    monkeypatch.setattr(find.BLOCKS, "_trusted", set())
     yield tmp_path
     for module in [name for name in sys.modules if name.partition(".")[0] == "visitor"]:
         del sys.modules[module]
@@ -247,12 +247,12 @@ def test_code_that_only_a_record_names_is_not_run(said, visitor, monkeypatch):
     (visitor / "visitor" / "broken.py").write_text("raise SystemExit('it was run')\n")
     message = r"is code that a record names, and nothing a record names is run; if it is yours, imp"
     for name in ("visitor.broken:MyAttention", "visitor.blocks:MyAttention"):
-        with pytest.raises(UntrustedBlockError, match=message) as caught:
+        with pytest.raises(UntrustedCodeError, match=message) as caught:
             build(f"resnet18+{name}", 3, 64)
         module = name.partition(":")[0]
         assert str(caught.value).endswith(f"import {module} first, or set TOWERNET_BLOCKS={name}")
         again = copy.copy(caught.value)  # as another process is told of it
-        assert (again.block, str(again)) == (name, str(caught.value))
+        assert (again.path, str(again)) == (name, str(caught.value))
     assert not [name for name in sys.modules if name.startswith("visitor")]
     monkeypatch.setenv("TOWERNET_BLOCKS", said)
     assert build("resnet18+visitor.blocks:MyAttention", 3, 64)

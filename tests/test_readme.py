@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -32,6 +33,7 @@ SMALL = {
     "attention": ["--channels", "64", "--size", "7"],
     "train": ["--epochs", "2", "--size", "64", "--batch-size", "8"],
 }
+OWN_NETWORK = ["--models", "my_nets:Small", "--runs", "1"]
 
 
 def blocks(language: str) -> list[str]:
@@ -47,23 +49,38 @@ def like_the_readme(photos, tmp_path, monkeypatch):
     shutil.copytree(tmp_path / "photos", tmp_path / "other-photos")
     for path in (tmp_path / "other-photos").rglob("*.*"):
         path.write_bytes(path.read_bytes() + b"\0")
+    for code in blocks("python"):
+        if named := re.match(r"# (\w+\.py)\n", code):  # a file that the commands speak of
+            (tmp_path / named[1]).write_text(code)
     monkeypatch.chdir(tmp_path)
+
+
+def taken_apart(command: str) -> tuple[dict[str, str], list[str]]:
+    """Return what a command sets in its environment, and its words."""
+    words = shlex.split(command, comments=True)
+    num_set = next(i for i, word in enumerate(words) if "=" not in word)
+    return dict(word.split("=", 1) for word in words[:num_set]), words[num_set:]
 
 
 @pytest.mark.timeout(900)  # a whole page of commands, on a busy machine
 def test_its_commands_and_its_python_run(like_the_readme):
     commands = [
-        shlex.split(line, comments=True)
-        for block in blocks("sh")
-        for line in block.splitlines()
-        if line.strip()
+        taken_apart(line) for block in blocks("sh") for line in block.splitlines() if line.strip()
     ]
-    assert {words[1] for words in commands} >= {"check", "compare", "predict", "evaluate", "train"}
-    for _, verb, *words in commands:
+    assert {words[1] for _, words in commands} >= {
+        "check",
+        "compare",
+        "predict",
+        "evaluate",
+        "train",
+    }
+    for variables, (_, verb, *words) in commands:
         small = [] if "--resume" in words else SMALL.get(verb, [])
         if "--attention" in words:
             small = [*small, "--attention", "se", "--epochs", "2"]
-        done = run_towernet(verb, *words, *small)
+        if verb == "compare" and any("my_nets:" in word for word in words):
+            small = [*small, *OWN_NETWORK]
+        done = run_towernet(verb, *words, *small, env=os.environ | variables)
         assert done.returncode == 0, (verb, words, done.stderr)
     for code in blocks("python"):
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -4,12 +4,15 @@ A message says what is wrong by name, what was found, and what to do, in one sen
 Anything that is not a TowernetError is a bug of ours: exit code 70.
 """
 
+import sys
+
 USAGE, DATA, ENVIRONMENT, TRAINING, UNEXPECTED = 2, 3, 4, 5, 70
 INTERRUPTED, TERMINATED = 130, 143
 
-# Blocks (or modules) whose code a run's record may name, comma-separated: it may come from somebody
-# else.
-TRUSTED = "TOWERNET_BLOCKS"
+# Variables of the environment: networks and blocks (or modules) whose code a run's record may name,
+# comma-separated. A record may come from somebody else.
+TRUSTED_NETWORKS, TRUSTED_BLOCKS = "TOWERNET_MODELS", "TOWERNET_BLOCKS"
+TRUSTED = (TRUSTED_NETWORKS, TRUSTED_BLOCKS)
 
 
 class TowernetError(Exception):
@@ -28,25 +31,28 @@ class ConfigError(TowernetError, ValueError):
     exit_code = USAGE
 
 
-class UntrustedBlockError(ConfigError):
+class UntrustedCodeError(ConfigError):
     """A record names code, and nobody here has said that it may run.
 
     Args:
-        block: What the record names, as `module:Class`.
+        kind: What sort of thing it is: "network" or "attention block".
+        path: What the record names, as `module:Class`.
+        module: The module that would be imported.
+        variable: Of the environment, in which a user may name it.
     """
 
-    def __init__(self, block: str) -> None:
-        super().__init__(block)
-        self.block = block
+    def __init__(self, kind: str, path: str, module: str, variable: str) -> None:
+        super().__init__(kind, path, module, variable)
+        self.path, self.module, self.variable = path, module, variable
         self.found = (
-            f"attention block '{block}' is code that a record names, and nothing a record names is"
-            " run"
+            f"{kind} '{path}' is code that a record names, and nothing a record names is run"
         )
 
     def __str__(self) -> str:
         """Say it to a program; the command proposes itself instead."""
-        module = self.block.partition(":")[0]
-        return f"{self.found}; if it is yours, import {module} first, or set {TRUSTED}={self.block}"
+        # A function of a module that is imported already must be named all the same.
+        by_import = "" if self.module in sys.modules else f"import {self.module} first, or "
+        return f"{self.found}; if it is yours, {by_import}set {self.variable}={self.path}"
 
 
 class UnknownNameError(TowernetError, KeyError):
@@ -60,7 +66,7 @@ class UnknownNameError(TowernetError, KeyError):
 
 
 class ContractError(TowernetError, AssertionError):
-    """A block breaks a promise that everything around it counts on."""
+    """A block or network breaks a promise that everything around it counts on."""
 
     exit_code = USAGE
 

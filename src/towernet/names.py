@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from towernet.errors import ConfigError
+from towernet.errors import TRUSTED_BLOCKS, TRUSTED_NETWORKS, ConfigError
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
@@ -122,6 +122,12 @@ class NetworkName(str):
     def own_block(self) -> str | None:
         """The import path of a user's own block, None where there is none."""
         return self.block if self.block is not None and ":" in self.block else None
+
+    @property
+    def own_code(self) -> dict[str, str]:
+        """The import paths in it, each by the variable in which a user lets a record have it."""
+        paths = {TRUSTED_NETWORKS: self.own_network, TRUSTED_BLOCKS: self.own_block}
+        return {variable: path for variable, path in paths.items() if path is not None}
 
     def with_block(self, block: str) -> NetworkName:
         """Return the shortest name of this network with another block.

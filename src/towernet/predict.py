@@ -21,6 +21,7 @@ from towernet.engine.evaluate import predict_logits
 from towernet.errors import DataError
 from towernet.models.catalogue import build
 from towernet.models.optimize import optimize
+from towernet.models.own import require_same_code
 from towernet.names import NetworkName
 from towernet.records.base import checked, read_record
 from towernet.records.contract import Contract
@@ -161,11 +162,14 @@ def load_trained(folder: Path) -> Trained:
 
     Raises:
         DataError: the folder holds no finished run, or a damaged one.
+        ConfigError: the source of its network, not being ours, has changed since.
+        UntrustedCodeError: its network would have to be imported, and no user named it.
     """
     folder = find_run(folder)
     record = read_run(folder)
     contract, name = record.contract, record.config.model
     require_weights(folder, record.weights_sha256)
+    require_same_code(name, record.versions, folder)
     tensors, _ = read_weights(folder / "best.safetensors")
     model = build(name, len(contract.class_names), contract.size_px)
     try:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 
 def run_on_meta(model: nn.Module, *shape: int) -> Tensor:
@@ -23,7 +25,9 @@ def run_on_meta(model: nn.Module, *shape: int) -> Tensor:
     floating = next((value for value in meta.values() if value.is_floating_point()), None)
     dtype = None if floating is None else floating.dtype
     images_BCHW = torch.empty(shape, device="meta", dtype=dtype)
-    with evaluating(model), _attributes_kept(model), torch.no_grad():
+    # A network may draw numbers as it runs; the weights that are drawn next must not depend on it.
+    own_randomness = torch.random.fork_rng(devices=[])
+    with evaluating(model), _attributes_kept(model), torch.no_grad(), own_randomness:
         output: Tensor = torch.func.functional_call(model, meta, (images_BCHW,))
     return output
 
@@ -55,3 +59,29 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
         for module, mode in was_training.items():
             module.training = mode
+
+
+@contextlib.contextmanager
+def weights_on_meta() -> Iterator[None]:
+    """Let a network be built whose weights have shapes and no numbers, in milliseconds.
+
+    What is drawn on the way leaves torch's generator where it was.
+    """
+    with torch.random.fork_rng(devices=[]), _WeightsOnMeta():
+        yield
+
+
+class _WeightsOnMeta(TorchFunctionMode):
+    """Create weights without memory or numbers, and leave what is computed on the way alone.
+
+    `torch.device("meta")` would take the tensors, too, that some networks compute widths with.
+    """
+
+    _FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.randn})
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Send the factories of weights to the meta device."""
+        kwargs = dict(kwargs or {})
+        if func in self._FACTORIES:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)

@@ -122,6 +122,7 @@ def compare(
             equal_within=equal_within,
             learning_curve=learning_curve,
         )
+        choices.check_networks(names, request.recipe.data.size_px)
         folder = choices.out_folder(out, data, "compare", source.name)
         origin = Origin(command=command or _call(compare, given.items()), source=source.reading)
         session = _session(source, folder, origin, options, watcher, stop)
@@ -208,6 +209,7 @@ def train(
             raise ConfigError("nothing is gone on with; --accept-… belongs to --resume RUN")
         source = open_data(data, options, watcher)
         request = options.request(source, (network,))
+        choices.check_networks((network,), request.recipe.data.size_px)
         folder = choices.out_folder(out, data, source.name, network.folder_name)
         origin = Origin(
             command=command or _call(train, given.items()),

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from towernet.attention.base import ATTENTION, AttentionBlock
-from towernet.attention.find import attention_block, trust
+from towernet.attention.find import BLOCKS, attention_block
 from towernet.attention.fit import builder_problem, built, kind, require_fit
 from towernet.attention.places import Place, find_places, require_names
 from towernet.attention.watch import CHILD
@@ -179,7 +179,7 @@ def _builder(block: object) -> Callable[[int], AttentionBlock]:
         _, at, place = block.partition("@")
         if at:
             raise ConfigError(f"the block is '{block}'; say the place beside it, where='{place}'")
-        trust(block)
+        BLOCKS.trust(block)
         return attention_block(block)
     if not callable(block):
         raise ConfigError(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from towernet.cli import options
+from towernet.names import NetworkName
 
 
 def import_weights(
@@ -40,6 +41,7 @@ def import_weights(
 
     Example: towernet import-weights resnet.pt --model resnet18 --classes classes.txt --out runs/old
     """
+
     from towernet import files
     from towernet.config import RunConfig, load_recipe, override
     from towernet.data.prepare import NOTEBOOK_MEAN, NOTEBOOK_STD
@@ -47,7 +49,7 @@ def import_weights(
     from towernet.engine.device import versions
     from towernet.errors import shown
     from towernet.models.foreign import IMAGENET_MEAN, IMAGENET_STD, fit, read_foreign
-    from towernet.names import NetworkName
+    from towernet.models.own import code_of
     from towernet.records.contract import Contract
     from towernet.records.run import ForeignWeights, ImportedRun
 
@@ -65,6 +67,7 @@ def import_weights(
         mean or (NOTEBOOK_MEAN if of_notebook else IMAGENET_MEAN),
         std or (NOTEBOOK_STD if of_notebook else IMAGENET_STD),
     )
+    options.check_networks((network,), contract.size_px)
     _require_scale(contract.mean, contract.std)
     tensors = read_foreign(weights)
     state = fit(tensors, model, len(class_names), contract.size_px, path=weights)
@@ -74,7 +77,7 @@ def import_weights(
         status="finished",
         config=RunConfig(model=network, recipe_name=recipe_name, recipe=recipe),
         contract=contract,
-        versions=versions(),
+        versions=versions() | code_of([network]),
         origin="imported",
         source=source,
         weights_sha256=write_weights(out / "best.safetensors", state, source.model_dump()),

@@ -37,7 +37,7 @@ from towernet.errors import (
     USAGE,
     Interrupted,
     TowernetError,
-    UntrustedBlockError,
+    UntrustedCodeError,
     in_a_line,
 )
 
@@ -118,7 +118,7 @@ def _without_terminal() -> Iterator[None]:
 
 
 def _run(words: Sequence[str]) -> int:
-    if os.environ.get(TRUSTED):
+    if any(map(os.environ.get, TRUSTED)):
         options.look_here()  # the user has said these modules, too
     try:
         result = app(words, standalone_mode=False)
@@ -126,8 +126,10 @@ def _run(words: Sequence[str]) -> int:
     except Interrupted as error:  # asked for, and no error
         print(in_a_line(str(error)), file=sys.stderr)
         return error.exit_code
-    except UntrustedBlockError as error:
-        command = f"{options.trusting(error.block)} {shlex.join(['towernet', *words])}"
+    except UntrustedCodeError as error:
+        command = (
+            f"{options.trusting({error.variable: error.path})} {shlex.join(['towernet', *words])}"
+        )
         return _fail(f"{error.found}; if it is yours, say: {command}", error.exit_code)
     except TowernetError as error:
         return _fail(str(error), error.exit_code)

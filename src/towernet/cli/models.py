@@ -23,7 +23,8 @@ def models(
 ) -> None:
     """List the networks with their parameters and multiply-adds.
 
-    Any name works with --model and --models. timm:<name> works too, with the extra.
+    Any name works with --model and --models. timm:<name> works too, with the extra, and so does a
+    network of your own, my_nets:MyNet.
 
     Example: towernet models --size 224
     """
@@ -35,11 +36,11 @@ def models(
     from towernet.models import catalogue
 
     networks = [NetworkName(name) for name in names or catalogue.names()]
-    options.trust_blocks(networks)
+    options.trust(networks)
     screen, rows = progress.screen(), []
     for number, name in enumerate(networks):
         screen.count("counting", number, len(networks))
-        rows.append(_row(name, size, classes))
+        rows.append(_row(name, size, classes, is_asked_for=bool(names)))
     screen.count("counting", len(networks), len(networks))
 
     if json:
@@ -84,7 +85,7 @@ def summary(
     from towernet.models import catalogue
     from towernet.models.summary import count_parameters, layers, multiply_adds
 
-    options.trust_blocks([NetworkName(name)])
+    options.trust([NetworkName(name)])
     catalogue.check_size(name, size)
     network = catalogue.outline(name, classes, size)
     rows = layers(network, size)
@@ -112,8 +113,8 @@ def summary(
     )
 
 
-def _row(name: str, size_px: int, num_classes: int) -> dict[str, Any]:
-    from towernet.errors import ConfigError
+def _row(name: str, size_px: int, num_classes: int, *, is_asked_for: bool) -> dict[str, Any]:
+    from towernet.errors import ConfigError, UnknownNameError
     from towernet.models import catalogue
     from towernet.models.summary import count_parameters, multiply_adds
 
@@ -124,7 +125,10 @@ def _row(name: str, size_px: int, num_classes: int) -> dict[str, Any]:
         # Checking the size of every network first would take twice as long.
         try:
             catalogue.check_size(name, size_px)
-        except ConfigError as error:
+        except (ConfigError, UnknownNameError) as error:
+            # A package may offer what is not there: that costs its line alone.
+            if isinstance(error, UnknownNameError) and is_asked_for:
+                raise
             return {"name": name, "parameters": None, "multiply_adds": None, "problem": str(error)}
         raise
     parameters = count_parameters(network)

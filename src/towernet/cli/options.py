@@ -6,7 +6,7 @@ import inspect
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -127,7 +127,7 @@ def model_names(models: str) -> tuple[NetworkName, ...]:
     if not all(given):
         raise ConfigError(f"--models is '{models}'; give names, comma-separated")
     names = tuple(NetworkName(name).canonical() for name in given)
-    trust_blocks(names)
+    trust(names)
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"--models names {twice[0]} twice; use --runs to repeat networks")
     return names
@@ -158,7 +158,7 @@ def with_attention(
         raise ConfigError("--attention names no block; give one that each network is tried with")
     blocks = (NONE, *(block for block in blocks if block != NONE))
     variants = tuple(name.with_block(block) for name in names for block in blocks)
-    trust_blocks(variants)
+    trust(variants)
     if twice := sorted({name for name in variants if variants.count(name) > 1}):
         raise ConfigError(f"--attention names {twice[0]} in two ways; name each block once")
     return variants, blocks
@@ -172,7 +172,7 @@ def check_blocks(names: Iterable[NetworkName]) -> None:
         ContractError: one does not keep a promise.
     """
     names = tuple(names)
-    trust_blocks(names)
+    trust(names)
     blocks = {name.block for name in names} - {None, NONE}
     if blocks:
         from towernet.attention.base import ATTENTION
@@ -185,21 +185,46 @@ def check_blocks(names: Iterable[NetworkName]) -> None:
                 check_block(found)
 
 
-def trust_blocks(names: Iterable[NetworkName]) -> None:
-    """Let the blocks be imported that networks' names ask for, which the user said."""
-    for block in filter(None, (name.block for name in names)):
-        trust_block(block)
+def check_networks(names: Iterable[NetworkName], size_px: int) -> None:
+    """Hold the networks that are neither ours, torchvision's nor timm's to their promises.
+
+    Raises:
+        UnknownNameError: no network has the name.
+        ConfigError: one does not take images of this size.
+        ContractError: one does not keep a promise.
+    """
+    from towernet.models.catalogue import check_size
+    from towernet.models.own import NETWORKS, is_own
+
+    own = sorted({name.base for name in names if is_own(name)})
+    if own:
+        from towernet.testing import check_network
+
+        for name in own:
+            check_size(name, size_px)
+            check_network(NETWORKS.find(name), size_px=size_px)
+
+
+def trust(names: Iterable[NetworkName]) -> None:
+    """Let networks and blocks that the user names be imported, also from the folder they work in.
+
+    Not where a run's record names them: that may come from somebody else, with a file beside it.
+    """
+    own = [name for name in names if name.own_code]
+    if own:
+        from towernet.models import own as own_models
+
+        own_models.trust(own)
+        look_here()
 
 
 def trust_block(block: str) -> None:
-    """Let a block that the user names be imported, also from the folder the command is said in.
+    """Let a block that the user names be imported, as `trust`."""
+    from towernet.attention.find import BLOCKS
+    from towernet.plugins import is_import_path
 
-    Not where a run's record names it: that may come from somebody else, with a file beside it.
-    """
-    from towernet.attention.find import trust
-
-    trust(block)
-    if ":" in block:
+    BLOCKS.trust(block)
+    if is_import_path(block):
         look_here()
 
 
@@ -209,15 +234,23 @@ def look_here() -> None:
         sys.path.append(str(Path.cwd()))
 
 
-def trusting(*blocks: str) -> str:
-    """Return what to write before a command for it to follow a record to these blocks."""
-    said = filter(None, os.environ.get(TRUSTED, "").split(","))
-    return f"{TRUSTED}={shlex.quote(','.join(dict.fromkeys([*said, *blocks])))}"
+def trusting(own_code: Mapping[str, str]) -> str:
+    """Return what to write before a command for it to follow a record to one's own code.
+
+    Args:
+        own_code: The import paths, each by its variable.
+    """
+    words = []
+    for variable in TRUSTED:  # what is set already is said again: the command is to be copied
+        said = [*os.environ.get(variable, "").split(","), own_code.get(variable, "")]
+        if paths := dict.fromkeys(filter(None, said)):
+            words.append(f"{variable}={shlex.quote(','.join(paths))}")
+    return " ".join(words)
 
 
 def to_ask(network: NetworkName, folder: Path) -> str:
     """Return the command that asks a run of this network about an image."""
-    words = [trusting(network.own_block)] if network.own_block else []
+    words = [trusting(network.own_code)] if network.own_code else []
     return " ".join([*words, "towernet", "predict", shlex.quote(shown(str(folder))), "IMAGE"])
 
 

@@ -66,7 +66,7 @@ def ranking(conclusion: Conclusion, folder: Path, report: Path) -> None:
     if results.winner is not None and (worth_using(results) or not is_choice):
         run, name = folder / results.winner.folder, results.winner.name
         console.print(escape(shown(f"to use   {run}")))
-        if name.own_block:  # which no record runs
+        if name.own_code:  # which no record runs
             console.print(escape(f"by       {options.to_ask(name, run)}"))
     console.print(escape(shown(f"report   {report}")))
 

@@ -18,7 +18,7 @@ from towernet.attention import fused
 from towernet.engine import kernels
 from towernet.engine.memory import keep_freed_memory
 from towernet.errors import ConfigError, EnvironmentFault
-from towernet.models.variants import code_of_blocks
+from towernet.models.own import code_of
 from towernet.names import NetworkName
 from towernet.native import ops
 from towernet.records.run import Hardware, PolicyChoices
@@ -257,21 +257,22 @@ def _cpuinfo(key: str) -> str:
 def bits_depend_on(policy: PolicyChoices, models: Iterable[NetworkName]) -> dict[str, str]:
     """Return what must be the same for the same bits, besides the policy.
 
-    These are versions, the code of attention that is the user's own, and the processor's vector
-    instructions or the kind of GPU: with others the same sums are added in another order.
+    These are versions, the source of networks and blocks that are the user's own, and the
+    processor's vector instructions or the kind of GPU: with others the same sums are added in
+    another order.
 
     Args:
         policy: How numbers are computed.
         models: The networks, by name.
     """
     if policy.device == "cuda":
-        return versions() | {"gpu": torch.cuda.get_device_name()} | code_of_blocks(models)
+        return versions() | {"gpu": torch.cuda.get_device_name()} | code_of(models)
     offered = _cpuinfo("flags").split()
     wide = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in offered]
     return versions() | {
         "instructions": " ".join([platform.machine(), *wide]),
         "kernels": kernels.identity() if policy.kernels == "native" else "torch",
-        **code_of_blocks(models),
+        **code_of(models),
     }
 
 

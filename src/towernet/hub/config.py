@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from towernet import files
-from towernet.attention.find import is_trusted
+from towernet.attention.find import BLOCKS
 from towernet.data.layout import require_classes
-from towernet.errors import TRUSTED, DataError
+from towernet.errors import DataError
 from towernet.models import timm_models
+from towernet.models.own import code_of, require_same_code, untrusted
 from towernet.names import NetworkName
+from towernet.plugins import module_of
 from towernet.records.contract import Contract
 
 # timm's word for each of our rules.
@@ -42,6 +44,8 @@ def write_config(path: Path, saved: SavedConfig) -> None:
     """Write a `config.json`; where timm can build the network, with what it wants, too."""
     config = asdict(saved) | {"format": files.FORMAT}
     name = saved.name
+    if code := code_of([name]):
+        config["code"] = code
     if name.is_ours and name.where is None and name.block_start == "paper":
         config |= _for_timm(name, saved.contract)
     files.write_json(path, config)
@@ -64,6 +68,9 @@ def read_config(path: Path) -> SavedConfig:
         threshold = config["threshold"]
         _require(isinstance(config["name"], str), "name", config["name"])
         _require(_lies(config["temperature"], 1e-9, 1e9), "temperature", config["temperature"])
+        code = config.get("code", {})
+        is_code = isinstance(code, dict) and all(isinstance(h, str) for h in code.values())
+        _require(is_code, "code", code)
         _require(threshold is None or _lies(threshold, 0, 1), "threshold", threshold)
     except (_Wrong, DataError) as error:
         raise DataError(
@@ -72,6 +79,7 @@ def read_config(path: Path) -> SavedConfig:
     require_classes(contract.class_names, Counter(contract.class_names), name=str(path))
     name = NetworkName(config["name"])
     _require_no_import(path, name)
+    require_same_code(name, code, path)
     return SavedConfig(name, contract, config["temperature"], threshold)
 
 
@@ -118,11 +126,11 @@ def _is_whole(value: Any, least: int, most: int) -> bool:
 
 def _require_no_import(path: Path, name: NetworkName) -> None:
     """Refuse a name that would import a module which nobody here asked for."""
-    block = name.own_block
-    if block is not None and not is_trusted(block):
+    for plugins, own in untrusted(name):
+        part = "attention" if plugins is BLOCKS else "network"
         raise DataError(
-            f"{path} wants the module {block.partition(':')[0]} for its attention, which may run"
-            f" anything; import it first if you trust it, or set {TRUSTED}={block}"
+            f"{path} wants the module {module_of(own)} for its {part}, which may run anything;"
+            f" import it first if you trust it, or set {plugins.variable}={own}"
         )
 
 

@@ -1,25 +1,23 @@
-"""Every network by its name: ours, torchvision's, and timm's as `timm:<name>`.
+"""Every network by its name: ours, torchvision's, timm's as `timm:<name>`, and anybody's own.
 
-Each also with a block of attention, as `<name>+<block>`: see `towernet.models.variants`.
+Each also with a block of attention, as `<name>+<block>`: see `towernet.models.variants`. One's own
+is named by an import path or an entry point: see `towernet.models.own`.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
-import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
-from towernet.errors import ConfigError, MissingExtraError, TowernetError
+from towernet.errors import ConfigError, MissingExtraError, TowernetError, in_one_line
 from towernet.models import classics
+from towernet.models.own import NETWORKS, build_own, is_own
 from towernet.models.towernet import PatchTowerNet, TowerNet
 from towernet.models.variants import put_attention
 from towernet.names import NetworkName
-from towernet.registry import unknown_name
-from towernet.shapes import run_on_meta
+from towernet.shapes import run_on_meta, weights_on_meta
 
 OURS: dict[str, Callable[..., nn.Module]] = {
     "towernet": TowerNet,
@@ -28,15 +26,19 @@ OURS: dict[str, Callable[..., nn.Module]] = {
 
 
 def names() -> list[str]:
-    """Return the names `build` knows, ours first; timm's are not among them."""
-    return [*OURS, *classics.torchvision_names()]
+    """Return the names `build` knows, ours first, those of installed packages last.
+
+    Import paths and timm's are not among them.
+    """
+    return [*OURS, *classics.torchvision_names(), *NETWORKS.offered()]
 
 
 def build(name: str, num_classes: int, size_px: int) -> nn.Module:
     """Return a network with fresh weights, drawn with torch's generator.
 
     Args:
-        name: One of `names()`, or `timm:` and a name of timm's; `+` and a block's behind it.
+        name: One of `names()`, `timm:` and a name of timm's, or an import path; `+` and a block's
+            behind it.
         num_classes: K, how many answers there are.
         size_px: Side of the square images it will see.
 
@@ -44,6 +46,7 @@ def build(name: str, num_classes: int, size_px: int) -> nn.Module:
         UnknownNameError: no network or block has the name.
         ConfigError: the network cannot take images of this size, the block does not fit it, or
             there is no choice of answers.
+        UntrustedCodeError: it is an import path that no user named (`towernet.models.own.trust`).
         MissingExtraError: the name is timm's, and timm is not installed.
 
     Example:
@@ -62,10 +65,22 @@ def outline(name: str, num_classes: int, size_px: int) -> nn.Module:
 
     Raises:
         UnknownNameError: no network has the name.
+        ConfigError: a network that is not ours cannot be built for so many classes.
         MissingExtraError: the name is timm's, and timm is not installed.
     """
-    with _WeightsOnMeta():
-        return _make(name, num_classes, size_px)
+    try:
+        with weights_on_meta():
+            return _make(name, num_classes, size_px, without_numbers=True)
+    except TowernetError:
+        raise
+    except Exception as error:
+        if not is_own(NetworkName(name)):
+            raise
+        own = NetworkName(name).base
+        raise ConfigError(
+            f"{own} cannot be built for {num_classes} classes ({in_one_line(error)}); let it take"
+            " the number of classes, and all else by keyword with a default"
+        ) from error
 
 
 def check_size(name: str, size_px: int) -> None:
@@ -84,6 +99,11 @@ def check_size(name: str, size_px: int) -> None:
         return
     name = network
     fitting = _next_fitting(name, size_px)
+    if fitting is None and is_own(NetworkName(name)):
+        raise ConfigError(
+            f"{name} cannot take {size_px}-px images, nor larger ones ({in_one_line(error)}); mend"
+            " its forward, which is tried on shapes without numbers"
+        ) from error
     if fitting is None:
         raise ConfigError(
             f"{name} cannot be built for {size_px}-px images ({_first_line(error)});"
@@ -104,9 +124,11 @@ def also_takes(name: str, size_px: int, other_px: int) -> bool:
     return True
 
 
-def _make(name: str, num_classes: int, size_px: int) -> nn.Module:
+def _make(name: str, num_classes: int, size_px: int, *, without_numbers: bool = False) -> nn.Module:
     name = NetworkName(name)
     network = _make_plain(name, num_classes, size_px)
+    if without_numbers and is_own(name):
+        network.to("meta")  # it may have drawn some in a way that has numbers all the same
     put_attention(network, name, size_px)
     return network
 
@@ -116,8 +138,8 @@ def _make_plain(name: NetworkName, num_classes: int, size_px: int) -> nn.Module:
         return OURS[name.base](num_classes)
     if name.timm_name is not None:
         return classics.build_timm(name.timm_name, num_classes, size_px)
-    if name.base not in classics.torchvision_names():
-        raise unknown_name("network", name.base, names())
+    if is_own(name):
+        return build_own(name, num_classes)
     return classics.build_torchvision(name.base, num_classes, size_px)
 
 
@@ -150,19 +172,3 @@ def _next_fitting(name: str, size_px: int) -> int | None:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-
-
-class _WeightsOnMeta(TorchFunctionMode):
-    """Create weights without memory or numbers, and leave what is computed on the way alone.
-
-    `torch.device("meta")` would take the tensors, too, that some networks compute widths with.
-    """
-
-    _FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.randn})
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Send the factories of weights to the meta device."""
-        kwargs = dict(kwargs or {})
-        if func in self._FACTORIES:
-            kwargs["device"] = "meta"
-        return func(*args, **kwargs)

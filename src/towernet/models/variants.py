@@ -9,26 +9,14 @@ there, and `towernet+shuffle` is `towernet`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from torch import nn
 
 from towernet.attention.attach import attach, with_start
-from towernet.attention.base import ATTENTION
-from towernet.attention.find import attention_block, code_of
+from towernet.attention.find import attention_block
 from towernet.attention.fit import built
 from towernet.attention.shuffle import ShuffleAttention
 from towernet.errors import ConfigError
 from towernet.names import NONE, USUAL_PLACE, NetworkName
-
-
-def code_of_blocks(names: Iterable[NetworkName]) -> dict[str, str]:
-    """Return the hashes of the code of those blocks in some networks' names that are not ours."""
-    blocks = {name.block for name in names} - {None, NONE, *ATTENTION}
-    return {
-        f"attention {block}": code_of(attention_block(block))
-        for block in sorted(filter(None, blocks))
-    }
 
 
 def put_attention(model: nn.Module, name: NetworkName, size_px: int) -> None:

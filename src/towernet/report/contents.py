@@ -9,7 +9,6 @@ from towernet.comparison.wording.paper import paragraph
 from towernet.comparison.wording.verdict import worth_using
 from towernet.data.table import read_table
 from towernet.engine.runlog import read_metrics
-from towernet.errors import TRUSTED
 from towernet.records.ledger import LaterLook, Ledger
 from towernet.records.results import (
     AllMeasured,
@@ -105,7 +104,7 @@ def contents_of(folder: Path, conclusion: Conclusion, picture: Picture) -> Conte
     ranked = tuple(network for network in networks if network.status == "ranked")
     table = read_table(folder / "samples.parquet")
     later_looks = Ledger(folder / "ledger.jsonl").count(LaterLook)
-    own_code = results.winner.name.own_block if results.winner else None
+    own_code = results.winner.name.own_code if results.winner else {}
     return Contents(
         results=results,
         measured=measured,
@@ -136,6 +135,6 @@ def contents_of(folder: Path, conclusion: Conclusion, picture: Picture) -> Conte
         paper=paragraph(results, made, later_looks) if results.kind == "comparison" else None,
         later_looks=later_looks,
         worth_using=worth_using(results),
-        trusting=f"{TRUSTED}={own_code} " if own_code else "",
+        trusting="".join(f"{variable}={path} " for variable, path in own_code.items()),
         has_files=(folder / "paper.tex").exists(),
     )

@@ -1,11 +1,7 @@
 """The promises of an attention block, as checks that anyone can hold a block of their own to.
 
-    from towernet.testing import check_block
-    check_block(MyAttention)
-
 A check builds the block as `MyAttention(128)`, and with 24 channels where the block can be built
-with so few. It raises ContractError with one sentence: what the block does not do, which check says
-so and on what map, what was found, and what to do. None needs more than torch.
+with so few.
 Shapes: B images, C channels, H × W pixels.
 """
 
@@ -13,15 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from towernet.attention import AttentionBlock
 from towernet.attention.fit import builder_problem, built, name_of, tensor_of
-from towernet.errors import ContractError, TowernetError, in_one_line
+from towernet.testing.promises import Broken, difference, kept, require_close, without_gradient
 
 CHANNELS, AWKWARD_CHANNELS = 128, 24
 # A ReLU may be shut for one start and one input; it is not for all of these.
@@ -40,10 +35,6 @@ Check = Callable[[BuildBlock], None]
 Shape = tuple[int, int, int, int]
 
 
-class _Broken(Exception):
-    """What was found instead of what was promised."""
-
-
 def _promise(
     promise: str, *, remedy: str = "", maps: Sequence[tuple[int, int, int]] = ((2, 7, 5),)
 ) -> Callable[[Callable[[BuildBlock, Shape], None]], Check]:
@@ -58,23 +49,14 @@ def _promise(
             for channels in _sizes(block_class):
                 for num_images, height, width in maps:
                     shape = (num_images, channels, height, width)
-                    try:
+                    at = f"{check.__name__}, {channels} channels, on a map of {shape}"
+                    with kept(f"{name_of(block_class)} does not {promise} ({at})", remedy):
                         check(block_class, shape)
-                    except Exception as error:
-                        at = f"{check.__name__}, {channels} channels, on a map of {shape}"
-                        sentence = f"{name_of(block_class)} does not {promise} ({at}): "
-                        sentence += "; ".join(filter(None, (_found(error), remedy)))
-                        raise ContractError(sentence) from error
 
         checked.__name__, checked.__doc__ = check.__name__, check.__doc__
         return checked
 
     return decorate
-
-
-def _found(error: Exception) -> str:
-    is_sentence = isinstance(error, _Broken | TowernetError)
-    return str(error) if is_sentence else in_one_line(error)
 
 
 def build_block(block_class: BuildBlock, channels: int = CHANNELS, seed: int = 4) -> AttentionBlock:
@@ -97,7 +79,7 @@ def feature_map(*shape: int, seed: int = 1) -> Tensor:
 def check_interface(block_class: BuildBlock, shape: Shape) -> None:
     """It is built with a number of channels; it and its map answer with a tensor each."""
     if problem := builder_problem(block_class):
-        raise _Broken(f"it {problem}")
+        raise Broken(f"it {problem}")
     block, x_BCHW = built(block_class, shape[1]), feature_map(*shape)
     name = type(block).__name__
     tensor_of(f"{name}.forward", block, x_BCHW)
@@ -114,10 +96,10 @@ def check_shape(block_class: BuildBlock, shape: Shape) -> None:
     block, x_BCHW = build_block(block_class, shape[1]), feature_map(*shape)
     found = tuple(block(x_BCHW).shape)
     if found != shape:
-        raise _Broken(f"{shape} came in and {found} went out")
+        raise Broken(f"{shape} came in and {found} went out")
     found = tuple(block.attention_map(x_BCHW).shape)
     if len(found) != 4 or not all(f in (1, w) for f, w in zip(found, shape, strict=True)):
-        raise _Broken(f"the attention map over {shape} is {found}")
+        raise Broken(f"the attention map over {shape} is {found}")
 
 
 @_promise(
@@ -131,7 +113,7 @@ def check_gates(block_class: BuildBlock, shape: Shape) -> None:
     map_BCHW = block.attention_map(x_BCHW).detach()
     least, most = float(map_BCHW.min()), float(map_BCHW.max())
     if not 0 <= least < most <= 1:
-        raise _Broken(f"its attention map goes from {least:.3g} to {most:.3g}")
+        raise Broken(f"its attention map goes from {least:.3g} to {most:.3g}")
 
 
 @_promise(
@@ -143,7 +125,7 @@ def check_batch_independence(block_class: BuildBlock, shape: Shape) -> None:
     """An image does not see its neighbours in the batch."""
     block = build_block(block_class, shape[1]).eval()
     x_BCHW = feature_map(*shape)
-    _require_close(
+    require_close(
         block(x_BCHW)[2:3], block(x_BCHW[2:3]), "an image among others", rtol=1e-5, atol=1e-5
     )
 
@@ -159,12 +141,12 @@ def check_gradients(block_class: BuildBlock, shape: Shape) -> None:
         block = build_block(block_class, shape[1], seed)
         x_BCHW = feature_map(*shape, seed=seed).requires_grad_()
         (block(x_BCHW) * feature_map(*shape, seed=seed + 100)).sum().backward()
-        missing = _without_gradient({"the input": x_BCHW, **dict(block.named_parameters())})
+        missing = without_gradient({"the input": x_BCHW, **dict(block.named_parameters())})
         without = missing if without is None else without & missing
         if not without:
             break
     if without:
-        raise _Broken(f"none reaches {', '.join(sorted(without))}")
+        raise Broken(f"none reaches {', '.join(sorted(without))}")
 
 
 @_promise(
@@ -175,16 +157,16 @@ def check_layout(block_class: BuildBlock, shape: Shape) -> None:
     x_BCHW = feature_map(*shape)
     wanted_BCHW = build_block(block_class, shape[1])(x_BCHW)
     if not wanted_BCHW.is_contiguous():
-        raise _Broken("a contiguous map came in and another went out")
+        raise Broken("a contiguous map came in and another went out")
     x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last).requires_grad_()
     found_BCHW = build_block(block_class, shape[1])(x_BCHW)
     if not found_BCHW.is_contiguous(memory_format=torch.channels_last):
-        raise _Broken("a channels_last map came in and another went out")
-    _require_close(found_BCHW, wanted_BCHW, "the map in channels_last", rtol=1e-5, atol=1e-5)
+        raise Broken("a channels_last map came in and another went out")
+    require_close(found_BCHW, wanted_BCHW, "the map in channels_last", rtol=1e-5, atol=1e-5)
     # Not backward(): what is accumulated in a leaf takes the leaf's layout.
     (grad_BCHW,) = torch.autograd.grad(found_BCHW, x_BCHW, torch.ones_like(found_BCHW))
     if not grad_BCHW.is_contiguous(memory_format=torch.channels_last):
-        raise _Broken("the gradient of a channels_last map lies in another layout")
+        raise Broken("the gradient of a channels_last map lies in another layout")
 
 
 @_promise(
@@ -199,10 +181,10 @@ def check_autocast(block_class: BuildBlock, shape: Shape) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found_BCHW = block(x_BCHW)
     if found_BCHW.dtype != torch.bfloat16:
-        raise _Broken(f"under autocast a bf16 map became {_short(found_BCHW.dtype)}")
+        raise Broken(f"under autocast a bf16 map became {_short(found_BCHW.dtype)}")
     wanted_BCHW = block(x_BCHW.float())
     # A gate may be rounded to the map's format before the product is: two or three roundings.
-    _require_close(
+    require_close(
         found_BCHW.float(), wanted_BCHW, "a bf16 map under autocast", rtol=3 * 2**-8, atol=1e-3
     )
 
@@ -221,11 +203,11 @@ def check_parameters_and_dtypes(block_class: BuildBlock, shape: Shape) -> None:
         ):
             y_BCHW = candidate(x_BCHW.to(dtype))
             if y_BCHW.dtype != dtype:
-                raise _Broken(
+                raise Broken(
                     f"{which}, it was given {_short(dtype)} and returned {_short(y_BCHW.dtype)}"
                 )
             if not torch.isfinite(y_BCHW).all():
-                raise _Broken(f"{which}, it returned numbers that are not finite")
+                raise Broken(f"{which}, it returned numbers that are not finite")
 
 
 @_promise(
@@ -237,10 +219,10 @@ def check_state(block_class: BuildBlock, shape: Shape) -> None:
     block, x_BCHW = build_block(block_class, shape[1]), feature_map(*shape)
     block(x_BCHW)  # in training mode: running statistics belong to the state
     wanted_BCHW = block.eval()(x_BCHW)
-    _require_close(copy.deepcopy(block)(x_BCHW), wanted_BCHW, "a deep copy", rtol=0.0, atol=0.0)
+    require_close(copy.deepcopy(block)(x_BCHW), wanted_BCHW, "a deep copy", rtol=0.0, atol=0.0)
     fresh = build_block(block_class, shape[1], seed=5).eval()
     fresh.load_state_dict(copy.deepcopy(block.state_dict()))
-    _require_close(fresh(x_BCHW), wanted_BCHW, "the state in a fresh block", rtol=0.0, atol=0.0)
+    require_close(fresh(x_BCHW), wanted_BCHW, "the state in a fresh block", rtol=0.0, atol=0.0)
 
 
 @_promise(
@@ -254,11 +236,11 @@ def check_identity(block_class: BuildBlock, shape: Shape) -> None:
     block = build_block(block_class, shape[1]).eval()
     least = 1e-5 * float(x_BCHW.abs().max())
     blended_BCHW = block.blend(x_BCHW, torch.tensor(0.0))
-    _require_close(blended_BCHW, x_BCHW, "blend with a gain of 0", rtol=0.0, atol=least)
+    require_close(blended_BCHW, x_BCHW, "blend with a gain of 0", rtol=0.0, atol=least)
     # A block may reorder the channels and its blend may not: at each position the numbers
     # are the same ones.
     blended_BCHW, y_BCHW = block.blend(x_BCHW, torch.tensor(1.0)), block(x_BCHW)
-    _require_close(
+    require_close(
         blended_BCHW.sort(dim=1).values, y_BCHW.sort(dim=1).values,
         "blend with a gain of 1", rtol=1e-5, atol=1e-5,
     )  # fmt: skip
@@ -266,12 +248,12 @@ def check_identity(block_class: BuildBlock, shape: Shape) -> None:
     with torch.no_grad():  # when nothing is trained, `attach` calls the other one
         gain = torch.tensor(0.7)
         blended_BCHW, over_BCHW = block.blend(x_BCHW, gain), block.blend_(x_BCHW.clone(), gain)
-    _require_close(over_BCHW, blended_BCHW, "blend_ beside blend", rtol=1e-5, atol=1e-5)
+    require_close(over_BCHW, blended_BCHW, "blend_ beside blend", rtol=1e-5, atol=1e-5)
 
     fresh = block_class(shape[1]).eval()
-    says, difference = fresh.starts_as_identity, _difference(fresh(x_BCHW), x_BCHW)
-    if says != (difference <= least):
-        raise _Broken(f"starts_as_identity is {says}, and as built it moves x by {difference:.2g}")
+    says, moved = fresh.starts_as_identity, difference(fresh(x_BCHW), x_BCHW)
+    if says != (moved <= least):
+        raise Broken(f"starts_as_identity is {says}, and as built it moves x by {moved:.2g}")
 
 
 @_promise(
@@ -288,7 +270,7 @@ def check_trains(block_class: BuildBlock, shape: Shape) -> None:
         if not without:
             break
     if without:
-        raise _Broken(f"{', '.join(sorted(without))} had no gradient in {_STEPS} steps")
+        raise Broken(f"{', '.join(sorted(without))} had no gradient in {_STEPS} steps")
 
 
 @_promise(
@@ -306,7 +288,7 @@ def check_export(block_class: BuildBlock, shape: Shape) -> None:
     for num_images in (3, 5, 1, 5):
         x_BCHW = feature_map(num_images, *shape[1:], seed=num_images)
         wanted_BCHW = block(x_BCHW)
-        _require_close(
+        require_close(
             program(x_BCHW), wanted_BCHW, f"the program on {num_images} images",
             rtol=1e-5, atol=1e-5,
         )  # fmt: skip
@@ -322,7 +304,7 @@ def check_meta(block_class: BuildBlock, shape: Shape) -> None:
     x_BCHW = torch.empty(shape, device="meta")
     found = tuple(block(x_BCHW).shape)
     if found != shape:
-        raise _Broken(f"{shape} came in and {found} went out")
+        raise Broken(f"{shape} came in and {found} went out")
 
 
 ATTENTION_CHECKS: list[Check] = [
@@ -370,33 +352,6 @@ def _sizes(block_class: BuildBlock) -> list[int]:
     return [CHANNELS, AWKWARD_CHANNELS]
 
 
-def _difference(found: Float[Tensor, "B C H W"], wanted: Float[Tensor, "B C H W"]) -> float:
-    return float((found - wanted).detach().abs().max())
-
-
-def _require_close(
-    found: Float[Tensor, "B C H W"],
-    wanted: Float[Tensor, "B C H W"],
-    what: str,
-    *,
-    rtol: float,
-    atol: float,
-) -> None:
-    if not torch.allclose(found, wanted, rtol=rtol, atol=atol):
-        raise _Broken(f"{what} differs by up to {_difference(found, wanted):.2g}")
-
-
-def _without_gradient(tensors: Mapping[str, Tensor]) -> set[str]:
-    """Return the names of those with no gradient or one of zeros; one that is not finite raises."""
-    without = set()
-    for name, tensor in tensors.items():
-        if tensor.grad is None or not (tensor.grad != 0).any():
-            without.add(name)
-        elif not torch.isfinite(tensor.grad).all():
-            raise _Broken(f"that of {name} is not finite")
-    return without
-
-
 def _without_gradient_in_training(block_class: BuildBlock, shape: Shape, seed: int) -> set[str]:
     """Take a few steps of SGD from the identity; return what never had a gradient."""
     with torch.random.fork_rng(devices=[]):
@@ -417,7 +372,7 @@ def _without_gradient_in_training(block_class: BuildBlock, shape: Shape, seed: i
     for _ in range(_STEPS):
         optimizer.zero_grad()
         ((block.blend(x_BCHW, gain) - wanted_BCHW) ** 2).mean().backward()
-        without &= _without_gradient(learnt)
+        without &= without_gradient(learnt)
         optimizer.step()
     return without
 

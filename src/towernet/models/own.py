@@ -1,0 +1,136 @@
+"""Networks that are neither ours, nor torchvision's, nor timm's: by import path, or as offered.
+
+One is built as `MyNet(num_classes)`, by a class or any function, with fresh weights drawn with
+torch's generator. It is named by its import path (`my_package.nets:MyNet`), or by the name under
+which an installed package offers it:
+
+    [project.entry-points."towernet.models"]
+    small = "my_package.nets:MyNet"
+
+`towernet.testing.check_network` holds it to what is promised of a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+from towernet.attention.base import ATTENTION, AttentionBlock
+from towernet.attention.find import BLOCKS
+from towernet.attention.fit import kind
+from towernet.errors import TRUSTED_NETWORKS, ConfigError
+from towernet.models.classics import torchvision_names
+from towernet.names import NONE, OURS, NetworkName
+from towernet.plugins import Plugins
+
+BuildNetwork = Callable[[int], nn.Module]
+
+
+def network_problem(found: object) -> str:
+    """Return why something builds no networks, with what to do; '' where it may.
+
+    Example:
+        >>> network_problem(nn.Identity()), network_problem(nn.Identity)
+        ('is built already; give the class Identity, so that each run has weights of its own', '')
+    """
+    if isinstance(found, type):
+        is_network = issubclass(found, nn.Module) and not issubclass(found, AttentionBlock)
+        return "" if is_network else f"is {kind(found)}; derive it from torch.nn.Module"
+    if isinstance(found, nn.Module):
+        own = type(found).__name__
+        return f"is built already; give the class {own}, so that each run has weights of its own"
+    if callable(found):
+        return ""
+    return (
+        f"is {kind(found)}; give a class derived from torch.nn.Module, or a function of the number"
+        " of classes that returns one"
+    )
+
+
+NETWORKS = Plugins[BuildNetwork](
+    "network",
+    group="towernet.models",
+    variable=TRUSTED_NETWORKS,
+    example="my_package.nets:MyNet",
+    problem=network_problem,
+    ours=lambda: [*OURS, *torchvision_names()],
+)
+
+
+def is_own(name: NetworkName) -> bool:
+    """Whether a network is neither ours, nor torchvision's, nor timm's."""
+    is_known = name.is_ours or name.timm_name is not None or name.base in torchvision_names()
+    return not is_known
+
+
+def build_own(name: NetworkName, num_classes: int) -> nn.Module:
+    """Return a network that is not ours, as it builds itself, without the attention of its name.
+
+    Raises:
+        TowernetError: as `Plugins.find`; whatever else it raises itself.
+        ConfigError: What is built is no network.
+    """
+    network = NETWORKS.find(name.base)(num_classes)
+    if not isinstance(network, nn.Module):
+        raise ConfigError(
+            f"{name.base} builds {kind(network)}; let it return a torch.nn.Module that is built"
+        )
+    return network
+
+
+def trust(names: Iterable[NetworkName]) -> None:
+    """Let the networks and blocks be imported that a user names."""
+    for name in names:
+        for plugins, path in _import_paths(name):
+            plugins.trust(path)
+
+
+def untrusted(name: NetworkName) -> Iterator[tuple[Plugins[Any], str]]:
+    """Yield the import paths in a name that may not be followed for a record, with their kind."""
+    for plugins, path in _import_paths(name):
+        if not plugins.is_trusted(path):
+            yield plugins, path
+
+
+def code_of(names: Iterable[NetworkName]) -> dict[str, str]:
+    """Return the hashes of the source of the networks and blocks in some names that are not ours.
+
+    They stand beside the versions in a run's record, as `network my_nets:MyNet`.
+    """
+    names = tuple(names)
+    networks = {name.base for name in names if is_own(name)}
+    blocks = {name.block for name in names if name.block is not None} - {NONE, *ATTENTION}
+    hashes = {f"network {network}": NETWORKS.code_of(network) for network in sorted(networks)}
+    return hashes | {f"attention {block}": BLOCKS.code_of(block) for block in sorted(blocks)}
+
+
+def require_same_code(name: NetworkName, recorded: Mapping[str, str], where: object) -> None:
+    """Refuse a network whose source is not what it was when its weights were trained.
+
+    Weights may fit another network, which would then answer otherwise.
+
+    Args:
+        name: The network.
+        recorded: The hashes of its source as they were, among other things; what has none there
+            is not known to have changed.
+        where: What holds the weights, for the message.
+
+    Raises:
+        ConfigError: The source of the network or of its block was changed.
+    """
+    for key, now in code_of([name]).items():
+        if recorded.get(key, now) != now:
+            raise ConfigError(
+                f"the source of {key} is not what it was when {where} was trained (its SHA-256 was"
+                f" {recorded[key][:8] or 'unknown'} and is {now[:8] or 'unknown'}); restore the"
+                " file, or train again"
+            )
+
+
+def _import_paths(name: NetworkName) -> Iterator[tuple[Plugins[Any], str]]:
+    if name.own_network is not None:
+        yield NETWORKS, name.own_network
+    if name.own_block is not None:
+        yield BLOCKS, name.own_block

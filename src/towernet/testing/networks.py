@@ -1,0 +1,330 @@
+"""The promises of a network, as checks that anyone can hold a network of their own to.
+
+A check builds the network as `MyNet(5)`, and asks it about square images.
+Shapes: B images, S × S pixels, K classes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from towernet.attention.fit import kind, name_of
+from towernet.errors import in_one_line
+from towernet.models.own import BuildNetwork, network_problem
+from towernet.shapes import run_on_meta, weights_on_meta
+from towernet.testing.promises import Broken, difference, kept, without_gradient
+
+NUM_CLASSES, SIZE_PX = 5, 128
+NetworkCheck = Callable[[BuildNetwork, int], None]
+
+_MODES = {"training": True, "evaluation": False}
+# Layers that begin at 0 hide what lies before them for a step each.
+_STEPS, _RATE = 3, 0.01
+# An image among others is computed in sums of another order, layer after layer.
+_LARGEST_ERROR = 1e-3
+_OTHER_SIZES = (0.5, 0.75, 2.0)
+
+
+def _promise(
+    promise: str, *, remedy: str = ""
+) -> Callable[[Callable[[BuildNetwork, int], None]], NetworkCheck]:
+    """Return a decorator that turns what a check finds, or a network raises, into a sentence."""
+
+    def decorate(check: Callable[[BuildNetwork, int], None]) -> NetworkCheck:
+        def checked(network_class: BuildNetwork, size_px: int = SIZE_PX) -> None:
+            """Raise ContractError where the network breaks the promise."""
+            at = f"{check.__name__}, {NUM_CLASSES} classes, {size_px}-px images"
+            said = f"{name_of(network_class)} does not {promise} ({at})"
+            with torch.random.fork_rng(devices=[]), kept(said, remedy):
+                torch.manual_seed(3)  # for what it draws as it trains
+                check(network_class, size_px)
+
+        checked.__name__, checked.__doc__ = check.__name__, check.__doc__
+        return checked
+
+    return decorate
+
+
+def build_network(
+    network_class: BuildNetwork, num_classes: int = NUM_CLASSES, seed: int = 4
+) -> Any:
+    """Return a network with fresh weights, whatever is built; the same for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return network_class(num_classes)
+
+
+def moved_network(network_class: BuildNetwork, seed: int = 4) -> nn.Module:
+    """Return a network whose weights have left their start values, so that none is 0 any more."""
+    network: nn.Module = build_network(network_class, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            scale = float(parameter.abs().square().mean().sqrt()) or 1.0
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1 * scale)
+    return network
+
+
+def normalised_images(num_images: int, size_px: int, seed: int = 1) -> Float[Tensor, "B 3 S S"]:
+    """Return images of normal numbers; the same for the same sizes and seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn((num_images, 3, size_px, size_px), generator=generator)
+
+
+@_promise("build a network for each run")
+def check_network_building(network_class: BuildNetwork, size_px: int) -> None:
+    """It is built with the number of classes, anew each time, and has weights to train."""
+    if problem := network_problem(network_class):
+        raise Broken(f"it {problem}")
+    try:
+        network, other = (build_network(network_class) for _ in range(2))
+    except Exception as error:
+        raise Broken(
+            f"{in_one_line(error)}; let it take the number of classes, and all else by keyword with"
+            " a default"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise Broken(f"it builds {kind(network)}; let it return a torch.nn.Module that is built")
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise Broken("nothing in it is trained; give it parameters that require a gradient")
+    if set(network.parameters()) & set(other.parameters()):
+        raise Broken("two of them share their weights; let each call build all that it returns")
+
+
+@_promise(
+    "run on shapes alone",
+    remedy="let no number decide how it is built or run, and make tensors on the device of the one"
+    " that came in",
+)
+def check_network_outline(network_class: BuildNetwork, size_px: int) -> None:
+    """Built without numbers and run on the meta device, it has the shapes that it has with them."""
+    with weights_on_meta():
+        network = network_class(NUM_CLASSES)
+    if found := _logits_problem(run_on_meta(network, 1, 3, size_px, size_px), 1):
+        raise Broken(f"an image gave {found}")
+    shapes, wanted = (
+        {(name, value.shape) for name, value in built.state_dict().items()}
+        for built in (network, build_network(network_class))
+    )
+    if differ := sorted(name for name, _ in shapes ^ wanted):
+        raise Broken(f"{differ[0]} has another shape with numbers than without")
+
+
+@_promise("start where torch's generator says", remedy="draw with torch, and from no other source")
+def check_network_seed(network_class: BuildNetwork, size_px: int) -> None:
+    """Under one seed of torch it is built with the same numbers."""
+    state, again = (build_network(network_class).state_dict() for _ in range(2))
+    for name, value in state.items():
+        if isinstance(value, Tensor) and not torch.equal(value, again[name]):
+            raise Broken(f"under one seed, {name} was drawn in two ways")
+
+
+@_promise("answer with a number for each class", remedy="return logits, (images, classes)")
+@torch.no_grad()
+def check_network_logits(network_class: BuildNetwork, size_px: int) -> None:
+    """Logits (B, K) go out, finite, however many classes there are and whether or not it trains."""
+    images_B3SS = normalised_images(3, size_px)
+    for num_classes in (2, NUM_CLASSES):
+        network = build_network(network_class, num_classes)
+        for mode, trains in _MODES.items():
+            if found := _logits_problem(network.train(trains)(images_B3SS), 3, num_classes):
+                raise Broken(f"in {mode} mode, 3 images and {num_classes} classes gave {found}")
+    answers_BK = moved_network(network_class).eval()(images_B3SS)
+    if (answers_BK >= 0).all() and (answers_BK.sum(dim=1) - 1).abs().max() < 1e-3:
+        raise Broken("its answers are probabilities; leave out the softmax")
+
+
+@_promise(
+    "answer alike each time it is asked",
+    remedy="leave out dropout and other draws in evaluation mode, as F.dropout(x, p, self.training)"
+    " does",
+)
+@torch.no_grad()
+def check_network_repetition(network_class: BuildNetwork, size_px: int) -> None:
+    """In evaluation mode the same images get the same answers, to the bit."""
+    network, images_B3SS = moved_network(network_class).eval(), normalised_images(3, size_px)
+    first_BK, second_BK = network(images_B3SS).clone(), network(images_B3SS)
+    if not torch.equal(first_BK, second_BK):
+        apart = difference(second_BK, first_BK)
+        raise Broken(f"asked again, its answers differ by up to {apart:.2g}")
+
+
+@_promise(
+    "treat each image on its own",
+    remedy="take no statistics over the batch in evaluation mode",
+)
+@torch.no_grad()
+def check_network_neighbours(network_class: BuildNetwork, size_px: int) -> None:
+    """In evaluation mode it takes any number of images, and none sees its neighbours."""
+    network, images_B3SS = moved_network(network_class).eval(), normalised_images(5, size_px)
+    together_BK = network(images_B3SS)
+    for first, last in ((2, 3), (0, 2)):
+        apart_BK = network(images_B3SS[first:last])
+        what = f"the answer for {last - first} of 5 images"
+        _require_alike(apart_BK, together_BK[first:last], what)
+
+
+@_promise(
+    "take images in either layout of memory",
+    remedy="use flatten or reshape where it has view",
+)
+@torch.no_grad()
+def check_network_layout(network_class: BuildNetwork, size_px: int) -> None:
+    """With images and weights in channels_last, the faster layout, it gives the same answers."""
+    network, images_B3SS = moved_network(network_class).eval(), normalised_images(3, size_px)
+    wanted_BK = network(images_B3SS)
+    layout = torch.channels_last
+    found_BK = network.to(memory_format=layout)(images_B3SS.contiguous(memory_format=layout))
+    _require_alike(found_BK, wanted_BK, "the answer in channels_last")
+
+
+@_promise(
+    "take or refuse images of another size",
+    remedy="let a size that it cannot take raise an error, as flatten(1) before a linear layer does"
+    " and view(-1, features) does not",
+)
+@torch.no_grad()
+def check_network_sizes(network_class: BuildNetwork, size_px: int) -> None:
+    """Images of another size get one answer each, or an error, which shapes alone raise as well.
+
+    Training begins with smaller images where a network takes them, and shapes alone are asked.
+    """
+    network = moved_network(network_class)
+    for share in _OTHER_SIZES:
+        other_px = max(1, round(share * size_px / 16)) * 16
+        try:
+            run_on_meta(network, 1, 3, other_px, other_px)
+        except Exception:  # each network says it in its own way
+            continue
+        for mode, trains in _MODES.items():
+            at = f"in {mode} mode, 2 images of {other_px} px"
+            try:
+                answers = network.train(trains)(normalised_images(2, other_px))
+            except Exception as error:
+                found = f"{at} raise {in_one_line(error)}, and their shape alone does not"
+                raise Broken(found) from error
+            if problem := _logits_problem(answers, 2):
+                raise Broken(f"{at} gave {problem}")
+
+
+@_promise(
+    "continue from its state",
+    remedy="keep all that decides its answers in parameters and buffers, and draw with torch alone",
+)
+@torch.no_grad()
+def check_network_state(network_class: BuildNetwork, size_px: int) -> None:
+    """A copy, and a fresh one with the first one's state, answer and train as the first does."""
+    network, images_B3SS = moved_network(network_class), normalised_images(3, size_px)
+    for name, value in network.state_dict().items():
+        if not isinstance(value, Tensor) or value.is_complex():
+            what = "complex numbers" if isinstance(value, Tensor) else kind(value)
+            raise Broken(f"{name} in its state is {what}, which no weights file can hold")
+    network.train()(images_B3SS)  # running statistics belong to the state
+    fresh = moved_network(network_class, seed=5)
+    fresh.load_state_dict(copy.deepcopy(network.state_dict()))
+    others = {"a deep copy": copy.deepcopy(network), "a fresh one with its state": fresh}
+    wanted = _answers(network, images_B3SS)
+    for what, other in others.items():
+        for mode, found_BK in _answers(other, images_B3SS).items():
+            if not torch.equal(found_BK, wanted[mode]):
+                apart = difference(found_BK, wanted[mode])
+                raise Broken(f"in {mode} mode, {what} answers otherwise, by up to {apart:.2g}")
+
+
+@_promise(
+    "train all that it has",
+    remedy="take out what is not used, detach() and no_grad(), or give what is not to be trained"
+    " requires_grad_(False)",
+)
+def check_network_gradients(network_class: BuildNetwork, size_px: int) -> None:
+    """In a few steps every parameter that requires a gradient gets one; each is finite.
+
+    One of 0 may be right: a norm over a single pixel has no other.
+    """
+    network = build_network(network_class).train()
+    learnt = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.SGD(learnt.values(), lr=_RATE)
+    unreached, labels_B = set(learnt), torch.arange(4) % NUM_CLASSES
+    for seed in range(_STEPS):
+        optimizer.zero_grad(set_to_none=True)
+        logits_BK = network(normalised_images(4, size_px, seed))
+        F.cross_entropy(logits_BK.float(), labels_B).backward()
+        zero = without_gradient(learnt)
+        unreached &= {name for name in zero if learnt[name].grad is None}
+        optimizer.step()
+    if unreached or zero == set(learnt):
+        missing = sorted(unreached) or ["any of it"]
+        some = ", ".join([*missing[:3], *(["…"] if len(missing) > 3 else [])])
+        raise Broken(f"in {_STEPS} steps no gradient reached {some}")
+
+
+NETWORK_CHECKS: list[NetworkCheck] = [
+    check_network_building,
+    check_network_outline,
+    check_network_seed,
+    check_network_logits,
+    check_network_repetition,
+    check_network_neighbours,
+    check_network_layout,
+    check_network_sizes,
+    check_network_state,
+    check_network_gradients,
+]
+
+
+def check_network(network_class: BuildNetwork, *, size_px: int = SIZE_PX) -> None:
+    """Hold a network to every promise; takes some thirty passes of a few images through it.
+
+    Args:
+        network_class: A class of networks, or anything else that builds one when it is called with
+            the number of classes.
+        size_px: Side of the square images it will see. It may refuse others.
+
+    Raises:
+        ContractError: The network breaks a promise; the sentence says which, how, and what to do.
+
+    Example:
+        >>> from torchvision.models import shufflenet_v2_x0_5
+        >>> check_network(lambda num: shufflenet_v2_x0_5(num_classes=num), size_px=64)
+    """
+    for check in NETWORK_CHECKS:
+        check(network_class, size_px)
+
+
+def _logits_problem(found: object, num_images: int, num_classes: int = NUM_CLASSES) -> str:
+    """Return what is there instead of logits; '' where they are there."""
+    wanted = (num_images, num_classes)
+    if not isinstance(found, Tensor):
+        return kind(found)
+    if tuple(found.shape) != wanted:
+        return f"a tensor of {tuple(found.shape)} and not of {wanted}"
+    if not found.is_floating_point():
+        return f"a tensor of {str(found.dtype).removeprefix('torch.')}"
+    if not found.is_meta and not found.isfinite().all():
+        return "NaN or infinity"
+    return ""
+
+
+def _require_alike(found_BK: Tensor, wanted_BK: Tensor, what: str) -> None:
+    if found_BK.shape != wanted_BK.shape:
+        raise Broken(f"{what} is {tuple(found_BK.shape)} and not {tuple(wanted_BK.shape)}")
+    apart, largest = difference(found_BK, wanted_BK), float(wanted_BK.abs().max())
+    if not apart <= _LARGEST_ERROR * largest:
+        raise Broken(f"{what} differs by up to {apart:.2g}, where the largest is {largest:.2g}")
+
+
+def _answers(network: nn.Module, images_B3SS: Tensor) -> dict[str, Tensor]:
+    """Return what it says as it evaluates, and then as it trains; the same draws each time."""
+    answers = {}
+    for mode in reversed(_MODES):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(6)
+            answers[mode] = network.train(_MODES[mode])(images_B3SS).clone()
+    return answers
