@@ -13,6 +13,7 @@ ROWS = [
     {"__main__", "door"},
     {"cli"},
     {"api"},
+    {"choices"},
     {"testing"},
     {"report", "progress"},
     {"comparison", "explain", "hub"},

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from towernet import choices
 from towernet.cli import options
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def attention(
 
     require_device(device)
     for name in names or ():
-        options.trust_block(name)
+        choices.trust_block(name)
     blocks = {name: attention_block(name) for name in names or known_blocks()}
     for name, block in blocks.items():
         if name not in ATTENTION:  # ours are held to it by the tests

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from towernet import choices
 from towernet.cli import options
 
 if TYPE_CHECKING:
@@ -69,14 +70,14 @@ def check(
     from towernet.errors import DataError
 
     screen = progress.screen()
-    num_workers = options.num_workers(workers)
-    limits = options.archive_limits(max_archive_gb, max_archive_entries)
+    num_workers = choices.num_workers(workers)
+    limits = choices.archive_limits(max_archive_gb, max_archive_entries)
     source = open_source(
         data, layout=layout, skip_empty=skip_empty, limits=limits, progress=screen.count
     )
     if not json:
         typer.echo(source.reading)
-    folder = options.out_folder(out, data, "check", source.name)
+    folder = choices.out_folder(out, data, "check", source.name)
     table = data_check.check(source, workers=num_workers, progress=screen.count)
     written = [folder / "samples.parquet"]
     write_table(written[0], table)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from towernet import choices
 from towernet.cli import options
 from towernet.errors import ConfigError
 
@@ -49,7 +50,7 @@ def evaluate(
 
     if split not in ASKED:
         raise unknown_name("split", split, ASKED)
-    num_workers = options.num_workers(workers)
+    num_workers = choices.num_workers(workers)
     if predictions is not None:
         _require_writable(predictions, images)
     screen = progress.screen()
@@ -58,7 +59,7 @@ def evaluate(
         images,
         layout=layout,
         skip_empty=skip_empty,
-        limits=options.archive_limits(max_archive_gb, max_archive_entries),
+        limits=choices.archive_limits(max_archive_gb, max_archive_entries),
         progress=screen.count,
         min_classes=1,
     )

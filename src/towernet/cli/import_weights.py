@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from towernet import choices
 from towernet.cli import options
 from towernet.names import NetworkName
 
@@ -55,7 +56,7 @@ def import_weights(
 
     _require_empty(out)
     network = NetworkName(model)
-    options.check_blocks((network,))
+    choices.check_blocks((network,))
     class_names = read_class_names(classes)
     of_notebook = weights.suffix.lower() == ".pdparams"
     recipe_name = "notebook" if of_notebook else "default"
@@ -67,7 +68,7 @@ def import_weights(
         mean or (NOTEBOOK_MEAN if of_notebook else IMAGENET_MEAN),
         std or (NOTEBOOK_STD if of_notebook else IMAGENET_STD),
     )
-    options.check_networks((network,), contract.size_px)
+    choices.check_networks((network,), contract.size_px)
     _require_scale(contract.mean, contract.std)
     tensors = read_foreign(weights)
     state = fit(tensors, model, len(class_names), contract.size_px, path=weights)

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from towernet import __version__
+from towernet import __version__, choices
 from towernet.cli import options
 from towernet.cli.attention import attention
 from towernet.cli.check import check
@@ -119,7 +119,7 @@ def _without_terminal() -> Iterator[None]:
 
 def _run(words: Sequence[str]) -> int:
     if any(map(os.environ.get, TRUSTED)):
-        options.look_here()  # the user has said these modules, too
+        choices.look_here()  # the user has said these modules, too
     try:
         result = app(words, standalone_mode=False)
         return result if isinstance(result, int) else 0

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from towernet.cli import options
+from towernet import choices
 from towernet.names import NetworkName
 
 Size = Annotated[int, typer.Option(min=8, max=2048, help="Side of the images, in pixels.")]
@@ -36,7 +36,7 @@ def models(
     from towernet.models import catalogue
 
     networks = [NetworkName(name) for name in names or catalogue.names()]
-    options.trust(networks)
+    choices.trust(networks)
     screen, rows = progress.screen(), []
     for number, name in enumerate(networks):
         screen.count("counting", number, len(networks))
@@ -85,7 +85,7 @@ def summary(
     from towernet.models import catalogue
     from towernet.models.summary import count_parameters, layers, multiply_adds
 
-    options.trust([NetworkName(name)])
+    choices.trust([NetworkName(name)])
     catalogue.check_size(name, size)
     network = catalogue.outline(name, classes, size)
     rows = layers(network, size)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from towernet.errors import TRUSTED, ConfigError, shown
-from towernet.names import NONE, NetworkName
+from towernet.choices import DEFAULT_MODELS as DEFAULT_MODELS
+from towernet.errors import TRUSTED, shown
+from towernet.names import NetworkName
 
 if TYPE_CHECKING:
-    from towernet.config import Recipe
-    from towernet.data.archive import Limits
-    from towernet.data.source import Source
     from towernet.records.results import Results
 
 Data = Annotated[
@@ -31,7 +28,6 @@ Data = Annotated[
 Models = Annotated[
     str, typer.Option(help="Networks, comma-separated; `towernet models` lists them.")
 ]
-DEFAULT_MODELS = "towernet,towernet_patch,resnet50,vgg19,mobilenet_v2"
 RecipeName = Annotated[
     str, typer.Option("--recipe", help="default, quick, notebook, or your own .toml file.")
 ]
@@ -85,153 +81,10 @@ MaxArchiveEntries = Annotated[
     int | None, typer.Option(min=1, help="Unpack an archive of up to so many entries.")
 ]
 
-# What may be said together with --resume.
-OF_RESUMING = (
-    "data", "resume", "workers", "device", "threads", "accept_data_change", "accept_changes",
-    "max_archive_gb", "max_archive_entries",
-)  # fmt: skip
-
 
 def the_command() -> str:
     """Return the command as it was typed, to repeat it."""
     return shlex.join(["towernet", *sys.argv[1:]])
-
-
-def num_workers(workers: int | None) -> int:
-    """Return how many decoding processes to use.
-
-    Raises:
-        ConfigError: fewer than one was asked for.
-    """
-    if workers is not None and workers < 1:
-        raise ConfigError(f"--workers is {workers}; give at least 1")
-    if workers is None and hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return workers or os.cpu_count() or 1
-
-
-def archive_limits(gb: float | None, entries: int | None) -> Limits:
-    """Return what an archive may unpack to."""
-    from towernet.data.archive import Limits
-
-    return Limits(max_bytes=None if gb is None else int(gb * 1e9), max_entries=entries)
-
-
-def model_names(models: str) -> tuple[NetworkName, ...]:
-    """Return the networks that `--models` names, each by its shortest name.
-
-    Raises:
-        ConfigError: a name is empty or said twice, or names no network with attention.
-    """
-    given = [name.strip() for name in models.split(",")]
-    if not all(given):
-        raise ConfigError(f"--models is '{models}'; give names, comma-separated")
-    names = tuple(NetworkName(name).canonical() for name in given)
-    trust(names)
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"--models names {twice[0]} twice; use --runs to repeat networks")
-    return names
-
-
-def with_attention(
-    names: tuple[NetworkName, ...], attention: str | None
-) -> tuple[tuple[NetworkName, ...], tuple[str, ...]]:
-    """Return the networks, each without attention and with every block, and the blocks' names.
-
-    Raises:
-        ConfigError: a block is empty or said twice, or a network's name says its own.
-    """
-    if attention is None:
-        return names, ()
-    blocks = tuple(block.strip() for block in attention.split(","))
-    if not all(blocks):
-        raise ConfigError(f"--attention is '{attention}'; give names of blocks, comma-separated")
-    if twice := sorted({block for block in blocks if blocks.count(block) > 1}):
-        raise ConfigError(f"--attention names {twice[0]} twice; name each block once")
-    for name in names:
-        if name.block is not None:
-            raise ConfigError(
-                f"--models names {name} and --attention gives each network its blocks; leave one"
-                " of the two out"
-            )
-    if set(blocks) == {NONE}:
-        raise ConfigError("--attention names no block; give one that each network is tried with")
-    blocks = (NONE, *(block for block in blocks if block != NONE))
-    variants = tuple(name.with_block(block) for name in names for block in blocks)
-    trust(variants)
-    if twice := sorted({name for name in variants if variants.count(name) > 1}):
-        raise ConfigError(f"--attention names {twice[0]} in two ways; name each block once")
-    return variants, blocks
-
-
-def check_blocks(names: Iterable[NetworkName]) -> None:
-    """Hold the attention blocks that networks' names ask for, and are not ours, to their promises.
-
-    Raises:
-        UnknownNameError: no block has the name.
-        ContractError: one does not keep a promise.
-    """
-    names = tuple(names)
-    trust(names)
-    blocks = {name.block for name in names} - {None, NONE}
-    if blocks:
-        from towernet.attention.base import ATTENTION
-        from towernet.attention.find import attention_block
-        from towernet.testing import check_block
-
-        for block in sorted(filter(None, blocks)):
-            found = attention_block(block)
-            if block not in ATTENTION:  # ours are held to it by the tests
-                check_block(found)
-
-
-def check_networks(names: Iterable[NetworkName], size_px: int) -> None:
-    """Hold the networks that are neither ours, torchvision's nor timm's to their promises.
-
-    Raises:
-        UnknownNameError: no network has the name.
-        ConfigError: one does not take images of this size.
-        ContractError: one does not keep a promise.
-    """
-    from towernet.models.catalogue import check_size
-    from towernet.models.own import NETWORKS, is_own
-
-    own = sorted({name.base for name in names if is_own(name)})
-    if own:
-        from towernet.testing import check_network
-
-        for name in own:
-            check_size(name, size_px)
-            check_network(NETWORKS.find(name), size_px=size_px)
-
-
-def trust(names: Iterable[NetworkName]) -> None:
-    """Let networks and blocks that the user names be imported, also from the folder they work in.
-
-    Not where a run's record names them: that may come from somebody else, with a file beside it.
-    """
-    own = [name for name in names if name.own_code]
-    if own:
-        from towernet.models import own as own_models
-
-        own_models.trust(own)
-        look_here()
-
-
-def trust_block(block: str) -> None:
-    """Let a block that the user names be imported, as `trust`."""
-    from towernet.attention.find import BLOCKS
-    from towernet.plugins import is_import_path
-
-    BLOCKS.trust(block)
-    if is_import_path(block):
-        look_here()
-
-
-def look_here() -> None:
-    """Let modules be found in the folder the command is said in, last: they hide no package."""
-    if not {"", str(Path.cwd())} & set(sys.path):
-        sys.path.append(str(Path.cwd()))
 
 
 def trusting(own_code: Mapping[str, str]) -> str:
@@ -252,61 +105,6 @@ def to_ask(network: NetworkName, folder: Path) -> str:
     """Return the command that asks a run of this network about an image."""
     words = [trusting(network.own_code)] if network.own_code else []
     return " ".join([*words, "towernet", "predict", shlex.quote(shown(str(folder))), "IMAGE"])
-
-
-def resolve_recipe(
-    name: str,
-    source: Source,
-    *,
-    epochs: int | None,
-    minutes: float | None,
-    size: int | None,
-    batch_size: int | None,
-    no_flip: bool,
-) -> Recipe:
-    """Read the recipe and put the command line's choices, and the data's own, over it."""
-    from towernet.config import load_recipe, override
-
-    augment: dict[str, Any] = {"flip": False} if no_flip or source.no_flip else {}
-    return override(
-        load_recipe(name),
-        data={"size_px": size},
-        augment=augment,
-        train={"epochs": epochs, "minutes": minutes, "batch_size": batch_size},
-    )
-
-
-def out_folder(out: Path | None, data: str, *parts: str) -> Path:
-    """Return the folder a result goes to: the one named, or the same for the same words.
-
-    Raises:
-        ConfigError: it lies among the images, and would be read as one of them next time.
-    """
-    names = [part.replace(":", "_").replace("/", "_") for part in parts]
-    folder = out or Path("runs") / "-".join(names)
-    images = Path(data)
-    if images.is_dir() and folder.resolve().is_relative_to(images.resolve()):
-        raise ConfigError(f"the output {folder} would lie among the images; give --out elsewhere")
-    return folder
-
-
-def require_defaults(
-    verb: Callable[..., Any], given: dict[str, Any], *, but: tuple[str, ...]
-) -> None:
-    """Refuse options that would change nothing, since the run knows its own.
-
-    Args:
-        verb: The verb, whose signature holds the defaults.
-        given: What it was called with.
-        but: The options that have an effect.
-
-    Raises:
-        ConfigError: naming the first one.
-    """
-    for name, parameter in inspect.signature(verb).parameters.items():
-        if name not in but and given[name] != parameter.default:
-            option = name.replace("_", "-")
-            raise ConfigError(f"--{option} has no effect with --resume; leave it out")
 
 
 def require_success(results: Results) -> None:

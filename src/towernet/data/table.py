@@ -250,13 +250,13 @@ def _column(name: str, file: pq.ParquetFile) -> Column:
         for chunk in file.read_row_group(block, [name], use_threads=False)[name].chunks
     )
     if COLUMNS[name] is not str:
-        values: Any = np.concatenate([np.zeros(0, np.int64), *(map(pa.Array.to_numpy, chunks))])
+        numbers = map(pa.Array.to_numpy, chunks)
+        values: Column = np.concatenate([np.zeros(0, np.int64), *numbers])
     elif name == "content_id":
         values = pd.arrays.ArrowExtensionArray(pa.chunked_array(list(chunks), pa.string()))
     elif name == "path":
         texts = [_unescape(text) for chunk in chunks for text in chunk.to_pylist()]
-        values = np.empty(len(texts), dtype=object)
-        values[:] = texts
+        values = np.array([None, *texts], dtype=object)[1:]
     else:
         values = _texts(chunks)
     _give_back()
