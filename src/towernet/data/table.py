@@ -256,7 +256,9 @@ def _column(name: str, file: pq.ParquetFile) -> Column:
         values = pd.arrays.ArrowExtensionArray(pa.chunked_array(list(chunks), pa.string()))
     elif name == "path":
         texts = [_unescape(text) for chunk in chunks for text in chunk.to_pylist()]
-        values = np.array([None, *texts], dtype=object)[1:]
+        paths = np.empty(len(texts), dtype=object)
+        paths[:] = texts
+        values = paths
     else:
         values = _texts(chunks)
     _give_back()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean, median
-from typing import Protocol as HasShape
 
 import numpy as np
 
@@ -30,19 +29,11 @@ from towernet.records.judgement import Status
 from towernet.records.ledger import RateFellApart, Trial
 from towernet.records.protocol import Protocol
 from towernet.records.results import Measured, Network
+from towernet.records.run import RunSummary
 from towernet.records.scores import RunScores, TrialScores
 
-
-class OnValidation(HasShape):
-    """A run that was judged on validation images."""
-
-    @property
-    def validation_accuracy(self) -> float:
-        """Of its best epoch."""
-
-    @property
-    def validation_loss(self) -> float:
-        """Of the same."""
+# Both were judged on validation images.
+OnValidation = RunSummary | RunScores
 
 
 def network_of(
