@@ -34,15 +34,34 @@ def make_dataset(photos):
 
 
 @pytest.fixture
-def run(make_dataset):
+def session(photos):
+    """Make what a run in a folder works with."""
+    from towernet.data.source import open_source
+    from towernet.engine.runlog import Watcher
+    from towernet.engine.session import Session
+    from towernet.engine.stop import StopSwitch
+    from towernet.records.run import Origin
+
+    def make(folder, watcher=None, stop=None):
+        return Session(
+            open_source(str(photos)),
+            folder,
+            Origin(command="test", source="test"),
+            watcher=watcher or Watcher(),
+            stop=stop or StopSwitch(),
+        )
+
+    return make
+
+
+@pytest.fixture
+def run(make_dataset, session):
     """Train the tiny network; the arguments say what is different."""
     from towernet.config import RunConfig, load_recipe, override
     from towernet.engine.batches import steps_per_epoch
     from towernet.engine.device import Policy
-    from towernet.engine.runlog import Watcher
-    from towernet.engine.stop import StopSwitch
     from towernet.engine.train import train
-    from towernet.records.run import Origin, Plan
+    from towernet.records.run import Plan
 
     def go(folder, *, workers=1, seed=0, watcher=None, stop=None, depth=None, **train_changes):
         changes = {"epochs": NUM_EPOCHS, "batch_size": BATCH_SIZE, "learning_rate": 0.01}
@@ -55,16 +74,7 @@ def run(make_dataset):
         plan = Plan(
             num_steps, recipe.train.learning_rate, Policy("cpu", "float32", True, 1, "test")
         )
-        return train(
-            config,
-            dataset,
-            folder,
-            plan,
-            watcher=watcher or Watcher(),
-            stop=stop or StopSwitch(),
-            origin=Origin(command="test", source="test"),
-            prefetch_depth=depth,
-        )
+        return train(config, dataset, session(folder, watcher, stop), plan, prefetch_depth=depth)
 
     return go
 
@@ -126,15 +136,14 @@ def test_a_run_stopped_after_any_step_and_resumed_ends_in_the_same_bytes(run, tm
 
 @pytest.mark.skipif(compiler() is None, reason="no C compiler")
 def test_with_kernels_mixing_and_two_sizes_a_resumed_run_ends_in_the_same_bytes(
-    make_dataset, tmp_path
+    make_dataset, session, tmp_path
 ):
     from towernet.config import RunConfig, load_recipe, override
     from towernet.engine.device import Policy
-    from towernet.engine.runlog import Watcher
     from towernet.engine.stop import StopSwitch
     from towernet.engine.train import train
     from towernet.errors import Interrupted
-    from towernet.records.run import Origin, Plan
+    from towernet.records.run import Plan
 
     recipe = override(
         load_recipe("default"), data={"size_px": SIZE_PX}, train={"epochs": 3, "batch_size": 8}
@@ -143,10 +152,7 @@ def test_with_kernels_mixing_and_two_sizes_a_resumed_run_ends_in_the_same_bytes(
     plan = Plan(12, 0.01, Policy("cpu", "bfloat16", True, 1, "test", "native"), mixes=True)
 
     def go(folder, watcher=None, stop=None):
-        train(
-            config, make_dataset(), folder, plan, watcher=watcher or Watcher(),
-            stop=stop or StopSwitch(), origin=Origin(command="test", source="test"),
-        )  # fmt: skip
+        train(config, make_dataset(), session(folder, watcher, stop), plan)
 
     go(tmp_path / "whole")
     for last in (3, 7, 9):  # with smaller images, at the change, at full size
@@ -211,6 +217,26 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(run, tmp_path):
     run(tmp_path / "damaged", watcher=watcher)
     assert any(f"{newest} is damaged" in text for text in watcher.said)
     assert exact(tmp_path / "damaged") == exact(tmp_path / "whole")
+
+
+def test_a_state_of_another_version_is_refused_with_what_is_strange_in_it(run, tmp_path):
+    from towernet.engine.stop import StopSwitch
+    from towernet.errors import DataError, Interrupted
+
+    stop = StopSwitch()
+    stop.exit_code = 130
+    with pytest.raises(Interrupted):
+        run(tmp_path / "run", stop=stop)
+    (path,) = (tmp_path / "run" / "last").glob("*.json")
+    whole = files.read_json(path)["manifest"]
+    for change, words in (
+        ({"momenta": 3}, "momenta is unknown to this version"),
+        ({"step": "one"}, "step is 'one'"),
+    ):
+        manifest = whole | {"state": whole["state"] | change}
+        files.write_json(path, {"manifest": manifest, "sha256": files.digest(manifest)})
+        with pytest.raises(DataError, match=rf"last is damaged \({words}"):
+            run(tmp_path / "run")
 
 
 def test_a_finished_run_is_left_as_it_is(run, tmp_path):

@@ -179,11 +179,10 @@ def resolve_recipe(
     """Read the recipe and put the command line's choices, and the data's own, over it."""
     from towernet.config import load_recipe, override
 
-    augment: dict[str, Any] = {"flip": False} if no_flip or source.no_flip else {}
     return override(
         load_recipe(name),
         data={"size_px": size},
-        augment=augment,
+        augment={"flip": False if no_flip or source.no_flip else None},
         train={"epochs": epochs, "minutes": minutes, "batch_size": batch_size},
     )
 

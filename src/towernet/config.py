@@ -7,7 +7,7 @@ resolved, beside the weights. Descriptions are the reference; no number is repea
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -238,14 +238,23 @@ def load_recipe(name: str) -> Recipe:
     return make(Recipe, values, where=f"recipe {name}")
 
 
-def override(recipe: Recipe, **changes: Mapping[str, float | bool | None]) -> Recipe:
+Choice = int | float | bool | str | Sequence[float] | None
+
+
+def override(
+    recipe: Recipe,
+    *,
+    data: Mapping[str, Choice] | None = None,
+    augment: Mapping[str, Choice] | None = None,
+    train: Mapping[str, Choice] | None = None,
+) -> Recipe:
     """Return the recipe with some values replaced: `override(recipe, train={"epochs": 3})`.
 
     A value of None is "not given" and changes nothing; naming one budget takes the other away.
     """
     values = recipe.model_dump()
-    for part, given in changes.items():
-        given = {key: value for key, value in given.items() if value is not None}
+    for part, changes in (("data", data), ("augment", augment), ("train", train)):
+        given = {key: value for key, value in (changes or {}).items() if value is not None}
         if part == "train" and {"epochs", "minutes"} & set(given):
             values["train"].update(epochs=None, minutes=None)
         values[part].update(given)
