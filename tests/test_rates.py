@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,10 @@ import pytest
 
 from towernet.comparison.rates import beats_guessing, best_rate, fell_apart
 from towernet.data.prepare import Dataset, Part
+from towernet.names import NetworkName
 from towernet.records.contract import Contract
+from towernet.records.ledger import Trial
+from towernet.records.run import RunSummary
 
 RATES = (0.05 / 3, 0.05, 0.15)
 
@@ -29,12 +31,17 @@ def images(counts: tuple[int, ...]) -> Dataset:
     return Dataset(pd.DataFrame(), contract, part(4), part(1), part(0), nothing, nothing)
 
 
-def trials(*figures: tuple[float, float]) -> list[dict[str, Any]]:
+def trial(rate: float, loss: float, accuracy: float) -> Trial:
+    """A trial that came to its end."""
+    return Trial(
+        network=NetworkName("resnet18"), learning_rate=rate, num_steps=5, validation_loss=loss,
+        validation_accuracy=accuracy, reason=None, seconds=1.0,
+    )  # fmt: skip
+
+
+def trials(*figures: tuple[float, float]) -> list[Trial]:
     """Trials of the three rates with these losses and accuracies."""
-    return [
-        {"learning_rate": rate, "validation_loss": loss, "validation_accuracy": accuracy}
-        for rate, (loss, accuracy) in zip(RATES, figures, strict=True)
-    ]
+    return [trial(rate, *found) for rate, found in zip(RATES, figures, strict=True)]
 
 
 TEN_CLASSES = images((33,) * 10)
@@ -65,22 +72,24 @@ def test_the_rate_taken_is_the_best_of_those_that_taught_something(tried, datase
     assert best_rate(tried, 0.05, dataset) == pytest.approx(taken)
 
 
-def seem_better(is_better: Callable[[dict[str, Any], Dataset], bool]) -> float:
+def seem_better(is_better: Callable[[Trial, Dataset], bool]) -> float:
     """Return the share of guessing trials that this takes for better than guessing."""
     right = np.random.default_rng(3).binomial(330, 0.1, 2000)
-    seem = [is_better({"validation_accuracy": number / 330}, TEN_CLASSES) for number in right]
+    seem = [is_better(trial(0.05, 2.3, number / 330), TEN_CLASSES) for number in right]
     return float(np.mean(seem))
 
 
 def test_of_a_hundred_guesses_one_seems_to_be_better():
     assert 0.001 < seem_better(beats_guessing) < 0.015
     # What the check is there for: by the accuracy alone it would be every other.
-    assert seem_better(lambda trial, dataset: trial["validation_accuracy"] > 0.1) > 0.4
+    assert seem_better(lambda trial, dataset: trial.accuracy > 0.1) > 0.4
 
 
 @pytest.mark.parametrize(("accuracy", "fell"), [(0.10, True), (0.28, True), (0.30, False)])
 def test_a_run_falls_apart_below_what_its_trial_may_have_been(accuracy, fell):
-    (trial,) = trials(*GUESSES)[:1]
-    trial["validation_accuracy"] = 113 / 330  # 34.2 %; Wilson's interval begins at 29.3 %
-    run = {"final_validation_accuracy": accuracy}
-    assert fell_apart(run, trial, TEN_CLASSES) == fell
+    of_trial = trial(0.05, 2.3, 113 / 330)  # 34.2 %; Wilson's interval begins at 29.3 %
+    run = RunSummary(
+        num_steps=40, num_epochs=3.0, best_epoch=2.0, validation_accuracy=0.4, validation_loss=1.0,
+        final_validation_loss=1.0, final_validation_accuracy=accuracy,
+    )  # fmt: skip
+    assert fell_apart(run, of_trial, TEN_CLASSES) == fell
