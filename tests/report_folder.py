@@ -17,7 +17,7 @@ from towernet import files
 from towernet.comparison.judging.calibration import calibrated
 from towernet.comparison.judging.scores import accuracy_interval, per_class
 from towernet.comparison.judging.statistics import judge
-from towernet.comparison.wording.verdict import pair_row
+from towernet.comparison.judging.pairs import pair_of
 from towernet.data.table import make_table, write_frame, write_table
 from towernet.names import NetworkName
 from towernet.records.judgement import Pair
@@ -216,10 +216,7 @@ def pairs(found: list[tuple[Network, np.ndarray[Any, Any]]]) -> list[Pair]:
     right = np.array([right for _, right in found])
     family = judge(right, np.arange(right.shape[2]))
     names = [entry.name for entry, _ in found]
-    return [
-        Pair.model_validate(pair_row(family, difference, names, 0.005))
-        for difference in family.differences
-    ]
+    return [pair_of(family, difference, names, 0.005) for difference in family.differences]
 
 
 def failed(like: Network) -> Network:

@@ -9,6 +9,8 @@ from typing import Literal
 
 import pandas as pd
 
+from towernet.api.tables import as_text, differences_of, ranking_of
+from towernet.comparison.answers.export import answers_table
 from towernet.comparison.conclusion import finished
 from towernet.comparison.evaluation import evaluate, open_run
 from towernet.data.source import open_source
@@ -17,7 +19,6 @@ from towernet.names import NetworkName
 from towernet.predict import Predictor, load_run, predict_files, read_run
 from towernet.progress import screen
 from towernet.records.evaluation import Evaluation
-from towernet.records.judgement import Judged
 from towernet.records.results import AllMeasured, Conclusion, Made, Results
 
 
@@ -104,30 +105,6 @@ class Run:
         return load_run(self.folder)
 
 
-def ranking_of(judged: Judged) -> pd.DataFrame:
-    """Return the networks of a judgement as a table, those that could be ranked first."""
-    low, high = zip(*(network.interval or (None, None) for network in judged.networks), strict=True)
-    return pd.DataFrame(
-        {
-            "rank": pd.array([network.rank for network in judged.networks], dtype="Int64"),
-            "network": pd.Series([str(network.name) for network in judged.networks], dtype=object),
-            "accuracy": pd.array([n.accuracy for n in judged.networks], dtype="Float64"),
-            "low": pd.array(low, dtype="Float64"),
-            "high": pd.array(high, dtype="Float64"),
-        }
-    )
-
-
-def differences_of(judged: Judged) -> pd.DataFrame:
-    """Return every pair of networks that was judged as a table."""
-    columns = ("first", "second", "difference", "p_adjusted", "answer")
-    rows = [[getattr(pair, column) for column in columns] for pair in judged.comparisons]
-    table = pd.DataFrame(rows, columns=list(columns))
-    for place, end in enumerate(("low", "high")):
-        table.insert(3 + place, end, [pair.interval[place] for pair in judged.comparisons])
-    return table
-
-
 class Comparison:
     """What a comparison found; in a notebook it shows itself.
 
@@ -201,6 +178,17 @@ class Comparison:
         """
         return differences_of(self.results)
 
+    def answers(self) -> pd.DataFrame:
+        """Return what every run of the ranked networks answered for the final images.
+
+        A row for each answer, with the columns `network`, `run`, `image`, `label`, `answer` and
+        `group`, which near duplicates share: what `towernet.judge` reads.
+
+        Raises:
+            DataError: a run's answers are missing or damaged.
+        """
+        return answers_table(self.folder, self.results)
+
     @property
     def winner(self) -> Run:
         """The run to use, chosen on validation images.
@@ -229,7 +217,7 @@ class Comparison:
         return self.folder / "report.html"
 
     def __repr__(self) -> str:
-        return f"{shown(self.verdict)}\n\n{self.ranking.to_string(index=False)}"
+        return as_text(self.verdict, self.ranking)
 
     def _repr_html_(self) -> str:
         from towernet.report.notebook import judged_html

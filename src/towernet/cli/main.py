@@ -25,6 +25,7 @@ from towernet.cli.compare import compare
 from towernet.cli.evaluate import evaluate
 from towernet.cli.explain import explain
 from towernet.cli.import_weights import import_weights
+from towernet.cli.judge import judge
 from towernet.cli.models import models, summary
 from towernet.cli.plan import plan
 from towernet.cli.predict import predict
@@ -69,8 +70,8 @@ app = typer.Typer(
     " one sub-folder of images per class.",
 )
 for verb in (
-    compare, train, check, plan, predict, explain, evaluate, import_weights, models, attention,
-    summary,
+    compare, train, check, plan, predict, explain, evaluate, judge, import_weights, models,
+    attention, summary,
 ):  # fmt: skip
     app.command()(verb)
 

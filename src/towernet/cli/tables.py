@@ -8,14 +8,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from towernet.cli import options
 from towernet.errors import shown
 from towernet.records.base import Interval
+from towernet.records.judgement import AnswersJudged
 from towernet.records.results import Conclusion, Network, Results, Variant
 
 NOTHING = "–"
 WIDTH_OF_A_FILE = 120
+PAIRS_SHOWN = 10
 
 
 def count_words(number: int | float) -> str:
@@ -134,6 +137,66 @@ def _print_ablation(console: Console, results: Results, variants: Sequence[Varia
     if table.row_count:
         console.print(table)
         console.print()
+
+
+def judgement(judged: AnswersJudged, report: Path | None) -> None:
+    """Print what somebody's answers are worth, and where the report is."""
+    from towernet.data.table import counted
+
+    console = terminal()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    table.add_column("network", overflow="fold")
+    for header in ("accuracy", "95 % interval"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for network in judged.networks:
+        name = Text(shown(network.name))
+        table.add_row(f"{network.rank}.", name, _percent(network.accuracy), _span(network.interval))
+    console.print()
+    console.print(table)
+    console.print()
+    _print_differences(console, judged)
+    console.print(escape(shown(judged.sentence)), style="bold")
+    for remark in judged.remarks:
+        console.print(escape(shown(remark)))
+    console.print()
+    groups = "" if judged.num_groups is None else f" in {counted(judged.num_groups, 'group')}"
+    console.print(
+        f"answers  {counted(len(judged.networks), 'network')}, {counted(judged.num_runs, 'run')} of"
+        f" each, {counted(judged.num_images, 'image')}{groups}"
+    )
+    if report is not None:
+        console.print(escape(shown(f"report   {report}")))
+
+
+def _print_differences(console: Console, judged: AnswersJudged) -> None:
+    """Print every pair of networks, or of many only those with the first of the ranking."""
+    from towernet.comparison.wording.verdict import in_points, outcome_words
+
+    pairs = judged.comparisons
+    if len(pairs) > PAIRS_SHOWN:
+        pairs = tuple(pair for pair in pairs if pair.first == judged.networks[0].name)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for header in ("first", "second"):
+        table.add_column(header, overflow="fold")
+    p = "p (Holm)" if len(judged.comparisons) > 1 else "p"
+    for header in ("difference", "95 % interval", p):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("answer", no_wrap=True)
+    for pair in pairs:
+        low, high = map(in_points, pair.interval)
+        table.add_row(
+            Text(shown(pair.first)),
+            Text(shown(pair.second)),
+            f"{in_points(pair.difference)} points",
+            f"{low} to {high}",
+            "< 0.001" if pair.p_adjusted < 0.001 else f"{pair.p_adjusted:.3f}",
+            outcome_words(pair, judged.equal_within),
+        )
+    console.print(table)
+    if more := len(judged.comparisons) - len(pairs):
+        console.print(f"… and {more:,} more pairs (--out FOLDER or --json has all)")
+    console.print()
 
 
 def _percent(fraction: float | None) -> str:

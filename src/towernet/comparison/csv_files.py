@@ -7,7 +7,7 @@ from pathlib import Path
 
 from towernet import files
 from towernet.records.base import Record
-from towernet.records.judgement import Pair
+from towernet.records.judgement import AnswersJudged, Judged, JudgedRun, Pair
 from towernet.records.results import Conclusion, Measured
 from towernet.records.scores import ClassScores, RunScores
 
@@ -20,6 +20,8 @@ _MEASURED = tuple(Measured.model_fields)
 _RUN = (*(field for field in RunScores.model_fields if field != "folder"), "folder")
 _CLASS = tuple(ClassScores.model_fields)
 _PAIR = tuple(Pair.model_fields)
+_JUDGED = ("rank", "name", "accuracy", "interval")
+_JUDGED_RUN = tuple(JudgedRun.model_fields)
 
 
 def write_csv_files(folder: Path, conclusion: Conclusion) -> None:
@@ -47,7 +49,23 @@ def write_csv_files(folder: Path, conclusion: Conclusion) -> None:
         ("name", "run", *_RUN),
         ([n.name, i, *_cells(run, _RUN)] for n in networks for i, run in enumerate(n.runs)),
     )
-    _write(folder / "differences.csv", _PAIR, (_cells(pair, _PAIR) for pair in results.comparisons))
+    _write_pairs(folder, results)
+
+
+def write_judged_csv_files(folder: Path, judged: AnswersJudged) -> None:
+    """Write `results.csv`, `runs.csv` and `differences.csv` of somebody's answers."""
+    networks = judged.networks
+    _write(folder / "results.csv", _JUDGED, (_cells(n, _JUDGED) for n in networks))
+    _write(
+        folder / "runs.csv",
+        ("name", *_JUDGED_RUN),
+        ([n.name, *_cells(run, _JUDGED_RUN)] for n in networks for run in n.runs),
+    )
+    _write_pairs(folder, judged)
+
+
+def _write_pairs(folder: Path, judged: Judged) -> None:
+    _write(folder / "differences.csv", _PAIR, (_cells(pair, _PAIR) for pair in judged.comparisons))
 
 
 def _write(path: Path, columns: Sequence[str], lines: Iterable[Sequence[object]]) -> None:

@@ -81,3 +81,39 @@ class Judged(Record):
     def split_words(self) -> str:
         """What those images are called in front of "images"."""
         raise NotImplementedError
+
+
+class JudgedRun(Record):
+    """One run of a network, among somebody's answers."""
+
+    run: Text
+    """What the table calls it."""
+    accuracy: StrictFloat
+
+
+class AnsweringNetwork(JudgedNetwork):
+    """A network of which there is nothing but its answers."""
+
+    runs: tuple[JudgedRun, ...]
+
+
+class AnswersJudged(Judged):
+    """What somebody's answers are worth: all that `judgement.json` holds."""
+
+    title: Text
+    """What the answers are called."""
+    num_images: StrictInt
+    num_groups: StrictInt | None
+    """Of images that belong together; None where each stands for itself."""
+    networks: tuple[AnsweringNetwork, ...]
+    """By accuracy."""
+
+    @property
+    def num_judged(self) -> int:
+        """How many images there are answers for."""
+        return self.num_images
+
+    @property
+    def split_words(self) -> str:
+        """Nothing: which images they are, the table does not say."""
+        return ""

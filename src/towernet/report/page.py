@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from jinja2 import BaseLoader, Environment, PackageLoader, StrictUndefined
@@ -46,8 +47,21 @@ def write_report(folder: Path, *, picture: Picture) -> Path:
 
 
 def render(contents: Contents, loader: BaseLoader | None = None) -> str:
-    """Fill the templates; the style sheet's hash goes into the page's policy."""
-    environment = Environment(
+    """Fill the templates of a comparison's or a run's page."""
+    return filled("report.html", vars(contents), loader)
+
+
+def filled(template: str, contents: Mapping[str, object], loader: BaseLoader | None = None) -> str:
+    """Fill the template of a page; the style sheet's hash goes into its policy."""
+    templates = environment(loader)
+    style = templates.get_template("report.css").render()
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
+    return templates.get_template(template).render(contents, style=Markup(style), style_hash=digest)
+
+
+def environment(loader: BaseLoader | None = None) -> Environment:
+    """Return what fills templates, so that nothing they print is markup or unseen."""
+    found = Environment(
         autoescape=True,
         loader=loader or PackageLoader("towernet.report"),
         undefined=StrictUndefined,
@@ -55,7 +69,7 @@ def render(contents: Contents, loader: BaseLoader | None = None) -> str:
         lstrip_blocks=True,
         finalize=_finalize,
     )
-    environment.filters |= {
+    found.filters |= {
         function.__name__: function
         for function in (
             tables.short, tables.percent, tables.interval, tables.span, tables.whole,
@@ -63,11 +77,7 @@ def render(contents: Contents, loader: BaseLoader | None = None) -> str:
             name, prose, in_points, signed_points, answer_words,
         )
     }  # fmt: skip
-    style = environment.get_template("report.css").render()
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
-    return environment.get_template("report.html").render(
-        vars(contents), style=Markup(style), style_hash=digest
-    )
+    return found
 
 
 def name(text: str, limit: int = 40) -> Markup:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 from towernet.errors import shown
-from towernet.records.judgement import Pair
+from towernet.records.judgement import AnsweringNetwork, Pair
 from towernet.records.results import Network
 from towernet.records.run import Hardware
 
@@ -101,9 +101,11 @@ def difference_scale(pairs: Sequence[Pair]) -> tuple[float, float]:
     return math.floor(100 * min(bounds)) / 100, math.ceil(100 * max(bounds)) / 100
 
 
-def accuracy_scale(networks: Sequence[Network], majority: Number) -> tuple[float, float]:
+def accuracy_scale(
+    networks: Sequence[Network] | Sequence[AnsweringNetwork], majority: Number | None
+) -> tuple[float, float]:
     """Return the ends, in whole 5 %, of the scale on which the accuracies are drawn."""
-    values = [majority]
+    values = [] if majority is None else [majority]
     for network in networks:
         values += network.interval or ()
         values += [run.accuracy for run in network.runs]

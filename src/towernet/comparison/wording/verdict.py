@@ -41,14 +41,18 @@ def judged_images(found: Judged) -> str:
 
 def answer_words(pair: Pair, equal_within: float) -> str:
     """Say what became of a pair, and what would settle it."""
-    words = {
+    return "; ".join(filter(None, (outcome_words(pair, equal_within), settling(pair))))
+
+
+def outcome_words(pair: Pair, equal_within: float) -> str:
+    """Say what became of a pair."""
+    return {
         BETTER: "the first is better",
         WORSE: "the first is worse",
         EQUAL: f"equal within ±{100 * equal_within:g} points",
         OPEN: "not shown",
         TOO_FEW_RUNS: "too few runs to tell",
     }[pair.answer]
-    return "; ".join(filter(None, (words, settling(pair))))
 
 
 def settling(pair: Pair) -> str:

@@ -1,0 +1,154 @@
+"""The columns of a table of answers: which there must be, and what their cells say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from towernet.comparison.answers.reading import Given
+from towernet.data.table import listed
+from towernet.errors import DataError, shown
+from towernet.registry import nearest
+
+Ints = npt.NDArray[np.int64]
+
+KEYS = ("network", "run", "image")
+# What others call our columns. Only ever proposed: whoever is wrong about one gets wrong numbers.
+_OTHER_NAMES = {
+    "network": ("model", "classifier", "architecture", "net", "method"),
+    "run": ("seed", "repetition", "fold", "trial", "run_id"),
+    "image": ("path", "file", "filename", "file_name", "img", "picture", "sample", "id"),
+    "right": ("correct", "hit", "is_right", "is_correct"),
+    "label": ("target", "true", "truth", "y_true", "class", "class_name", "ground_truth"),
+    "answer": ("prediction", "predicted", "pred", "y_pred", "output"),
+    "group": ("groups", "cluster", "group_id"),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of texts, each text once.
+
+    Args:
+        codes: (R,) which of the texts each row has.
+        texts: In the order in which the rows first have them.
+    """
+
+    codes: Ints
+    texts: tuple[str, ...]
+
+    def __getitem__(self, row: int) -> str:
+        return quoted(self.texts[self.codes[row]])
+
+
+def require_columns(table: Given) -> None:
+    """Refuse a table without a column that it needs, and one whose groups may be misnamed.
+
+    Raises:
+        DataError: naming what is missing, what is there, and what may be meant.
+    """
+    has = [str(column) for column in table.frame.columns]
+    if "right" in has:
+        lacking = [name for name in KEYS if name not in has]
+    elif "label" in has or "answer" in has:
+        lacking = [name for name in (*KEYS, "label", "answer") if name not in has]
+    else:
+        lacking = [name for name in (*KEYS, "right") if name not in has]
+    others = [column for column in has if column not in _OTHER_NAMES]
+    if not lacking:
+        if "group" not in has and (near := _meant("group", others, cutoff=0.8)):
+            raise DataError(
+                f"{table.name} has a column {quoted(near)} and none called 'group'; rename it"
+                " if it says which images belong together, or leave it out"
+            )
+        return
+    words = [f"'{name}'" for name in lacking]
+    wanted = list(lacking)
+    if lacking[-1] == "right":
+        words[-1] = "'right' (nor 'label' and 'answer')"
+        wanted += ["label", "answer"]
+    hints = {name: near for name in wanted if (near := _meant(name, others))}
+    renamed = [f"{quoted(near)} to '{name}'" for name, near in hints.items()]
+    advice = [f"rename {listed(renamed)}, if that is what is meant"] if renamed else []
+    if "run" in lacking and "run" not in hints:
+        advice.append("with one run of each network, give every row the run 0")
+    found = listed([quoted(column) for column in has[:12]]) if has else "none"
+    more = f" and {len(has) - 12} more" if len(has) > 12 else ""
+    raise DataError(
+        f"{table.name} has no column {listed(words, 'or')}; its columns are {found}{more}:"
+        f" {'; '.join(advice) or 'add what is missing'}"
+    )
+
+
+def column_of(table: Given, name: str, *, empty: bool = False) -> Column:
+    """Return a column as texts.
+
+    Args:
+        name: The column's.
+        empty: Whether a cell may be; it is -1 then.
+    """
+    values = table.frame[name]
+    try:
+        codes, distinct = _factorized(values)
+    except (TypeError, ValueError, pa.ArrowException) as error:
+        raise DataError(
+            f"the column '{name}' of {table.name} holds what is neither text nor number; make it"
+            " text"
+        ) from error
+    texts = [_text(value) for value in distinct]
+    # 1, 1.0 and "1" are one text.
+    merged, once = pd.factorize(np.array(texts, dtype=object))
+    codes = np.where(codes < 0, -1, merged[codes]) if len(merged) else codes
+    is_empty = np.array([not text.strip() for text in once], dtype=bool)
+    if is_empty.any():
+        codes = np.where((codes >= 0) & is_empty[codes], -1, codes)
+    if not empty and (codes < 0).any():
+        num = int((codes < 0).sum())
+        more = "" if num == 1 else f", as are {num - 1:,} more"
+        raise DataError(
+            f"{table.name}: '{name}' is empty in {table.row(int((codes < 0).argmax()))}{more};"
+            " fill it in"
+        )
+    # In the order of the rows: categories have another.
+    codes[codes >= 0], order = pd.factorize(codes[codes >= 0])
+    return Column(codes.astype(np.int64), tuple(str(once[code]) for code in order))
+
+
+def quoted(text: str) -> str:
+    """Return a text of the table in quotes, for a message: visible, and not too long."""
+    text = shown(text)
+    return f"'{text}'" if len(text) <= 60 else f"'{text[:40]}…{text[-19:]}'"
+
+
+def _factorized(values: pd.Series) -> tuple[Ints, object]:
+    """Return each value's place among the distinct ones, -1 where there is none, and those."""
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return values.cat.codes.to_numpy(np.int64), list(values.cat.categories)
+    # Not as a series: pandas would make an index of the texts, and one need not be UTF-8.
+    array = values.to_numpy() if values.dtype == object else values.array
+    codes, distinct = pd.factorize(array)
+    return codes.astype(np.int64), list(distinct)
+
+
+def _text(value: object) -> str:
+    """Return what a cell says: 3.0 says 3, since a column with a gap once is one of decimals."""
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, (bool, np.bool_, Integral)):
+        return str(value)
+    if isinstance(value, Real) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _meant(column: str, others: list[str], *, cutoff: float = 0.6) -> str | None:
+    """Return which of some other columns may be what ours is called."""
+    for name in _OTHER_NAMES[column]:
+        if name in others:
+            return name
+    return nearest(column, others, cutoff=cutoff)

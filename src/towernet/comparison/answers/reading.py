@@ -1,0 +1,170 @@
+"""A table of answers as a frame: from a CSV or Parquet file, or as somebody made it.
+
+Nothing is guessed of what a cell holds: in a CSV all are texts, so that a class may be called `NA`
+or `007`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from towernet.errors import DataError, shown
+
+# What a table may have; which of them it must is for `table.checked` to say.
+COLUMNS = ("network", "run", "image", "right", "label", "answer", "group")
+_SEPARATORS = ",;\t"  # Excel writes the second where the first is in its numbers
+_PARQUET = b"PAR1"
+_HEAD_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Given:
+    """A table as it was given.
+
+    Args:
+        name: What messages call it.
+        frame: Its columns by their names in small letters; those that mean nothing here too.
+        rows: (R,) what a person calls its rows: in a CSV as a spreadsheet numbers them, else from
+            0, as `DataFrame.iloc` does.
+    """
+
+    name: str
+    frame: pd.DataFrame
+    rows: npt.NDArray[np.int64]
+
+    def row(self, position: int) -> str:
+        """Say which row stands at a position."""
+        return f"row {self.rows[position]}"
+
+
+def given(answers: pd.DataFrame | str | Path) -> Given:
+    """Take a table that is at hand, or read its file.
+
+    Raises:
+        DataError: the file is missing or damaged or is no table, or a column is there twice.
+    """
+    if isinstance(answers, pd.DataFrame):
+        named = _named(answers, "the table")
+        return Given("the table", named, np.arange(len(answers)))
+    path = Path(answers)
+    name = shown(str(path))
+    content = _content(path, name)
+    if content.startswith(_PARQUET) or path.suffix.lower() == ".parquet":
+        frame = _parquet(content, name)
+        return Given(name, frame, np.arange(len(frame)))
+    _require_text(content, name)
+    frame = _csv(content.removeprefix(codecs.BOM_UTF8), name)
+    return Given(name, frame, frame.index.to_numpy(np.int64) + 1)
+
+
+def _content(path: Path, name: str) -> bytes:
+    if path.is_dir():
+        raise DataError(
+            f"{name} is a folder; give a CSV or Parquet file with a row for each answer"
+        )
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"{name} does not exist; give a CSV or Parquet file") from error
+    except (OSError, ValueError) as error:  # a name with a zero byte is no name
+        said = getattr(error, "strerror", None) or error
+        raise DataError(f"{name} cannot be read ({said}); give a file that can") from error
+    if not content:
+        raise DataError(f"{name} is empty; give a table with a row for each answer")
+    return content
+
+
+def _parquet(content: bytes, name: str) -> pd.DataFrame:
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content))
+        columns = [str(column) for column in file.schema_arrow.names]
+        wanted = [column for column in columns if _plain(column) in COLUMNS]
+        _require_once(wanted, name)
+        frame = file.read(wanted).to_pandas(ignore_metadata=True)
+    except DataError:
+        raise
+    except (OSError, TypeError, ValueError, pa.ArrowException) as error:
+        said = shown(str(error).partition("\n")[0])
+        raise DataError(f"{name} is damaged ({said}); write it again") from error
+    others = [column for column in columns if column not in wanted]
+    return _named(frame.assign(**dict.fromkeys(others)), name)
+
+
+def _require_text(content: bytes, name: str) -> None:
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{name} is not UTF-8 but UTF-16; save it as UTF-8 (in Excel: CSV UTF-8)")
+    if b"\0" in content:
+        begins = "an Excel file or another zip" if content.startswith(b"PK") else repr(content[:8])
+        raise DataError(
+            f"{name} is neither CSV nor Parquet (it begins as {begins}); save the table as one of"
+            " them"
+        )
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{name} is not UTF-8 (byte 0x{content[error.start]:02x} in line {line}); save it as"
+            " UTF-8 (in Excel: CSV UTF-8)"
+        ) from error
+
+
+def _csv(content: bytes, name: str) -> pd.DataFrame:
+    """Return a CSV's rows, its head being row 0; those without a word are left out."""
+    try:
+        frame = pd.read_csv(
+            io.BytesIO(content),
+            sep=_separator(content),
+            header=None,
+            dtype="category",  # each text once, and no number made of any
+            keep_default_na=False,
+            skip_blank_lines=False,
+            skipinitialspace=True,
+        )
+    except pd.errors.EmptyDataError as error:
+        raise DataError(f"{name} is empty; give a table with a row for each answer") from error
+    except (csv.Error, pd.errors.ParserError) as error:
+        said = re.sub(r"Error tokenizing data. C error: ", "", str(error).strip())
+        raise DataError(f"{name} is damaged ({shown(said)}); mend or write it again") from error
+    head = [str(column) for column in frame.iloc[0]]
+    frame = frame.iloc[1:].set_axis(head, axis=1)
+    is_blank = np.logical_and.reduce([(frame.iloc[:, i] == "") for i in range(len(head))])
+    return _named(frame[~is_blank], name)
+
+
+def _separator(content: bytes) -> str:
+    """Return what is between the cells of the head: what makes most of it columns that we know."""
+    start = content[:_HEAD_BYTES].decode(errors="ignore")
+
+    def found(separator: str) -> tuple[int, int]:
+        head = next(csv.reader(io.StringIO(start, newline=""), delimiter=separator))
+        return sum(_plain(cell) in COLUMNS for cell in head), len(head)
+
+    return max(_SEPARATORS, key=found)
+
+
+def _named(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    _require_once([str(column) for column in frame.columns], name)
+    return frame.set_axis([_plain(str(column)) for column in frame.columns], axis=1)
+
+
+def _plain(column: str) -> str:
+    return column.strip().casefold()
+
+
+def _require_once(columns: list[str], name: str) -> None:
+    plain = [_plain(column) for column in columns]
+    for column in COLUMNS:
+        if plain.count(column) > 1:
+            raise DataError(f"{name} has the column '{column}' twice; leave one of them")

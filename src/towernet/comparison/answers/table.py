@@ -1,0 +1,267 @@
+"""A table of answers, checked: every run of every network answered for the same images.
+
+Shapes: R rows, M networks, K runs, N images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from towernet.comparison.answers.columns import (
+    KEYS,
+    Column,
+    Ints,
+    column_of,
+    quoted,
+    require_columns,
+)
+from towernet.comparison.answers.reading import Given, given
+from towernet.comparison.judging.statistics import MAX_RUNS
+from towernet.data.table import counted, listed
+from towernet.errors import DataError
+
+Bools = npt.NDArray[np.bool_]
+
+MAX_NETWORKS = 50  # each is judged against each: a table of more would be no table of networks
+_TRUE, _FALSE = ("1", "true", "1.0"), ("0", "false", "0.0")
+
+
+@dataclass(frozen=True)
+class AnswerTable:
+    """Which images the runs of some networks named rightly.
+
+    Args:
+        networks: (M,) their names, in the order in which the table first has them.
+        runs: (K,) what they are called; run k of every network shares its draws.
+        right_MKN: Whether each run of each network named each image rightly.
+        cluster_N: Which images belong together.
+        num_groups: How many there are where the table groups its images, else None.
+    """
+
+    networks: tuple[str, ...]
+    runs: tuple[str, ...]
+    right_MKN: Bools
+    cluster_N: Ints
+    num_groups: int | None
+
+
+def read_answers(answers: pd.DataFrame | str | Path) -> AnswerTable:
+    """Read a table of answers, and check that it can be judged.
+
+    Args:
+        answers: A frame, or a CSV or Parquet file, with the columns network, run and image, either
+            right or label and answer, and perhaps group.
+
+    Raises:
+        DataError: it cannot; the message names the row, network, run or image.
+    """
+    return _Checks(given(answers)).table()
+
+
+class _Checks:
+    """The columns of a table, and each of its checks."""
+
+    def __init__(self, table: Given) -> None:
+        self.given = table
+        self.name = table.name
+        require_columns(table)
+        if not len(table.frame):
+            raise DataError(f"{self.name} holds no answers; give a row for each")
+        self.network, self.run, self.image = (column_of(table, name) for name in KEYS)
+        self.label = column_of(table, "label") if "label" in table.frame else None
+        self.answer = column_of(table, "answer") if "answer" in table.frame else None
+        self.group = column_of(table, "group", empty=True) if "group" in table.frame else None
+
+    def table(self) -> AnswerTable:
+        """Make all the checks, those first whose words say best what is wrong."""
+        right_R = self._right()
+        self._require_networks()
+        unit_R = self._units()
+        self._require_each_once(unit_R)
+        for column, what in ((self.label, "label"), (self.group, "group")):
+            if column is not None:
+                self._require_one_of_each_image(column, what)
+        self._require_same_runs()
+        self._require_same_images(unit_R)
+        if self.label is not None and len(self.label.texts) == 1:
+            raise DataError(
+                f"{self.name}: every label is {self.label[0]}; with one class there is nothing to"
+                " judge, give the answers about images of two or more"
+            )
+        return self._arranged(right_R)
+
+    def _right(self) -> Bools:
+        """Return (R,): whether each row's answer is right.
+
+        Raises:
+            DataError: something is neither true nor false, or contradicts the label and answer.
+        """
+        by_answer = self._right_by_answer()
+        if "right" not in self.given.frame:
+            assert by_answer is not None, "required above"
+            return by_answer
+        column = column_of(self.given, "right")
+        folded = [text.strip().casefold() for text in column.texts]
+        is_known = np.array([text in (*_TRUE, *_FALSE) for text in folded])[column.codes]
+        if not is_known.all():
+            row = int((~is_known).argmax())
+            raise DataError(
+                f"{self.name}: 'right' is {column[row]} in {self.given.row(row)}; give 1 or 0, or"
+                " true or false"
+            )
+        right_R: Bools = np.array([text in _TRUE for text in folded])[column.codes]
+        if by_answer is not None and (right_R != by_answer).any():
+            assert self.label is not None and self.answer is not None
+            row = int((right_R != by_answer).argmax())
+            raise DataError(
+                f"{self.name}: {self.given.row(row)} has the label {self.label[row]}, the answer"
+                f" {self.answer[row]} and {column[row]} under 'right'; make them agree, or leave"
+                " out one of both"
+            )
+        return right_R
+
+    def _right_by_answer(self) -> Bools | None:
+        if self.label is None or self.answer is None:
+            return None
+        code_of = {text: code for code, text in enumerate(self.label.texts)}
+        label_of = np.array([code_of.get(text, -1) for text in self.answer.texts])
+        if (label_of < 0).all():
+            labels, said = (
+                listed([quoted(text) for text in column.texts[:3]])
+                for column in (self.label, self.answer)
+            )
+            raise DataError(
+                f"{self.name}: no answer is one of the labels (labels such as {labels}, answers"
+                f" such as {said}); call the classes the same in both columns"
+            )
+        by_answer: Bools = label_of[self.answer.codes] == self.label.codes
+        return by_answer
+
+    def _require_networks(self) -> None:
+        names = self.network.texts
+        if len(names) == 1:
+            raise DataError(
+                f"{self.name} holds the answers of one network, {quoted(names[0])}; add those of"
+                " another, there is nothing to compare it with"
+            )
+        if len(names) > MAX_NETWORKS:
+            raise DataError(
+                f"{self.name} names {len(names):,} networks; give at most {MAX_NETWORKS} at once"
+            )
+        if len(self.run.texts) > MAX_RUNS:
+            raise DataError(
+                f"{self.name} names {len(self.run.texts):,} runs; give at most {MAX_RUNS:,}"
+            )
+
+    def _units(self) -> Ints:
+        """Return (R,): which run of which network each row is of."""
+        units: Ints = self.network.codes * len(self.run.texts) + self.run.codes
+        return units
+
+    def _of(self, unit: int) -> str:
+        network, run = divmod(unit, len(self.run.texts))
+        return f"network {quoted(self.network.texts[network])}, run {quoted(self.run.texts[run])}"
+
+    def _require_each_once(self, unit_R: Ints) -> None:
+        cell_R = unit_R * len(self.image.texts) + self.image.codes
+        is_again = pd.Series(cell_R).duplicated().to_numpy()
+        if is_again.any():
+            row = int(is_again.argmax())
+            before, num = int((cell_R == cell_R[row]).argmax()), int(is_again.sum())
+            more = "" if num == 1 else f" (and {num - 1:,} more rows are there again)"
+            raise DataError(
+                f"{self.name}: rows {self.given.rows[before]} and {self.given.rows[row]} both hold"
+                f" {self._of(int(unit_R[row]))}, image {self.image[row]}{more}; leave one answer of"
+                " each"
+            )
+
+    def _require_one_of_each_image(self, column: Column, what: str) -> None:
+        code_N = np.empty(len(self.image.texts), np.int64)
+        code_N[self.image.codes[::-1]] = column.codes[::-1]  # the first row's is written last
+        differs = code_N[self.image.codes] != column.codes
+        if differs.any():
+            row = int(differs.argmax())
+            first = int((self.image.codes == self.image.codes[row]).argmax())
+            one, other = ("none" if column.codes[i] < 0 else column[i] for i in (first, row))
+            raise DataError(
+                f"{self.name}: image {self.image[row]} has the {what} {one} in"
+                f" {self.given.row(first)} and {other} in {self.given.row(row)}; give every image"
+                f" one {what}"
+            )
+
+    def _require_same_runs(self) -> None:
+        has_MK = np.zeros((len(self.network.texts), len(self.run.texts)), dtype=bool)
+        has_MK[self.network.codes, self.run.codes] = True
+        if has_MK.all():
+            return
+        least = int(has_MK.sum(axis=1).argmin())
+        run = int((~has_MK[least]).argmax())
+        other = int(has_MK[:, run].argmax())
+        raise DataError(
+            f"{self.name}: network {quoted(self.network.texts[least])} has"
+            f" {has_MK[least].sum()} of {counted(has_MK.shape[1], 'run')}, without run"
+            f" {quoted(self.run.texts[run])}, which {quoted(self.network.texts[other])} has; runs"
+            " are compared in pairs, so give every network the same ones, called the same"
+        )
+
+    def _require_same_images(self, unit_R: Ints) -> None:
+        num_units = len(self.network.texts) * len(self.run.texts)
+        num_images = len(self.image.texts)
+        counts = np.bincount(unit_R, minlength=num_units)
+        if (counts == num_images).all():
+            return
+        unit = int(counts.argmin())
+        has_N = np.zeros(num_images, dtype=bool)
+        has_N[self.image.codes[unit_R == unit]] = True
+        image = int((~has_N).argmax())
+        other = int(unit_R[(self.image.codes == image).argmax()])
+        num = num_images - int(counts[unit])
+        more = "" if num == 1 else f" (and {num - 1:,} more)"
+        raise DataError(
+            f"{self.name}: {self._of(unit)} has answers for {counts[unit]:,} of"
+            f" {counted(num_images, 'image')}: {quoted(self.image.texts[image])} is missing{more},"
+            f" which {self._of(other)} has; give the answers of all for the same images"
+        )
+
+    def _arranged(self, right_R: Bools) -> AnswerTable:
+        networks, runs, images = self.network.texts, self.run.texts, self.image.texts
+        run_order, image_order = _in_order(runs), _in_order(images)
+        right_MKN = np.zeros((len(networks), len(runs), len(images)), dtype=bool)
+        run_R, image_R = _places(run_order)[self.run.codes], _places(image_order)[self.image.codes]
+        right_MKN[self.network.codes, run_R, image_R] = right_R
+        group_N = np.full(len(images), -1)
+        if self.group is not None:
+            places = _places(_in_order(self.group.texts))
+            code_R = self.group.codes
+            group_N[image_R] = np.where(code_R < 0, -1, places[code_R]) if len(places) else -1
+        # An image of no group is one of its own, after the others.
+        alone = group_N < 0
+        num_named = 0 if self.group is None else len(self.group.texts)
+        group_N[alone] = num_named + np.arange(alone.sum())
+        return AnswerTable(
+            networks=networks,
+            runs=tuple(runs[code] for code in run_order),
+            right_MKN=right_MKN,
+            cluster_N=group_N,
+            num_groups=None if self.group is None else num_named + int(alone.sum()),
+        )
+
+
+def _in_order(texts: tuple[str, ...]) -> Ints:
+    """Return the texts' codes in order: whole numbers as such, so that 9 comes before 10."""
+    try:
+        numbers = [int(text) for text in texts]
+    except ValueError:
+        return np.array(sorted(range(len(texts)), key=texts.__getitem__), np.int64)
+    return np.array(sorted(range(len(texts)), key=lambda i: (numbers[i], texts[i])), np.int64)
+
+
+def _places(order: Ints) -> Ints:
+    places = np.empty(len(order), np.int64)
+    places[order] = np.arange(len(order))
+    return places

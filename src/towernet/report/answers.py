@@ -1,0 +1,33 @@
+"""The report's part on anybody's answers: the ranking and the differences, as a page of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from towernet import __version__
+from towernet.files import write_text
+from towernet.records.judgement import AnswersJudged
+from towernet.report import tables
+from towernet.report.page import filled
+
+
+def write_answers_report(folder: Path, judged: AnswersJudged) -> Path:
+    """Write `report.html` beside a judgement's other files; return where it is.
+
+    Raises:
+        EnvironmentFault: it cannot be written.
+    """
+    write_text(folder / "report.html", answers_page(judged))
+    return folder / "report.html"
+
+
+def answers_page(judged: AnswersJudged) -> str:
+    """Return the page that says what somebody's answers are worth."""
+    contents = {
+        "results": judged,
+        "scale": tables.accuracy_scale(judged.networks, None),
+        "pair_scale": tables.difference_scale(judged.comparisons),
+        "margin": f"{100 * judged.equal_within:g}",
+        "version": __version__,
+    }
+    return filled("judgement.html", contents)
