@@ -8,13 +8,23 @@ import io
 import pytest
 from rich.console import Console
 
-ROW = {
-    "epoch": 2.0, "step": 20, "train_loss": 0.5, "train_accuracy": 0.8125,
-    "validation_accuracy": 0.75, "images_per_second": 1234.5,
-}  # fmt: skip
 LAST = (
     "net            epoch 2     loss 0.500  accuracy  81.2 %  validation  75.0 %  1234 images/s\n"
 )
+
+
+def evaluated(step: int):
+    """An epoch's lines, the exact and the measured, as a run tells them."""
+    from towernet.records.run import EpochMetrics, EpochTiming
+
+    metrics = EpochMetrics(
+        epoch=step / 10, step=step, learning_rate=0.1, train_loss=0.5, train_accuracy=0.8125,
+        validation_loss=0.6, validation_accuracy=0.75,
+    )  # fmt: skip
+    timing = EpochTiming(
+        step=step, train_seconds=1.0, images_per_second=1234.5, seconds=1.1, peak_memory_mib=9.0
+    )
+    return metrics, timing
 
 
 def watch(screen) -> None:
@@ -25,7 +35,7 @@ def watch(screen) -> None:
     for step in range(1, 21):
         screen.step(step, 0.5, 0.8, 1000.0)
         if not step % 10:
-            screen.epoch(ROW | {"epoch": step / 10, "step": step})
+            screen.epoch(*evaluated(step))
     screen.end()
     screen.say("[done]")
 
