@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from towernet.attention import ATTENTION, AttentionBlock
-from towernet.testing import CHANNELS, build_block, feature_map
+from towernet.testing import build_block, feature_map
+from towernet.testing.blocks import CHANNELS
 
 onnx, _, onnxruntime = (
     pytest.importorskip(

@@ -617,16 +617,12 @@ def test_python_gets_frames_and_a_notebook_a_piece_of_a_page():
 
 
 def test_the_piece_of_a_page_takes_networks_that_could_not_be_ranked():
-    frame = pd.DataFrame(
-        {
-            "rank": pd.array([1, None], dtype="Int64"),
-            "network": ["good", "<b>bad</b>"],
-            "accuracy": pd.array([0.5, None], dtype="Float64"),
-            "low": pd.array([0.4, None], dtype="Float64"),
-            "high": pd.array([0.6, None], dtype="Float64"),
-        }
-    )
-    html = judged_html("One is best.", ["Use `towernet check`."], frame)
+    judged = judge(made_up(SCENE, runs=7)).judged
+    good, *_ = judged.networks
+    nothing = {"status": "failed", "rank": None, "accuracy": None, "interval": None}
+    bad = good.model_copy(update=nothing | {"name": "<b>bad</b>"})
+    changed = {"networks": (good, bad), "remarks": ("Use `towernet check`.",)}
+    html = judged_html(judged.model_copy(update=changed))
     assert "&lt;b&gt;bad&lt;/b&gt;" in html
     assert html.count("–</td>") == 3
     assert "<code>towernet check</code>" in html

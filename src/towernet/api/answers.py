@@ -58,7 +58,7 @@ class Judgement:
     def _repr_html_(self) -> str:
         from towernet.report.notebook import judged_html
 
-        return judged_html(self.verdict, self.remarks, self.ranking)
+        return judged_html(self.judged)
 
 
 def judge(

@@ -222,7 +222,7 @@ class Comparison:
     def _repr_html_(self) -> str:
         from towernet.report.notebook import judged_html
 
-        return judged_html(self.verdict, self.remarks, self.ranking)
+        return judged_html(self.results)
 
 
 def load(folder: str | Path) -> Comparison:

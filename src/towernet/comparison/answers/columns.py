@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 
 import numpy as np
 import numpy.typing as npt
@@ -141,7 +141,7 @@ def _text(value: object) -> str:
         return str(value)
     if isinstance(value, (bool, np.bool_, Integral)):
         return str(value)
-    if isinstance(value, Real) and float(value).is_integer():
+    if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
     return str(value)
 
