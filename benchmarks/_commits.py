@@ -128,6 +128,13 @@ def run(case: Case, commit: Commit, machine: dict[str, str], *, reuse: bool) -> 
     Raises:
         CaseFault: a command did not end as it should.
     """
+    # Another call of the script may keep its outputs in the same place.
+    lock = commit.outputs / f"{case.name}.lock"
+    with files.lock(lock, holder=str(commit.outputs), wait=True):
+        return _run(case, commit, machine, reuse)
+
+
+def _run(case: Case, commit: Commit, machine: dict[str, str], reuse: bool) -> Ran:
     folder = commit.outputs / case.name
     record = folder / "ran.json"
     if reuse and record.exists():
