@@ -26,14 +26,22 @@ from towernet.records.run import EpochMetrics, RunRecord
 SCHEMAS = Path(__file__).parent.parent / "docs" / "schema"
 LEARNS = "towernet_patch"  # in four epochs of 32-px images
 WORDS = ("--epochs", 4, "--size", 32, "--batch-size", 8, "--workers", 1, "--threads", 1)
+RECIPES = {
+    "one-rate.toml": "[train]\nlearning_rate = 0.0167\ntrial_factors = [1.0]\n",  # no trials
+    "hot.toml": "[train]\nlearning_rate = 1e14\ntrial_factors = [1.0]\n",
+}
 KINDS: dict[str, tuple[object, ...]] = {
     "comparison": ("compare", "--models", f"{LEARNS},{LEARNS}+none", "--runs", 2),
     "run": ("train", "--model", TINY_NETWORK),
-    "ablation": ("compare", "--models", LEARNS, "--attention", "shuffle"),
-    "learning curve": ("compare", "--models", LEARNS, "--learning-curve"),
+    "ablation": (
+        "compare", "--models", LEARNS, "--attention", "shuffle", "--recipe", "one-rate.toml",
+    ),
+    "learning curve": (
+        "compare", "--models", LEARNS, "--learning-curve", "--recipe", "one-rate.toml",
+    ),
     "no test split": ("compare", "--models", LEARNS, "--recipe", "notebook"),
     "failure": ("compare", "--models", f"{TINY_NETWORK},{LEARNS}", "--recipe", "hot.toml"),
-}
+}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +50,8 @@ def written(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     from towernet.cli.main import main
 
     home = tmp_path_factory.mktemp("written")
-    (home / "hot.toml").write_text("[train]\nlearning_rate = 1e14\ntrial_factors = [1.0]\n")
+    for name, recipe in RECIPES.items():
+        (home / name).write_text(recipe)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOWERNET_CACHE", str(home / "cache"))
         patch.chdir(home)
