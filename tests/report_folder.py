@@ -15,9 +15,9 @@ from sklearn.neural_network import MLPClassifier
 
 from towernet import files
 from towernet.comparison.judging.calibration import calibrated
+from towernet.comparison.judging.pairs import pair_of
 from towernet.comparison.judging.scores import accuracy_interval, per_class
 from towernet.comparison.judging.statistics import judge
-from towernet.comparison.judging.pairs import pair_of
 from towernet.data.table import make_table, write_frame, write_table
 from towernet.names import NetworkName
 from towernet.records.judgement import Pair

@@ -20,14 +20,18 @@ def judged_html(verdict: str, remarks: Sequence[str], ranking: pd.DataFrame) -> 
         remarks: What to know beside it.
         ranking: The networks, with the columns rank, network, accuracy, low and high.
     """
+    columns = {name: _values(ranking[name]) for name in ("rank", "network", "accuracy")}
+    ends = zip(_values(ranking["low"]), _values(ranking["high"]), strict=True)
     rows = [
-        {
-            "rank": None if pd.isna(row.rank) else int(row.rank),
-            "network": str(row.network),
-            "accuracy": None if pd.isna(row.accuracy) else float(row.accuracy),
-            "interval": None if pd.isna(row.low) else (float(row.low), float(row.high)),
-        }
-        for row in ranking[["rank", "network", "accuracy", "low", "high"]].itertuples()
+        {"rank": rank, "network": str(network), "accuracy": accuracy}
+        | {"interval": None if interval[0] is None else interval}
+        for rank, network, accuracy, interval in zip(*columns.values(), ends, strict=True)
     ]
     template = environment().get_template("notebook.html")
     return template.render(verdict=verdict, remarks=remarks, rows=rows, cell=_CELL)
+
+
+def _values(column: pd.Series) -> list[object]:
+    """Return a column's values, None where there is none."""
+    missing = column.isna().tolist()
+    return [None if gone else value for value, gone in zip(column.tolist(), missing, strict=True)]
