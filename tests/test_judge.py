@@ -133,8 +133,8 @@ def refusal(answers: pd.DataFrame | Path) -> str:
         (RIGHT.replace("image", " RUN"), " has the column 'run' twice"),
         (GROUPED.replace("group", "groups"), " has a column 'groups' and none called 'group'; "),
         (RIGHT.replace("b,0,y", "b,,y"), ": 'run' is empty in row 5; fill it in"),
-        (RIGHT.replace("x.png", " "), ": 'image' is empty in row 2, as are 1 more; fill it in"),
-        (NAMED.replace("y.png,dog,", "y.png,,"), ": 'label' is empty in row 3, as are 1 more"),
+        (RIGHT.replace("x.png", " "), ": 'image' is empty in row 2 and 1 more row; fill it"),
+        (NAMED.replace("y.png,dog,", "y.png,,"), ": 'label' is empty in row 3 and 1 more row"),
         (
             RIGHT.replace("y.png,1", "y.png,maybe"),
             ": 'right' is 'maybe' in row 5; give 1 or 0, or true or false",
@@ -148,8 +148,8 @@ def refusal(answers: pd.DataFrame | Path) -> str:
          " holds the answers of one network, 'a'; add those of another, there is nothing to"),
         (
             RIGHT + "b,0,x.png,0\nb,0,x.png,0\n",
-            ": rows 4 and 6 both hold network 'b', run '0', image 'x.png' (and 1 more rows are"
-            " there again); leave one answer of each",
+            ": rows 4 and 6 both hold network 'b', run '0', image 'x.png' (one of 2 rows too many);"
+            " leave one answer of each",
         ),
         (
             NAMED.replace("b,0,y.png,dog,dog", "b,0,y.png,cat,dog"),

@@ -52,6 +52,7 @@ def like_the_readme(photos, tmp_path, monkeypatch):
     for code in blocks("python"):
         if named := re.match(r"# (\w+\.py)\n", code):  # a file that the commands speak of
             (tmp_path / named[1]).write_text(code)
+    (tmp_path / "answers.csv").write_text(*blocks("csv"))
     monkeypatch.chdir(tmp_path)
 
 
@@ -72,6 +73,7 @@ def test_its_commands_and_its_python_run(like_the_readme):
         "compare",
         "predict",
         "evaluate",
+        "judge",
         "train",
     }
     for variables, (_, verb, *words) in commands:

@@ -33,6 +33,18 @@ def num_workers(workers: int | None) -> int:
     return workers or os.cpu_count() or 1
 
 
+def require_margin(equal_within: float) -> None:
+    """Refuse a margin within which all or nothing would be equal, in percentage points.
+
+    Raises:
+        ConfigError: it is such a one.
+    """
+    if not 0 < equal_within < 100:
+        raise ConfigError(
+            f"--equal-within is {equal_within:g}; give more than 0 and less than 100 points"
+        )
+
+
 def archive_limits(gb: float | None, entries: int | None) -> Limits:
     """Return what an archive may unpack to."""
     from towernet.data.archive import Limits

@@ -9,10 +9,10 @@ import pandas as pd
 
 from towernet import files
 from towernet.api.tables import as_text, differences_of, ranking_of
+from towernet.choices import require_margin
 from towernet.comparison.answers.folder import require_free, write_judgement
 from towernet.comparison.answers.judged import judge_answers
 from towernet.comparison.answers.table import read_answers
-from towernet.errors import ConfigError
 from towernet.records.judgement import AnswersJudged
 
 
@@ -98,10 +98,7 @@ def judge(
         >>> judge(table).differences.loc[0, "answer"]
         'better'
     """
-    if not 0 < equal_within < 100:
-        raise ConfigError(
-            f"equal_within is {equal_within:g}; give more than 0 and less than 100 points"
-        )
+    require_margin(equal_within)
     if title is None:
         title = "a table" if isinstance(answers, pd.DataFrame) else Path(answers).name
     folder = None if out is None else Path(out)

@@ -105,10 +105,7 @@ def compare(
     given = dict(locals())
     options = Options(**{name: given[name] for name in Options.__match_args__})
     names, blocks = choices.with_attention(choices.model_names(models), attention)
-    if not 0 < equal_within < 100:
-        raise ConfigError(
-            f"--equal-within is {equal_within:g}; give more than 0 and less than 100 points"
-        )
+    choices.require_margin(equal_within)
     choices.check_blocks(names)
     require_device(device)
     watcher = progress or screen()

@@ -17,6 +17,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from towernet import files
+from towernet.records.judgement import AnswersJudged
 from towernet.records.ledger import Event
 from towernet.records.protocol import Protocol
 from towernet.records.results import Conclusion
@@ -35,6 +36,7 @@ class ProtocolFile(Protocol):
 # What a schema is of, and its model.
 WRITTEN: dict[str, tuple[str, Any]] = {
     "results": ("results.json", Conclusion),
+    "judgement": ("judgement.json", AnswersJudged),
     "run": ("run.json", RunRecord | ImportedRun),
     "protocol": ("protocol.toml", ProtocolFile),
     "ledger": ("a line of ledger.jsonl", Annotated[Event, Field(discriminator="event")]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from towernet.comparison.answers.reading import Given
-from towernet.data.table import listed
+from towernet.data.table import counted, listed
 from towernet.errors import DataError, shown
 from towernet.registry import nearest
 
@@ -109,7 +108,7 @@ def column_of(table: Given, name: str, *, empty: bool = False) -> Column:
         codes = np.where((codes >= 0) & is_empty[codes], -1, codes)
     if not empty and (codes < 0).any():
         num = int((codes < 0).sum())
-        more = "" if num == 1 else f", as are {num - 1:,} more"
+        more = "" if num == 1 else f" and {counted(num - 1, 'more row')}"
         raise DataError(
             f"{table.name}: '{name}' is empty in {table.row(int((codes < 0).argmax()))}{more};"
             " fill it in"
@@ -125,21 +124,19 @@ def quoted(text: str) -> str:
     return f"'{text}'" if len(text) <= 60 else f"'{text[:40]}…{text[-19:]}'"
 
 
-def _factorized(values: pd.Series) -> tuple[Ints, object]:
+def _factorized(values: pd.Series) -> tuple[Ints, list[object]]:
     """Return each value's place among the distinct ones, -1 where there is none, and those."""
     if isinstance(values.dtype, pd.CategoricalDtype):
-        return values.cat.codes.to_numpy(np.int64), list(values.cat.categories)
+        return np.array(values.cat.codes, np.int64), list(values.cat.categories)
     # Not as a series: pandas would make an index of the texts, and one need not be UTF-8.
     array = values.to_numpy() if values.dtype == object else values.array
     codes, distinct = pd.factorize(array)
-    return codes.astype(np.int64), list(distinct)
+    return np.array(codes, np.int64), list(distinct)
 
 
 def _text(value: object) -> str:
     """Return what a cell says: 3.0 says 3, since a column with a gap once is one of decimals."""
     if isinstance(value, str):
-        return str(value)
-    if isinstance(value, (bool, np.bool_, Integral)):
         return str(value)
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))

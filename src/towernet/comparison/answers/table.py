@@ -73,9 +73,10 @@ class _Checks:
         if not len(table.frame):
             raise DataError(f"{self.name} holds no answers; give a row for each")
         self.network, self.run, self.image = (column_of(table, name) for name in KEYS)
-        self.label = column_of(table, "label") if "label" in table.frame else None
-        self.answer = column_of(table, "answer") if "answer" in table.frame else None
-        self.group = column_of(table, "group", empty=True) if "group" in table.frame else None
+        has = table.frame.columns
+        self.label = column_of(table, "label") if "label" in has else None
+        self.answer = column_of(table, "answer") if {"label", "answer"} <= set(has) else None
+        self.group = column_of(table, "group", empty=True) if "group" in has else None
 
     def table(self) -> AnswerTable:
         """Make all the checks, those first whose words say best what is wrong."""
@@ -173,7 +174,7 @@ class _Checks:
         if is_again.any():
             row = int(is_again.argmax())
             before, num = int((cell_R == cell_R[row]).argmax()), int(is_again.sum())
-            more = "" if num == 1 else f" (and {num - 1:,} more rows are there again)"
+            more = "" if num == 1 else f" (one of {num:,} rows too many)"
             raise DataError(
                 f"{self.name}: rows {self.given.rows[before]} and {self.given.rows[row]} both hold"
                 f" {self._of(int(unit_R[row]))}, image {self.image[row]}{more}; leave one answer of"
