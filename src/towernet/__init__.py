@@ -26,31 +26,41 @@ if _TYPE_CHECKING:
     from towernet.models.optimize import optimize as optimize
     from towernet.models.timm_models import register_with_timm as register_with_timm
 
-# Where each thing that the door opens to lies.
-_OFFERED = {
-    "compare": "towernet.api.training",
-    "train": "towernet.api.training",
-    "load": "towernet.api.found",
-    "judge": "towernet.api.answers",
-    "Comparison": "towernet.api.found",
-    "Run": "towernet.api.found",
-    "Judgement": "towernet.api.answers",
-    "attach": "towernet.attention.attach",
-    "detach": "towernet.attention.attach",
-    "optimize": "towernet.models.optimize",
-    "register_with_timm": "towernet.models.timm_models",
-}
+_OFFERED = (
+    "Comparison", "Judgement", "Run", "attach", "compare", "detach", "judge", "load", "optimize",
+    "register_with_timm", "train",
+)  # fmt: skip
 
-__all__ = sorted([*_OFFERED, "__version__"])
+__all__ = ["__version__", *_OFFERED]
 
 
 def __getattr__(name: str) -> object:
     """Import what is asked for: `import towernet` alone stays fast."""
-    from importlib import import_module
+    if name in ("compare", "train"):
+        from towernet.api import training
 
-    if name not in _OFFERED:
-        raise AttributeError(f"module 'towernet' has no attribute '{name}'")
-    return getattr(import_module(_OFFERED[name]), name)
+        return getattr(training, name)
+    if name in ("Comparison", "Run", "load"):
+        from towernet.api import found
+
+        return getattr(found, name)
+    if name in ("Judgement", "judge"):
+        from towernet.api import answers
+
+        return getattr(answers, name)
+    if name in ("attach", "detach"):
+        from towernet import attention
+
+        return getattr(attention, name)
+    if name == "optimize":
+        from towernet.models.optimize import optimize
+
+        return optimize
+    if name == "register_with_timm":
+        from towernet.models.timm_models import register_with_timm
+
+        return register_with_timm
+    raise AttributeError(f"module 'towernet' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:

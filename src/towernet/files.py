@@ -222,7 +222,7 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} cannot be read ({error}); restore it or start again") from error
 
 
-def read_record(path: Path, *keys: str) -> dict[str, Any]:
+def read_record(path: Path, *keys: str) -> Any:
     """Read a JSON object of ours that has these keys.
 
     Raises:
@@ -234,7 +234,7 @@ def read_record(path: Path, *keys: str) -> dict[str, Any]:
     raise DataError(f"{path} is damaged; restore it, or begin anew with another --out")
 
 
-def require_format(path: Path, record: dict[str, Any]) -> None:
+def require_format(path: Path, record: Any) -> None:
     """Refuse what a newer towernet wrote.
 
     Raises:
@@ -248,14 +248,14 @@ def require_format(path: Path, record: dict[str, Any]) -> None:
         )
 
 
-def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+def write_jsonl(path: Path, rows: Iterable[object]) -> None:
     """Write one JSON object a line. Whole files, since a line appended can be torn by a crash."""
     write_text(
         path, "".join(json.dumps(row, sort_keys=True, allow_nan=False) + "\n" for row in rows)
     )
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
+def read_jsonl(path: Path) -> list[Any]:
     """Read what `write_jsonl` wrote; a file that is not there holds no rows.
 
     Raises:

@@ -185,6 +185,16 @@ class NetworkName(str):
         )
 
 
+def block_and_options(text: str) -> list[str]:
+    """Return a block's name, and behind it where it goes and how it starts, where that is said.
+
+    Example:
+        >>> block_and_options("se@stages")
+        ['se', 'stages']
+    """
+    return text.split("@")
+
+
 def _parse(text: str) -> _Parts:
     network, plus, rest = text.partition("+")
     bare, at, where = network.partition("@")
@@ -199,7 +209,7 @@ def _parse(text: str) -> _Parts:
         base, start = before, last
     if not plus:
         return _Parts(base, start)
-    block, *options = rest.split("@")
+    block, *options = block_and_options(rest)
     starts = [option for option in _BLOCK_STARTS for each in options if each == option]
     wheres = [option for option in options if option not in _BLOCK_STARTS]
     if not base or not block or "" in options or len(starts) > 1 or len(wheres) > 1:

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from towernet import files
 from towernet.data.decode import decode, fit
 from towernet.data.examine import Asked, prepared
 from towernet.data.workers import Died, run
@@ -23,14 +22,15 @@ from towernet.models.catalogue import build
 from towernet.models.optimize import optimize
 from towernet.models.own import require_same_code
 from towernet.names import NetworkName
-from towernet.records.base import checked, read_record
+from towernet.records.base import read_record
 from towernet.records.contract import Contract
 from towernet.records.prediction import ClassProbability, NoPrediction, Prediction
 from towernet.records.results import Conclusion
-from towernet.records.run import ImportedRun, RunRecord
+from towernet.records.run import RunRecord
 from towernet.records.scores import KeptCalibration
 
 NUM_DECODERS = 2
+TRAIN_AGAIN = "train again"  # what helps where a run is damaged
 CALIBRATION_FILE = "calibration.json"
 WEIGHT_SUFFIXES = (
     ".pt", ".pth", ".safetensors", ".pdparams", ".onnx", ".pkl", ".joblib", ".npy", ".npz", ".h5",
@@ -143,20 +143,6 @@ def find_run(folder: Path) -> Path:
     return folder
 
 
-def read_run(folder: Path) -> RunRecord | ImportedRun:
-    """Return a run's record.
-
-    Raises:
-        DataError: the folder holds none, or it is damaged, or a newer towernet's.
-    """
-    path = folder / "run.json"
-    values = files.read_record(path)
-    files.require_format(path, values)
-    if values.get("origin") == "imported":
-        return checked(ImportedRun, values, path, todo="train again")
-    return checked(RunRecord, values, path, todo="train again")
-
-
 def load_trained(folder: Path) -> Trained:
     """Load the network of a run, or of a comparison's winner, with its kept weights.
 
@@ -166,7 +152,7 @@ def load_trained(folder: Path) -> Trained:
         UntrustedCodeError: its network would have to be imported, and no user named it.
     """
     folder = find_run(folder)
-    record = read_run(folder)
+    record = read_run(folder, todo=TRAIN_AGAIN)
     contract, name = record.contract, record.config.model
     require_weights(folder, record.weights_sha256)
     require_same_code(name, record.versions, folder)

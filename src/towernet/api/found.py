@@ -14,9 +14,10 @@ from towernet.comparison.answers.export import answers_table
 from towernet.comparison.conclusion import finished
 from towernet.comparison.evaluation import evaluate, open_run
 from towernet.data.source import open_source
+from towernet.engine.record import read_run
 from towernet.errors import ConfigError, DataError, shown
 from towernet.names import NetworkName
-from towernet.predict import Predictor, load_run, predict_files, read_run
+from towernet.predict import TRAIN_AGAIN, Predictor, load_run, predict_files
 from towernet.progress import screen
 from towernet.records.evaluation import Evaluation
 from towernet.records.results import AllMeasured, Conclusion, Made, Results
@@ -34,7 +35,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.name: NetworkName = read_run(folder).config.model
+        self.name: NetworkName = read_run(folder, todo=TRAIN_AGAIN).config.model
 
     def __repr__(self) -> str:
         return f"<towernet run of {self.name} in {shown(str(self.folder))}>"

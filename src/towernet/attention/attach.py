@@ -24,6 +24,7 @@ from towernet.attention.fit import builder_problem, built, kind, require_fit
 from towernet.attention.places import Place, find_places, require_names
 from towernet.attention.watch import CHILD
 from towernet.errors import ConfigError
+from towernet.names import block_and_options
 from towernet.shapes import run_on_meta
 
 DEFAULT_SIZE_PX = 224
@@ -176,8 +177,9 @@ def _refuse_no_network(model: object) -> None:
 
 def _builder(block: object) -> Callable[[int], AttentionBlock]:
     if isinstance(block, str):
-        _, at, place = block.partition("@")
-        if at:
+        _, *options = block_and_options(block)
+        if options:
+            place = "@".join(options)
             raise ConfigError(f"the block is '{block}'; say the place beside it, where='{place}'")
         BLOCKS.trust(block)
         return attention_block(block)

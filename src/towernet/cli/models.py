@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json as json_module
-from typing import Annotated, Any
+from dataclasses import asdict, dataclass
+from typing import Annotated
 
 import typer
 
@@ -13,6 +14,16 @@ from towernet.names import NetworkName
 Size = Annotated[int, typer.Option(min=8, max=2048, help="Side of the images, in pixels.")]
 Classes = Annotated[int, typer.Option(min=2, help="How many answers there are.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network in the list: its size, or why it has none here."""
+
+    name: str
+    parameters: int | None
+    multiply_adds: int | None
+    problem: str | None
 
 
 def models(
@@ -44,21 +55,21 @@ def models(
     screen.count("counting", len(networks), len(networks))
 
     if json:
-        typer.echo(json_module.dumps(rows, indent=2))
+        typer.echo(json_module.dumps([asdict(row) for row in rows], indent=2))
         return
     table = Table(title=f"Networks for {classes} classes, {size} px")
     table.add_column("network")
     table.add_column("parameters", justify="right")
     table.add_column("multiply-adds", justify="right")
     for row in rows:
-        if row["problem"] is None:
-            cost = (f"{row['parameters'] / 1e6:.2f} M", f"{row['multiply_adds'] / 1e9:.3f} G")
-            table.add_row(row["name"], *cost)
+        if row.parameters is not None and row.multiply_adds is not None:
+            cost = (f"{row.parameters / 1e6:.2f} M", f"{row.multiply_adds / 1e9:.3f} G")
+            table.add_row(row.name, *cost)
     console = Console(highlight=False)
     console.print(table)
     for row in rows:
-        if row["problem"] is not None:
-            console.print(escape(row["problem"]), soft_wrap=True)
+        if row.problem is not None:
+            console.print(escape(row.problem), soft_wrap=True)
     console.print(
         "Multiply-adds are those of convolutions and matrix products, for one image."
         " timm:<name> names any network of the package timm, where it is installed.",
@@ -76,8 +87,6 @@ def summary(
 
     Example: towernet summary towernet --size 256 --classes 16
     """
-    from dataclasses import asdict
-
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -113,7 +122,7 @@ def summary(
     )
 
 
-def _row(name: str, size_px: int, num_classes: int, *, is_asked_for: bool) -> dict[str, Any]:
+def _row(name: str, size_px: int, num_classes: int, *, is_asked_for: bool) -> Row:
     from towernet.errors import ConfigError, UnknownNameError
     from towernet.models import catalogue
     from towernet.models.summary import count_parameters, multiply_adds
@@ -129,7 +138,6 @@ def _row(name: str, size_px: int, num_classes: int, *, is_asked_for: bool) -> di
             # A package may offer what is not there: that costs its line alone.
             if isinstance(error, UnknownNameError) and is_asked_for:
                 raise
-            return {"name": name, "parameters": None, "multiply_adds": None, "problem": str(error)}
+            return Row(name, None, None, str(error))
         raise
-    parameters = count_parameters(network)
-    return {"name": name, "parameters": parameters, "multiply_adds": cost, "problem": None}
+    return Row(name, count_parameters(network), cost, None)

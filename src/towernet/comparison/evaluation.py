@@ -46,9 +46,10 @@ from towernet.data.source import Source
 from towernet.data.table import IGNORED, QUARANTINED, TEST, USED, path_bytes
 from towernet.engine.device import DEFAULT_THREADS, Policy, fp32
 from towernet.engine.evaluate import BATCH_SIZE, predict_logits
+from towernet.engine.record import read_run
 from towernet.engine.runlog import Watcher
 from towernet.errors import DataError, EnvironmentFault, shown
-from towernet.predict import Predictor, find_run, load_run, read_run
+from towernet.predict import TRAIN_AGAIN, Predictor, find_run, load_run
 from towernet.records.evaluation import Confusion, Evaluation, Figures, Found, Question
 from towernet.records.run import ImportedRun
 
@@ -69,7 +70,7 @@ def open_run(folder: Path, *, say: Callable[[str], None]) -> Predictor:
         DataError: the folder holds no finished run, or a damaged one.
     """
     folder = find_run(folder)
-    record = read_run(folder)
+    record = read_run(folder, todo=TRAIN_AGAIN)
     if isinstance(record, ImportedRun):  # weights from elsewhere: nobody judged them
         return load_run(folder)
     policy = fp32(Policy.of(record.plan.policy))
@@ -108,7 +109,7 @@ def evaluate(
         EnvironmentFault: the ledger cannot be written.
     """
     folder, class_names = predictor.folder, predictor.contract.class_names
-    record = read_run(folder)
+    record = read_run(folder, todo=TRAIN_AGAIN)
     _require_known_classes(source, class_names, folder)
     table = check(source, workers=workers, progress=watcher.count)
     used = table[table.status == USED]

@@ -16,7 +16,7 @@ from towernet.comparison.protocol import make_protocol, read_protocol, write_pro
 from towernet.config import AS_BEGUN
 from towernet.data.prepare import Dataset
 from towernet.engine.measure import Cost
-from towernet.engine.record import read_run
+from towernet.engine.record import read_trained
 from towernet.engine.session import Session
 from towernet.errors import ConfigError, DataError
 from towernet.names import NetworkName
@@ -184,7 +184,7 @@ def run_alone(folder: Path) -> RunRecord:
         DataError: it is damaged, of a comparison, or of weights that were made elsewhere.
     """
     try:
-        record = read_run(folder)
+        record = read_trained(folder)
         cause = "its origin names no data"
         if record.origin.data is not None and record.origin.cost is not None:
             return record

@@ -16,7 +16,7 @@ from towernet.config import RunConfig
 from towernet.data.prepare import Dataset
 from towernet.engine.checkpoint import drop_state
 from towernet.engine.memory import is_out_of_memory, out_of_memory_words
-from towernet.engine.record import read_run
+from towernet.engine.record import read_trained
 from towernet.engine.runlog import log_failure, training_seconds
 from towernet.engine.session import Session
 from towernet.engine.train import train
@@ -78,7 +78,7 @@ class Runs:
         folder = self.place.run_folder(outcome.name, 0)
         fallen = {event.learning_rate for event in outcome.fell_apart}
         if fallen and (folder / "run.json").exists():
-            rate = read_run(folder).plan.learning_rate
+            rate = read_trained(folder).plan.learning_rate
             if rate in fallen:
                 number = [trial.learning_rate for trial in outcome.trials].index(rate)
                 kept = self.place.trial_folder(outcome.name, number)

@@ -11,11 +11,17 @@ from towernet.data.prepare import Dataset, fingerprint
 from towernet.engine.device import bits_depend_on, hardware
 from towernet.errors import DataError
 from towernet.records.base import checked
-from towernet.records.run import Origin, Plan, RunRecord, RunSummary
+from towernet.records.run import ImportedRun, Origin, Plan, RunRecord, RunSummary
 
 
-def read_run(folder: Path) -> RunRecord:
-    """Read the record of a run.
+def read_run(
+    folder: Path, *, todo: str = "restore it, or begin anew with another --out"
+) -> RunRecord | ImportedRun:
+    """Read the record of a run, or of weights that were trained elsewhere.
+
+    Args:
+        folder: Of the run.
+        todo: What helps where the record is damaged.
 
     Raises:
         DataError: there is none, it is damaged, or a newer towernet made it.
@@ -23,7 +29,24 @@ def read_run(folder: Path) -> RunRecord:
     path = folder / "run.json"
     values = files.read_record(path)
     files.require_format(path, values)
-    return checked(RunRecord, values, path)
+    if values.get("origin") == "imported":
+        return checked(ImportedRun, values, path, todo=todo)
+    return checked(RunRecord, values, path, todo=todo)
+
+
+def read_trained(folder: Path) -> RunRecord:
+    """Read the record of a run that was trained here.
+
+    Raises:
+        DataError: as `read_run`; or its weights were trained elsewhere.
+    """
+    record = read_run(folder)
+    if isinstance(record, RunRecord):
+        return record
+    raise DataError(
+        f"{folder} holds weights that were trained elsewhere, which cannot be trained further here;"
+        " choose another folder"
+    )
 
 
 def summary_of(folder: Path) -> RunSummary:
@@ -32,7 +55,7 @@ def summary_of(folder: Path) -> RunSummary:
     Raises:
         DataError: its record is damaged, or it is not finished.
     """
-    summary = read_run(folder).summary
+    summary = read_trained(folder).summary
     if summary is None:
         raise DataError(f"{folder} is not finished; say the command that began it again")
     return summary
@@ -71,7 +94,7 @@ def open_run(
     if not (folder / "run.json").exists():
         write_run(folder, wanted)
         return wanted
-    record, differs = gone_on_with(read_run(folder), wanted, folder, accept)
+    record, differs = gone_on_with(read_trained(folder), wanted, folder, accept)
     if differs:
         write_run(folder, record)
     return record

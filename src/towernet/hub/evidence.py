@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from towernet.predict import read_run
+from towernet.engine.record import read_run
+from towernet.predict import TRAIN_AGAIN
 from towernet.records.base import Interval, read_record
 from towernet.records.results import Conclusion, NumImages, Results, Split
 from towernet.records.run import ImportedRun
@@ -71,7 +72,7 @@ def evidence(folder: Path) -> Evidence:
     Raises:
         DataError: a record is damaged.
     """
-    record = read_run(folder)
+    record = read_run(folder, todo=TRAIN_AGAIN)
     return Evidence(
         origin="imported" if isinstance(record, ImportedRun) else "trained",
         recipe=record.config.recipe_name,

@@ -1,0 +1,186 @@
+"""What `import towernet` offers, used as somebody would who never saw this folder."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import towernet
+from conftest import TINY_NETWORK
+from towernet.errors import ConfigError, DataError, UnknownNameError
+
+FUNCTIONS = (
+    "attach",
+    "compare",
+    "detach",
+    "judge",
+    "load",
+    "optimize",
+    "register_with_timm",
+    "train",
+)
+
+EXAMPLE = """
+import sys
+import towernet
+
+assert "torch" not in sys.modules, "importing it is not using it"
+photos, network = sys.argv[1:]
+comparison = towernet.compare(
+    photos, models=["towernet_patch", network], runs=2, epochs=2, size=64, batch_size=8,
+    out="found",
+)
+print(comparison.verdict)
+ranking = comparison.ranking
+assert set(ranking.network) == {"towernet_patch", network}, ranking
+assert ranking.accuracy.notna().all()
+assert comparison.verdict in comparison._repr_html_() and "<table" in comparison._repr_html_()
+again = towernet.load("found")
+assert again.results == comparison.results
+if comparison.results.winner is not None:
+    run = comparison.winner
+else:
+    run = comparison.runs[0]
+answers = run.predict([f"{photos}/lying/00.png", f"{photos}/leaning/00.png"])
+assert list(answers.columns) == ["file", "class_name", "probability", "sure"]
+assert set(answers.class_name) <= {"lying", "standing", "leaning"}
+assert answers.probability.between(0, 1).all()
+judgement = towernet.judge(comparison.answers()) if comparison.results.comparisons else None
+if judgement is not None:
+    assert judgement.judged.comparisons == comparison.results.comparisons
+print("found", comparison.report.name, len(run.predict([f"{photos}/no.png"], on_error="leave_out")))
+"""
+
+
+@pytest.fixture(scope="module")
+def example(photos, tmp_path_factory):
+    """The example of the README, run from an empty folder."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    (folder / "example.py").write_text(EXAMPLE, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "example.py", str(photos), TINY_NETWORK],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return folder, done
+
+
+def test_the_example_runs_from_an_empty_folder(example):
+    folder, done = example
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("found report.html 0\n")
+    assert (folder / "found" / "report.html").exists()
+    made = towernet.load(folder / "found").made.command
+    assert made.startswith("towernet.compare('")
+    assert f"models=['towernet_patch', '{TINY_NETWORK}'], runs=2, epochs=2" in made
+
+
+def test_the_same_call_reads_what_is_finished(example, photos):
+    folder, _ = example
+    before = (folder / "found" / "results.json").read_bytes()
+    found = towernet.compare(
+        photos, models=f"towernet_patch,{TINY_NETWORK}", runs=2, epochs=2, size=64, batch_size=8,
+        out=folder / "found", progress=quiet(),
+    )  # fmt: skip
+    assert (folder / "found" / "results.json").read_bytes() == before
+    assert found.results == towernet.load(folder / "found").results
+
+
+def test_a_network_is_trained_and_resumed(photos, tmp_path):
+    words = {"model": TINY_NETWORK, "epochs": 1, "size": 64, "batch_size": 8}
+    found = towernet.train(photos, out=tmp_path / "run", progress=quiet(), **words)
+    assert [network.name for network in found.results.networks] == [TINY_NETWORK]
+    assert found.results.kind == "run"
+    again = towernet.train(resume=tmp_path / "run", progress=quiet())
+    assert again.results == found.results
+    with pytest.raises(ConfigError, match="--epochs has no effect with --resume"):
+        towernet.train(resume=tmp_path / "run", epochs=3)
+
+
+def test_everything_offered_is_listed_and_documented():
+    assert set(FUNCTIONS) <= set(dir(towernet))
+    for name in FUNCTIONS:
+        function = getattr(towernet, name)
+        assert inspect.isfunction(function), name
+        assert inspect.getdoc(function), name
+        assert function.__annotations__["return"], name
+    with pytest.raises(AttributeError, match="no attribute 'compair'"):
+        towernet.compair  # noqa: B018
+
+
+@pytest.mark.parametrize("verb", ["compare", "train", "judge"])
+def test_every_option_of_a_verb_is_a_keyword_of_the_same_name(verb):
+    from importlib import import_module
+
+    command = inspect.signature(getattr(import_module(f"towernet.cli.{verb}"), verb)).parameters
+    function = inspect.signature(getattr(towernet, verb)).parameters
+    assert set(command) - {"json"} <= set(function)  # a form of printing is no choice
+    for name, parameter in command.items():
+        if name in function and parameter.default is not inspect.Parameter.empty:
+            assert function[name].default == parameter.default, name
+
+
+def test_no_module_takes_the_place_of_a_function():
+    code = f"""
+import pkgutil, towernet
+names = {FUNCTIONS!r}
+before = {{name: getattr(towernet, name) for name in names}}
+for module in pkgutil.walk_packages(towernet.__path__, "towernet."):
+    if not module.name.endswith("__main__"):
+        __import__(module.name)
+for name in names:
+    assert getattr(towernet, name) is before[name], name
+    assert callable(getattr(towernet, name)), name
+towernet.registered = [towernet.register_with_timm(), towernet.register_with_timm()]
+assert towernet.registered[0] == towernet.registered[1]
+for name, wrong in (("compare", "no/such"), ("train", "no/such"), ("load", "no/such")):
+    for _ in range(2):
+        try:
+            getattr(towernet, name)(wrong)
+        except towernet.errors.DataError as error:
+            assert "no/such" in str(error)
+        else:
+            raise AssertionError(name)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_door_loads_nothing_heavy():
+    code = (
+        "import sys, towernet; dir(towernet); heavy = {'torch', 'pandas', 'numpy', 'pydantic'}"
+        " & set(sys.modules); assert not heavy, heavy; towernet.judge; assert 'torch' not in"
+        " sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_is_wrong_is_said_in_a_sentence(photos, finished_run, tmp_path):
+    with pytest.raises(UnknownNameError, match="Did you mean 'resnet18'"):
+        towernet.compare(photos, models=["resnet81"], epochs=1, out=tmp_path / "a")
+    with pytest.raises(DataError, match="holds no finished comparison or run"):
+        towernet.load(tmp_path)
+    run = towernet.load(finished_run).runs[0]
+    with pytest.raises(ConfigError, match="give a list of files"):
+        run.predict(str(photos / "lying" / "00.png"))
+    with pytest.raises(DataError, match=r"no\.png cannot be read"):
+        run.predict([photos / "no.png"])
+    assert isinstance(run.predict([]), pd.DataFrame)
+
+
+def test_an_error_of_python_is_one_of_the_command(photos, tmp_path):
+    """The names of options are the command's: somebody who reads both is not told two things."""
+    with pytest.raises(ConfigError, match="--equal-within is 0; give more than 0"):
+        towernet.compare(photos, models=[TINY_NETWORK], equal_within=0, out=tmp_path / "a")
+    assert not Path(tmp_path / "a").exists()
+
+
+def quiet():
+    from towernet.engine.runlog import Watcher
+
+    return Watcher()
