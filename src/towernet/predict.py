@@ -17,6 +17,7 @@ from towernet.data.workers import Died, run
 from towernet.engine.checkpoint import read_weights, require_weights
 from towernet.engine.device import Policy
 from towernet.engine.evaluate import predict_logits
+from towernet.engine.record import read_run
 from towernet.errors import DataError
 from towernet.models.catalogue import build
 from towernet.models.optimize import optimize
