@@ -16,7 +16,6 @@ import torch
 
 from conftest import TINY_NETWORK, run_towernet
 from made_results import a_failed_network, a_network, changed, some_results, some_variants
-from test_compare import results_of
 from towernet import files
 from towernet.attention import SqueezeExcitation
 from towernet.attention.attach import attention_blocks
@@ -36,8 +35,9 @@ from towernet.engine.learner import initial_model
 from towernet.errors import ConfigError
 from towernet.models.catalogue import build
 from towernet.names import NetworkName
+from towernet.records.base import read_record
 from towernet.records.protocol import Request, variants
-from towernet.records.results import Network, Proof, Results
+from towernet.records.results import Conclusion, Network, Proof, Results
 
 BLOCKS = "se"
 WORDS = (
@@ -57,18 +57,22 @@ def finished(photos, tmp_path_factory):
     return folder, done
 
 
+def results_of(folder: Path) -> Results:
+    return read_record(folder / "results.json", Conclusion).results
+
+
 def test_each_block_is_judged_against_the_network_without(finished):
     folder, done = finished
     results = results_of(folder)
-    assert [row["name"] for row in results["ablation"]] == VARIANTS
-    assert [(row["first"], row["second"]) for row in results["comparisons"]] == [
+    assert [variant.name for variant in results.ablation] == VARIANTS
+    assert [(pair.first, pair.second) for pair in results.comparisons] == [
         (name, TINY_NETWORK) for name in VARIANTS
     ]
-    accuracy = {network["name"]: network["accuracy"] for network in results["networks"]}
-    for row in results["comparisons"]:
-        gap = accuracy[row["first"]] - accuracy[TINY_NETWORK]
-        assert row["difference"] == pytest.approx(gap)
-    assert results["sentence"] in " ".join(done.stdout.split())
+    accuracy = {network.name: network.accuracy for network in results.networks}
+    for pair in results.comparisons:
+        gap = accuracy[pair.first] - accuracy[TINY_NETWORK]
+        assert pair.difference == pytest.approx(gap)
+    assert results.sentence in " ".join(done.stdout.split())
     assert "the same first weights outside the block" in done.stdout
     assert (folder / "differences.csv").read_text().count("\n") == 2
     paper = (folder / "paper.tex").read_text(encoding="utf-8")
@@ -79,7 +83,7 @@ def test_each_block_is_judged_against_the_network_without(finished):
 
 def test_all_variants_take_as_many_steps(finished):
     folder, _ = finished
-    assert len({network["steps"] for network in results_of(folder)["networks"]}) == 1
+    assert len({network.steps for network in results_of(folder).networks}) == 1
 
 
 @pytest.mark.parametrize("initial_weights", ["network", "paddle"])
@@ -105,12 +109,12 @@ def test_the_report_shows_the_differences_and_the_proof(finished):
     assert 'id="ablation"' in page and 'id="differences"' not in page
     assert "The blocks are there, and learn" in page
     assert page.count('<td class="text">yes</td>') == 1
-    for variant in results_of(folder)["ablation"]:
-        found = variant["proof"]
-        assert variant["parameters"] > 0 and found["learns"] and found["num_blocks"] == 16
-        assert len(found["epochs"]) == 16
-        assert all(epoch["gradient_norm"] > 0 for epoch in found["epochs"])
-        assert f"+{variant['parameters']:,}" in page
+    for variant in results_of(folder).ablation:
+        found = variant.proof
+        assert variant.parameters > 0 and found.learns and found.num_blocks == 16
+        assert len(found.epochs) == 16
+        assert all(epoch.gradient_norm > 0 for epoch in found.epochs)
+        assert f"+{variant.parameters:,}" in page
 
 
 OWN_BLOCK = """
@@ -147,8 +151,8 @@ def test_a_users_own_block_is_compared_from_the_folder_it_lies_in(photos, tmp_pa
     assert done.returncode == 0, done.stderr
     protocol = (tmp_path / "mine" / "protocol.toml").read_text()
     assert '"attention mine:Brightest" = ' in protocol  # its code is part of what was begun
-    variant = results_of(tmp_path / "mine")["ablation"][0]
-    assert variant["name"] == f"{TINY_NETWORK}+mine:Brightest" and variant["proof"]["learns"]
+    (variant,) = results_of(tmp_path / "mine").ablation
+    assert variant.name == f"{TINY_NETWORK}+mine:Brightest" and variant.proof.learns
 
     path = f"{program.parent}:{os.environ['PATH']}"
 
@@ -158,7 +162,7 @@ def test_a_users_own_block_is_compared_from_the_folder_it_lies_in(photos, tmp_pa
             env=os.environ | {"PATH": path},
         )  # fmt: skip
 
-    picture, run = next(photos.rglob("*.png")), f"mine/runs/{TINY_NETWORK}+mine_Brightest-0"
+    picture, run = next(photos.rglob("*.png")), f"mine/runs/{variant.name.folder_name}-0"
     for verb in (f"predict {run} {picture}", f"evaluate {run} {photos}"):
         refused = say(f"towernet {verb}")
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
@@ -176,15 +180,16 @@ def test_a_users_own_block_is_compared_from_the_folder_it_lies_in(photos, tmp_pa
     ],
 )
 def test_what_is_printed_last_says_how_to_ask_an_own_block(block, command, finished, capfd):
-    conclusion = files.read_json(finished[0] / "results.json")
-    conclusion["results"] |= {
-        "winner": {"name": f"resnet18+{block}", "folder": "x"}, "majority_accuracy": 0.0,
-    }  # fmt: skip
+    conclusion = read_record(finished[0] / "results.json", Conclusion)
+    winner = {"name": f"resnet18+{block}", "folder": "x"}
+    results = changed(conclusion.results, winner=winner, majority_accuracy=0.0)
+    conclusion = changed(conclusion, results=results)
     ranking(conclusion, Path("out"), Path("out/report.html"))
     said = capfd.readouterr().out
     assert "to use   out/x\n" in said
     assert said.partition("by       ")[2].partition("\n")[0] == (command or "")
-    conclusion["results"]["majority_accuracy"] = 1.0  # guessing is better
+    results = changed(results, majority_accuracy=1.0)  # guessing is better
+    conclusion = changed(conclusion, results=results)
     ranking(conclusion, Path("out"), Path("out/report.html"))
     assert "to use" not in capfd.readouterr().out
 
