@@ -1,4 +1,7 @@
-"""How long `towernet --help` takes: whole processes, the median of several."""
+"""How long `towernet --help` and `import towernet` take: whole processes, medians, in turn.
+
+An import is told beside a Python that imports nothing, run between the others.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +13,31 @@ from statistics import median
 
 from _common import write_result
 
-NUM_RUNS = 15
+NUM_RUNS = 25
+COMMANDS = {
+    "help": ["-m", "towernet", "--help"],
+    "import": ["-c", "import towernet"],
+    "bare": ["-c", "pass"],
+}
 
 
 def main() -> None:
-    seconds = []
+    seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for _ in range(NUM_RUNS + 1):
-        start = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "towernet", "--help"], stdout=subprocess.DEVNULL, check=True
-        )
-        seconds.append(time.perf_counter() - start)
-    del seconds[0]  # the first one reads the files from disk
+        for name, words in COMMANDS.items():
+            start = time.perf_counter()
+            subprocess.run([sys.executable, *words], stdout=subprocess.DEVNULL, check=True)
+            seconds[name].append(time.perf_counter() - start)
+    for times in seconds.values():
+        del times[0]  # the first one reads the files from disk
+    over_bare = [a - b for a, b in zip(seconds["import"], seconds["bare"], strict=True)]
     write_result(
         "startup",
         {
-            "help_seconds": median(seconds),
-            "spread": [min(seconds), max(seconds)],
+            "help_seconds": median(seconds["help"]),
+            "spread": [min(seconds["help"]), max(seconds["help"])],
+            "import_seconds_over_bare_python": median(over_bare),
+            "import_spread": [min(over_bare), max(over_bare)],
             "n": NUM_RUNS,
             "python": platform.python_version(),
         },
