@@ -484,6 +484,17 @@ def test_a_damaged_file_is_named(refused, run, photos, name, message):
     refused([run, photos], DATA, message)
 
 
+def test_a_split_that_there_is_not_is_refused_from_python_too():
+    from towernet.comparison.roles import asked_roles
+    from towernet.errors import UnknownNameError
+
+    assert asked_roles("unseen") == ("test", "unknown")
+    with pytest.raises(
+        UnknownNameError, match=r"no split is called 'tset'\. Did you mean 'test'\?"
+    ):
+        asked_roles("tset")
+
+
 def test_a_run_without_its_sample_table_is_refused(refused, run, photos):
     (run / "samples.parquet").unlink()
     refused([run, photos], DATA, "is missing, and it says which images trained the run; restore it")
@@ -497,6 +508,23 @@ def test_a_damaged_plan_is_refused(refused, run, photos, policy):
     record["plan"]["policy"] = policy
     (run / "run.json").write_text(json.dumps(record))
     refused([run, photos], DATA, "run.json is damaged")
+
+
+def test_a_value_of_the_wrong_kind_is_named_with_its_place(refused, comparison, run, photos):
+    record = json.loads((run / "run.json").read_text())
+    for part, damaged in (("config", {"seed": "seven"}), ("contract", {"mean": [0.5]})):
+        words = json.dumps(record | {part: record[part] | damaged})
+        (run / "run.json").write_text(words)
+        (key,) = damaged
+        refused([run, photos], DATA, f"run.json is damaged ({part}.{key}")
+    (run / "run.json").write_text(json.dumps(record | {"colour": 1}))
+    refused([run, photos], DATA, "damaged (colour is unknown to this version); train again")
+    (run / "run.json").write_text(json.dumps(record))
+    written = json.loads((comparison / "results.json").read_text())
+    written["results"]["winner"]["folder"] = 5
+    (comparison / "results.json").write_text(json.dumps(written))
+    refused([comparison, photos], DATA, "results.json is damaged (results.winner.folder is 5: ")
+    assert looks(comparison) == []
 
 
 def test_where_the_run_s_device_is_not_the_cpu_answers(towernet, comparison, run, photos):

@@ -44,12 +44,10 @@ def evaluate(
     from towernet.cli.evaluation_tables import evaluation_tables
     from towernet.comparison.evaluation import evaluate as evaluate_run
     from towernet.comparison.evaluation import open_run, write_predictions
-    from towernet.comparison.roles import ASKED
+    from towernet.comparison.roles import asked_roles
     from towernet.data.source import open_source
-    from towernet.registry import unknown_name
 
-    if split not in ASKED:
-        raise unknown_name("split", split, ASKED)
+    asked_roles(split)  # one that there is not is refused before anything is opened
     num_workers = choices.num_workers(workers)
     if predictions is not None:
         _require_writable(predictions, images)

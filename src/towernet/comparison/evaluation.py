@@ -31,7 +31,7 @@ from towernet.comparison.judging.scores import (
     per_class,
 )
 from towernet.comparison.later_look import note_look, require_open
-from towernet.comparison.roles import ASKED, count, known_images, roles
+from towernet.comparison.roles import asked_roles, count, known_images, roles
 from towernet.comparison.wording.evaluation import (
     found_words,
     nothing_left_words,
@@ -97,7 +97,7 @@ def evaluate(
     Args:
         predictor: From `open_run`.
         source: The images, from `open_source`.
-        split: Which of them, a key of `ASKED`.
+        split: Which of them, a key of `roles.ASKED`.
         workers: Decoding processes.
         watcher: Told how it goes.
 
@@ -106,8 +106,10 @@ def evaluate(
 
     Raises:
         DataError: the run does not know a class, no image is left, or the test split is locked.
+        UnknownNameError: there is no such split.
         EnvironmentFault: the ledger cannot be written.
     """
+    asked = asked_roles(split)
     folder, class_names = predictor.folder, predictor.contract.class_names
     record = read_run(folder, todo=TRAIN_AGAIN)
     _require_known_classes(source, class_names, folder)
@@ -118,7 +120,7 @@ def evaluate(
         raise DataError(f"no file of {shown(source.name)} can be used: {found_words(found)}")
     known = known_images(folder, record)
     role_N = roles(used, known)
-    is_asked_N = np.isin(role_N, ASKED[split])
+    is_asked_N = np.isin(role_N, asked)
     question = Question(
         run=str(folder),
         model=record.config.model,
@@ -292,9 +294,5 @@ def _found(table: pd.DataFrame) -> Found:
         dict(Counter(table.reason[table.status == status]).most_common())
         for status in (QUARANTINED, IGNORED)
     )
-    return Found(
-        files=len(table),
-        used=int((table.status == USED).sum()),
-        quarantined=quarantined,
-        ignored=ignored,
-    )
+    num_used = int((table.status == USED).sum())
+    return Found(files=len(table), used=num_used, quarantined=quarantined, ignored=ignored)

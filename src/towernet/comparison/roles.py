@@ -19,6 +19,7 @@ from towernet.data.changes import GONE
 from towernet.data.table import SPLITS, TEST, TRAIN, USED, VALIDATION, read_table
 from towernet.errors import DataError
 from towernet.records.run import ImportedRun, RunRecord
+from towernet.registry import unknown_name
 
 # Besides being of one of its splits: taken away since, tied to an image that it learnt from, or
 # neither.
@@ -36,6 +37,17 @@ ASKED = {
 }
 
 Roles = npt.NDArray[np.object_]
+
+
+def asked_roles(split: str) -> tuple[str, ...]:
+    """Return which images a split asks for.
+
+    Raises:
+        UnknownNameError: it is no key of `ASKED`.
+    """
+    if split not in ASKED:
+        raise unknown_name("split", split, ASKED)
+    return ASKED[split]
 
 
 def known_images(folder: Path, record: RunRecord | ImportedRun) -> pd.DataFrame | None:

@@ -108,7 +108,7 @@ def _metadata(name: str, judged: JudgedRun | None) -> str:
         library_name="towernet",
         pipeline_tag="image-classification",
         tags=["towernet", "model_hub_mixin", "pytorch_model_hub_mixin"],
-        model_name=name if results else None,
+        model_name=str(name) if results else None,  # YAML would tag a string of another type
         eval_results=results,
     )
     return data.to_yaml().strip()
