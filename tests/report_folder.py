@@ -149,8 +149,8 @@ def train(
     )
     best = max(epochs, key=lambda epoch: epoch.validation_accuracy)
     logits = {split: np.log(model.predict_proba(digits.x[part[split]]) + 1e-9) for split in part}
-    calibration = Calibration.model_validate(
-        calibrated((logits["validation"], digits.y[part["validation"]]), (logits["test"], truth))
+    calibration = calibrated(
+        (logits["validation"], digits.y[part["validation"]]), (logits["test"], truth)
     )
     scores = RunScores(
         folder=run_folder,

@@ -23,11 +23,11 @@ def write_answers_report(folder: Path, judged: AnswersJudged) -> Path:
 
 def answers_page(judged: AnswersJudged) -> str:
     """Return the page that says what somebody's answers are worth."""
-    contents = {
-        "results": judged,
-        "scale": tables.accuracy_scale(judged.networks, None),
-        "pair_scale": tables.difference_scale(judged.comparisons),
-        "margin": f"{100 * judged.equal_within:g}",
-        "version": __version__,
-    }
-    return filled("judgement.html", contents)
+    return filled(
+        "judgement.html",
+        results=judged,
+        scale=tables.accuracy_scale(judged.networks, None),
+        pair_scale=tables.difference_scale(judged.comparisons),
+        margin=f"{100 * judged.equal_within:g}",
+        version=__version__,
+    )

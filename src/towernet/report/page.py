@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 from jinja2 import BaseLoader, Environment, PackageLoader, StrictUndefined
@@ -48,15 +47,17 @@ def write_report(folder: Path, *, picture: Picture) -> Path:
 
 def render(contents: Contents, loader: BaseLoader | None = None) -> str:
     """Fill the templates of a comparison's or a run's page."""
-    return filled("report.html", vars(contents), loader)
+    return filled("report.html", loader, **vars(contents))
 
 
-def filled(template: str, contents: Mapping[str, object], loader: BaseLoader | None = None) -> str:
+def filled(template: str, loader: BaseLoader | None = None, **contents: object) -> str:
     """Fill the template of a page; the style sheet's hash goes into its policy."""
     templates = environment(loader)
     style = templates.get_template("report.css").render()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
-    return templates.get_template(template).render(contents, style=Markup(style), style_hash=digest)
+    return templates.get_template(template).render(
+        **contents, style=Markup(style), style_hash=digest
+    )
 
 
 def environment(loader: BaseLoader | None = None) -> Environment:
