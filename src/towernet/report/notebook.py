@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import pandas as pd
-
+from towernet.records.judgement import Judged
 from towernet.report.page import environment
 
-
-def judged_html(verdict: str, remarks: Sequence[str], ranking: pd.DataFrame) -> str:
-    """Return a judgement as HTML that holds no script, in the colours around it, each name inert.
-
-    Args:
-        verdict: The answer in one sentence.
-        remarks: What to know beside it.
-        ranking: The networks, with the columns rank, network, accuracy, low and high.
-    """
-    columns = {name: _values(ranking[name]) for name in ("rank", "network", "accuracy")}
-    ends = zip(_values(ranking["low"]), _values(ranking["high"]), strict=True)
-    rows = [
-        {"rank": rank, "network": str(network), "accuracy": accuracy}
-        | {"interval": None if interval[0] is None else interval}
-        for rank, network, accuracy, interval in zip(*columns.values(), ends, strict=True)
-    ]
-    template = environment().get_template("notebook.html")
-    return template.render(verdict=verdict, remarks=remarks, rows=rows)
+# On the element itself, since a notebook may drop a style sheet; colours are those around it.
+_CELL = "padding: .25em 1em .25em 0; border: 0; border-bottom: 1px solid rgb(127 127 127 / .35)"
 
 
-def _values(column: pd.Series) -> list[object]:
-    """Return a column's values, None where there is none."""
-    missing = column.isna().tolist()
-    return [None if gone else value for value, gone in zip(column.tolist(), missing, strict=True)]
+def judged_html(judged: Judged) -> str:
+    """Return a judgement as HTML, without script or style sheet, and with every name inert."""
+    return environment().get_template("notebook.html").render(judged=judged, cell=_CELL)
