@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ import torch
 from conftest import TINY_NETWORK
 from test_compare import exact_files, results_of
 from towernet import files
+from towernet.cli.options import to_ask
 from towernet.errors import ConfigError, DataError, UnknownNameError, UntrustedCodeError
 from towernet.hub.network import HubNetwork
 from towernet.models import own
@@ -336,9 +338,18 @@ def test_the_hash_is_of_what_was_imported_and_of_all_files_that_are_named(nets, 
     assert code_of([named("my_nets:wider")])["network my_nets:wider"] == files.sha256(nets)
 
 
+def test_what_was_typed_into_an_interpreter_has_no_source_to_hash(nets, monkeypatch):
+    typed = types.ModuleType("typed")
+    monkeypatch.setitem(sys.modules, "typed", typed)
+    typed.Net = type("Net", (torch.nn.Linear,), {"__module__": "typed"})
+    assert code_of([NetworkName("typed:Net")]) == {"network typed:Net": ""}
+
+
 # The whole story, by the command, from a folder outside the project.
 
-WORDS = ("--epochs", 2, "--size", 64, "--batch-size", 8, "--workers", 1, "--runs", 1)
+WORDS = (
+    "--recipe", "short.toml", "--epochs", 2, "--size", 64, "--batch-size", 8, "--workers", 1,
+)  # fmt: skip
 MODELS = f"my_nets:Small+se@stages,{TINY_NETWORK}"
 
 
@@ -346,6 +357,7 @@ MODELS = f"my_nets:Small+se@stages,{TINY_NETWORK}"
 def outside(tmp_path_factory):
     folder = tmp_path_factory.mktemp("outside")
     write_nets(folder)
+    (folder / "short.toml").write_text("[train]\ntrial_factors = [1.0]\n")
     return folder
 
 
@@ -364,8 +376,9 @@ def say(folder: Path, words: list[str] | str) -> subprocess.CompletedProcess[str
 
 def proposed(refused: subprocess.CompletedProcess[str]) -> str:
     """Return the command that a refusal proposes."""
-    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
-    return refused.stderr.strip().partition("if it is yours, say: ")[2]
+    last = refused.stderr.splitlines()[-1]
+    assert refused.returncode == 2 and last.startswith("error: "), refused.stderr
+    return last.partition("if it is yours, say: ")[2]
 
 
 def compare(photos: Path, out: str, models: str = MODELS) -> list[str]:
@@ -410,8 +423,8 @@ def test_killed_and_said_again_it_ends_in_the_same_bytes(finished, photos, outsi
     source.write_text(as_it_was.replace("width=8", "width=9"))
     refused = say(outside, words)
     assert refused.returncode == 2
-    assert "was begun by other versions (versions.network my_nets:Small: " in refused.stderr
-    assert refused.stderr.endswith("; say --accept-changes\n")
+    assert "was begun by other versions (network my_nets:Small: " in refused.stderr
+    assert refused.stderr.endswith("or accept that with --accept-changes\n")
     source.write_text(as_it_was)
 
     done = say(outside, words)
@@ -450,12 +463,37 @@ def test_another_source_does_not_answer_with_the_weights_of_the_one_that_was_tra
     finally:
         source.write_text(as_it_was)
     assert refused.returncode == 2 and refused.stdout == ""
+    key = "network my_nets:Small"
     assert re.fullmatch(
-        rf"error: the source of network my_nets:Small is not what it was when {run} was trained"
+        rf"error: the source of {key} is not what it was when {re.escape(str(run))} was trained"
         r" \(its SHA-256 was \w{8} and is \w{8}\); restore the file, or train again\n",
         refused.stderr,
     )
-    assert again.returncode == 2 and "versions.network my_nets:Small: " in again.stderr
+    assert again.returncode == 2 and "versions (network my_nets:Small: " in again.stderr
+
+
+def test_a_change_that_is_accepted_is_accepted_for_the_runs_that_were_finished(
+    finished, photos, outside
+):
+    folder, _ = finished
+    source, accepted = outside / "my_nets.py", shutil.copytree(folder, outside / "accepted")
+    (accepted / "results.json").unlink()  # as if it had been killed there
+    as_it_was = source.read_text()
+    source.write_text(f"{as_it_was}# a thought\n")
+    try:
+        now = files.sha256(source)
+        refused = say(outside, compare(photos, "accepted"))
+        done = say(outside, [*compare(photos, "accepted"), "--accept-changes"])
+        (run,) = accepted.glob("runs/my_nets*-0")
+        record = json.loads((run / "run.json").read_text())
+        words = f"towernet predict {run} {next(photos.rglob('*.png'))}"
+        answer = say(outside, f"TOWERNET_MODELS=my_nets:Small {words}")
+    finally:
+        source.write_text(as_it_was)
+    assert refused.returncode == 2 and done.returncode == 0, done.stderr
+    assert record["versions"]["network my_nets:Small"] == now
+    assert "network my_nets:Small" in record["accepted"][0] and record["status"] == "finished"
+    assert answer.returncode == 0, answer.stderr
 
 
 def test_a_network_that_breaks_a_promise_is_not_trained(photos, outside):
@@ -471,19 +509,27 @@ def test_a_run_is_resumed_by_the_command_that_the_refusal_proposes(photos, outsi
     words = ("train", photos, "--model", "my_nets:make+my_nets_block:Mine@stages", "--out", "run")
     block = "from towernet.attention import SqueezeExcitation as Mine\n"
     (outside / "my_nets_block.py").write_text(block)
-    done = say(outside, command(*words, *WORDS[:-2]))
+    done = say(outside, command(*words, *WORDS))
     assert done.returncode == 0, done.stderr
-    own_code = "TOWERNET_MODELS=my_nets:make TOWERNET_BLOCKS=my_nets_block:Mine"
-    assert f"by       {own_code} towernet predict run IMAGE\n" in done.stdout
-    assert f"{own_code} towernet predict . photo.jpg" in (outside / "run/report.html").read_text()
     (outside / "run" / "results.json").unlink()  # as if it had been killed there
     refused = say(outside, "towernet train --resume run")
     once = proposed(refused)
     assert once == "TOWERNET_MODELS=my_nets:make towernet train --resume run"
     twice = proposed(say(outside, once))  # it names its block, too
-    assert twice == f"{own_code} towernet train --resume run"
+    assert twice == (
+        "TOWERNET_MODELS=my_nets:make TOWERNET_BLOCKS=my_nets_block:Mine towernet train --resume"
+        " run"
+    )
     assert say(outside, twice).returncode == 0
     assert (outside / "run" / "results.json").exists()
+
+
+def test_a_command_to_ask_a_run_names_all_that_is_ones_own():
+    name = NetworkName("my_nets:make+my_block:Mine@stages")
+    assert to_ask(name, Path("my run")) == (
+        "TOWERNET_MODELS=my_nets:make TOWERNET_BLOCKS=my_block:Mine towernet predict 'my run' IMAGE"
+    )
+    assert to_ask(NetworkName("resnet18+se"), Path("run")) == "towernet predict run IMAGE"
 
 
 def test_weights_from_elsewhere_become_a_run_of_ones_own_network(nets, tmp_path, towernet):

@@ -199,7 +199,9 @@ def _source_file(found: object) -> str | None:
         return _source_file(found.func)
     try:
         return inspect.getsourcefile(found)  # type: ignore[arg-type]
-    except TypeError:  # one that is compiled, or an object that can be called
+    except OSError:  # typed into an interpreter
+        return None
+    except TypeError:  # that, compiled, or an object that can be called
         return None if isinstance(found, type | ModuleType) else _source_file(type(found))
 
 

@@ -10,6 +10,7 @@ from towernet.config import Accept, Decisive, RunConfig, refuse_changes
 from towernet.data.prepare import Dataset, fingerprint
 from towernet.engine.device import bits_depend_on, hardware
 from towernet.errors import DataError
+from towernet.models.own import code_of
 from towernet.records.base import checked
 from towernet.records.run import ImportedRun, Origin, Plan, RunRecord, RunSummary
 
@@ -112,10 +113,14 @@ def gone_on_with(
         ConfigError: other choices, or versions that are not accepted.
         DataError: other images, and they are not accepted.
     """
-    if record.status == "finished":
-        # Nothing is computed any more: what it was made from and by plays no part.
+    is_finished = record.status == "finished"
+    if is_finished:
+        # Nothing is computed any more: what it was made from and by plays no part, but for the
+        # source of a network that is not ours, which answers with the weights.
         plan = replace(wanted.plan, policy=record.plan.policy)
-        made = {"data": record.data, "versions": record.versions, "plan": plan}
+        code = code_of([record.config.model])
+        code = {key: code[key] for key in code.keys() & record.versions.keys()}
+        made = {"data": record.data, "versions": record.versions | code, "plan": plan}
         wanted = wanted.model_copy(update=made)
     accepted = []
     if record.data != wanted.data:
@@ -133,6 +138,9 @@ def gone_on_with(
     if not accepted:
         return record, False
     accepted = [*(record.accepted or ()), *accepted]
+    if is_finished:
+        changes = {"versions": wanted.versions, "accepted": tuple(accepted)}
+        return record.model_copy(update=changes), True
     return wanted.model_copy(update={"origin": record.origin, "accepted": tuple(accepted)}), True
 
 

@@ -56,6 +56,7 @@ def read_config(path: Path) -> SavedConfig:
 
     Raises:
         DataError: something is missing, is of another kind or version, or would run code.
+        ConfigError: the source of a network that is not ours is not what it was.
     """
     config = files.read_record(path, "name", "contract", "temperature", "threshold")
     if config.get("format") != files.FORMAT:
