@@ -10,6 +10,7 @@ from towernet.config import make
 from towernet.data.archive import Limits
 from towernet.data.source import Source, open_source
 from towernet.engine.runlog import Watcher
+from towernet.errors import ConfigError
 from towernet.names import NetworkName
 from towernet.records.protocol import Request
 
@@ -35,6 +36,10 @@ class Options:
     max_archive_entries: int | None = None
     accept_data_change: bool = False
     accept_changes: bool = False
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"--threads is {self.threads}; give at least 1")
 
     def request(
         self,

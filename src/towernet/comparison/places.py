@@ -183,16 +183,12 @@ def run_alone(folder: Path) -> RunRecord:
     Raises:
         DataError: it is damaged, of a comparison, or of weights that were made elsewhere.
     """
-    try:
-        record = read_trained(folder)
-        cause = "its origin names no data"
-        if record.origin.data is not None and record.origin.cost is not None:
-            return record
-    except DataError as error:
-        cause = str(error)
+    record = read_trained(folder)
+    if record.origin.data is not None and record.origin.cost is not None:
+        return record
     raise DataError(
-        f"{folder / 'run.json'} is not of a run begun by `towernet train` ({cause}); a comparison"
-        " goes on by its own command"
+        f"{folder / 'run.json'} is not of a run begun by `towernet train` (its origin names no"
+        " data); a comparison goes on by its own command"
     )
 
 
