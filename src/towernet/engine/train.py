@@ -8,6 +8,7 @@ bytes as one that was not.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from towernet import files
 from towernet.config import RunConfig
@@ -83,10 +84,15 @@ def train(
             state = trainer.run()
     finally:
         session.watcher.end()
+    return _finish(folder, record, state, _summary(state, dataset, config))
+
+
+def _finish(folder: Path, record: RunRecord, state: State, summary: RunSummary) -> RunRecord:
+    """Keep the best weights, then say that the run is finished, then drop what resuming needed."""
     weights_sha256 = None
     for name, weights_sha256 in state.best.items():
         files.copy(folder / "last" / name, folder / "best.safetensors", weights_sha256)
-    record = finished(record, _summary(state, dataset, config), weights_sha256)
+    record = finished(record, summary, weights_sha256)
     write_run(folder, record)
     checkpoint.drop_state(folder / "last")
     return record
