@@ -21,7 +21,8 @@ from towernet.records import schema
 from towernet.records.base import checked, read_record
 from towernet.records.ledger import Ledger
 from towernet.records.results import Conclusion
-from towernet.records.run import EpochMetrics, RunRecord
+from towernet.records.run import EpochMetrics, EpochTiming, RunRecord
+from towernet.records.scores import KeptCalibration
 
 SCHEMAS = Path(__file__).parent.parent / "docs" / "schema"
 LEARNS = "towernet_patch"  # in four epochs of 32-px images
@@ -72,11 +73,11 @@ def validator(name: str) -> Draft202012Validator:
 def documents(folder: Path) -> Iterator[tuple[str, Path, Any]]:
     """Every record below a folder: the name of its schema, the file, and what is written."""
     for path in sorted(folder.rglob("*")):
-        if path.name in ("results.json", "run.json"):
+        if path.name in ("results.json", "run.json", "calibration.json"):
             yield path.stem, path, files.read_json(path)
         elif path.name == "protocol.toml":
             yield "protocol", path, tomllib.loads(path.read_text(encoding="utf-8"))
-        elif path.name in ("ledger.jsonl", "metrics.jsonl"):
+        elif path.name in ("ledger.jsonl", "metrics.jsonl", "timings.jsonl"):
             yield from ((path.stem, path, line) for line in files.read_jsonl(path))
 
 
@@ -88,8 +89,15 @@ def test_all_that_is_written_is_what_the_schemas_say(written: dict[str, Path], k
         checked_by_model(name, values, path)
         seen.add(name)
     # A single run has no protocol; where all diverge at once, no epoch is finished.
-    absent = {"run": {"protocol"}, "failure": {"metrics"}}.get(kind, set())
-    assert seen | absent == {"results", "run", "ledger", "metrics", "protocol"}
+    # Without a test split no images are left to calibrate on.
+    absent = {
+        "run": {"protocol"},
+        "failure": {"metrics", "timings", "calibration"},
+        "no test split": {"calibration"},
+    }.get(kind, set())
+    assert seen | absent == {
+        "results", "run", "ledger", "metrics", "timings", "calibration", "protocol",
+    }  # fmt: skip
 
 
 def test_the_folders_are_of_every_kind(written: dict[str, Path]) -> None:
@@ -119,7 +127,10 @@ def checked_by_model(name: str, values: Any, path: Path) -> None:
     if name == "ledger":
         Ledger(path)
     else:
-        model = {"results": Conclusion, "run": RunRecord, "metrics": EpochMetrics}
+        model = {
+            "results": Conclusion, "run": RunRecord, "metrics": EpochMetrics,
+            "timings": EpochTiming, "calibration": KeptCalibration,
+        }  # fmt: skip
         checked(model.get(name, schema.ProtocolFile), values, path)
 
 
@@ -134,6 +145,11 @@ def checked_by_model(name: str, values: Any, path: Path) -> None:
         ("results", "measured.total_seconds", lambda v: v.update(total_seconds=None)),
         ("results", "made.hardware.threads", lambda v: v.update(threads=1.5)),
         ("run", "plan.num_steps", lambda v: v.update(num_steps="few")),
+        ("run", "plan.num_steps", lambda v: v.update(num_steps="5")),
+        ("run", "plan.policy.channels_last", lambda v: v.update(channels_last="yes")),
+        ("run", "contract.size_px", lambda v: v.update(size_px="64")),
+        ("timings", "seconds", lambda v: v.update(seconds="long")),
+        ("calibration", "temperature", lambda v: v.pop("temperature")),
         ("run", "summary.best_epoch", lambda v: v.pop("best_epoch")),
         ("run", "origin.colour", lambda v: v.update(colour="red")),
         ("protocol", "request.runs", lambda v: v.update(runs=0)),
@@ -167,20 +183,24 @@ def test_a_planted_mistake_is_refused_by_the_schema_and_by_the_model_which_names
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("line", "field"),
     [
-        {"event": "change accepted", "words": 1},
-        {"event": "change accepted"},
-        {"event": "change accepted", "words": "more threads", "colour": "red"},
-        {"event": "something else", "words": "more threads"},
-        {"words": "more threads"},
+        ({"event": "change accepted", "words": 1}, "change accepted.words is 1"),
+        ({"event": "change accepted"}, "change accepted.words is missing"),
+        (
+            {"event": "change accepted", "words": "more threads", "colour": "red"},
+            "change accepted.colour is unknown",
+        ),
+        ({"event": "something else", "words": "more threads"}, "something else"),
+        ({"words": "more threads"}, "'words'"),
     ],
 )
-def test_an_event_that_is_none_is_refused(line: dict[str, Any], tmp_path: Path) -> None:
+def test_an_event_that_is_none_is_refused(line: dict[str, Any], field: str, tmp_path: Path) -> None:
     files.write_jsonl(tmp_path / "ledger.jsonl", [line])
     assert not validator("ledger").is_valid(line)
-    with pytest.raises(DataError, match="is damaged"):
+    with pytest.raises(DataError, match="is damaged") as refusal:
         Ledger(tmp_path / "ledger.jsonl")
+    assert field in str(refusal.value)
 
 
 def test_the_schemas_are_made_from_the_models() -> None:

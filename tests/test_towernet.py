@@ -219,3 +219,10 @@ def test_the_patch_variant_takes_small_images():
     assert build("towernet_patch", 3, 32)(torch.rand(2, 3, 32, 32)).shape == (2, 3)
     with pytest.raises(ConfigError, match=r"cannot take 16-px images; give --size 32"):
         check_size("towernet_patch", 16)
+
+
+def test_the_networks_that_are_called_ours_are_those_that_are_built_as_ours():
+    from towernet import names
+    from towernet.models import catalogue
+
+    assert tuple(catalogue.OURS) == names.OURS

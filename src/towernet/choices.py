@@ -74,6 +74,11 @@ def model_names(models: str | Sequence[str]) -> tuple[NetworkName, ...]:
 def _each(words: str | Sequence[str]) -> tuple[str, ...]:
     """Return names that are given as a list, or as one text with commas."""
     words = words.split(",") if isinstance(words, str) else words
+    if others := [word for word in words if not isinstance(word, str)]:
+        raise ConfigError(
+            f"{others[0]!r} is no name; name what is your own by its import path, such as"
+            " 'my_nets:MyNet'"
+        )
     return tuple(word.strip() for word in words)
 
 

@@ -69,13 +69,21 @@ class NetworkName(str):
         if isinstance(text, NetworkName):
             return text
         name = super().__new__(cls, text)
-        name._parts = _parse(text)
+        object.__setattr__(name, "_parts", _parse(text))
         if name.start is not None:
             raise ConfigError(
                 f"'{text}' asks for a pre-trained start, and no network has one yet; leave out"
                 f" /{name.start}"
             )
         return name
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Refuse: a name is what it is."""
+        raise AttributeError(f"a NetworkName is frozen; make another one instead of setting {name}")
+
+    def __reduce__(self) -> tuple[type[NetworkName], tuple[str]]:
+        """Make it again from its text, for pickles and copies."""
+        return NetworkName, (str(self),)
 
     @property
     def base(self) -> str:

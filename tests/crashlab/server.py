@@ -29,8 +29,8 @@ def serve() -> None:
     """Answer trials until standard input ends."""
     import matplotlib.pyplot  # noqa: F401 - imported once, for all trials
     import torch  # noqa: F401
-    import towernet.comparison.single
 
+    import towernet.api.training
     import towernet.cli.tables
     import towernet.comparison.story
     import towernet.report.page

@@ -1,4 +1,4 @@
-"""Judging anybody's answers, whatever program gave them."""
+"""Judging predictions, whatever program made them."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def judge(
 
     Raises:
         DataError: the table cannot be judged; the message names the row, network, run or image.
-        ConfigError: the margin is none, or the folder holds something else.
+        ConfigError: equal_within is out of range, or the folder holds something else.
 
     Example:
         >>> table = pd.DataFrame(

@@ -9,6 +9,7 @@ from typing import Literal
 
 import pandas as pd
 
+from towernet import choices
 from towernet.api.tables import as_text, differences_of, ranking_of
 from towernet.comparison.answers.export import answers_table
 from towernet.comparison.conclusion import finished
@@ -17,9 +18,10 @@ from towernet.data.source import open_source
 from towernet.engine.record import read_run
 from towernet.errors import ConfigError, DataError, shown
 from towernet.names import NetworkName
-from towernet.predict import TRAIN_AGAIN, Predictor, load_run, predict_files
+from towernet.predict import TRAIN_AGAIN, Predictor, load_run, predict_classes
 from towernet.progress import screen
 from towernet.records.evaluation import Evaluation
+from towernet.records.prediction import NoPrediction
 from towernet.records.results import AllMeasured, Conclusion, Made, Results
 
 
@@ -33,8 +35,8 @@ class Run:
         DataError: the folder holds no run, or a damaged one.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = folder = Path(folder)
         self.name: NetworkName = read_run(folder, todo=TRAIN_AGAIN).config.model
 
     def __repr__(self) -> str:
@@ -68,37 +70,50 @@ class Run:
         """
         if isinstance(images, str | Path):
             raise ConfigError(f"images is '{images}'; give a list of files: ['{images}']")
-        predictor, rows = self._predictor, []
-        answers = predict_files(predictor, [Path(image) for image in images])
-        for image, answer in zip(images, answers, strict=True):
-            if isinstance(answer, DataError):
+        rows = []
+        for said in predict_classes(self._predictor, [Path(image) for image in images]):
+            if isinstance(said, NoPrediction):
                 if on_error == "raise":
-                    raise answer
+                    raise DataError(said.error)
                 continue
-            best, sure = int(answer.argmax()), None
-            if predictor.threshold is not None:
-                sure = bool(answer[best] >= predictor.threshold)
-            rows.append((str(image), self.class_names[best], float(answer[best]), sure))
+            (best,) = said.predictions
+            rows.append((said.path, best.class_name, best.probability, said.sure))
         names = ["file", "class_name", "probability", "sure"]
         # Names need not be UTF-8, which pandas' own string type would demand of them.
         table = pd.DataFrame(rows, columns=names, dtype=object)
         return table.astype({"probability": float})
 
-    def evaluate(self, data: str | Path, *, split: str = "unseen") -> Evaluation:
+    def evaluate(
+        self,
+        data: str | Path,
+        *,
+        split: str = "unseen",
+        layout: str = "auto",
+        skip_empty: bool = False,
+        workers: int | None = None,
+    ) -> Evaluation:
         """Measure how often it is right about labelled images, class by class.
+
+        A look at test images is written into the ledger, and told in the remarks: images that are
+        looked at often become images that are chosen by.
 
         Args:
             data: As `towernet.compare` takes it.
             split: Which of them: "unseen" (neither trained it nor chose its epoch), "test",
                 "validation", "train" or "all".
+            layout: As `towernet.compare` takes it.
+            skip_empty: As `towernet.compare` takes it.
+            workers: Decoding processes; else one per core.
 
         Raises:
             DataError: no image is left, or one is of a class that it does not know.
         """
-        watcher = screen()
+        watcher, num_workers = screen(), choices.num_workers(workers)
         predictor = open_run(self.folder, say=watcher.say)
-        source = open_source(str(data), progress=watcher.count, min_classes=1)
-        report, _ = evaluate(predictor, source, split=split, workers=1, watcher=watcher)
+        source = open_source(
+            str(data), layout=layout, skip_empty=skip_empty, progress=watcher.count, min_classes=1
+        )
+        report, _ = evaluate(predictor, source, split=split, workers=num_workers, watcher=watcher)
         return report
 
     @cached_property
@@ -118,8 +133,8 @@ class Comparison:
         DataError: the folder holds no finished comparison, or a damaged one.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = folder = Path(folder)
         conclusion = finished(folder) if folder.is_dir() else None
         if conclusion is None:
             raise DataError(

@@ -38,8 +38,13 @@ class Options:
     accept_changes: bool = False
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"--threads is {self.threads}; give at least 1")
+        for option, least in (("threads", 1), ("workers", 1), ("max_archive_entries", 1)):
+            value = getattr(self, option)
+            if value is not None and value < least:
+                name = option.replace("_", "-")
+                raise ConfigError(f"--{name} is {value}; give at least {least}")
+        if self.max_archive_gb is not None and self.max_archive_gb < 0:
+            raise ConfigError(f"--max-archive-gb is {self.max_archive_gb:g}; give at least 0")
 
     def request(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from towernet import choices, files
@@ -95,7 +95,7 @@ def compare(
         max_archive_entries: Unpack an archive of up to so many entries.
         accept_data_change: Continue although images were removed or added.
         accept_changes: Continue with other versions, threads or device.
-        progress: Told how it goes; else it is shown.
+        progress: Called back with the progress; default: a progress bar, or lines in a file.
         command: Written down as what made the results; else this call.
 
     Raises:
@@ -103,7 +103,7 @@ def compare(
         Interrupted: it was stopped; the same call continues.
     """
     given = dict(locals())
-    options = Options(**{name: given[name] for name in Options.__match_args__})
+    options = Options(**{each.name: given[each.name] for each in fields(Options)})
     names, blocks = choices.with_attention(choices.model_names(models), attention)
     choices.require_margin(equal_within)
     choices.check_blocks(names)
@@ -186,7 +186,7 @@ def train(
         Interrupted: it was stopped; `resume` continues.
     """
     given = dict(locals())
-    options = Options(**{name: given[name] for name in Options.__match_args__})
+    options = Options(**{each.name: given[each.name] for each in fields(Options)})
     watcher = progress or screen()
     if resume is None and data is None:
         raise ConfigError("no images are named; give a folder of them, or --resume RUN")
@@ -211,7 +211,7 @@ def train(
         origin = Origin(
             command=command or _call(train, given.items()),
             source=source.reading,
-            data=data if data == DIGITS else str(Path(data).resolve()),
+            data=DIGITS if str(data) == DIGITS else str(Path(data).resolve()),
             layout=layout,
             skip_empty=skip_empty,
         )
@@ -251,14 +251,15 @@ def _resumed(
         DataError: the folder holds no run, or the images are gone.
     """
     record = run_alone(folder)
-    origin = record.origin
-    began_with = origin.data or DIGITS
+    origin, began_with = record.origin, record.origin.data
+    assert began_with is not None, "it is of a run on its own"
     if data is None and began_with != DIGITS and not Path(began_with).exists():
         raise DataError(
             f"{began_with} is not there any more; say where the images are now:"
             f" towernet train IMAGES --resume {folder}"
         )
-    options = replace(options, layout=origin.layout or "auto", skip_empty=bool(origin.skip_empty))
+    assert origin.layout is not None and origin.skip_empty is not None, "as the data"
+    options = replace(options, layout=origin.layout, skip_empty=origin.skip_empty)
     source = open_data(data or began_with, options, watcher)
     return request_of(record), _session(source, folder, origin, options, watcher, stop)
 
@@ -290,8 +291,13 @@ def _call(function: Callable[..., Comparison], given: Iterable[tuple[str, object
     """Return a call as it was written, to repeat it: what is not as usual."""
     parameters = inspect.signature(function).parameters
     words = [
-        repr(str(value)) if name == "data" else f"{name}={value!r}"
+        repr(_plain(value)) if name == "data" else f"{name}={_plain(value)!r}"
         for name, value in given
         if name not in ("progress", "command") and value != parameters[name].default
     ]
     return f"towernet.{function.__name__}({', '.join(words)})"
+
+
+def _plain(value: object) -> object:
+    """Return a path as the text it is written as."""
+    return str(value) if isinstance(value, Path) else value

@@ -1,4 +1,4 @@
-"""`towernet judge`: what anybody's answers are worth."""
+"""`towernet judge`: compare the predictions of any program."""
 
 from __future__ import annotations
 

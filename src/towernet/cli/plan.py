@@ -35,11 +35,13 @@ def plan(
     Example: towernet plan photos/ --models towernet,resnet18 --hours 8
     """
     given = dict(locals())
+    from dataclasses import fields
+
     from towernet.api.options import Options
     from towernet.api.planning import plan as plan_hours
     from towernet.progress import screen
 
-    shared = {name: given[name] for name in Options.__match_args__ if name in given}
+    shared = {each.name: given[each.name] for each in fields(Options) if each.name in given}
     planned = plan_hours(
         data, models=models, hours=hours, options=Options(**shared), watcher=screen()
     )

@@ -163,13 +163,11 @@ def _results(
         sentence="",
         remarks=(),
     )
-    words = ablation if of_blocks is not None else None
-    return results.model_copy(
-        update={
-            "sentence": words.sentence(results) if words else verdict(results),
-            "remarks": tuple(words.remarks(results) if words else remarks(results)),
-        }
-    )
+    if of_blocks is not None:
+        sentence, said = ablation.sentence(results), ablation.remarks(results)
+    else:
+        sentence, said = verdict(results), remarks(results)
+    return results.model_copy(update={"sentence": sentence, "remarks": tuple(said)})
 
 
 def _all_measured(measured: dict[NetworkName, Measured], fewer: FewerImages | None) -> AllMeasured:

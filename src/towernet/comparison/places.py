@@ -50,7 +50,7 @@ class Place(abc.ABC):
         """How to go on with what was stopped."""
 
     @abc.abstractmethod
-    def begun(self) -> Protocol | None:
+    def existing_protocol(self) -> Protocol | None:
         """Return the protocol of what was begun here, None where nothing was.
 
         Raises:
@@ -63,7 +63,7 @@ class Place(abc.ABC):
         """Write down what was decided, where no run does."""
 
     @abc.abstractmethod
-    def as_run(self, protocol: Protocol) -> Protocol:
+    def final_protocol(self, protocol: Protocol) -> Protocol:
         """Return the protocol by which the runs were made in the end."""
 
     @abc.abstractmethod
@@ -85,7 +85,7 @@ class ComparisonPlace(Place):
     kind = "comparison"
     again = "say the same command again"
 
-    def begun(self) -> Protocol | None:
+    def existing_protocol(self) -> Protocol | None:
         """Read `protocol.toml`."""
         protocol = read_protocol(self.folder / "protocol.toml")
         if protocol is None and not files.is_empty(self.folder):
@@ -103,7 +103,7 @@ class ComparisonPlace(Place):
         """Write `protocol.toml`."""
         write_protocol(self.folder / "protocol.toml", protocol)
 
-    def as_run(self, protocol: Protocol) -> Protocol:
+    def final_protocol(self, protocol: Protocol) -> Protocol:
         """Return it as it is."""
         return protocol
 
@@ -136,7 +136,7 @@ class RunPlace(Place):
         """The command that goes on."""
         return f"towernet train --resume {self.folder}"
 
-    def begun(self) -> Protocol | None:
+    def existing_protocol(self) -> Protocol | None:
         """Make a protocol of `run.json`."""
         if not (self.folder / "run.json").exists():
             if not files.is_empty(self.folder):
@@ -162,7 +162,7 @@ class RunPlace(Place):
     def keep(self, protocol: Protocol) -> None:
         """Leave that to the run, whose record holds it."""
 
-    def as_run(self, protocol: Protocol) -> Protocol:
+    def final_protocol(self, protocol: Protocol) -> Protocol:
         """Return it with the versions that the run's record names."""
         return protocol.model_copy(update={"versions": run_alone(self.folder).versions})
 

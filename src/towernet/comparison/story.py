@@ -48,7 +48,7 @@ def compare(request: Request, session: Session) -> Conclusion:
         TowernetError: the request, the images or the machine do not allow it.
         Interrupted: the user asked to stop; the same command goes on.
     """
-    return _tell(request, session, ComparisonPlace(session))
+    return _carry_out(request, session, ComparisonPlace(session))
 
 
 def train_alone(request: Request, session: Session, *, resume: bool = False) -> Conclusion:
@@ -59,35 +59,34 @@ def train_alone(request: Request, session: Session, *, resume: bool = False) -> 
         Interrupted: the user asked to stop; the session's folder can be resumed.
     """
     assert len(request.models) == 1, "several are a comparison"
-    return _tell(request, session, RunPlace(session, resume=resume))
+    return _carry_out(request, session, RunPlace(session, resume=resume))
 
 
-def _tell(request: Request, session: Session, place: Place) -> Conclusion:
+def _carry_out(request: Request, session: Session, place: Place) -> Conclusion:
     for name in request.models:
         check_size(name, request.recipe.data.size_px)
     with session.locked():
-        protocol, accepted = place.begun(), list[str]()
+        protocol, accepted = place.existing_protocol(), list[str]()
         files.sweep(session.folder)
         if protocol is not None:
             protocol, accepted = go_on(protocol, request, session)
         preflight(request, session)
         dataset_of, changed = _open_images(request, session)
+        ledger = Ledger(session.folder / "ledger.jsonl")
         if protocol is None:
             protocol = _decide(request, dataset_of(0), session, place)
             place.keep(protocol)
         else:
-            protocol = _held_to(protocol, dataset_of(0), changed, accepted, session, place)
+            protocol = _continued(protocol, dataset_of(0), changed, accepted, place, ledger)
         if not (place.is_alone or (session.folder / "samples.parquet").exists()):
             write_table(session.folder / "samples.parquet", dataset_of(0).table)
-        ledger = Ledger(session.folder / "ledger.jsonl")
         outcomes, fewer = [], None
         if finished(session.folder) is None:  # what is finished stays as it is
             runs = Runs(protocol, session, place, ledger, dataset_of)
             outcomes = _run_all(runs)
             fewer = _run_with_fewer(runs, outcomes) if request.learning_curve else None
-        return conclude(
-            outcomes, fewer, place.as_run(protocol), dataset_of, session, ledger, kind=place.kind
-        )
+        protocol = place.final_protocol(protocol)
+        return conclude(outcomes, fewer, protocol, dataset_of, session, ledger, kind=place.kind)
 
 
 def _open_images(request: Request, session: Session) -> tuple[Callable[[int], Dataset], str]:
@@ -123,35 +122,42 @@ def _open_images(request: Request, session: Session) -> tuple[Callable[[int], Da
     return dataset_of, changed
 
 
-def _held_to(
+def _continued(
     protocol: Protocol,
     dataset: Dataset,
     changed: str,
     accepted: list[str],
-    session: Session,
     place: Place,
+    ledger: Ledger,
 ) -> Protocol:
-    """Return the protocol to go on by, about the images of today where a change was accepted.
+    """Return the protocol to continue by, about the images of today where a change was accepted.
+
+    Args:
+        protocol: Of the beginning.
+        dataset: The images of today.
+        changed: What became of the images, in words, where that was accepted; else ''.
+        accepted: What else is not as it was.
+        place: Where, and whether it is a comparison or one run on its own.
+        ledger: What happened so far.
 
     Raises:
         DataError: the images are others.
     """
     now = protocol.model_copy(update={"images": Images(fingerprint=fingerprint(dataset.table))})
-    is_finished = (session.folder / "results.json").exists()
-    if (changed or accepted) and not (is_finished and not place.is_alone):
-        # First: a kill in between is then met by the same words said again.
+    differs = [words for words in (changed, *accepted) if words]
+    if differs and (place.is_alone or finished(place.folder) is None):
+        # A comparison's protocol first: a kill in between is then met by the same words said again.
         place.keep(now)
-        ledger = Ledger(session.folder / "ledger.jsonl")
-        for words in filter(None, [changed, *accepted]):
-            session.watcher.say(f"accepted: {words}")
+        for words in differs:
+            place.session.watcher.say(f"accepted: {words}")
             ledger.add(ChangeAccepted(words=words))
-        write_table(session.folder / "samples.parquet", dataset.table)
+        write_table(place.folder / "samples.parquet", dataset.table)
         return now
-    if place.is_alone:  # the run looks at them itself
+    if place.is_alone:  # the run compares its images itself
         return now
     if not changed and protocol.images != now.images:
         raise DataError(
-            f"the images are not those {session.folder} was begun with; put them back, or choose"
+            f"the images are not those {place.folder} was begun with; put them back, or choose"
             " another --out"
         )
     return protocol

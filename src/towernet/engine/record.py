@@ -95,13 +95,13 @@ def open_run(
     if not (folder / "run.json").exists():
         write_run(folder, wanted)
         return wanted
-    record, differs = gone_on_with(read_trained(folder), wanted, folder, accept)
+    record, differs = continued(read_trained(folder), wanted, folder, accept)
     if differs:
         write_run(folder, record)
     return record
 
 
-def gone_on_with(
+def continued(
     record: RunRecord, wanted: RunRecord, folder: Path, accept: Accept
 ) -> tuple[RunRecord, bool]:
     """Compare a record with that of the same run if it began now.

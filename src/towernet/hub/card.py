@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from towernet import __version__
 from towernet.errors import shown
-from towernet.hub.evidence import Evidence, JudgedRun
+from towernet.hub.evidence import Evidence, RunEvidence
 from towernet.records.base import Interval
 from towernet.records.contract import Contract
 
@@ -91,7 +91,7 @@ def model_card(
     )
 
 
-def _metadata(name: str, judged: JudgedRun | None) -> str:
+def _metadata(name: str, judged: RunEvidence | None) -> str:
     results = None
     if judged is not None and judged.split == "test":
         results = [
@@ -114,7 +114,7 @@ def _metadata(name: str, judged: JudgedRun | None) -> str:
     return data.to_yaml().strip()
 
 
-def _accuracy(judged: JudgedRun | None) -> list[str]:
+def _accuracy(judged: RunEvidence | None) -> list[str]:
     if judged is None:
         return [f"Nothing is known here of its accuracy: {_FILL_IN}"]
     num = judged.num_images.of(judged.split)

@@ -14,7 +14,7 @@ from towernet.records.run import ImportedRun
 
 
 @dataclass(frozen=True)
-class JudgedRun:
+class RunEvidence:
     """What a comparison, or the run on its own, found of a run.
 
     Args:
@@ -60,7 +60,7 @@ class Evidence:
     recipe: str
     seed: int
     versions: dict[str, str]
-    judged: JudgedRun | None
+    judged: RunEvidence | None
 
 
 def evidence(folder: Path) -> Evidence:
@@ -86,7 +86,7 @@ def evidence(folder: Path) -> Evidence:
     )
 
 
-def _judged(folder: Path) -> JudgedRun | None:
+def _judged(folder: Path) -> RunEvidence | None:
     """Return what the nearest `results.json` says of a run; None where it says nothing."""
     for place in (folder, *folder.absolute().parents[:2]):
         path = place / "results.json"
@@ -96,11 +96,11 @@ def _judged(folder: Path) -> JudgedRun | None:
     return None
 
 
-def _judged_by(results: Results, folder: Path, place: Path) -> JudgedRun | None:
+def _judged_by(results: Results, folder: Path, place: Path) -> RunEvidence | None:
     for network in results.networks:
         for run in network.runs:
             if (place / run.folder).resolve() == folder.resolve():
-                return JudgedRun(
+                return RunEvidence(
                     data=results.title,
                     num_images=results.num_images,
                     split=results.final_split,

@@ -101,8 +101,8 @@ def check_size(name: str, size_px: int) -> None:
     fitting = _next_fitting(name, size_px)
     if fitting is None and is_own(NetworkName(name)):
         raise ConfigError(
-            f"{name} cannot take {size_px}-px images, nor larger ones ({in_one_line(error)}); mend"
-            " its forward, which is tried on shapes without numbers"
+            f"{name} cannot take {size_px}-px images, nor larger ones ({in_one_line(error)}); fix"
+            " its forward(), which is traced on meta tensors"
         ) from error
     if fitting is None:
         raise ConfigError(

@@ -5,7 +5,7 @@ Made once from the training split and stored in every run.
 
 from __future__ import annotations
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, StrictFloat, StrictInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from towernet.errors import DataError
@@ -27,11 +27,11 @@ class Contract:
     """
 
     class_names: tuple[Text, ...]
-    size_px: int
+    size_px: StrictInt
     resize: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    background: tuple[int, int, int] = (255, 255, 255)
+    mean: tuple[StrictFloat, StrictFloat, StrictFloat]
+    std: tuple[StrictFloat, StrictFloat, StrictFloat]
+    background: tuple[StrictInt, StrictInt, StrictInt] = (255, 255, 255)
     orientation: str = "exif"
 
     @staticmethod

@@ -8,9 +8,8 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, TypeAdapter, ValidationError
 
 from towernet import files
-from towernet.errors import DataError
 from towernet.names import NetworkName
-from towernet.records.base import Record, Text
+from towernet.records.base import Record, Text, damaged
 
 
 class Trial(Record):
@@ -154,9 +153,7 @@ class Ledger:
                 _EVENT.validate_python(line) for line in files.read_jsonl(path)
             ]
         except ValidationError as error:
-            raise DataError(
-                f"{path} is damaged; restore it, or begin anew with another --out"
-            ) from error
+            raise damaged(path, error) from error
 
     def find(self, kind: type[_E], **fields: object) -> _E | None:
         """Return the event with these fields, None when it did not happen yet."""

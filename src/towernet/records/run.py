@@ -28,8 +28,8 @@ class PolicyChoices:
 
     device: str
     dtype: str
-    channels_last: bool
-    threads: int
+    channels_last: StrictBool
+    threads: StrictInt
     reason: str
     kernels: str = "torch"
 
@@ -56,10 +56,10 @@ class Plan:
             learning-rate trials do as it does.
     """
 
-    num_steps: int
-    learning_rate: float
+    num_steps: StrictInt
+    learning_rate: StrictFloat
     policy: PolicyChoices
-    mixes: bool = False
+    mixes: StrictBool = False
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -74,10 +74,10 @@ class CostFigures:
         multiply_adds: For one image at the run's size.
     """
 
-    step_seconds: float
-    image_seconds: float
-    parameters: int
-    multiply_adds: int
+    step_seconds: StrictFloat
+    image_seconds: StrictFloat
+    parameters: StrictInt
+    multiply_adds: StrictInt
 
 
 class Hardware(Record):

@@ -21,7 +21,8 @@ from towernet.records.judgement import AnswersJudged
 from towernet.records.ledger import Event
 from towernet.records.protocol import Protocol
 from towernet.records.results import Conclusion
-from towernet.records.run import EpochMetrics, ImportedRun, RunRecord
+from towernet.records.run import EpochMetrics, EpochTiming, ImportedRun, RunRecord
+from towernet.records.scores import KeptCalibration
 
 FOLDER = Path("docs") / "schema"
 
@@ -41,6 +42,8 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "protocol": ("protocol.toml", ProtocolFile),
     "ledger": ("a line of ledger.jsonl", Annotated[Event, Field(discriminator="event")]),
     "metrics": ("a line of metrics.jsonl", EpochMetrics),
+    "timings": ("a line of timings.jsonl", EpochTiming),
+    "calibration": ("calibration.json", KeptCalibration),
 }
 
 

@@ -1,4 +1,4 @@
-"""The report's part on anybody's answers: the ranking and the differences, as a page of its own."""
+"""The report on the predictions of any program: the ranking and the differences, as one page."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def kept(promise: str, remedy: str) -> Iterator[None]:
     """Turn what a check finds, or what is checked raises, into a sentence.
 
     Args:
-        promise: Who does not do what, according to which check.
+        promise: Which promise is broken, and by which check.
         remedy: What to do; '' where what was found says so.
 
     Raises:

@@ -96,8 +96,7 @@ def column_of(table: Given, name: str, *, empty: bool = False) -> Column:
         codes, distinct = _factorized(values)
     except (TypeError, ValueError, pa.ArrowException) as error:
         raise DataError(
-            f"the column '{name}' of {table.name} holds what is neither text nor number; make it"
-            " text"
+            f"the column '{name}' of {table.name} has values neither text nor numbers; make it text"
         ) from error
     texts = [_text(value) for value in distinct]
     # 1, 1.0 and "1" are one text.

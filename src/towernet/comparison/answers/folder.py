@@ -22,7 +22,7 @@ def require_free(folder: Path) -> None:
         raise ConfigError(f"--out {shown(str(folder))} is a file; name a folder")
     if not files.is_empty(folder) and not (folder / JUDGEMENT_FILE).exists():
         raise ConfigError(
-            f"--out {shown(str(folder))} holds something else than a judgement; name a new folder"
+            f"--out {shown(str(folder))} holds something else, and no judgement; name a new folder"
         )
 
 
@@ -32,6 +32,9 @@ def write_judgement(folder: Path, judged: AnswersJudged) -> None:
     Raises:
         EnvironmentFault: they cannot be written.
     """
-    # The first one, since the folder is known by it.
+    # What is of an earlier judgement goes first: no page stands beside another's figures.
+    for name in ("report.html", "results.csv", "runs.csv", "differences.csv"):
+        files.remove(folder / name)
+    # Then the record, since the folder is known by it.
     files.write_json(folder / JUDGEMENT_FILE, judged.model_dump())
     write_judged_csv_files(folder, judged)
