@@ -162,7 +162,10 @@ def test_a_users_own_block_is_compared_from_the_folder_it_lies_in(photos, tmp_pa
             env=os.environ | {"PATH": path},
         )  # fmt: skip
 
-    picture, run = next(photos.rglob("*.png")), f"mine/runs/{variant.name.folder_name}-0"
+    (folder,) = (tmp_path / "mine" / "runs").glob(f"{TINY_NETWORK}+mine_*-0")
+    # A colon has no place in a folder's name everywhere: a digest keeps it apart.
+    assert re.fullmatch(rf"{TINY_NETWORK}\+mine_Brightest-[0-9a-f]{{8}}-0", folder.name)
+    picture, run = next(photos.rglob("*.png")), f"mine/runs/{folder.name}"
     for verb in (f"predict {run} {picture}", f"evaluate {run} {photos}"):
         refused = say(f"towernet {verb}")
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
