@@ -181,6 +181,34 @@ def test_what_is_wrong_is_said_in_a_sentence(photos, finished_run, tmp_path):
     assert isinstance(run.predict([]), pd.DataFrame)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"no_flip": "no"}, "no_flip is 'no'; give True or False"),
+        ({"epochs": "2"}, "epochs is '2'; give a whole number"),
+        ({"epochs": True}, "epochs is True; give a whole number"),
+        ({"threads": 0}, "--threads is 0; give at least 1"),
+        ({"workers": 0}, "--workers is 0; give at least 1"),
+        ({"max_archive_gb": -1.0}, "--max-archive-gb is -1; give at least 0"),
+        ({"recipe": 3}, "recipe is 3; give text"),
+        ({"models": 3}, "3 is no list of names"),
+        ({"models": [dict]}, "is no name; name what is your own by its import path"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_and_not_taken_for_one(photos, tmp_path, words, message):
+    code = (
+        "import sys, towernet\ntry:\n    towernet.compare(sys.argv[1], out=sys.argv[2],"
+        f" **{{'models': ['{TINY_NETWORK}']}} | {words!r})\n"
+        "except towernet.TowernetError as error:\n    print(error)\n"
+    ).replace(repr(dict), "dict")
+    done = subprocess.run(
+        [sys.executable, "-c", code, photos, tmp_path / "a"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert message in done.stdout, done.stderr
+    assert not (tmp_path / "a").exists()
+
+
 def test_an_error_of_python_is_one_of_the_command(photos, tmp_path):
     """The names of options are the command's: somebody who reads both is not told two things."""
     with pytest.raises(ConfigError, match="--equal-within is 0; give more than 0"):

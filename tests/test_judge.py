@@ -186,6 +186,11 @@ def refusal(answers: pd.DataFrame | Path) -> str:
             ": no answer is one of the labels (labels such as 'cat' and 'dog', answers such as '0'"
             " and '1'); call the classes the same in both columns",
         ),
+        (
+            re.sub(r"(?m)^(b,.*),(\w+)$", r"\1,class \2", NAMED),
+            ": no answer of 'b' is one of the labels (labels such as 'cat' and 'dog', answers such as"
+            " 'class ",
+        ),
         (RIGHT + "b,0,z.png,1,9\n", " is damaged (Expected 4 fields in line 6, saw 5); mend or"),
         (RIGHT + 'b,0,"z.png,1\n', " is damaged (EOF inside string starting at row 5); mend or"),
         (RIGHT.encode("utf-16"), " is not UTF-8 but UTF-16; save it as UTF-8 (in Excel: CSV UTF-"),

@@ -423,8 +423,8 @@ def test_killed_and_said_again_it_ends_in_the_same_bytes(finished, photos, outsi
     source.write_text(as_it_was.replace("width=8", "width=9"))
     refused = say(outside, words)
     assert refused.returncode == 2
-    assert "was begun by other versions (network my_nets:Small: " in refused.stderr
-    assert refused.stderr.endswith("or accept that with --accept-changes\n")
+    assert "the source of network my_nets:Small is not what it was when" in refused.stderr
+    assert refused.stderr.endswith("; restore the file, or choose another --out\n")
     source.write_text(as_it_was)
 
     done = say(outside, words)
@@ -469,31 +469,27 @@ def test_another_source_does_not_answer_with_the_weights_of_the_one_that_was_tra
         r" \(its SHA-256 was \w{8} and is \w{8}\); restore the file, or train again\n",
         refused.stderr,
     )
-    assert again.returncode == 2 and "versions (network my_nets:Small: " in again.stderr
+    assert again.returncode == 2 and f"the source of {key} is not what it was" in again.stderr
 
 
-def test_a_change_that_is_accepted_is_accepted_for_the_runs_that_were_finished(
-    finished, photos, outside
-):
+def test_another_source_is_another_network_and_is_never_accepted(finished, photos, outside):
     folder, _ = finished
-    source, accepted = outside / "my_nets.py", shutil.copytree(folder, outside / "accepted")
-    (accepted / "results.json").unlink()  # as if it had been killed there
+    source, stopped = outside / "my_nets.py", shutil.copytree(folder, outside / "stopped")
+    (stopped / "results.json").unlink()  # as if it had been killed there
+    before = {path: path.read_bytes() for path in stopped.rglob("run.json")}
     as_it_was = source.read_text()
     source.write_text(f"{as_it_was}# a thought\n")
     try:
-        now = files.sha256(source)
-        refused = say(outside, compare(photos, "accepted"))
-        done = say(outside, [*compare(photos, "accepted"), "--accept-changes"])
-        (run,) = accepted.glob("runs/my_nets*-0")
-        record = json.loads((run / "run.json").read_text())
-        words = f"towernet predict {run} {next(photos.rglob('*.png'))}"
-        answer = say(outside, f"TOWERNET_MODELS=my_nets:Small {words}")
+        refused = say(outside, compare(photos, "stopped"))
+        still = say(outside, [*compare(photos, "stopped"), "--accept-changes"])
     finally:
         source.write_text(as_it_was)
-    assert refused.returncode == 2 and done.returncode == 0, done.stderr
-    assert record["versions"]["network my_nets:Small"] == now
-    assert "network my_nets:Small" in record["accepted"][0] and record["status"] == "finished"
-    assert answer.returncode == 0, answer.stderr
+    for done in (refused, still):
+        assert done.returncode == 2, done.stderr
+        assert "the source of network my_nets:Small is not what it was when stopped was begun" in (
+            done.stderr
+        )
+    assert {path: path.read_bytes() for path in stopped.rglob("run.json")} == before
 
 
 def test_a_network_that_breaks_a_promise_is_not_trained(photos, outside):

@@ -23,12 +23,14 @@ if _TYPE_CHECKING:
     from towernet.api.training import train as train
     from towernet.attention.attach import attach as attach
     from towernet.attention.attach import detach as detach
+    from towernet.errors import Interrupted as Interrupted
+    from towernet.errors import TowernetError as TowernetError
     from towernet.models.optimize import optimize as optimize
     from towernet.models.timm_models import register_with_timm as register_with_timm
 
 _OFFERED = (
-    "Comparison", "Judgement", "Run", "attach", "compare", "detach", "judge", "load", "optimize",
-    "register_with_timm", "train",
+    "Comparison", "Interrupted", "Judgement", "Run", "TowernetError", "attach", "compare", "detach",
+    "judge", "load", "optimize", "register_with_timm", "train",
 )  # fmt: skip
 
 __all__ = ["__version__", *_OFFERED]
@@ -40,6 +42,10 @@ def __getattr__(name: str) -> object:
         from towernet.api import training
 
         return getattr(training, name)
+    if name in ("Interrupted", "TowernetError"):
+        from towernet import errors
+
+        return getattr(errors, name)
     if name in ("Comparison", "Run", "load"):
         from towernet.api import found
 
@@ -65,4 +71,4 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     """Return what there is, imported or not."""
-    return sorted({*globals(), *_OFFERED})
+    return sorted(__all__)

@@ -74,6 +74,8 @@ def model_names(models: str | Sequence[str]) -> tuple[NetworkName, ...]:
 def _each(words: str | Sequence[str]) -> tuple[str, ...]:
     """Return names that are given as a list, or as one text with commas."""
     words = words.split(",") if isinstance(words, str) else words
+    if not isinstance(words, Sequence):
+        raise ConfigError(f"{words!r} is no list of names; give one, or names with commas")
     if others := [word for word in words if not isinstance(word, str)]:
         raise ConfigError(
             f"{others[0]!r} is no name; name what is your own by its import path, such as"

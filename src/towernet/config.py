@@ -330,6 +330,8 @@ class Accept:
 
 AS_BEGUN = Accept()
 
+# How the entries of versions begin that are hashes of the user's own source.
+OWN_CODE = ("network ", "attention ")
 # What is not chosen with the experiment but met on the machine.
 _CIRCUMSTANCES = {
     "versions": "by other versions",
@@ -360,7 +362,8 @@ def refuse_changes(folder: Path, before: Decisive, now: Decisive, accept: Accept
 
     Raises:
         ConfigError: with each key that differs. Versions, threads and the device are told apart
-            from choices, since they may be accepted.
+            from choices, since they may be accepted. The source of a network or block that is the
+            user's own may not: with another it is another network.
     """
     chosen_now = dict(now.choices)
     choices = [
@@ -373,6 +376,14 @@ def refuse_changes(folder: Path, before: Decisive, now: Decisive, accept: Accept
             f"{folder} was begun with other choices ({'; '.join(choices)});"
             " say the same again to go on, or choose another --out"
         )
+    for key, sha256 in sorted(before.versions.items()):
+        found = now.versions.get(key)
+        if key.startswith(OWN_CODE) and found != sha256:
+            raise ConfigError(
+                f"the source of {key} is not what it was when {folder} was begun (its SHA-256 was"
+                f" {sha256[:8] or 'unknown'} and is {(found or 'unknown')[:8]}); restore the file,"
+                " or choose another --out"
+            )
     accepted = []
     for key, words in _CIRCUMSTANCES.items():
         name = "" if key == "versions" else key

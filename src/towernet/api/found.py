@@ -207,16 +207,20 @@ class Comparison:
 
     @property
     def winner(self) -> Run:
-        """The run to use, chosen on validation images.
+        """The run to use, chosen on validation images; of a run on its own, that one.
 
         Raises:
             DataError: there is none, since no network could be ranked.
         """
-        if self.results.winner is None:
-            raise DataError(
-                f"the comparison in {self.folder} has no winner; compare with more minutes"
-            )
-        return Run(self.folder / self.results.winner.folder)
+        winner = self.results.winner
+        if winner is not None:
+            return Run(self.folder / winner.folder)
+        if self.results.kind == "run" and self.runs:
+            return self.runs[0]
+        raise DataError(
+            f"no network in {self.folder} learned enough to be ranked; compare for more epochs or"
+            " minutes, into another folder"
+        )
 
     @property
     def runs(self) -> list[Run]:

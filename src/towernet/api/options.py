@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from towernet import choices
@@ -13,6 +13,14 @@ from towernet.engine.runlog import Watcher
 from towernet.errors import ConfigError
 from towernet.names import NetworkName
 from towernet.records.protocol import Request
+
+# Of each kind of option, what it has to be, and the words for it.
+_KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "str": (str, "text"),
+    "int": (int, "a whole number"),
+    "float": ((int, float), "a number"),
+    "bool": (bool, "True or False"),
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,13 @@ class Options:
     accept_changes: bool = False
 
     def __post_init__(self) -> None:
+        for each in fields(self):
+            kind, wanted = _KINDS[str(each.type).removesuffix(" | None")]
+            value = getattr(self, each.name)
+            is_absent = value is None and str(each.type).endswith("None")
+            is_number = isinstance(value, bool) and kind is not bool  # Python takes True for 1
+            if not is_absent and (is_number or not isinstance(value, kind)):
+                raise ConfigError(f"{each.name} is {value!r}; give {wanted}")
         for option, least in (("threads", 1), ("workers", 1), ("max_archive_entries", 1)):
             value = getattr(self, option)
             if value is not None and value < least:

@@ -200,6 +200,8 @@ def train(
                 _write_report(session)
             return Comparison(folder)
         assert data is not None
+        if not isinstance(model, str):
+            raise ConfigError(f"model is {model!r}; give one name, such as 'towernet_patch'")
         network = NetworkName(model)
         choices.check_blocks((network,))
         if accept_data_change or accept_changes:

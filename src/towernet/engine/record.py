@@ -113,8 +113,7 @@ def continued(
         ConfigError: other choices, or versions that are not accepted.
         DataError: other images, and they are not accepted.
     """
-    is_finished = record.status == "finished"
-    if is_finished:
+    if record.status == "finished":
         # Nothing is computed any more: what it was made from and by plays no part, but for the
         # source of a network that is not ours, which answers with the weights.
         plan = replace(wanted.plan, policy=record.plan.policy)
@@ -138,9 +137,6 @@ def continued(
     if not accepted:
         return record, False
     accepted = [*(record.accepted or ()), *accepted]
-    if is_finished:
-        changes = {"versions": wanted.versions, "accepted": tuple(accepted)}
-        return record.model_copy(update=changes), True
     return wanted.model_copy(update={"origin": record.origin, "accepted": tuple(accepted)}), True
 
 

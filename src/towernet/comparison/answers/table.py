@@ -131,15 +131,16 @@ class _Checks:
             return None
         code_of = {text: code for code, text in enumerate(self.label.texts)}
         label_of = np.array([code_of.get(text, -1) for text in self.answer.texts])
-        if (label_of < 0).all():
-            labels, said = (
-                listed([quoted(text) for text in column.texts[:3]])
-                for column in (self.label, self.answer)
-            )
-            raise DataError(
-                f"{self.name}: no answer is one of the labels (labels such as {labels}, answers"
-                f" such as {said}); call the classes the same in both columns"
-            )
+        labels = listed([quoted(text) for text in self.label.texts[:3]])
+        for code, name in enumerate(self.network.texts):
+            answers = np.unique(self.answer.codes[self.network.codes == code])
+            if (label_of[answers] < 0).all():
+                said = listed([quoted(self.answer.texts[answer]) for answer in answers[:3]])
+                whose = "" if (label_of < 0).all() else f" of {quoted(name)}"
+                raise DataError(
+                    f"{self.name}: no answer{whose} is one of the labels (labels such as"
+                    f" {labels}, answers such as {said}); call the classes the same in both columns"
+                )
         by_answer: Bools = label_of[self.answer.codes] == self.label.codes
         return by_answer
 
