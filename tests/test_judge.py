@@ -188,8 +188,8 @@ def refusal(answers: pd.DataFrame | Path) -> str:
         ),
         (
             re.sub(r"(?m)^(b,.*),(\w+)$", r"\1,class \2", NAMED),
-            ": no answer of 'b' is one of the labels (labels such as 'cat' and 'dog', answers such as"
-            " 'class ",
+            ": no answer of 'b' is one of the labels (labels such as 'cat' and 'dog', answers such"
+            " as 'class ",
         ),
         (RIGHT + "b,0,z.png,1,9\n", " is damaged (Expected 4 fields in line 6, saw 5); mend or"),
         (RIGHT + 'b,0,"z.png,1\n', " is damaged (EOF inside string starting at row 5); mend or"),

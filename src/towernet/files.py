@@ -241,7 +241,9 @@ def require_format(path: Path, record: Any) -> None:
         DataError: naming its version.
     """
     if (found := record.get("format")) != FORMAT:
-        made_by = record.get("versions", {}).get("towernet", "another version")
+        versions = record.get("versions")
+        made_by = versions.get("towernet") if isinstance(versions, dict) else None
+        made_by = made_by or "another version"
         raise DataError(
             f"{path} was made by towernet {made_by} in format {found or 0} and this one reads"
             f" {FORMAT}; install that version to go on, or choose another --out"
@@ -268,7 +270,7 @@ def read_jsonl(path: Path) -> list[Any]:
         if not all(isinstance(row, dict) for row in rows):
             raise ValueError("a line is no object")
         return rows
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"{path} is damaged ({error}); restore it, or begin anew with another --out"
         ) from error

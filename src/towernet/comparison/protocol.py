@@ -83,7 +83,7 @@ def read_protocol(path: Path) -> Protocol | None:
             )
     except DataError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{path} is damaged ({in_one_line(error)}); choose another --out"
         ) from error

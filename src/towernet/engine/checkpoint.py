@@ -202,7 +202,7 @@ def read_state(
             else:
                 weights = path.with_suffix(".safetensors")
                 return (read_weights(weights)[0], manifest.state), damaged
-        except (DataError, OSError):
+        except (DataError, OSError, ValueError):  # of a number that JSON has not
             pass
         damaged.append(f"{bad} is damaged and passed over")
     return None, damaged

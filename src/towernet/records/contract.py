@@ -12,7 +12,7 @@ from towernet.errors import DataError
 from towernet.records.base import Text
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Contract:
     """Class names in the order of the logits, and how a picture becomes the network's input.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, StrictBool, StrictFloat, StrictInt
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, model_validator
 
 from towernet.names import OWN_BLOCK, NetworkName
 from towernet.records.base import Fraction, Interval, Record, Text
@@ -264,3 +264,17 @@ class Conclusion(Record):
     results: Results
     measured: AllMeasured
     made: Made
+
+    @model_validator(mode="after")
+    def _speaks_of_the_same_networks(self) -> Conclusion:
+        names = {network.name for network in self.results.networks}
+        if names != set(self.measured.networks):
+            raise ValueError("results.networks and measured.networks are not of the same networks")
+        if not {name for p in self.results.comparisons for name in (p.first, p.second)} <= names:
+            raise ValueError("results.comparisons names a network that results.networks does not")
+        winner = self.results.winner
+        if winner is not None and winner.folder not in {
+            run.folder for n in self.results.networks if n.name == winner.name for run in n.runs
+        }:
+            raise ValueError("results.winner names a folder that is no run of its network")
+        return self

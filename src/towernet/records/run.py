@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt
+from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt, model_validator
 from pydantic.dataclasses import dataclass
 
 from towernet.config import RunConfig
@@ -12,7 +12,7 @@ from towernet.records.base import Record, Text
 from towernet.records.contract import Contract
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class PolicyChoices:
     """How numbers are computed; all networks of a comparison share one.
 
@@ -44,7 +44,7 @@ class PolicyChoices:
         return f"{self.kind()}, {self.threads} thread{'' if self.threads == 1 else 's'}"
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Plan:
     """What was decided before the first step, by measurement or by the recipe.
 
@@ -62,7 +62,7 @@ class Plan:
     mixes: StrictBool = False
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class CostFigures:
     """What one network costs on the machine that measured it.
 
@@ -139,6 +139,12 @@ class RunRecord(Record):
     summary: RunSummary | None = Field(None, exclude_if=lambda value: value is None)
     weights_sha256: Text | None = Field(None, exclude_if=lambda value: value is None)
     """Of `best.safetensors`; None while it runs, and of a trial, which keeps none."""
+
+    @model_validator(mode="after")
+    def _ends_with_a_summary(self) -> RunRecord:
+        if (self.status == "finished") != (self.summary is not None):
+            raise ValueError(f"status is {self.status}, and summary is not what belongs to that")
+        return self
 
 
 class ForeignWeights(Record):

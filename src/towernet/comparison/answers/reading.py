@@ -80,7 +80,7 @@ def _content(path: Path, name: str) -> bytes:
     except (OSError, ValueError) as error:  # a name with a zero byte is no name
         said = getattr(error, "strerror", None) or error
         raise DataError(f"{name} cannot be read ({said}); give a file that can") from error
-    if not content:
+    if not content.removeprefix(codecs.BOM_UTF8).strip():
         raise DataError(f"{name} is empty; give a table with a row for each answer")
     return content
 

@@ -5,6 +5,7 @@ Shapes: R rows, M networks, K runs, N images.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,18 +132,26 @@ class _Checks:
             return None
         code_of = {text: code for code, text in enumerate(self.label.texts)}
         label_of = np.array([code_of.get(text, -1) for text in self.answer.texts])
-        labels = listed([quoted(text) for text in self.label.texts[:3]])
+        if (label_of < 0).all():
+            raise self._other_names("", self.answer.texts)
         for code, name in enumerate(self.network.texts):
             answers = np.unique(self.answer.codes[self.network.codes == code])
-            if (label_of[answers] < 0).all():
-                said = listed([quoted(self.answer.texts[answer]) for answer in answers[:3]])
-                whose = "" if (label_of < 0).all() else f" of {quoted(name)}"
-                raise DataError(
-                    f"{self.name}: no answer{whose} is one of the labels (labels such as"
-                    f" {labels}, answers such as {said}); call the classes the same in both columns"
-                )
+            # One answer alone may be a mistake; several are other names.
+            if len(answers) > 1 and (label_of[answers] < 0).all():
+                said = [self.answer.texts[answer] for answer in answers]
+                raise self._other_names(f" of {quoted(name)}", said)
         by_answer: Bools = label_of[self.answer.codes] == self.label.codes
         return by_answer
+
+    def _other_names(self, whose: str, answers: Sequence[str]) -> DataError:
+        assert self.label is not None, "answers are compared with labels"
+        labels, said = (
+            listed([quoted(t) for t in texts[:3]]) for texts in (self.label.texts, answers)
+        )
+        return DataError(
+            f"{self.name}: no answer{whose} is one of the labels (labels such as {labels}, answers"
+            f" such as {said}); call the classes the same in both columns"
+        )
 
     def _require_networks(self) -> None:
         names = self.network.texts
