@@ -161,7 +161,7 @@ def test_results_said_again_after_a_kill_do_not_depend_on_the_threads(
 def test_a_device_that_is_gone_fails_no_network(towernet, finished, photos, tmp_path):
     import torch
 
-    from towernet.comparison.protocol import read_protocol
+    from towernet.comparison.protocol import read_protocol, write_protocol
 
     if torch.cuda.is_available():
         pytest.skip("this machine has the device")
@@ -169,8 +169,10 @@ def test_a_device_that_is_gone_fails_no_network(towernet, finished, photos, tmp_
     moved = Path(shutil.copytree(folder, tmp_path / "moved"))
     (moved / "results.json").unlink()
     protocol = read_protocol(moved / "protocol.toml")
-    on_a_gpu = replace(protocol, policy=replace(protocol.policy, device="cuda"))
-    on_a_gpu.write(moved / "protocol.toml")
+    policy = replace(protocol.decided.policy, device="cuda")
+    decided = protocol.decided.model_copy(update={"policy": policy})
+    on_a_gpu = protocol.model_copy(update={"decided": decided})
+    write_protocol(moved / "protocol.toml", on_a_gpu)
     ledger = (moved / "ledger.jsonl").read_bytes()
     done = towernet("compare", photos, *WORDS, "--out", moved)
     assert done.returncode in (2, 4)
