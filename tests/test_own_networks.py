@@ -222,8 +222,8 @@ def test_its_layers_are_listed(nets, towernet):
         (
             "my_nets:AsksForMore", ConfigError,
             "my_nets:AsksForMore cannot take 32-px images, nor larger ones (AttributeError:"
-            " 'AsksForMore' object has no attribute 'mroe'); mend its forward, which is tried on"
-            " shapes without numbers",
+            " 'AsksForMore' object has no attribute 'mroe'); fix its forward(), which is traced on"
+            " meta tensors",
         ),
         (
             "my_nets.py:Small", ConfigError,
