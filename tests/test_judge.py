@@ -225,7 +225,10 @@ def test_files_that_are_none_are_refused(tmp_path):
         ({"network": ["a", None]}, "the table: 'network' is empty in row 1; fill it in"),
         ({"image": [float("nan"), "x"]}, "the table: 'image' is empty in row 0; fill it in"),
         ({"right": [pd.NA, True]}, "the table: 'right' is empty in row 0; fill it in"),
-        ({"network": [["a"], "b"]}, "the column 'network' of the table holds what is neither text"),
+        (
+            {"network": [["a"], "b"]},
+            "the column 'network' of the table has values neither text nor numbers",
+        ),
         ({"RUN": 0}, "the table has the column 'run' twice"),
     ],
 )
