@@ -21,7 +21,7 @@ from towernet import files
 from towernet.errors import DataError
 from towernet.names import NetworkName
 from towernet.records.base import read_record
-from towernet.records.results import Conclusion
+from towernet.records.results import Conclusion, Winner
 from towernet.report import figures, page, tables, write_report
 from towernet.report.contents import contents_of
 from towernet.report.images import data_card
@@ -290,8 +290,13 @@ def test_twenty_networks_with_ten_runs_stay_below_five_megabytes(
         results.comparisons[0].model_copy(update={"first": first, "second": second})
         for first, second in combinations(names, 2)
     ]
+    winner = Winner(name=names[0], folder=networks[0].runs[0].folder)
     conclusion = with_results(
-        conclusion, networks=tuple(networks), num_runs=10, comparisons=tuple(pairs)
+        conclusion,
+        networks=tuple(networks),
+        num_runs=10,
+        comparisons=tuple(pairs),
+        winner=winner,
     ).model_copy(
         update={
             "measured": measured.model_copy(
