@@ -26,7 +26,7 @@ from towernet.errors import ConfigError, DataError, UnknownNameError, UntrustedC
 from towernet.hub.network import HubNetwork
 from towernet.models import own
 from towernet.models.catalogue import also_takes, build, check_size, names, outline
-from towernet.models.own import NETWORKS, code_of, trust
+from towernet.models.own import NETWORKS, code_of, require_same_code, trust
 from towernet.names import NetworkName
 from towernet.records.contract import Contract
 from towernet.testing import check_network
@@ -343,6 +343,24 @@ def test_what_was_typed_into_an_interpreter_has_no_source_to_hash(nets, monkeypa
     monkeypatch.setitem(sys.modules, "typed", typed)
     typed.Net = type("Net", (torch.nn.Linear,), {"__module__": "typed"})
     assert code_of([NetworkName("typed:Net")]) == {"network typed:Net": ""}
+
+
+def test_another_source_is_refused_of_a_block_too_and_what_was_not_recorded_is_not(nets):
+    (nets.parent / "my_block.py").write_text(
+        "from towernet.attention import SqueezeExcitation as Mine\n"
+    )
+    name = named("my_nets:Small+my_block:Mine")
+    as_now = code_of([name])
+    try:
+        require_same_code(name, as_now, "runs/mine")
+        require_same_code(name, {"torch": "2"}, "runs/mine")  # weights of before it was recorded
+        for key in ("network my_nets:Small", "attention my_block:Mine"):
+            with pytest.raises(
+                ConfigError, match=f"^the source of {key} is not what it was when r"
+            ):
+                require_same_code(name, as_now | {key: "0" * 64}, "runs/mine")
+    finally:
+        sys.modules.pop("my_block", None)
 
 
 # The whole story, by the command, from a folder outside the project.
