@@ -73,6 +73,8 @@ def damaged(path: Path, error: ValidationError, *, todo: str = BEGIN_ANEW) -> Da
         said = f"{field} is missing"
     elif first["type"] == "extra_forbidden":
         said = f"{field} is unknown to this version"
+    elif first["type"] == "value_error":  # a sentence of ours
+        said = str(first["msg"]).removeprefix("Value error, ")
     else:
         said = f"{field} is {repr(first['input'])[:80]}: {first['msg']}"
     return DataError(f"{path} is damaged ({shown(said)}); {todo}")
