@@ -73,7 +73,7 @@ def damaged(path: Path, error: ValidationError, *, todo: str = BEGIN_ANEW) -> Da
         said = f"{field} is missing"
     elif first["type"] == "extra_forbidden":
         said = f"{field} is unknown to this version"
-    elif first["type"] == "value_error":  # a sentence of ours
+    elif not first["loc"]:  # a sentence of ours on the whole, which is too long to be shown
         said = str(first["msg"]).removeprefix("Value error, ")
     else:
         said = f"{field} is {repr(first['input'])[:80]}: {first['msg']}"
