@@ -73,7 +73,8 @@ def damaged(path: Path, error: ValidationError, *, todo: str = BEGIN_ANEW) -> Da
         said = f"{field} is missing"
     elif first["type"] == "extra_forbidden":
         said = f"{field} is unknown to this version"
-    elif not first["loc"]:  # a sentence of ours on the whole, which is too long to be shown
+    elif first["type"] == "value_error" and not first["loc"]:
+        # A sentence of ours on the whole record, which is too long to be shown.
         said = str(first["msg"]).removeprefix("Value error, ")
     else:
         said = f"{field} is {repr(first['input'])[:80]}: {first['msg']}"
