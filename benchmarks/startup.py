@@ -1,6 +1,6 @@
 """How long `towernet --help` and `import towernet` take: whole processes, medians, in turn.
 
-An import is told beside a Python that imports nothing, run between the others.
+The import is reported as the difference to a Python that imports nothing.
 """
 
 from __future__ import annotations

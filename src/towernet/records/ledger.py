@@ -71,29 +71,26 @@ class RateFellApart(Record):
     seconds: StrictFloat
 
 
-class RunFailed(Record):
+class _Failed(Record):
+    network: NetworkName
+    repetition: StrictInt
+    learning_rate: StrictFloat
+    reason: Text
+    diverged: StrictBool
+    seconds: StrictFloat
+
+
+class RunFailed(_Failed):
     """A network could not be trained."""
 
     event: Literal["run failed"] = "run failed"
-    network: NetworkName
-    repetition: StrictInt
-    learning_rate: StrictFloat
-    reason: Text
-    diverged: StrictBool
-    seconds: StrictFloat
 
 
-class RunOnFewerFailed(Record):
+class RunOnFewerFailed(_Failed):
     """The winner could not be trained on a share of the images."""
 
     event: Literal["run on fewer images failed"] = "run on fewer images failed"
-    network: NetworkName
-    repetition: StrictInt
-    learning_rate: StrictFloat
     train_share: StrictFloat
-    reason: Text
-    diverged: StrictBool
-    seconds: StrictFloat
 
 
 class FinalSplitOpened(Record):
