@@ -15,7 +15,14 @@ import pytest
 import torch
 
 from conftest import TINY_NETWORK, run_towernet
-from made_results import a_failed_network, a_network, changed, some_results, some_variants
+from made_results import (
+    a_conclusion,
+    a_failed_network,
+    a_network,
+    changed,
+    some_results,
+    some_variants,
+)
 from towernet import files
 from towernet.attention import SqueezeExcitation
 from towernet.attention.attach import attention_blocks
@@ -179,21 +186,21 @@ def test_a_users_own_block_is_compared_from_the_folder_it_lies_in(photos, tmp_pa
     ("block", "command"),
     [
         ("se", None),
-        ("mine:Brightest", "TOWERNET_BLOCKS=mine:Brightest towernet predict out/x IMAGE"),
+        ("mine:Brightest", "TOWERNET_BLOCKS=mine:Brightest towernet predict {run} IMAGE"),
     ],
 )
-def test_what_is_printed_last_says_how_to_ask_an_own_block(block, command, finished, capfd):
-    conclusion = read_record(finished[0] / "results.json", Conclusion)
-    winner = {"name": f"resnet18+{block}", "folder": "x"}
-    results = changed(conclusion.results, winner=winner, majority_accuracy=0.0)
-    conclusion = changed(conclusion, results=results)
-    ranking(conclusion, Path("out"), Path("out/report.html"))
+def test_what_is_printed_last_says_how_to_ask_an_own_block(block, command, capfd):
+    network = a_network(f"resnet18+{block}")
+    winner = {"name": network.name, "folder": network.runs[0].folder}
+    used = Path("out") / network.runs[0].folder
+    results = some_results(networks=(network,), comparisons=(), winner=winner)
+    ranking(a_conclusion(results), Path("out"), Path("out/report.html"))
     said = capfd.readouterr().out
-    assert "to use   out/x\n" in said
-    assert said.partition("by       ")[2].partition("\n")[0] == (command or "")
+    assert f"to use   {used}\n" in said
+    expected = command and command.format(run=used)
+    assert said.partition("by       ")[2].partition("\n")[0] == (expected or "")
     results = changed(results, majority_accuracy=1.0)  # guessing is better
-    conclusion = changed(conclusion, results=results)
-    ranking(conclusion, Path("out"), Path("out/report.html"))
+    ranking(a_conclusion(results), Path("out"), Path("out/report.html"))
     assert "to use" not in capfd.readouterr().out
 
 

@@ -61,15 +61,11 @@ def import_weights(
     of_notebook = weights.suffix.lower() == ".pdparams"
     recipe_name = "notebook" if of_notebook else "default"
     recipe = override(load_recipe(recipe_name), data={"size_px": size})
-    contract = Contract(
-        class_names,
-        recipe.data.size_px,
-        recipe.data.resize,
-        mean or (NOTEBOOK_MEAN if of_notebook else IMAGENET_MEAN),
-        std or (NOTEBOOK_STD if of_notebook else IMAGENET_STD),
-    )
+    mean = mean or (NOTEBOOK_MEAN if of_notebook else IMAGENET_MEAN)
+    std = std or (NOTEBOOK_STD if of_notebook else IMAGENET_STD)
+    _require_scale(mean, std)
+    contract = Contract(class_names, recipe.data.size_px, recipe.data.resize, mean, std)
     choices.check_networks((network,), contract.size_px)
-    _require_scale(contract.mean, contract.std)
     tensors = read_foreign(weights)
     state = fit(tensors, model, len(class_names), contract.size_px, path=weights)
     source = ForeignWeights(file=weights.name, sha256=files.sha256(weights))

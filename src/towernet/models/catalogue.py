@@ -50,6 +50,7 @@ def build(name: str, num_classes: int, size_px: int) -> nn.Module:
         MissingExtraError: the name is timm's, and timm is not installed.
 
     Example:
+        >>> import torch
         >>> network = build("mobilenet_v2", 16, 128)
         >>> network(torch.rand(2, 3, 128, 128)).shape
         torch.Size([2, 16])
