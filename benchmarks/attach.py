@@ -27,14 +27,11 @@ from torch import Tensor, nn
 from _common import commit, write_result
 from towernet import files
 from towernet.attention import ATTENTION
-from towernet.attention.attach import (
-    FromIdentity,
-    attach,
-    attention_blocks,
-    attention_parameters,
-    detach,
-)
+from towernet.attention.attach import attach
+from towernet.attention.blend import FromIdentity
+from towernet.attention.inserted import attention_blocks, attention_parameters, detach
 from towernet.attention.places import find_places
+from towernet.attention.trace import trace
 from towernet.engine.device import choose_policy, hardware, versions
 from towernet.errors import TowernetError, in_one_line
 from towernet.models.classics import build_timm, build_torchvision, torchvision_names
@@ -230,7 +227,7 @@ def by_pattern(names: list[str]) -> dict[str, int]:
 
 def stages_of(model: nn.Module, size_px: int) -> list[str]:
     try:
-        places = find_places(model, "stages", 1, 3, size_px, size_px)
+        places = find_places(trace(model, (1, 3, size_px, size_px)), "stages")
     except TowernetError:
         return []
     return [place.name for place in places]

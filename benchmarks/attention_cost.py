@@ -26,8 +26,9 @@ from torchvision.models import resnet50
 from _common import write_result
 from throughput import PlainShuffleAttention
 from towernet.attention import ATTENTION, ShuffleAttention
-from towernet.attention.attach import FromIdentity, attach
+from towernet.attention.attach import attach
 from towernet.attention.base import paper
+from towernet.attention.blend import FromIdentity
 from towernet.engine import memory
 from towernet.engine.block_cost import block_costs
 from towernet.engine.device import choose_policy, hardware, versions

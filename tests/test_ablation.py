@@ -25,7 +25,7 @@ from made_results import (
 )
 from towernet import files
 from towernet.attention import SqueezeExcitation
-from towernet.attention.attach import attention_blocks
+from towernet.attention.inserted import attention_blocks
 from towernet.cli.tables import ranking
 from towernet.comparison.judging.attention import judged_pairs, proof
 from towernet.comparison.judging.pairs import pair_of

@@ -30,16 +30,17 @@ from towernet.attention import (
     SqueezeExcitation,
     attention_maps,
 )
-from towernet.attention.attach import (
-    FromIdentity,
-    attach,
+from towernet.attention.attach import attach
+from towernet.attention.blend import FromIdentity
+from towernet.attention.inserted import (
+    CHILD,
     attention_blocks,
     attention_parameters,
     detach,
     parameter_groups,
 )
 from towernet.attention.places import find_places
-from towernet.attention.watch import CHILD
+from towernet.attention.trace import trace
 from towernet.config import TrainConfig
 from towernet.engine.optimizer import make_optimizer
 from towernet.errors import ConfigError, UnknownNameError
@@ -65,7 +66,7 @@ def shapes_of(name: str) -> nn.Module:
 def names(model: nn.Module | str, where: object = "blocks", size_px: int = 224) -> list[str]:
     if isinstance(model, str):
         model = _shapes_of(model)
-    return [place.name for place in find_places(model, where, 1, 3, size_px, size_px)]
+    return [place.name for place in find_places(trace(model, (1, 3, size_px, size_px)), where)]
 
 
 def trained(model: nn.Module, size_px: int = SIZE_PX, channels: int = 3) -> nn.Module:
@@ -114,7 +115,7 @@ def test_in_residual_networks_attention_stands_before_every_addition():
 
 
 def test_places_have_their_channels_their_size_and_a_reason():
-    first, *_, last = find_places(_shapes_of("resnet50"), "blocks", 1, 3, 160, 96)
+    first, *_, last = find_places(trace(_shapes_of("resnet50"), (1, 3, 160, 96)), "blocks")
     assert (first.channels, first.size, first.channels_last) == (256, (40, 24), False)
     assert (last.channels, last.size) == (2048, (5, 3))
     assert last.reason == "before the addition in layer4.2"
@@ -383,17 +384,17 @@ def test_grey_images_need_no_word():
     ("model", "words", "error", "message"),
     [
         ("resnet18", {"where": "layer1"}, ConfigError,
-         "attention cannot stand behind layer1: it calls its children in turn; name the last of"
-         " them"),
+         "attention cannot go after layer1: it only calls its children one after another; name the"
+         " last of them"),
         ("resnet18", {"where": "layer1.0.relu"}, ConfigError,
-         "attention cannot stand behind layer1.0.relu: it is called 2 times for one image; name the"
-         " module around it"),
+         "attention cannot go after layer1.0.relu: it is called 2 times per image; name the module"
+         " that contains it"),
         ("resnet18", {"where": "fc"}, ConfigError,
-         "attention cannot stand behind fc: its output is no feature map (B, C, H, W); name a"
-         " module that returns one"),
+         "attention cannot go after fc: its output is no feature map (B, C, H, W); name a module"
+         " that returns one"),
         ("resnet18", {"where": ""}, ConfigError,
-         "attention cannot stand behind the network itself: its output is no feature map (B, C, H,"
-         " W); name a module that returns one"),
+         "attention cannot go after the network itself: its output is no feature map (B, C, H, W);"
+         " name a module that returns one"),
         ("resnet18", {"where": []}, ConfigError,
          "where names no module; give names, or one of 'blocks', 'last-of-stage', 'stages'"),
         ("resnet18", {"where": "layer1.0.bn3"}, UnknownNameError,
@@ -405,13 +406,13 @@ def test_grey_images_need_no_word():
          "no attention block is called 'cbma'. Did you mean 'cbam'? Known:"),
         ("resnet18", {"block": "Shuffle"}, UnknownNameError, "Did you mean 'shuffle'? Known:"),
         ("resnet18", {"block": "se@stages"}, ConfigError,
-         "the block is 'se@stages'; say the place beside it, where='stages'"),
+         "the block is 'se@stages'; give the place separately, where='stages'"),
         ("resnet18", {"block": nn.Conv2d}, ConfigError,
          "Conv2d is a class of another kind; derive it from towernet.attention.AttentionBlock"),
         ("resnet18", {"block": GatedBlock}, ConfigError,
-         "GatedBlock has no attention_map of its own; write what is missing"),
+         "GatedBlock does not define attention_map; add what is missing"),
         ("resnet18", {"block": SqueezeExcitation(64)}, ConfigError,
-         "the block is built already; give the class SqueezeExcitation, so that each place has a"),
+         "the block is already built; give the class SqueezeExcitation, so that each place gets"),
         ("resnet18", {"block": lambda channels: nn.Identity()}, ConfigError,
          "at layer1.0.bn2, <lambda> builds an Identity; derive it from"),
         ("resnet18", {"where": "Stage"}, UnknownNameError, "Did you mean 'stages'? Known: blocks"),
@@ -421,7 +422,7 @@ def test_grey_images_need_no_word():
          "ResNet cannot be run on an input of shape (1, 1, 64, 64) (RuntimeError: Invalid channel"
          " dimensions); give input_shape=(1, channels, height, width) that it takes"),
         ("vit_b_16", {}, ConfigError,
-         "VisionTransformer has no place before a residual addition, behind a joint of branches or"
+         "VisionTransformer has no place before a residual addition, after a joint of branches or"
          " at a stage's end: its features are tokens, which have no height and no width; name"
          " modules whose output is a feature map, if it has any"),
         ("vit_b_16", {"where": "stages"}, ConfigError,
@@ -447,7 +448,7 @@ def test_what_cannot_be_is_said_in_a_sentence_and_leaves_the_network_as_it_was(
     assert not any(module._forward_hooks for module in model.modules())
 
 
-NO_NETWORK = "; give one that is built, such as torchvision.models.resnet18()"
+NO_NETWORK = "; pass one that is built, such as torchvision.models.resnet18()"
 
 
 @pytest.mark.parametrize(
@@ -560,28 +561,29 @@ class ReturnsDouble(SqueezeExcitation):
     [
         (NeedsAnOption, "NeedsAnOption cannot be built with 32 channels (TypeError: NeedsAnOption."
          "__init__() missing 1 required positional argument: 'groups'); let its __init__ take the"
-         " number of channels, and all else by keyword with a default"),
-        (Refuses, "Refuses cannot be built with 32 channels (ValueError: no); mend its __init__, or"
-         " leave such places out"),
-        (IsNotBegun, "IsNotBegun is no module yet; let its __init__ begin with super().__init__()"),
+         " number of channels, and anything else by keyword with a default"),
+        (Refuses, "Refuses cannot be built with 32 channels (ValueError: no); fix its __init__, or"
+         " choose other places"),
+        (IsNotBegun, "IsNotBegun is not a module yet; call super().__init__() first in its"
+         " __init__"),
         (StumblesOverItself, "StumblesOverItself cannot be built with 32 channels (TypeError:"
-         " unsupported operand type(s) for //: 'NoneType' and 'int'); mend its __init__, or leave"),
+         " unsupported operand type(s) for //: 'NoneType' and 'int'); fix its __init__, or choose"),
         (Halves, "Halves.forward returns (2, 32, 8, 16) for a map of (2, 32, 16, 16); let it return"
-         " the shape that came in"),
+         " the shape of its input"),
         (HalvesWhatItBlends, "HalvesWhatItBlends.blend returns (2, 32, 8, 16) for a map of (2, 32,"
-         " 16, 16); let it return the shape that came in"),
+         " 16, 16); let it return the shape of its input"),
         (FailsToBlend, "FailsToBlend.blend cannot be run on a map of (2, 32, 16, 16)"
-         " (NotImplementedError: later); mend it"),
+         " (NotImplementedError: later); fix it"),
         (ReturnsTwo, "ReturnsTwo.forward returns a tuple for a map of (2, 32, 16, 16); let it"
          " return one tensor"),
         (IsOfOneSize, "IsOfOneSize.forward cannot be run on a map of (2, 32, 16, 16) (RuntimeError:"
          " The size of tensor a (16) must match the size of tensor b (7) at non-singleton"
-         " dimension 3); mend it"),
-        (ClaimsToBeTheIdentity, "ClaimsToBeTheIdentity does not start as the identity: it moves a"
+         " dimension 3); fix it"),
+        (ClaimsToBeTheIdentity, "ClaimsToBeTheIdentity does not start as the identity: it changes a"
          " map of (2, 32, 16, 16) by up to 0."),
-        (DoesNotBlend, "DoesNotBlend does not start as the identity: it moves a map of"),
-        (IsNoNumber, "IsNoNumber does not start as the identity: it moves a map of (2, 32, 16, 16)"
-         " by up to nan; let blend(x, 0) be x, and starts_as_identity be true only where"
+        (DoesNotBlend, "DoesNotBlend does not start as the identity: it changes a map of"),
+        (IsNoNumber, "IsNoNumber does not start as the identity: it changes a map of (2, 32, 16,"
+         " 16) by up to nan; let blend(x, 0) be x, and starts_as_identity be true only where"
          " Block(channels)(x) is x, or give start='paper'"),
         (ReturnsDouble, "ReturnsDouble.forward returns torch.float64 for a map of (2, 32, 16, 16)"
          " of torch.float32; let it end with .to(x.dtype)"),
@@ -642,7 +644,7 @@ def test_a_network_of_two_inputs_is_said_to_be_one():
         attach(TwoInputs(), "se")
     assert str(raised.value).endswith(
         "; places are found with one image and it takes 2 inputs, left, right: attach to a part of"
-        " it that takes an image alone"
+        " it that takes only an image"
     )
 
 
@@ -676,9 +678,9 @@ def test_a_block_that_does_not_fit_one_place_is_put_nowhere():
 def test_attention_is_attached_once_and_not_behind_attention():
     model = shapes_of("resnet18")
     attach(model, "shuffle")
-    with pytest.raises(ConfigError, match=r"^layer1.0.bn2 has attention already; detach it first$"):
+    with pytest.raises(ConfigError, match=r"^layer1.0.bn2 already has attention; call detach"):
         attach(model, "se")
-    with pytest.raises(ConfigError, match="it is attention itself; name the module it stands"):
+    with pytest.raises(ConfigError, match="it is attention itself; name the module whose output"):
         attach(model, "se", f"layer1.0.bn2.{CHILD}")
     assert len(attention_blocks(model)) == 8
     assert len(attach(model, "se", "stages")) == 4  # other modules
@@ -893,7 +895,8 @@ def test_the_exported_program_answers_as_the_network_does(block):
 COMPILED = """
 import torch
 from torch import nn
-from towernet.attention.attach import attach, attention_parameters
+from towernet.attention.attach import attach
+from towernet.attention.inserted import attention_parameters
 
 model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.ReLU(), nn.Flatten())
 x = torch.randn(2, 3, 16, 16)
@@ -1057,8 +1060,10 @@ def without_hooks(network):
     network[1].norm_2._forward_hooks.clear()
 
 
-GONE = "the attention behind 1.norm_2 was taken away, and 1.norm_2 calls it; detach(network) takes"
-IDLE = "the attention behind 1.norm_2 is not called: 1.norm_2 was put in the place of the module"
+GONE = "the attention block after 1.norm_2 was removed and 1.norm_2 still calls it; call"
+IDLE = (
+    "the attention block after 1.norm_2 is never called: 1.norm_2 replaced the module that called"
+)
 
 
 @pytest.mark.parametrize(

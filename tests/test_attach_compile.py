@@ -14,7 +14,7 @@ import sys
 import torch
 from torchvision.models import resnet18
 from towernet.attention import attach
-from towernet.attention.attach import attention_parameters
+from towernet.attention.inserted import attention_parameters
 
 if "sabotaged" in sys.argv:
     import torch._dynamo

@@ -279,7 +279,7 @@ TWINS = [
         "ReturnsTwo.forward returns a tuple for a map of (2, 128, 7, 5); let it return one tensor",
     ),
     (testing.check_interface, MapsNothing, "MapsNothing.attention_map returns None for a map of"),
-    (testing.check_interface, Mistypes, "no attribute 'wieght'); mend it"),
+    (testing.check_interface, Mistypes, "no attribute 'wieght'); fix it"),
     (testing.check_shape, DropsAnAxis, "(2, 128, 5, 7) came in and (2, 128, 7) went out"),
     (
         testing.check_shape, MapsTheOtherWayRound,
@@ -352,7 +352,7 @@ def test_each_check_rejects_its_sabotaged_twins_in_a_sentence(check, sabotaged, 
     [
         (
             SqueezeExcitation(64),
-            "SqueezeExcitation does not .* it is built already; give the class",
+            "SqueezeExcitation does not .* it is already built; give the class",
         ),
         (functools.partial(SqueezeExcitation, reduction=200), "reduction at most 128$"),
         (lambda channels: nn.Identity(), "<lambda> builds an Identity; derive it from"),

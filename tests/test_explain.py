@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from conftest import TINY_NETWORK
 from towernet import files
 from towernet.attention import ATTENTION, GatedBlock, GlobalContext, attention_maps
-from towernet.attention.attach import FromIdentity, attach, attention_blocks
+from towernet.attention.attach import attach
+from towernet.attention.blend import FromIdentity
+from towernet.attention.inserted import attention_blocks
 from towernet.attention.maps import watching
 from towernet.errors import ConfigError, DataError
 from towernet.explain.maps import BlockMap, Explanation, explain

@@ -206,7 +206,7 @@ def test_its_layers_are_listed(nets, towernet):
         ),
         (
             "my_nets:built", ConfigError,
-            "network 'my_nets:built': my_nets:built is built already; give the class Small, so that"
+            "network 'my_nets:built': my_nets:built is already built; give the class Small, so that"
             " each run has weights of its own",
         ),
         (
@@ -217,7 +217,7 @@ def test_its_layers_are_listed(nets, towernet):
             "my_nets:NeedsMore", ConfigError,
             "my_nets:NeedsMore cannot be built for 2 classes (TypeError: NeedsMore.__init__()"
             " missing 1 required positional argument: 'width'); let it take the number of classes,"
-            " and all else by keyword with a default",
+            " and anything else by keyword with a default",
         ),
         (
             "my_nets:AsksForMore", ConfigError,

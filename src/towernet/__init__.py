@@ -22,7 +22,7 @@ if _TYPE_CHECKING:
     from towernet.api.training import compare as compare
     from towernet.api.training import train as train
     from towernet.attention.attach import attach as attach
-    from towernet.attention.attach import detach as detach
+    from towernet.attention.inserted import detach as detach
     from towernet.errors import Interrupted as Interrupted
     from towernet.errors import TowernetError as TowernetError
     from towernet.models.optimize import optimize as optimize

@@ -139,3 +139,13 @@ def shown(name: str) -> str:
         else character.encode("unicode_escape").decode()
         for character in name
     )
+
+
+def kind(value: object) -> str:
+    """Return what sort of thing a value is, with its article."""
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return "a class of another kind"
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"

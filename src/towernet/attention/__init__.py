@@ -5,13 +5,14 @@ Where a C compiler is, `towernet.native.ops.enable(True)` lets shuffle attention
 a CPU from then on; that it does there what torch does is `towernet.native.selftest.excess() <= 1`.
 """
 
-from towernet.attention.attach import attach, detach, parameter_groups
+from towernet.attention.attach import attach
 from towernet.attention.base import ATTENTION, AttentionBlock, GatedBlock, full_precision
 from towernet.attention.cbam import ConvolutionalBlockAttention
 from towernet.attention.coordinate import CoordinateAttention
 from towernet.attention.eca import EfficientChannelAttention
 from towernet.attention.find import attention_block
 from towernet.attention.global_context import GlobalContext
+from towernet.attention.inserted import detach, parameter_groups
 from towernet.attention.maps import attention_maps
 from towernet.attention.sge import SpatialGroupEnhance
 from towernet.attention.shuffle import ShuffleAttention

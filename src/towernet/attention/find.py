@@ -8,9 +8,12 @@ A package offers its blocks under the names of its entry points:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from towernet.attention.base import ATTENTION, AttentionBlock
-from towernet.attention.fit import class_problem
-from towernet.errors import TRUSTED_BLOCKS
+from towernet.attention.fit import builder_problem, class_problem
+from towernet.errors import TRUSTED_BLOCKS, ConfigError, kind
+from towernet.names import block_and_options
 from towernet.plugins import Plugins
 
 BLOCKS = Plugins[type[AttentionBlock]](
@@ -46,3 +49,27 @@ def attention_block(name: str) -> type[AttentionBlock]:
 def known_blocks() -> list[str]:
     """Return the names that need no import path: ours, and those of installed packages."""
     return BLOCKS.known()
+
+
+def builder(block: object) -> Callable[[int], AttentionBlock]:
+    """Return what builds a block for a number of channels, from what a user gives as `block`.
+
+    Raises:
+        UnknownNameError: no block has the name.
+        ConfigError: it is neither a name, nor a class of blocks, nor a function.
+    """
+    if isinstance(block, str):
+        _, *options = block_and_options(block)
+        if options:
+            place = "@".join(options)
+            raise ConfigError(f"the block is '{block}'; give the place separately, where='{place}'")
+        BLOCKS.trust(block)
+        return attention_block(block)
+    if not callable(block):
+        raise ConfigError(
+            f"the block is {kind(block)}; give a name such as 'se', a class derived from"
+            " towernet.attention.AttentionBlock, or a function of the number of channels"
+        )
+    if problem := builder_problem(block):
+        raise ConfigError(f"{getattr(block, '__name__', 'the block')} {problem}")
+    return block

@@ -1,4 +1,4 @@
-"""What is asked of a block before a network takes it: it is one, it can be built, it fits.
+"""Checks of a block before a network takes it: it is a block, it can be built, it fits.
 
 Shapes: B images, C channels, H × W pixels.
 """
@@ -17,15 +17,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from towernet.attention.base import AttentionBlock
-from towernet.errors import ConfigError, TowernetError, in_one_line
+from towernet.attention.base import ATTENTION, AttentionBlock
+from towernet.attention.blend import with_start
+from towernet.attention.places import Place
+from towernet.errors import ConfigError, TowernetError, in_one_line, kind
+from towernet.names import BlockStart
 from towernet.shapes import evaluating
 
 DERIVE = "derive it from towernet.attention.AttentionBlock"
 
 
 def class_problem(found: object) -> str:
-    """Return why something is no class of attention blocks, with what to do; '' where it is one.
+    """Return why an object is no class of attention blocks, with what to do; '' where it is one.
 
     Example:
         >>> class_problem(nn.Identity)
@@ -35,17 +38,17 @@ def class_problem(found: object) -> str:
         return f"is {kind(found)}; {DERIVE}"
     if inspect.isabstract(found):
         missing = " and ".join(sorted(found.__abstractmethods__))
-        return f"has no {missing} of its own; write what is missing"
+        return f"does not define {missing}; add what is missing"
     return ""
 
 
 def builder_problem(block: object) -> str:
-    """Return why nothing can build blocks for a network, with what to do; '' where it may."""
+    """Return why an object cannot build blocks, with what to do; '' where it can."""
     if isinstance(block, type):
         return class_problem(block)
     if isinstance(block, nn.Module):
         own = type(block).__name__
-        return f"is built already; give the class {own}, so that each place has a block of its own"
+        return f"is already built; give the class {own}, so that each place gets its own block"
     if callable(block):
         return ""
     return f"is {kind(block)}; give a class derived from towernet.attention.AttentionBlock"
@@ -63,10 +66,10 @@ def built(build: Callable[[int], Any], channels: int) -> AttentionBlock:
     except TowernetError:
         raise
     except Exception as error:
-        remedy = "mend its __init__, or leave such places out"
+        remedy = "fix its __init__, or choose other places"
         if not _takes_channels(build):
             remedy = (
-                "let its __init__ take the number of channels, and all else by keyword with a"
+                "let its __init__ take the number of channels, and anything else by keyword with a"
                 " default"
             )
         raise ConfigError(
@@ -76,7 +79,7 @@ def built(build: Callable[[int], Any], channels: int) -> AttentionBlock:
         raise ConfigError(f"{name} builds {kind(block)}; {DERIVE}")
     if not hasattr(block, "_parameters"):
         raise ConfigError(
-            f"{name} is no module yet; let its __init__ begin with super().__init__()"
+            f"{name} is not a module yet; call super().__init__() first in its __init__"
         )
     return block
 
@@ -84,7 +87,7 @@ def built(build: Callable[[int], Any], channels: int) -> AttentionBlock:
 def tensor_of(
     method: str, call: Callable[[Tensor], Any], x_BCHW: Float[Tensor, "B C H W"]
 ) -> Tensor:
-    """Return what a method of a block makes of a map; it is called `method` in the messages.
+    """Return the result of a method of a block for a map; messages call the method `method`.
 
     Raises:
         ConfigError: it raises, or does not return one tensor.
@@ -94,7 +97,7 @@ def tensor_of(
         found = call(x_BCHW)
     except Exception as error:
         raise ConfigError(
-            f"{method} cannot be run on {given} ({in_one_line(error)}); mend it"
+            f"{method} cannot be run on {given} ({in_one_line(error)}); fix it"
         ) from error
     if not isinstance(found, Tensor):
         raise ConfigError(f"{method} returns {kind(found)} for {given}; let it return one tensor")
@@ -102,13 +105,13 @@ def tensor_of(
 
 
 def _map_of(method: str, call: Callable[[Tensor], Any], x_BCHW: Float[Tensor, "B C H W"]) -> Tensor:
-    """Return the same, where it has the map's shape and number format."""
+    """Return the same, after checking that shape and number format are the input's."""
     y_BCHW = tensor_of(method, call, x_BCHW)
     given = f"a map of {tuple(x_BCHW.shape)}"
     if y_BCHW.shape != x_BCHW.shape:
         raise ConfigError(
-            f"{method} returns {tuple(y_BCHW.shape)} for {given}; let it return the shape that came"
-            " in"
+            f"{method} returns {tuple(y_BCHW.shape)} for {given}; let it return the shape of its"
+            " input"
         )
     if y_BCHW.dtype != x_BCHW.dtype:
         raise ConfigError(
@@ -118,32 +121,77 @@ def _map_of(method: str, call: Callable[[Tensor], Any], x_BCHW: Float[Tensor, "B
     return y_BCHW
 
 
+def fitted(
+    build: Callable[[int], AttentionBlock], place: Place, model: nn.Module, start: BlockStart
+) -> AttentionBlock:
+    """Return a block ready for its place in a network, after a trial on a map of its size.
+
+    Built-in blocks are not tried here: the tests cover them.
+
+    Args:
+        build: Builds a block for a number of channels.
+        place: The place.
+        model: The network.
+        start: How the block starts.
+
+    Raises:
+        ConfigError: it cannot be built, fails there, changes shape or number format, or the map
+            where it must not.
+    """
+    try:
+        block = built(build, place.channels)
+        started = with_start(block, start)
+        like = _adapt(started, model, model.get_submodule(place.name))
+        if type(block) not in ATTENTION.values():
+            _try(block, started, (2, place.channels, *place.size), like, start)
+    except ConfigError as error:
+        raise ConfigError(f"at {place.name}, {error}") from error
+    return started
+
+
+def _adapt(block: AttentionBlock, model: nn.Module, module: nn.Module) -> Tensor:
+    """Give a block its module's device, number format, layout and mode; return a tensor like it."""
+    # A norm without weights, or a dropout, has no parameter: then the network's first counts.
+    like = next((p for p in (*module.parameters(), *model.parameters())
+                 if p.is_floating_point()), None)  # fmt: skip
+    if like is not None:
+        block.to(like.device, like.dtype)
+    if _is_channels_last(model):
+        block.to(memory_format=torch.channels_last)
+    block.train(module.training)
+    return torch.zeros(()) if like is None else like
+
+
+def _is_channels_last(model: nn.Module) -> bool:
+    weights = (m.weight for m in model.modules() if isinstance(m, nn.Conv2d))
+    return any(
+        weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+        for weight in weights
+    )
+
+
 @torch.no_grad()
-def require_fit(
+def _try(
     block: AttentionBlock,
     started: AttentionBlock,
     shape: tuple[int, ...],
     like: Tensor,
-    *,
-    as_identity: bool,
+    start: BlockStart,
 ) -> None:
-    """Refuse a block that does not do in its place what `attach` promises.
+    """Refuse a block that does not keep in its place what `attach` promises.
 
     Args:
         block: The block.
-        started: The same as it starts, made ready for its place.
-        shape: Of the map that comes in, (B, C, H, W).
-        like: Has the map's device and number format.
-        as_identity: Whether it is to return what comes in.
-
-    Raises:
-        ConfigError: it fails there, changes shape or number format, or the map where it must not.
+        started: The block as it starts, ready for its place.
+        shape: Of the input, (B, C, H, W).
+        like: Has the input's device and number format.
+        start: How the block starts; "identity": it must return its input.
     """
     name, given = type(block).__name__, f"a map of {shape}"
-    # Not random: the user's generator stays where it is.
+    # Not random: the user's generator keeps its state.
     numbers = torch.linspace(-1, 1, math.prod(shape), device=like.device)
     x_BCHW = numbers.to(like.dtype).reshape(shape)
-    trial: Any = copy.deepcopy(started)  # a block may keep something of what it has seen
+    trial: Any = copy.deepcopy(started)  # a block may store something of its input
     with evaluating(trial), _own_randomness(like.device):
         if started is block:
             y_BCHW = _map_of(f"{name}.forward", trial, x_BCHW)
@@ -151,13 +199,13 @@ def require_fit(
             _map_of(f"{name}.forward", trial.block, x_BCHW)
             blend = functools.partial(trial.block.blend, gain=trial.gain)
             y_BCHW = _map_of(f"{name}.blend", blend, x_BCHW)
-    if not as_identity or x_BCHW.is_meta:
+    if start != "identity" or x_BCHW.is_meta:
         return
-    least = max(1e-5, 4 * torch.finfo(x_BCHW.dtype).eps)
-    moved = float((y_BCHW - x_BCHW).abs().max())
-    if not moved <= least:  # nor where it is not a number
+    tolerance = max(1e-5, 4 * torch.finfo(x_BCHW.dtype).eps)
+    change = float((y_BCHW - x_BCHW).abs().max())
+    if not change <= tolerance:  # also where it is NaN
         raise ConfigError(
-            f"{name} does not start as the identity: it moves {given} by up to {moved:.2g}; let"
+            f"{name} does not start as the identity: it changes {given} by up to {change:.2g}; let"
             " blend(x, 0) be x, and starts_as_identity be true only where Block(channels)(x) is x,"
             " or give start='paper'"
         )
@@ -168,7 +216,7 @@ def _takes_channels(build: Callable[[int], Any]) -> bool:
         inspect.signature(build).bind(1)
     except TypeError:
         return False
-    except ValueError:  # one that says nothing of itself
+    except ValueError:  # a callable without a signature
         return True
     return True
 
@@ -190,13 +238,3 @@ def name_of(block: object) -> str:
     if isinstance(block, nn.Module):
         return type(block).__name__
     return getattr(block, "__name__", None) or repr(block)[:60]
-
-
-def kind(value: object) -> str:
-    """Return what sort of thing a value is, with its article."""
-    if value is None:
-        return "None"
-    if isinstance(value, type):
-        return "a class of another kind"
-    name = type(value).__name__
-    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"

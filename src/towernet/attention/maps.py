@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from towernet.attention.attach import attention_blocks
 from towernet.attention.base import AttentionBlock, full_precision
+from towernet.attention.inserted import attention_blocks
 from towernet.shapes import evaluating
 
 

@@ -1,7 +1,7 @@
-"""Where attention goes in a network: before residual additions, behind joints, at stages' ends.
+"""Where attention goes in a network: before residual additions, after joints, at stages' ends.
 
-A place is a module whose output is gated; the module is called once for an image and returns one
-feature map. Nothing is known of any network by name; `watch` reads its operations.
+A place is a module whose output is weighed; the module is called once per image and returns one
+feature map. No network is known by its name: the places follow from the trace of its operations.
 
 Shapes: B images, C channels, H × W pixels.
 """
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from towernet.attention.fit import kind
-from towernet.attention.watch import ADDITIONS, CHILD, LEARNT, Map, Watcher, watch
-from towernet.errors import ConfigError
+from towernet.attention.trace import ADDITIONS, LEARNT, Map, Trace
+from towernet.errors import ConfigError, kind
 from towernet.registry import unknown_name
 
-# Of a map and of numbers that do not come from the image: a layer's scale, a bias, new axes.
+# Operations on a map and on numbers that do not come from the image: a layer's scale, a bias, new
+# axes.
 _SCALINGS = ADDITIONS | {"mul", "mul_", "__mul__", "__imul__", "__rmul__", "div", "permute"}
 
 
@@ -30,9 +30,9 @@ class Place:
     Args:
         name: The module, as in the network's state.
         channels: C of its output.
-        size: H and W of its output, for the images it was watched with.
+        size: H and W of its output, for the traced input.
         channels_last: Whether the output's axes are B, H, W, C.
-        reason: Why here, in words.
+        reason: Why here, as a phrase.
     """
 
     name: str
@@ -42,44 +42,46 @@ class Place:
     reason: str
 
 
-def find_places(model: nn.Module, where: str | Sequence[str], *shape: int) -> list[Place]:
+def find_places(trace: Trace, where: str | Sequence[str]) -> list[Place]:
     """Return the places in the order they run.
 
     Args:
-        model: The network.
+        trace: Of the network.
         where: "blocks", "stages", "last-of-stage", or names of modules or patterns of names.
-        shape: Of an input it takes, (B, C, H, W).
 
     Raises:
-        ConfigError: there are none, or what is named is no place.
+        ConfigError: there are none, or a named module cannot be one.
         UnknownNameError: no module has the name.
     """
-    watcher = watch(model, *shape)
     if where == "blocks":
-        places = _blocks(watcher)
+        places = _blocks(trace)
     elif where == "last-of-stage":
-        places = list({place.size: place for place in _blocks(watcher)}.values())
+        places = list({place.size: place for place in _blocks(trace)}.values())
     elif where == "stages":
-        places = _stages(watcher)
+        places = _stages(trace)
     else:
-        return _named(watcher, [where] if isinstance(where, str) else where)
+        return _named(trace, [where] if isinstance(where, str) else where)
     if not places:
         raise ConfigError(
-            f"{type(model).__name__} has no {_WHAT[where]}: {_why_none(watcher)}; name modules"
+            f"{trace.network} has no {_WHAT[where]}: {_why_none(trace)}; name modules"
             " whose output is a feature map, if it has any"
         )
     return places
 
 
 _WHAT = {
-    "blocks": "place before a residual addition, behind a joint of branches or at a stage's end",
+    "blocks": "place before a residual addition, after a joint of branches or at a stage's end",
     "last-of-stage": "place before a stage's last addition, joint or end",
     "stages": "stage that ends in one map",
 }
 
 
 def require_names(model: nn.Module, where: object) -> None:
-    """Refuse what is no name and no list of names, and an empty list."""
+    """Refuse what is neither a name nor a list of names, and an empty list.
+
+    Raises:
+        ConfigError: naming what it is.
+    """
     is_list = False
     names = [where]
     if isinstance(where, Sequence) and not isinstance(where, str):
@@ -95,38 +97,38 @@ def require_names(model: nn.Module, where: object) -> None:
             raise ConfigError(f"where {'holds' if is_list else 'is'} {kind(name)}; {remedy}")
 
 
-def _why_none(watcher: Watcher) -> str:
-    if not any(found.is_feature_map and found.depth for found in watcher.all):
+def _why_none(trace: Trace) -> str:
+    if not any(found.is_feature_map and found.depth for found in trace.maps):
         return "it has no feature maps with a height and a width"
-    if 2 * sum(not total.is_feature_map for total, _ in watcher.additions) > len(watcher.additions):
+    if 2 * sum(not total.is_feature_map for total, _ in trace.additions) > len(trace.additions):
         return "its features are tokens, which have no height and no width"
     return "no module returns such a map alone, called once"
 
 
-def _blocks(watcher: Watcher) -> list[Place]:
+def _blocks(trace: Trace) -> list[Place]:
     """Return places before residual additions; at sizes that have none, behind joints.
 
     Where a network has neither, at stages' ends.
     """
-    found = _residual(watcher)
+    found = _residual(trace)
     sizes = {place.size for place, _ in found.values()}
-    for name, (place, at) in _joined(watcher).items():
+    for name, (place, at) in _joined(trace).items():
         if place.size not in sizes:
             found.setdefault(name, (place, at))
-    if not found and not watcher.additions:
-        return _stages(watcher)
+    if not found and not trace.additions:
+        return _stages(trace)
     places = [place for place, _ in sorted(found.values(), key=lambda pair: pair[1])]
     # Maps of one pixel, or of one channel, in the middle of a network are parts of its own gates.
     return [place for place in places if place.size != (1, 1) and place.channels > 1] or places
 
 
-def _residual(watcher: Watcher) -> dict[str, tuple[Place, int]]:
+def _residual(trace: Trace) -> dict[str, tuple[Place, int]]:
     """Return places by module, each with when its map was made."""
     found: dict[str, tuple[Place, int]] = {}
-    for total, where in watcher.additions:
+    for total, where in trace.additions:
         branch = None if _is_part_of_a_sum(total) else _branch(*total.sources)
         if branch is not None and branch.is_feature_map:
-            place = _place(watcher, branch, f"before the addition in {where or 'the network'}")
+            place = _place(trace, branch, f"before the addition in {where or 'the network'}")
             if place is not None:
                 found.setdefault(place.name, (place, branch.made_at))
     return found
@@ -157,31 +159,29 @@ def _unscaled(found: Map) -> Map:
     return found
 
 
-def _joined(watcher: Watcher) -> dict[str, tuple[Place, int]]:
+def _joined(trace: Trace) -> dict[str, tuple[Place, int]]:
     """Return places by module, each with when its map was made."""
     found: dict[str, tuple[Place, int]] = {}
-    for _, where in (*watcher.additions, *watcher.joints):
-        if watcher.can_hold(where):
-            output = watcher.returned[where]
-            assert output is not None
-            if output.depth < 2:  # the branches of a first layer are one layer
-                continue
-            place = _place(watcher, output, f"behind the branches joined in {where}")
-            if place is not None:
-                found.setdefault(place.name, (place, output.made_at))
+    for _, where in (*trace.additions, *trace.joints):
+        output = trace.outputs.get(where)
+        if output is None or output.depth < 2:  # the branches of a first layer are one layer
+            continue
+        place = _place(trace, output, f"after the branches joined in {where}")
+        if place is not None:
+            found.setdefault(place.name, (place, output.made_at))
     return found
 
 
-def _place(watcher: Watcher, found: Map, reason: str) -> Place | None:
+def _place(trace: Trace, found: Map, reason: str) -> Place | None:
     """Return the module that makes a map, else one that passes it on, else one before a scaling."""
-    fitting = [(name, passes_on) for name, passes_on in found.made_by if watcher.can_hold(name)]
+    fitting = [(name, passes_on) for name, passes_on in found.made_by if name in trace.outputs]
     if fitting:
         name = min(fitting, key=lambda pair: pair[1])[0]  # the innermost of each kind
         return _at(name, found, reason)
     if found.made_from in _SCALINGS and len(found.sources) == 1:
         (source,) = found.sources
         if source.is_feature_map and len(source.read_by) == 1:
-            return _place(watcher, source, reason)
+            return _place(trace, source, reason)
     return None
 
 
@@ -189,7 +189,7 @@ def _at(name: str, found: Map, reason: str) -> Place:
     return Place(name, found.channels, found.size, found.is_channels_last, reason)
 
 
-def _stages(watcher: Watcher) -> list[Place]:
+def _stages(trace: Trace) -> list[Place]:
     """Return where the stage of each size ends: behind it, all hangs on that one map.
 
     That is the first such map behind the stage's last addition, or joint where it has none; what
@@ -197,13 +197,13 @@ def _stages(watcher: Watcher) -> list[Place]:
     if it comes behind others, or no stage has any.
     """
     # The branches of a first layer are one layer.
-    additions = [total for total, _ in watcher.additions if total.depth > 1]
-    joints = [total for total, _ in watcher.joints if total.depth > 1]
+    additions = [total for total, _ in trace.additions if total.depth > 1]
+    joints = [total for total, _ in trace.joints if total.depth > 1]
     first = min((total.made_at for total in (*additions, *joints)), default=-1)
     last_of_tokens = max((t.made_at for t in additions if not t.is_feature_map), default=-1)
-    learnt = {m.size for m in watcher.all if m.made_from in LEARNT and m.is_feature_map}
+    learnt = {m.size for m in trace.maps if m.made_from in LEARNT and m.is_feature_map}
     cuts: dict[tuple[int, int], list[Map]] = {}
-    for found in _cuts(watcher):
+    for found in _cuts(trace):
         cuts.setdefault(found.size, []).append(found)
     places = []
     for size, maps in cuts.items():
@@ -211,67 +211,53 @@ def _stages(watcher: Watcher) -> list[Place]:
         ends: list[Place | None] = []
         for totals in (additions, joints):
             inside = [total.made_at for total in totals if began <= total.made_at <= until]
-            ends = ends or [_first_end(watcher, maps, at) for at in reversed(inside)]
+            ends = ends or [_first_end(trace, maps, at) for at in reversed(inside)]
         if not ends and size in learnt and first < began and last_of_tokens < began:
-            ends = [_placed(watcher, found) for found in reversed(maps)]
+            ends = [_placed(trace, found) for found in reversed(maps)]
         places += [end for end in ends if end is not None][:1]
     return places
 
 
-def _first_end(watcher: Watcher, maps: list[Map], joined_at: int) -> Place | None:
+def _first_end(trace: Trace, maps: list[Map], joined_at: int) -> Place | None:
     """Return the first map that a module returns in which something was joined; else the first."""
     behind = [found for found in maps if found.made_at >= joined_at]
 
     def is_around(found: Map) -> bool:
-        spans = [watcher.spans[name] for name, _ in found.made_by if name != ""]
+        spans = [trace.spans[name] for name, _ in found.made_by if name != ""]
         return any(began < joined_at <= ended for began, ended in spans)
 
     behind.sort(key=lambda found: not is_around(found))
-    return next((place for found in behind if (place := _placed(watcher, found))), None)
+    return next((place for found in behind if (place := _placed(trace, found))), None)
 
 
-def _placed(watcher: Watcher, found: Map) -> Place | None:
-    return _place(watcher, found, f"where the stage of {found.size[0]}×{found.size[1]} ends")
+def _placed(trace: Trace, found: Map) -> Place | None:
+    return _place(trace, found, f"where the stage of {found.size[0]}×{found.size[1]} ends")
 
 
-def _cuts(watcher: Watcher) -> Iterator[Map]:
+def _cuts(trace: Trace) -> Iterator[Map]:
     """Yield the feature maps through which everything passes: nothing made before is read after."""
     latest_read = -1
-    for found in watcher.all:
+    for found in trace.maps:
         is_cut = latest_read <= found.made_at
         latest_read = max(latest_read, found.last_read)
         if is_cut and found.is_feature_map and found.depth and found.size != (1, 1):
             yield found
 
 
-def _named(watcher: Watcher, patterns: Sequence[str]) -> list[Place]:
+def _named(trace: Trace, patterns: Sequence[str]) -> list[Place]:
     chosen: dict[Map, Place] = {}  # a map is weighed once, whatever returns it
     for pattern in patterns:
-        names = fnmatch.filter(watcher.modules, pattern)
+        names = fnmatch.filter([*trace.outputs, *trace.obstacles], pattern)
         if not names:
-            known = [name for name in watcher.modules if watcher.can_hold(name)]
+            known = list(trace.outputs)
             if pattern.lower().replace("-", "_").rstrip("s") in ("block", "stage", "last_of_stage"):
                 known = list(_WHAT)
             raise unknown_name("module or place", pattern, known)
-        fitting = [name for name in names if watcher.can_hold(name)]
+        fitting = [name for name in names if name in trace.outputs]
         if not fitting:
-            what = names[0] or "the network itself"
-            why = _why_not(watcher, names[0])
-            raise ConfigError(f"attention cannot stand behind {what}: {why}")
+            name = names[0] or "the network itself"
+            raise ConfigError(f"attention cannot go after {name}: {trace.obstacles[names[0]]}")
         for name in fitting:
-            output = watcher.returned[name]
-            assert output is not None
+            output = trace.outputs[name]
             chosen.setdefault(output, _at(name, output, f"named by '{pattern}'"))
     return [place for _, place in sorted(chosen.items(), key=lambda pair: pair[0].made_at)]
-
-
-def _why_not(watcher: Watcher, name: str) -> str:
-    if CHILD in name.split("."):
-        return "it is attention itself; name the module it stands behind"
-    if watcher.calls[name] == 0:
-        return "it is not called; name a module that is"
-    if watcher.calls[name] > 1:
-        return f"it is called {watcher.calls[name]} times for one image; name the module around it"
-    if watcher.is_container(name):
-        return "it calls its children in turn; name the last of them"
-    return "its output is no feature map (B, C, H, W); name a module that returns one"

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from towernet.attention.attach import FromIdentity, attention_blocks
 from towernet.attention.base import AttentionBlock
+from towernet.attention.blend import FromIdentity
+from towernet.attention.inserted import attention_blocks
 from towernet.attention.maps import map_of, watching
 from towernet.records.run import BlockFigures
 

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
-from towernet.attention.attach import attention_parameters
+from towernet.attention.inserted import attention_parameters
 from towernet.config import TrainConfig
 from towernet.names import NetworkName
 

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from towernet.attention.attach import FromIdentity, attention_blocks
 from towernet.attention.base import ATTENTION, AttentionBlock
+from towernet.attention.blend import FromIdentity
+from towernet.attention.inserted import CHILD, attention_blocks
 from towernet.attention.maps import map_of, watching
-from towernet.attention.watch import CHILD
 from towernet.engine.evaluate import predict_logits
 from towernet.errors import ConfigError, DataError
 from towernet.predict import fitted_pictures, load_trained

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from towernet.attention.attach import attention_blocks
+from towernet.attention.inserted import attention_blocks
 from towernet.native import ops
 
 

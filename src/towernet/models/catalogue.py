@@ -69,19 +69,8 @@ def outline(name: str, num_classes: int, size_px: int) -> nn.Module:
         ConfigError: a network that is not ours cannot be built for so many classes.
         MissingExtraError: the name is timm's, and timm is not installed.
     """
-    try:
-        with weights_on_meta():
-            return _make(name, num_classes, size_px, without_numbers=True)
-    except TowernetError:
-        raise
-    except Exception as error:
-        if not is_own(NetworkName(name)):
-            raise
-        own = NetworkName(name).base
-        raise ConfigError(
-            f"{own} cannot be built for {num_classes} classes ({in_one_line(error)}); let it take"
-            " the number of classes, and all else by keyword with a default"
-        ) from error
+    with weights_on_meta():
+        return _make(name, num_classes, size_px, on_meta=True)
 
 
 def check_size(name: str, size_px: int) -> None:
@@ -125,23 +114,18 @@ def also_takes(name: str, size_px: int, other_px: int) -> bool:
     return True
 
 
-def _make(name: str, num_classes: int, size_px: int, *, without_numbers: bool = False) -> nn.Module:
+def _make(name: str, num_classes: int, size_px: int, *, on_meta: bool = False) -> nn.Module:
     name = NetworkName(name)
-    network = _make_plain(name, num_classes, size_px)
-    if without_numbers and is_own(name):
-        network.to("meta")  # it may have drawn some in a way that has numbers all the same
+    if name.is_ours:
+        network = OURS[name.base](num_classes)
+    elif name.timm_name is not None:
+        network = classics.build_timm(name.timm_name, num_classes, size_px)
+    elif name.base in classics.torchvision_names():
+        network = classics.build_torchvision(name.base, num_classes, size_px)
+    else:
+        network = build_own(name.base, num_classes, on_meta=on_meta)
     put_attention(network, name, size_px)
     return network
-
-
-def _make_plain(name: NetworkName, num_classes: int, size_px: int) -> nn.Module:
-    if name.is_ours:
-        return OURS[name.base](num_classes)
-    if name.timm_name is not None:
-        return classics.build_timm(name.timm_name, num_classes, size_px)
-    if is_own(name):
-        return build_own(name, num_classes)
-    return classics.build_torchvision(name.base, num_classes, size_px)
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from towernet.attention.attach import attention_blocks
+from towernet.attention.inserted import attention_blocks
 from towernet.errors import ConfigError
 from towernet.models.blocks import start_as_paddle
 

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from towernet.attention.attach import attention_blocks, is_attention_hook, move_attention
+from towernet.attention.inserted import CHILD, attention_blocks, is_attention_hook, move_attention
 from towernet.attention.shuffle import ShuffleAttention, UnshuffledAttention, came_from
-from towernet.attention.watch import CHILD
 from towernet.models.towernet import TowerNet
 from towernet.shapes import run_on_meta
 

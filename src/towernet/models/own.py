@@ -19,8 +19,7 @@ from torch import nn
 
 from towernet.attention.base import ATTENTION, AttentionBlock
 from towernet.attention.find import BLOCKS
-from towernet.attention.fit import kind
-from towernet.errors import TRUSTED_NETWORKS, ConfigError
+from towernet.errors import TRUSTED_NETWORKS, ConfigError, TowernetError, in_one_line, kind
 from towernet.models.classics import torchvision_names
 from towernet.names import NONE, OURS, NetworkName
 from towernet.plugins import Plugins
@@ -65,19 +64,34 @@ def is_own(name: NetworkName) -> bool:
     return not is_known
 
 
-def build_own(name: NetworkName, num_classes: int) -> nn.Module:
-    """Return a network that is not ours, as it builds itself, without the attention of its name.
+def build_own(name: str, num_classes: int, *, on_meta: bool = False) -> nn.Module:
+    """Return a custom network as it builds itself.
+
+    Args:
+        name: Its import path, or the name under which a package offers it.
+        num_classes: K, the number of classes.
+        on_meta: Whether its weights are moved to the meta device, also those that it made there
+            with numbers all the same.
 
     Raises:
-        TowernetError: as `Plugins.find`; whatever else it raises itself.
-        ConfigError: What is built is no network.
+        TowernetError: as `Plugins.find`, or raised by the network's own code.
+        ConfigError: it cannot be built, or the result is no network.
     """
-    network = NETWORKS.find(name.base)(num_classes)
+    build = NETWORKS.find(name)
+    try:
+        network = build(num_classes)
+    except TowernetError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"{name} cannot be built for {num_classes} classes ({in_one_line(error)}); let it take"
+            " the number of classes, and anything else by keyword with a default"
+        ) from error
     if not isinstance(network, nn.Module):
         raise ConfigError(
-            f"{name.base} builds {kind(network)}; let it return a torch.nn.Module that is built"
+            f"{name} builds {kind(network)}; let it return a torch.nn.Module that is built"
         )
-    return network
+    return network.to("meta") if on_meta else network
 
 
 def trust(names: Iterable[NetworkName]) -> None:

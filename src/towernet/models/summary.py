@@ -9,8 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from towernet.attention.attach import attention_blocks
-from towernet.attention.watch import CHILD
+from towernet.attention.inserted import CHILD, attention_blocks
 from towernet.shapes import run_on_meta
 
 

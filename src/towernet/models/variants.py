@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from towernet.attention.attach import attach, with_start
+from towernet.attention.attach import attach
+from towernet.attention.blend import with_start
 from towernet.attention.find import attention_block
 from towernet.attention.fit import built
 from towernet.attention.shuffle import ShuffleAttention

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from towernet.attention.fit import kind, name_of
-from towernet.errors import in_one_line
+from towernet.attention.fit import name_of
+from towernet.errors import in_one_line, kind
 from towernet.models.own import BuildNetwork, network_problem
 from towernet.shapes import run_on_meta, weights_on_meta
 from towernet.testing.promises import Broken, difference, kept, without_gradient

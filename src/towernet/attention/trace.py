@@ -1,7 +1,7 @@
 """What flows through a network: a record of every tensor that comes from one image's shape.
 
-Nothing is known of any network by name: which axes of a tensor are pixels, and which modules
-return it, is read off the operations.
+No network is known by its name: which axes of a tensor are pixels, and which modules return it,
+follows from the operations.
 
 Shapes: B images, C channels, H × W pixels, N = H·W.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,13 +32,13 @@ from towernet.attention.axes import (
     viewed,
     with_channels,
 )
+from towernet.attention.inserted import CHILD
 from towernet.errors import ConfigError, in_one_line
 from towernet.shapes import evaluating, run_on_meta
 
-# The name that attention has in the module it stands behind.
-CHILD = "added_attention"
-# They call their children in turn: what is put into them would be called, too.
-CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+DEFAULT_SIZE_PX = 224
+# They call all their children, one after another: a block put into one would be called, too.
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 LEARNT = {"conv1d", "conv2d", "conv3d", "conv_transpose2d", "linear"}
 ADDITIONS = {"add", "add_", "__add__", "__iadd__", "__radd__"}
 _JOINTS = {"cat", "concat", "concatenate"}
@@ -49,15 +49,15 @@ _PRODUCTS = {"matmul": 2, "__matmul__": 2, "bmm": 2, "scaled_dot_product_attenti
 
 @dataclass(eq=False)
 class Map:
-    """What is known of one tensor; what is changed in place becomes another."""
+    """What is known of one tensor; a tensor changed in place gets a second record."""
 
     shape: tuple[int, ...]
     made_at: int
     made_from: str  # the operation
     sources: tuple[Map, ...]
-    depth: int  # the most learnt layers on a way to it
+    depth: int  # the largest number of learnt layers on a path to it
     axes: Axes
-    made_by: list[tuple[str, bool]] = field(default_factory=list)  # module, did it only pass it on
+    made_by: list[tuple[str, bool]] = field(default_factory=list)  # module, whether it passed it on
     read_by: list[str] = field(default_factory=list)  # operations
     last_read: int = -1
 
@@ -83,7 +83,7 @@ class Map:
         return self.shape[rows], self.shape[columns]
 
     def must_be_image(self) -> None:
-        """Note that it is B, C, H, W, and so is what it was made of where no axis was moved."""
+        """Record that it is B, C, H, W, and so are its sources where no axis was moved."""
         if len(self.shape) == 4 and not self.is_feature_map:
             self.axes = image(self.shape)
             for source in self.sources:
@@ -91,7 +91,7 @@ class Map:
                     source.must_be_image()
 
     def comes_from(self) -> set[Map]:
-        """Return itself and everything it was made of."""
+        """Return itself and everything it was made from."""
         found, waiting = {self}, [self]
         while waiting:
             for source in waiting.pop().sources:
@@ -101,7 +101,32 @@ class Map:
         return found
 
 
-class Watcher(TorchFunctionMode):
+@dataclass(frozen=True)
+class Trace:
+    """What happened while one image's shape went through a network.
+
+    Args:
+        network: The name of the network's class.
+        maps: Every tensor that comes from the image, in the order they were made.
+        additions: The result of each addition of two maps, and the module that adds.
+        joints: The result of each concatenation, and the module that concatenates.
+        spans: When each module was called and when it returned.
+        returned: The map each module returned; None where it returned anything else.
+        outputs: Of the modules whose output attention can weigh, that output.
+        obstacles: Of all other modules, why attention cannot weigh theirs.
+    """
+
+    network: str
+    maps: Sequence[Map]
+    additions: Sequence[tuple[Map, str]]
+    joints: Sequence[tuple[Map, str]]
+    spans: Mapping[str, tuple[int, int]]
+    returned: Mapping[str, Map | None]
+    outputs: Mapping[str, Map]
+    obstacles: Mapping[str, str]
+
+
+class _Tracer(TorchFunctionMode):
     """Keeps a record of every tensor that comes from the image."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -109,7 +134,7 @@ class Watcher(TorchFunctionMode):
         self.modules = dict(model.named_modules())
         self.maps: dict[int, Map] = {}  # by the identity of the tensor
         self.all: list[Map] = []
-        self.kept: list[Tensor] = []  # a tensor that is gone would lend its identity to another
+        self.kept: list[Tensor] = []  # once freed, its identity could be that of another tensor
         self.clock = 0
         self.additions: list[tuple[Map, str]] = []  # the sum, and the module that adds
         self.joints: list[tuple[Map, str]] = []
@@ -119,7 +144,7 @@ class Watcher(TorchFunctionMode):
         self.returned: dict[str, Map | None] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation, and note what it read and made."""
+        """Run an operation, and record what it read and made."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         read = [(tensor, self.maps[id(tensor)])
@@ -131,11 +156,11 @@ class Watcher(TorchFunctionMode):
                    if tensor._version != version]  # fmt: skip
         known = {id(tensor) for tensor, _ in read}
         made = changed + [tensor for tensor in tensors([result]) if id(tensor) not in known]
-        if not made or not read:  # asking for a shape reads nothing, and dropout may do nothing
+        if not made or not read:  # a query of a shape reads nothing, and dropout may do nothing
             return result
         sources = tuple(dict.fromkeys(source for _, source in read))
         if is_addition := _is_addition(name, sources):
-            # What lost its axes' names on its way is of the same kind as what it is added to.
+            # A map whose axes were lost on the way has the axes of the one it is added to.
             first, second = sources
             first.axes = second.axes = broadcast([first.axes, second.axes], first.shape)
         if self._takes_images(name, args, kwargs):
@@ -164,7 +189,7 @@ class Watcher(TorchFunctionMode):
         return new
 
     def _axes(self, func: Any, name: str, made: list[Tensor], args: Any, kwargs: Any) -> list[Axes]:
-        """Return what is known of the axes of what an operation made."""
+        """Return what is known of the axes of an operation's results."""
         given = tensors([*args, *kwargs.values()])
         known = [self.maps[id(tensor)].axes for tensor in given if id(tensor) in self.maps]
         if name in VIEWS and len(given) == 1:
@@ -184,32 +209,32 @@ class Watcher(TorchFunctionMode):
         return [broadcast(known, shape) for shape in shapes]
 
     def _takes_images(self, name: str, args: Any, kwargs: Any) -> bool:
-        """Whether an operation is given B, C, H, W."""
+        """Whether the input of an operation is B, C, H, W."""
         if name != "conv2d":
             return "pool2d" in name or name.startswith(("conv_transpose2d", "interpolate"))
         x, weight = tensors([*args, *kwargs.values()])[:2]
         if math.prod(weight.shape[2:]) > 1:
             return True
-        # A 1×1 convolution may be given rows of tokens, whose proportions are not the image's.
+        # A 1×1 convolution may get rows of tokens, whose proportions are not the image's.
         (height, width), (rows, columns) = self.all[0].shape[-2:], x.shape[-2:]
         return 2 / 3 < (rows * width) / (columns * height) < 3 / 2
 
     def enter(self, name: str, inputs: tuple[Any, ...]) -> None:
-        """Note that a module begins; what the network itself is given is the image."""
+        """Record that a module starts; the input of the network itself is the image."""
         self.running.append((name, self.clock))
         if name == "":
             for tensor in tensors(inputs):
                 self._add(tensor, "", (), image(tensor.shape))
 
     def leave(self, name: str, inputs: tuple[Any, ...], output: Any) -> None:
-        """Note what a module returned."""
+        """Record what a module returned."""
         _, began = self.running.pop()
         self.calls[name] += 1
         returned = tensors([output])
         unseen = [tensor for tensor in returned if id(tensor) not in self.maps]
         sources = tuple(self.maps[id(t)] for t in tensors(inputs) if id(t) in self.maps)
         if unseen and sources:
-            # An operation that torch functions do not see, such as an autograd.Function.
+            # An operation that a TorchFunctionMode does not see, such as an autograd.Function.
             self._read(sources, name)
             for tensor in unseen:
                 axes = broadcast([source.axes for source in sources], tensor.shape)
@@ -222,47 +247,98 @@ class Watcher(TorchFunctionMode):
 
     def _where(self) -> str:
         """Return the innermost running module that is no container."""
-        names = (name for name, _ in reversed(self.running) if not self.is_container(name))
+        names = (name for name, _ in reversed(self.running) if not self._is_container(name))
         return next(names, "")
 
-    def is_container(self, name: str) -> bool:
-        """Whether a module calls its children in turn."""
-        return isinstance(self.modules[name], CONTAINERS)
+    def _is_container(self, name: str) -> bool:
+        return isinstance(self.modules[name], _CONTAINERS)
 
-    def can_hold(self, name: str) -> bool:
-        """Whether attention can stand behind a module: called once, one feature map returned."""
-        found = self.returned.get(name)
-        return (
-            name != ""
-            and CHILD not in name.split(".")
-            and self.calls[name] == 1
-            and found is not None
-            and found.is_feature_map
-            and not self.is_container(name)
+    def trace(self) -> Trace:
+        """Return the record."""
+        outputs: dict[str, Map] = {}
+        obstacles: dict[str, str] = {}
+        for name in self.modules:
+            found = self.returned.get(name)
+            if obstacle := self._obstacle(name, found):
+                obstacles[name] = obstacle
+            elif found is not None:
+                outputs[name] = found
+        return Trace(
+            type(self.modules[""]).__name__,
+            self.all,
+            self.additions,
+            self.joints,
+            self.spans,
+            self.returned,
+            outputs,
+            obstacles,
         )
 
+    def _obstacle(self, name: str, found: Map | None) -> str:
+        """Return why attention cannot weigh a module's output, '' where it can."""
+        if CHILD in name.split("."):
+            return "it is attention itself; name the module whose output it weighs"
+        if self.calls[name] == 0:
+            return "it is not called; name a module that is"
+        if self.calls[name] > 1:
+            return (
+                f"it is called {self.calls[name]} times per image; name the module that contains it"
+            )
+        if self._is_container(name):
+            return "it only calls its children one after another; name the last of them"
+        if found is None or not found.is_feature_map:
+            return "its output is no feature map (B, C, H, W); name a module that returns one"
+        return "" if name else "name a module inside it"
 
-def watch(model: nn.Module, *shape: int) -> Watcher:
-    """Send the shape of an input through a network and note what happens.
 
-    Where a network computes with numbers that are not its own on the way, which shapes alone do not
-    have, an image of zeros is sent instead.
+def trace(model: nn.Module, input_shape: Sequence[int] | None = None) -> Trace:
+    """Send the shape of an input through a network and record what happens.
+
+    Args:
+        model: The network.
+        input_shape: Of an input it takes, (B, C, H, W). None: what it states itself, else 224 px.
+
+    Where a network computes with numbers of its own making, which shapes alone do not have, an
+    image of zeros is sent instead.
 
     Raises:
         ConfigError: the network cannot be run on it.
     """
+    shape = _own_input_shape(model) if input_shape is None else input_shape
+    if not (isinstance(shape, Sequence) and len(shape) == 4):
+        raise ConfigError(f"input_shape is {shape}; give (1, channels, height, width)")
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        raise ConfigError(f"{type(model).__name__} holds a network; give that, its .module")
+        raise ConfigError(f"{type(model).__name__} wraps a network; pass that network, its .module")
     try:
-        return _watched(model, lambda: run_on_meta(model, *shape))
-    except Exception:  # each network says it in its own way
+        return _traced(model, lambda: run_on_meta(model, *shape))
+    except Exception:  # each network fails in its own way
         try:
-            return _watched(model, lambda: _run_on_zeros(model, *shape))
+            return _traced(model, lambda: _run_on_zeros(model, *shape))
         except Exception as error:
             raise ConfigError(
-                f"{type(model).__name__} cannot be run on an input of shape {shape}"
+                f"{type(model).__name__} cannot be run on an input of shape {tuple(shape)}"
                 f" ({in_one_line(error)[:200]}); {_remedy(model)}"
             ) from error
+
+
+def _own_input_shape(model: nn.Module) -> tuple[int, int, int, int]:
+    config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
+    size = config.get("input_size") if isinstance(config, dict) else None
+    channels, height, width = size or (3, DEFAULT_SIZE_PX, DEFAULT_SIZE_PX)
+    first = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), channels)
+    # The first convolution may read what was computed from the image, such as pixels put into
+    # channels.
+    if first != channels and _runs_on(model, 1, first, height, width):
+        channels = first
+    return 1, channels, height, width
+
+
+def _runs_on(model: nn.Module, *shape: int) -> bool:
+    try:
+        run_on_meta(model, *shape)
+    except Exception:  # each network fails in its own way
+        return False
+    return True
 
 
 def _remedy(model: nn.Module) -> str:
@@ -272,31 +348,31 @@ def _remedy(model: nn.Module) -> str:
         return "give input_shape=(1, channels, height, width) that it takes"
     return (
         f"places are found with one image and it takes {len(needed)} inputs, {', '.join(needed)}:"
-        " attach to a part of it that takes an image alone"
+        " attach to a part of it that takes only an image"
     )
 
 
-def _watched(model: nn.Module, run: Callable[[], Any]) -> Watcher:
-    watcher = Watcher(model)
+def _traced(model: nn.Module, run: Callable[[], Any]) -> Trace:
+    tracer = _Tracer(model)
     hooks = []
     for name, module in model.named_modules():
         hooks.append(
             module.register_forward_pre_hook(
-                lambda module, inputs, name=name: watcher.enter(name, inputs)
+                lambda module, inputs, name=name: tracer.enter(name, inputs)
             )
         )
         hooks.append(
             module.register_forward_hook(
-                lambda module, inputs, output, name=name: watcher.leave(name, inputs, output)
+                lambda module, inputs, output, name=name: tracer.leave(name, inputs, output)
             )
         )
     try:
-        with watcher:
+        with tracer:
             run()
     finally:
         for hook in hooks:
             hook.remove()
-    return watcher
+    return tracer.trace()
 
 
 def _run_on_zeros(model: nn.Module, *shape: int) -> None:
@@ -307,7 +383,7 @@ def _run_on_zeros(model: nn.Module, *shape: int) -> None:
 
 
 def tensors(values: Iterable[Any]) -> list[Tensor]:
-    """Return the tensors among values, also those in lists."""
+    """Return the tensors among values, including those in lists."""
     found: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):
