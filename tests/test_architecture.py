@@ -23,7 +23,8 @@ ROWS = [
     {"attention", "records"},
     {"native", "shapes", "config", "plugins"},
     {"rng", "files", "registry", "names"},
-    {"errors", "__init__"},
+    {"errors"},
+    {"words", "__init__"},
 ]
 ROW_OF = {part: row for row, parts in enumerate(ROWS) for part in parts}
 

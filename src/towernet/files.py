@@ -23,7 +23,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from towernet.errors import ConfigError, DataError, EnvironmentFault, shown
+from towernet.errors import ConfigError, DataError, EnvironmentFault
+from towernet.words import shown
 
 FORMAT = 1  # of run.json, of protocol.toml and of what lies beside them
 HEARTBEAT_S = 5.0

@@ -27,9 +27,10 @@ from towernet import files
 from towernet.data import decode
 from towernet.data.examine import Wanted, fitted
 from towernet.data.source import Source
-from towernet.data.table import USED, shown
+from towernet.data.table import USED
 from towernet.data.workers import Died, run
 from towernet.errors import DataError, EnvironmentFault
+from towernet.words import shown
 
 # Left free on the disk: a full one takes other programs down.
 _MARGIN_BYTES = 64 << 20

@@ -34,11 +34,11 @@ from towernet.data.table import (
     large_table,
     path_bytes,
     read_table,
-    shown,
     write_table,
 )
 from towernet.data.workers import TIME_LIMIT_S, Died, run
 from towernet.errors import DataError, EnvironmentFault
+from towernet.words import shown
 
 Progress = Callable[[str, int, int], None] | None
 

@@ -27,11 +27,10 @@ from towernet.data.table import (
     TRAIN,
     USED,
     VALIDATION,
-    counted,
     path_bytes,
-    shown,
 )
 from towernet.errors import ConfigError, DataError
+from towernet.words import counted, shown
 
 MIN_IMAGES = 3  # of a class: one for each split
 MAX_DRAWS = 64  # where groups span classes, until every class is on each side
