@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from _stored import Comparison, ComparisonResults, PlantedLabels, SameNetwork
-from towernet.cli.tables import count_words
-from towernet.comparison.wording.verdict import answer_words, in_points
-from towernet.data.table import counted
+from towernet.comparison.wording.verdict import answer_words
+from towernet.words import compact, counted, in_points, percent
 
 
 def comparison(stored: Comparison) -> str:
@@ -25,9 +24,9 @@ def comparison(stored: Comparison) -> str:
             continue
         low, high = network.interval
         lines.append(
-            f"| {network.name} | {_percent(network.accuracy)}"
+            f"| {network.name} | {percent(network.accuracy)}"
             f" | {100 * low:.1f}–{100 * high:.1f} % | {network.macro_f1:.3f}"
-            f" | {count_words(network.parameters)} | {count_words(network.multiply_adds)}"
+            f" | {compact(network.parameters)} | {compact(network.multiply_adds)}"
             f" | {network.epochs:.3g} | {timed.latency_ms:.1f} ms |"
         )
     words = [
@@ -49,10 +48,6 @@ def _sample(results: ComparisonResults) -> str:
         f"{counts.test} test images ({counts.train} training, {counts.validation} validation),"
         f" {results.size_px} px, {counted(results.num_runs, 'run')}"
     )
-
-
-def _percent(fraction: float | None) -> str:
-    return "–" if fraction is None else f"{100 * fraction:.1f} %"
 
 
 def pairs(results: ComparisonResults) -> list[str]:
@@ -87,7 +82,7 @@ def ablation(stored: Comparison) -> str:
             seen.add(variant.network)
             none = networks[variant.without]
             lines.append(
-                f"| {variant.network} | none | {_percent(none.accuracy)} | | | | |"
+                f"| {variant.network} | none | {percent(none.accuracy)} | | | | |"
                 f" | {none.learning_rate:.3g} | | | |"
             )
         pair, with_it = rows[variant.name], networks[variant.name]
@@ -96,7 +91,7 @@ def ablation(stored: Comparison) -> str:
         answer = answer_words(pair, results.equal_within).replace("the first is", "with it")
         lines.append(
             f"| {variant.network} | {variant.block}"
-            f" | {_percent(with_it.accuracy)}"
+            f" | {percent(with_it.accuracy)}"
             f" | {in_points(pair.difference)} points | {low} to {high}"
             f" | {pair.p_adjusted:.3f} | {100 * pair.chance_better:.0f} % | {answer}"
             f" | {with_it.learning_rate:.3g} | {variant.parameters:+,}"

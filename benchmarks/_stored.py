@@ -11,12 +11,12 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from _common import RESULTS
-from towernet.data.table import counted
 from towernet.files import read_json
 from towernet.names import NetworkName
 from towernet.records.base import Interval
 from towernet.records.judgement import Pair, Status
 from towernet.records.results import AllMeasured, Made, NumImages, Proof, Variant
+from towernet.words import counted
 
 
 class Stored(BaseModel):

@@ -23,8 +23,10 @@ ROWS = [
     {"attention", "records"},
     {"native", "shapes", "config", "plugins"},
     {"rng", "files", "registry", "names"},
-    {"errors", "__init__"},
+    {"errors"},
+    {"words", "__init__"},
 ]
+DATA = sorted((SOURCE / "data").glob("[!_]*.py"))
 ROW_OF = {part: row for row, parts in enumerate(ROWS) for part in parts}
 
 
@@ -74,12 +76,34 @@ def test_an_import_that_points_up_is_noticed():
     [
         "import towernet.cli.main",
         "from towernet.cli.main import main; main(['--help'])",
-        "import towernet.data.check, towernet.data.cache, towernet.data.archive",
+        "import " + ", ".join(f"towernet.data.{path.stem}" for path in DATA),
     ],
 )
 def test_torch_is_not_imported_before_it_is_needed(statement):
     code = f"{statement}\nimport sys\nassert not {{'torch', 'torchvision'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("path", DATA, ids=lambda path: path.stem)
+def test_data_needs_torch_nowhere(path):
+    assert "torch" not in needed_by(ast.parse(path.read_text()))
+
+
+def needed_by(tree: ast.AST) -> set[str]:
+    """Return the packages that code imports when it runs, in functions too."""
+    if isinstance(tree, ast.If) and ast.unparse(tree.test) == "TYPE_CHECKING":
+        return set()
+    if isinstance(tree, ast.Import):
+        return {alias.name.partition(".")[0] for alias in tree.names}
+    if isinstance(tree, ast.ImportFrom):
+        return {(tree.module or "").partition(".")[0]}
+    return set().union(*map(needed_by, ast.iter_child_nodes(tree)))
+
+
+def test_an_import_of_torch_is_noticed():
+    late = "def f():\n    from torch.nn import Linear"
+    assert needed_by(ast.parse(late)) == {"torch"}
+    assert not needed_by(ast.parse("if TYPE_CHECKING:\n    import torch"))
 
 
 def test_the_torch_test_can_fail():

@@ -13,7 +13,7 @@ import zipfile
 import pytest
 
 from towernet import files
-from towernet.data import archive, archive_store
+from towernet.data import archive
 from towernet.data.archive import Limits
 from towernet.errors import DataError, EnvironmentFault
 
@@ -276,7 +276,7 @@ def test_overlapping_members_are_refused(tmp_path):
 
 
 def test_a_disk_too_small_is_said_before_anything_is_written(tmp_path, cache, monkeypatch):
-    monkeypatch.setattr(archive_store, "SPARE_DISK_BYTES", 2**70)
+    monkeypatch.setattr(files.cache, "SPARE_DISK_BYTES", 2**70)
     path = make_zip(tmp_path / "a.zip", PLAIN)
     with pytest.raises(
         EnvironmentFault,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from towernet.config import AugmentConfig
-from towernet.data.augment import NUM_DRAWS, augment, draws, mix, mixing_shares, to_input
+from towernet.engine.augment import NUM_DRAWS, augment, draws, mix, mixing_shares, to_input
 
 STILL = AugmentConfig(
     crop_scale_min=1, crop_ratio_max=1, flip=False, rotation_degrees=0, brightness=0, contrast=0

@@ -194,7 +194,7 @@ def test_a_file_gone_since_the_check_is_named(table, source, own_photos, cache):
 
 def test_what_a_killed_build_left_is_swept_away(table, source, cache):
     cache.mkdir(parents=True)
-    (cache / ".half.tmp").write_bytes(b"half")
+    (cache / ".towernet-half.tmp").write_bytes(b"half")
     opened(table, source)
     assert not list(cache.glob(".*.tmp"))
 
@@ -229,7 +229,7 @@ def test_too_small_a_disk_is_told_before_anything_is_decoded(table, source):
     free = shutil.disk_usage("/").free
     size_px = int((free / NUM_USED) ** 0.5)  # three times what is free
     with pytest.raises(
-        EnvironmentFault, match=r"need [\d.,]+ MB in .* and [\d.,]+ MB are free; free"
+        EnvironmentFault, match=r"need [\d,]+ bytes in .* and [\d,]+ are free; free"
     ):
         opened(table, source, size_px=size_px, progress=pytest.fail)
 

@@ -9,6 +9,7 @@ import pytest
 
 from towernet import files
 from towernet.errors import ConfigError, DataError, EnvironmentFault
+from towernet.files import locks
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -83,7 +84,7 @@ def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(tmp_path):
 
 def test_a_lock_of_another_machine_counts_while_it_is_touched(tmp_path, monkeypatch):
     """Where two machines share a disk and not its locks."""
-    monkeypatch.setattr(files, "HEARTBEAT_S", 0.5)
+    monkeypatch.setattr(locks, "HEARTBEAT_S", 0.5)
     path = tmp_path / "lock"
     path.write_text("process 7 on elsewhere since 2026-01-01T00:00:00+00:00")
     with files.lock(path, holder="runs/1"):  # nobody touches it: it is taken over
@@ -110,7 +111,7 @@ def test_a_lock_of_another_machine_counts_while_it_is_touched(tmp_path, monkeypa
 
 
 def test_who_holds_a_lock_touches_it_and_takes_it_away(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(locks, "HEARTBEAT_S", 0.05)
     path = tmp_path / "lock"
     with files.lock(path, holder="runs/1"):
         before = path.stat().st_mtime_ns
@@ -169,3 +170,30 @@ def test_a_copy_is_whole_or_refused(tmp_path):
     with pytest.raises(DataError, match="source was damaged after it was written"):
         files.copy(source, tmp_path / "other", wanted)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "source"]
+
+
+def test_what_was_used_longest_ago_goes_first_and_what_is_in_use_stays():
+    gone = []
+
+    def kept(name, last_used_ns, is_in_use=False):
+        def drop():
+            if not is_in_use:
+                gone.append(name)
+            return not is_in_use
+
+        return files.Kept(last_used_ns, 10, drop)
+
+    some = [kept("new", 4), kept("old", 2), kept("in use", 1, True), kept("newer", 5)]
+    files.evict(some, lambda num, num_bytes: (num, num_bytes) == (2, 20))
+    assert gone == ["old", "new"]
+    files.evict(some, lambda num, _: num <= 4)
+    assert gone == ["old", "new"]
+
+
+def test_a_cache_holds_files_that_go_by_their_time_and_keeps_the_one_asked_for(tmp_path):
+    for time_ns, name in enumerate(["asked", "old", "new", "other.txt"], start=1):
+        (tmp_path / name).write_text("ten bytes.")
+        os.utime(tmp_path / name, ns=(time_ns, time_ns))
+    kept = files.kept_files(tmp_path, "[!.]*[!t]", but=tmp_path / "asked")
+    files.evict(kept, lambda _, num_bytes: num_bytes <= 10)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["asked", "new", "other.txt"]

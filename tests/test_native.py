@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from crashlab.lab import compiler
 from towernet.config import AugmentConfig
-from towernet.data.augment import NUM_DRAWS, augment, draws, normalise, training_input
+from towernet.engine.augment import NUM_DRAWS, augment, draws, normalise, training_input
 from towernet.native import library, ops, selftest
 from towernet.native.library import Library, Missing
 

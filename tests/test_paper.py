@@ -10,9 +10,9 @@ from made_results import a_conclusion, changed, some_results
 from report_folder import HOSTILE_NAMES, PLAIN_NAMES, Digits, build
 from towernet.comparison.csv_files import write_csv_files
 from towernet.comparison.wording.paper import escaped, latex, paragraph
-from towernet.comparison.wording.verdict import in_points
 from towernet.records.base import read_record
 from towernet.records.results import Conclusion
+from towernet.words import in_points
 
 
 @pytest.fixture(scope="module")

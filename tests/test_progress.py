@@ -78,9 +78,9 @@ def test_a_terminal_keeps_the_sentences_and_takes_its_bars_away():
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.9, "0:00"), (61.0, "1:01"), (3600.0, "1:00:00")])
 def test_a_time_is_written_as_on_a_clock(seconds, words):
-    from towernet.progress import time_words
+    from towernet.words import clock_time
 
-    assert time_words(seconds) == words
+    assert clock_time(seconds) == words
 
 
 def test_a_reader_that_goes_away_ends_nothing():

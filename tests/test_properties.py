@@ -15,16 +15,9 @@ from towernet.config import DataConfig
 from towernet.data import splits
 from towernet.data.layout import hidden_part
 from towernet.data.source import open_source
-from towernet.data.table import (
-    COLUMNS,
-    STATUSES,
-    make_table,
-    path_bytes,
-    read_table,
-    shown,
-    write_table,
-)
+from towernet.data.table import COLUMNS, STATUSES, make_table, path_bytes, read_table, write_table
 from towernet.errors import DataError
+from towernet.words import shown
 
 quick = settings(max_examples=40, deadline=None)
 

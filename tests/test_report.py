@@ -17,7 +17,7 @@ from jinja2 import DictLoader
 
 from browser import open_page
 from report_folder import HOSTILE_NAMES, PLAIN_NAMES, Digits, build
-from towernet import files
+from towernet import files, words
 from towernet.errors import DataError
 from towernet.names import NetworkName
 from towernet.records.base import read_record
@@ -347,11 +347,11 @@ def test_the_heat_map_draws_every_count_once_in_its_place() -> None:
     [
         (tables.percent(0.91234), "91.2\xa0%"), (tables.percent(None), "–"),
         (tables.percent(0), "0.0\xa0%"),
-        (tables.whole(1559600), "1,559,600"), (tables.compact(999_999), "1 M"),
-        (tables.compact(1559600), "1.56 M"), (tables.compact(5.37e9), "5.37 G"),
+        (tables.whole(1559600), "1,559,600"), (words.compact(999_999), "1 M"),
+        (words.compact(1559600), "1.56 M"), (words.compact(5.37e9), "5.37 G"),
         (tables.significant(1234.5, "ms"), "1,234 ms"), (tables.significant(1 / 60), "0.0167"),
-        (tables.duration(51.54), "51.5 s"), (tables.duration(200), "3 min 20 s"),
-        (tables.duration(3600), "1 h 00 min"), (tables.duration(None), "–"),
+        (words.duration(51.54), "51.5 s"), (words.duration(200), "3 min 20 s"),
+        (words.duration(3600), "1 h 00 min"), (words.duration(None), "–"),
         (tables.short("x" * 50, 10), "xxxxxx…xxx"), (tables.short("a\nb"), r"a\nb"),
         (page.prose("say `towernet check <i>`"), "say <code>towernet check &lt;i&gt;</code>"),
     ],

@@ -15,11 +15,11 @@ from towernet.data.table import (
     path_bytes,
     read_frame,
     read_table,
-    shown,
     write_frame,
     write_table,
 )
 from towernet.errors import DataError, EnvironmentFault
+from towernet.words import shown
 
 # Every code point, lone surrogates among them, and what escaping could trip over.
 NAMES = st.text(max_size=12) | st.text(st.characters(categories=["Cs"]) | st.sampled_from("\\ud7a"))

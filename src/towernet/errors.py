@@ -6,6 +6,8 @@ Anything that is not a TowernetError is a bug of ours: exit code 70.
 
 import sys
 
+from towernet.words import in_a_line
+
 USAGE, DATA, ENVIRONMENT, TRAINING, UNEXPECTED = 2, 3, 4, 5, 70
 INTERRUPTED, TERMINATED = 130, 143
 
@@ -115,37 +117,3 @@ def in_one_line(error: BaseException) -> str:
     """Write an error that is not ours in one line, to be a part of a sentence."""
     said = (str(error).splitlines() or ["no message"])[0]
     return f"{type(error).__name__}: {said.rstrip('.')}"
-
-
-def in_a_line(message: str) -> str:
-    """Write what may hold names of any kind in one line that can be printed."""
-    return shown(" ".join(message.split()))
-
-
-def shown(name: str) -> str:
-    r"""Return a name fit for one line of a terminal or a message.
-
-    Example:
-        >>> print(shown("two\nlines"), shown("caf\udce9"))
-        two\nlines caf\xe9
-    """
-    if name.isprintable():
-        return name
-    return "".join(
-        character
-        if character.isprintable()
-        else f"\\x{ord(character) - 0xDC00:02x}"
-        if "\udc80" <= character <= "\udcff"
-        else character.encode("unicode_escape").decode()
-        for character in name
-    )
-
-
-def kind(value: object) -> str:
-    """Return what sort of thing a value is, with its article."""
-    if value is None:
-        return "None"
-    if isinstance(value, type):
-        return "a class of another kind"
-    name = type(value).__name__
-    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"

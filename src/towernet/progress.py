@@ -25,8 +25,8 @@ from rich.progress import (
 )
 
 from towernet.engine.runlog import Watcher
-from towernet.errors import shown
 from towernet.records.run import EpochMetrics, EpochTiming
+from towernet.words import clock_time, percent, shown
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_BETWEEN_UPDATES = 0.25  # of a notebook's bar: each is a message to the browser
@@ -53,19 +53,9 @@ def epoch_words(name: str, metrics: EpochMetrics, timing: EpochTiming) -> str:
     """Say one epoch in one line."""
     return (
         f"{name:<14} epoch {metrics.epoch:<5.4g} loss {metrics.train_loss:.3f}"
-        f"  accuracy {100 * metrics.train_accuracy:5.1f} %"
-        f"  validation {100 * metrics.validation_accuracy:5.1f} %"
+        f"  accuracy {percent(metrics.train_accuracy):>7}"
+        f"  validation {percent(metrics.validation_accuracy):>7}"
         f"  {timing.images_per_second:.0f} images/s"
-    )
-
-
-def time_words(seconds: float) -> str:
-    """Write a time left as minutes and seconds."""
-    minutes, seconds = divmod(int(seconds), 60)
-    return (
-        f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
-        if minutes >= 60
-        else f"{minutes}:{seconds:02d}"
     )
 
 
@@ -103,7 +93,7 @@ class Screen(Watcher, ABC):
         """Move the run's bar."""
         epoch, num_epochs = (num / self.steps_per_epoch for num in (step, self.num_steps))
         figures = (
-            f"epoch {epoch:.1f}/{num_epochs:.3g}  loss {loss:.3f}  accuracy {100 * accuracy:.0f} %"
+            f"epoch {epoch:.1f}/{num_epochs:.3g}  loss {loss:.3f}  accuracy {percent(accuracy, 0)}"
             f"{self.validation}  {images_per_second:.0f} images/s"
         )
         self._move(step, figures)
@@ -142,7 +132,7 @@ class Screen(Watcher, ABC):
     def _left(self, step: int) -> str:
         """Say how long the run still takes, from how long it took until now."""
         seconds = (time.monotonic() - self.began) / max(step - self.began_step, 1)
-        return f"{time_words(seconds * (self.num_steps - step))} left"
+        return f"{clock_time(seconds * (self.num_steps - step))} left"
 
     @abstractmethod
     def _print(self, text: str) -> None:
@@ -273,7 +263,7 @@ class Notebook(Screen):
         print(text, flush=True)
 
     def _end_epoch(self, step: int, words: str, validation_accuracy: float) -> None:
-        self.validation = f"  validation {100 * validation_accuracy:.0f} %"
+        self.validation = f"  validation {percent(validation_accuracy, 0)}"
         super()._end_epoch(step, words, validation_accuracy)
 
     def _open(self, what: str, done: int, total: int) -> None:
@@ -289,7 +279,7 @@ class Notebook(Screen):
 
     def _close(self) -> None:
         if self.what:  # how far it came stays to be seen
-            self._show(f"{self._so_far()} in {time_words(time.monotonic() - self.opened)}")
+            self._show(f"{self._so_far()} in {clock_time(time.monotonic() - self.opened)}")
             self.what = ""
 
     def _so_far(self) -> str:

@@ -16,13 +16,14 @@ from towernet.comparison.conclusion import finished
 from towernet.comparison.evaluation import evaluate, open_run
 from towernet.data.source import open_source
 from towernet.engine.record import read_run
-from towernet.errors import ConfigError, DataError, shown
+from towernet.errors import ConfigError, DataError
 from towernet.names import NetworkName
 from towernet.predict import TRAIN_AGAIN, Predictor, load_run, predict_classes
 from towernet.progress import screen
 from towernet.records.evaluation import Evaluation
 from towernet.records.prediction import NoPrediction
 from towernet.records.results import AllMeasured, Conclusion, Made, Results
+from towernet.words import shown
 
 
 class Run:

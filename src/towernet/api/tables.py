@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from towernet.errors import shown
 from towernet.records.judgement import Judged
+from towernet.words import shown
 
 
 def ranking_of(judged: Judged) -> pd.DataFrame:

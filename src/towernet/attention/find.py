@@ -12,9 +12,10 @@ from collections.abc import Callable
 
 from towernet.attention.base import ATTENTION, AttentionBlock
 from towernet.attention.fit import builder_problem, class_problem
-from towernet.errors import TRUSTED_BLOCKS, ConfigError, kind
+from towernet.errors import TRUSTED_BLOCKS, ConfigError
 from towernet.names import block_and_options
 from towernet.plugins import Plugins
+from towernet.words import kind
 
 BLOCKS = Plugins[type[AttentionBlock]](
     "attention block",

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from towernet.attention.base import ATTENTION, AttentionBlock
 from towernet.attention.blend import with_start
 from towernet.attention.places import Place
-from towernet.errors import ConfigError, TowernetError, in_one_line, kind
+from towernet.errors import ConfigError, TowernetError, in_one_line
 from towernet.names import BlockStart
 from towernet.shapes import evaluating
+from towernet.words import kind
 
 DERIVE = "derive it from towernet.attention.AttentionBlock"
 

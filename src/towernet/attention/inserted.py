@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from towernet.attention.base import AttentionBlock
 from towernet.attention.blend import FromIdentity
-from towernet.errors import ConfigError, kind
+from towernet.errors import ConfigError
+from towernet.words import kind
 
 # The name of a block in the module whose output it weighs.
 CHILD = "added_attention"

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from towernet.attention.trace import ADDITIONS, LEARNT, Map, Trace
-from towernet.errors import ConfigError, kind
+from towernet.errors import ConfigError
 from towernet.registry import unknown_name
+from towernet.words import kind
 
 # Operations on a map and on numbers that do not come from the image: a layer's scale, a bias, new
 # axes.

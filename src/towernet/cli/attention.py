@@ -10,6 +10,7 @@ import typer
 
 from towernet import choices
 from towernet.cli import options
+from towernet.words import percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -127,7 +128,7 @@ def _show(
             f"{cost.parameters:,}",
             cost.kernel,
             f"{cost.milliseconds:.2f} ms",
-            f"{100 * cost.of_convolution:.0f} %",
+            percent(cost.of_convolution, 0),
             escape(paper(attention_block(name)) or "not said"),
         )
     console = Console(highlight=False)

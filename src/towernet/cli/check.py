@@ -165,7 +165,7 @@ def _spread(values: pd.Series[int]) -> Spread | None:
 
 
 def _warnings(used: pd.DataFrame, source: Source, in_lump: int, across: int) -> list[str]:
-    from towernet.data.table import shown
+    from towernet.words import shown
 
     counts = Counter(used.class_name)
     few = [name for name in source.class_names if 0 < counts[name] < FEW_IMAGES]
@@ -196,7 +196,7 @@ def _show(found: Checked) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from towernet.data.table import shown
+    from towernet.words import shown
 
     console = Console(highlight=False, soft_wrap=True)
 
@@ -267,7 +267,7 @@ def _show_classes(console: Console, classes: dict[str, OfClass]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from towernet.data.table import shown
+    from towernet.words import shown
 
     headers = ["used"] + [
         status

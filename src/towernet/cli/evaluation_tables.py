@@ -12,11 +12,10 @@ from rich.text import Text
 from towernet.cli.tables import terminal
 from towernet.comparison.judging.scores import MAX_CONFUSIONS
 from towernet.comparison.wording.evaluation import asked_words
-from towernet.comparison.wording.verdict import percent
-from towernet.errors import shown
 from towernet.records.base import Interval
 from towernet.records.evaluation import Confusion, Evaluation
 from towernet.records.scores import ClassScores
+from towernet.words import percent, shown
 
 CLASSES_SHOWN = 40
 

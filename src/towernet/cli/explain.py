@@ -21,9 +21,9 @@ def explain(
 
     A map shows what the network weighs, which need not be why it answers as it does.
     """
-    from towernet.errors import shown
     from towernet.explain.maps import explain as explained
     from towernet.explain.picture import figures, gain_figure, require_kind, write_picture
+    from towernet.words import percent, shown
 
     require_kind(out)
     explanation = explained(run, image)
@@ -33,5 +33,5 @@ def explain(
         typer.echo(f"{shown(block.place)}  {shown(block.block)}  {figures(block)}{gain}")
     typer.echo(
         f"{shown(str(out))} shows them for {shown(str(image))}:"
-        f" {shown(explanation.class_name)} {100 * explanation.probability:.1f} %"
+        f" {shown(explanation.class_name)} {percent(explanation.probability)}"
     )

@@ -48,11 +48,11 @@ def import_weights(
     from towernet.data.prepare import NOTEBOOK_MEAN, NOTEBOOK_STD
     from towernet.engine.checkpoint import write_weights
     from towernet.engine.device import versions
-    from towernet.errors import shown
     from towernet.models.foreign import IMAGENET_MEAN, IMAGENET_STD, fit, read_foreign
     from towernet.models.own import code_of
     from towernet.records.contract import Contract
     from towernet.records.run import ForeignWeights, ImportedRun
+    from towernet.words import shown
 
     _require_empty(out)
     network = NetworkName(model)
@@ -96,7 +96,8 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     from collections import Counter
 
     from towernet.data.layout import require_classes
-    from towernet.errors import DataError, shown
+    from towernet.errors import DataError
+    from towernet.words import shown
 
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -39,8 +39,8 @@ from towernet.errors import (
     Interrupted,
     TowernetError,
     UntrustedCodeError,
-    in_a_line,
 )
+from towernet.words import in_a_line
 
 # What a disk or the system may answer anywhere; any other OSError is a bug of ours.
 MACHINE_FAULTS = {

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from towernet.choices import DEFAULT_MODELS as DEFAULT_MODELS
-from towernet.errors import TRUSTED, shown
+from towernet.errors import TRUSTED
 from towernet.names import NetworkName
+from towernet.words import shown
 
 if TYPE_CHECKING:
     from towernet.records.results import Results

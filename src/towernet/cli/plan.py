@@ -54,7 +54,7 @@ def _show(planned: Planned) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from towernet.comparison.plan import in_bytes
+    from towernet.words import in_bytes
 
     console, one_size = Console(highlight=False, soft_wrap=True), planned.size_px is not None
     shown = Table(box=None, pad_edge=False, header_style="bold")

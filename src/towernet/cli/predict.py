@@ -24,10 +24,10 @@ def predict(
     from rich.console import Console
     from rich.markup import escape
 
-    from towernet.data.table import shown
     from towernet.errors import ConfigError
     from towernet.predict import load_run, predict_classes
     from towernet.records.prediction import NoPrediction
+    from towernet.words import percent, shown
 
     if top < 1:
         raise ConfigError(f"--top is {top}; give at least 1")
@@ -43,7 +43,7 @@ def predict(
                 errors.print(escape(f"error: {shown(row.error)}"))
                 continue
             said = ", ".join(
-                f"{shown(found.class_name)} {100 * found.probability:.1f} %"
+                f"{shown(found.class_name)} {percent(found.probability)}"
                 for found in row.predictions
             )
             unsure = "  (not sure)" if row.sure is False else ""

@@ -11,27 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from towernet.cli import options
-from towernet.errors import shown
 from towernet.records.base import Interval
 from towernet.records.judgement import AnswersJudged
 from towernet.records.results import Conclusion, Network, Results, Variant
+from towernet.words import NOTHING, compact, p_value, percent, shown
 
-NOTHING = "–"
 WIDTH_OF_A_FILE = 120
 PAIRS_SHOWN = 10
-
-
-def count_words(number: int | float) -> str:
-    """Write a large count in three digits.
-
-    Example:
-        >>> count_words(1_559_600), count_words(805_800_000)
-        ('1.56 M', '806 M')
-    """
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return f"{number:.0f}"
 
 
 def terminal() -> Console:
@@ -97,11 +83,11 @@ def _ranking_table(ranked: Sequence[Network], conclusion: Conclusion) -> Table:
         table.add_row(
             f"{network.rank}.",
             escape(network.name),
-            _percent(network.accuracy),
+            percent(network.accuracy),
             _span(network.interval),
-            _percent(network.macro_f1),
-            count_words(network.parameters),
-            count_words(network.multiply_adds),
+            percent(network.macro_f1),
+            compact(network.parameters),
+            compact(network.multiply_adds),
             f"{timed.training_seconds:.0f} s",
             NOTHING if timed.latency_ms is None else f"{timed.latency_ms:.1f} ms",
         )
@@ -111,7 +97,7 @@ def _ranking_table(ranked: Sequence[Network], conclusion: Conclusion) -> Table:
 def _print_ablation(console: Console, results: Results, variants: Sequence[Variant]) -> None:
     """Print what each block does, network by network."""
     from towernet.comparison.wording.ablation import answer_in_words, signed_points
-    from towernet.comparison.wording.verdict import in_points
+    from towernet.words import in_points
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     p = "p (Holm)" if len(results.comparisons) > 1 else "p"
@@ -130,7 +116,7 @@ def _print_ablation(console: Console, results: Results, variants: Sequence[Varia
             escape(variant.block),
             f"{signed_points(pair.difference)} points",
             f"{low} to {high}",
-            "< 0.001" if pair.p_adjusted < 0.001 else f"{pair.p_adjusted:.3f}",
+            p_value(pair.p_adjusted),
             answer_in_words(pair.answer, results.equal_within, results.num_runs),
             f"{variant.parameters:+,}",
         )
@@ -141,7 +127,7 @@ def _print_ablation(console: Console, results: Results, variants: Sequence[Varia
 
 def judgement(judged: AnswersJudged, report: Path | None) -> None:
     """Print what somebody's answers are worth, and where the report is."""
-    from towernet.data.table import counted
+    from towernet.words import counted
 
     console = terminal()
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -151,7 +137,7 @@ def judgement(judged: AnswersJudged, report: Path | None) -> None:
         table.add_column(header, justify="right", no_wrap=True)
     for network in judged.networks:
         name = Text(shown(network.name))
-        table.add_row(f"{network.rank}.", name, _percent(network.accuracy), _span(network.interval))
+        table.add_row(f"{network.rank}.", name, percent(network.accuracy), _span(network.interval))
     console.print()
     console.print(table)
     console.print()
@@ -171,7 +157,8 @@ def judgement(judged: AnswersJudged, report: Path | None) -> None:
 
 def _print_differences(console: Console, judged: AnswersJudged) -> None:
     """Print every pair of networks, or of many only those with the first of the ranking."""
-    from towernet.comparison.wording.verdict import in_points, outcome_words
+    from towernet.comparison.wording.verdict import outcome_words
+    from towernet.words import in_points
 
     pairs = judged.comparisons
     if len(pairs) > PAIRS_SHOWN:
@@ -190,7 +177,7 @@ def _print_differences(console: Console, judged: AnswersJudged) -> None:
             Text(shown(pair.second)),
             f"{in_points(pair.difference)} points",
             f"{low} to {high}",
-            "< 0.001" if pair.p_adjusted < 0.001 else f"{pair.p_adjusted:.3f}",
+            p_value(pair.p_adjusted),
             outcome_words(pair, judged.equal_within),
         )
     console.print(table)
@@ -199,9 +186,5 @@ def _print_differences(console: Console, judged: AnswersJudged) -> None:
     console.print()
 
 
-def _percent(fraction: float | None) -> str:
-    return NOTHING if fraction is None else f"{100 * fraction:.1f} %"
-
-
 def _span(bounds: Interval | None) -> str:
-    return NOTHING if bounds is None else f"{100 * bounds[0]:.1f}–{_percent(bounds[1])}"
+    return NOTHING if bounds is None else f"{100 * bounds[0]:.1f}–{percent(bounds[1])}"

@@ -32,12 +32,7 @@ from towernet.comparison.judging.scores import (
 )
 from towernet.comparison.later_look import note_look, require_open
 from towernet.comparison.roles import asked_roles, count, known_images, roles
-from towernet.comparison.wording.evaluation import (
-    found_words,
-    nothing_left_words,
-    remarks,
-    some_listed,
-)
+from towernet.comparison.wording.evaluation import found_words, nothing_left_words, remarks
 from towernet.data import splits
 from towernet.data.cache import open_pixels
 from towernet.data.check import check
@@ -48,10 +43,11 @@ from towernet.engine.device import DEFAULT_THREADS, Policy, fp32
 from towernet.engine.evaluate import BATCH_SIZE, predict_logits
 from towernet.engine.record import read_run
 from towernet.engine.runlog import Watcher
-from towernet.errors import DataError, EnvironmentFault, shown
+from towernet.errors import DataError, EnvironmentFault
 from towernet.predict import TRAIN_AGAIN, Predictor, find_run, load_run
 from towernet.records.evaluation import Confusion, Evaluation, Figures, Found, Question
 from towernet.records.run import ImportedRun
+from towernet.words import shown, some_listed
 
 # A multiple of the batch, so that an image has the same neighbours, and the same bits, as it had in
 # the comparison; not all at once, since the answers for a million images are large.

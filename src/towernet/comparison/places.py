@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from towernet import files
-from towernet.comparison.plan import in_time, plan_words
+from towernet.comparison.plan import plan_words
 from towernet.comparison.protocol import make_protocol, read_protocol, write_protocol
 from towernet.config import AS_BEGUN
 from towernet.data.prepare import Dataset
@@ -22,6 +22,7 @@ from towernet.errors import ConfigError, DataError
 from towernet.names import NetworkName
 from towernet.records.protocol import Decided, Protocol, Request
 from towernet.records.run import RunRecord
+from towernet.words import rough_time
 
 Costs = dict[NetworkName, Cost]
 Steps = dict[NetworkName, int]
@@ -174,7 +175,7 @@ class RunPlace(Place):
         """Say what the one network will take."""
         ((name, cost),) = costs.items()
         seconds = steps[name] * cost.seconds_per_step(dataset, request.recipe.train.batch_size)
-        return f"{name}: {steps[name]} steps, about {in_time(seconds)}"
+        return f"{name}: {steps[name]} steps, about {rough_time(seconds)}"
 
 
 def run_alone(folder: Path) -> RunRecord:

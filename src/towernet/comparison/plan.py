@@ -21,6 +21,7 @@ from towernet.models.catalogue import outline
 from towernet.models.summary import count_parameters
 from towernet.names import NetworkName
 from towernet.records.protocol import Request
+from towernet.words import in_bytes, rough_time
 
 BYTES_PER_NUMBER = 4
 # Weights, their average and the momentum, in two states and the one being written; and three bests.
@@ -206,28 +207,10 @@ def plan_words(
         epochs = steps[name] / steps_per_epoch(len(dataset.train), batch_size)
         parts.append(
             f"{name} {epochs:.3g} epochs{f' × {request.runs} runs' if request.runs > 1 else ''}"
-            f" in {in_time(runs)}"
-            + (f" after {in_time(trial)} of learning-rate trials" if trial else "")
+            f" in {rough_time(runs)}"
+            + (f" after {rough_time(trial)} of learning-rate trials" if trial else "")
         )
     if request.learning_curve:
         total += longest
-        parts.append(f"the learning curve in up to {in_time(longest)}")
-    return f"about {in_time(total)} on this machine: {', '.join(parts)}"
-
-
-def in_time(seconds: float) -> str:
-    """Write a duration for a person."""
-    if seconds < 100:
-        return f"{max(seconds, 1):.0f} seconds"
-    if seconds < 100 * 60:
-        return f"{seconds / 60:.2g} minutes"
-    return f"{seconds / 3600:.1f} hours"
-
-
-def in_bytes(num_bytes: int | float) -> str:
-    """Write a size for a person."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.3g} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.3g} TB"
+        parts.append(f"the learning curve in up to {rough_time(longest)}")
+    return f"about {rough_time(total)} on this machine: {', '.join(parts)}"

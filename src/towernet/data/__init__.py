@@ -1,1 +1,1 @@
-"""Images in: sources, the sample table, splits, the one decoder, the cache, augmentation."""
+"""Images in: sources, the sample table, splits, the one decoder, the cache. No torch."""

@@ -31,8 +31,8 @@ from towernet.data.archive_stream import (
 )
 from towernet.data.archive_tar import read_tar
 from towernet.data.archive_zip import find_directory, read_zip
-from towernet.data.table import shown
 from towernet.errors import ConfigError, DataError, EnvironmentFault
+from towernet.words import shown
 
 MAX_ENTRIES = 2_000_000
 MAX_TOTAL_BYTES = 2**40

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import shutil
 from pathlib import Path
 
 from towernet import files
-from towernet.errors import ConfigError, EnvironmentFault
+from towernet.errors import ConfigError
 
-SPARE_DISK_BYTES = 64 * 2**20  # left free: a full disk takes other programs down
 NUM_HELD = 64  # each costs an open file
 _held: dict[Path, int] = {}
 
@@ -48,29 +48,18 @@ def make_room(path: Path, folder: Path, needed: int) -> None:
         EnvironmentFault: the disk is too small even then.
         ConfigError: TOWERNET_CACHE_GB is no number.
     """
-    store, limit = folder.parent, files.cache_limit_bytes()
-    disk_bytes = needed + SPARE_DISK_BYTES
+    store = folder.parent
     for leftover in store.glob("*.part"):
         _drop(leftover.with_suffix(""), leftover)
-    others = sorted(
-        (other for other in store.glob("*-*[0-9]") if other != folder and other.is_dir()),
-        key=_last_used,
-    )
-    sizes = [_size(other) for other in others]
-    held = sum(sizes)
-    for other, num_bytes in zip(others, sizes, strict=True):
-        if held + needed <= limit and shutil.disk_usage(store).free >= disk_bytes:
-            break
-        if _drop(other, other):
-            held -= num_bytes
-    if (free_bytes := shutil.disk_usage(store).free) < disk_bytes:
-        raise EnvironmentFault(
-            f"{path} needs {disk_bytes:,} bytes in {store} and {free_bytes:,} are free;"
-            " free some space or set TOWERNET_CACHE to another folder"
-        )
+    kept = [
+        files.Kept(_last_used_ns(other), _size(other), functools.partial(_drop, other, other))
+        for other in store.glob("*-*[0-9]")
+        if other != folder and other.is_dir()
+    ]
+    files.make_room(store, kept, needed=needed, who_needs=f"{path} needs")
 
 
-def _last_used(folder: Path) -> int:
+def _last_used_ns(folder: Path) -> int:
     try:
         return (folder / "index.json").stat().st_mtime_ns
     except FileNotFoundError:

@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -27,12 +26,10 @@ from towernet import files
 from towernet.data import decode
 from towernet.data.examine import Wanted, fitted
 from towernet.data.source import Source
-from towernet.data.table import USED, shown
+from towernet.data.table import USED
 from towernet.data.workers import Died, run
 from towernet.errors import DataError, EnvironmentFault
-
-# Left free on the disk: a full one takes other programs down.
-_MARGIN_BYTES = 64 << 20
+from towernet.words import shown
 
 Progress = Callable[[str, int, int], None] | None
 Shape = tuple[int, int, int, int]
@@ -82,7 +79,14 @@ def open_pixels(
                     Wanted(_location(source, path), content_id, size_px, resize, background)
                     for path, content_id in zip(used.path, used.content_id, strict=True)
                 ]
-                _make_room(folder, keep=file, needed=_num_bytes(shape))
+                files.sweep(folder)
+                # What another process has mapped stays readable to it until it ends.
+                files.make_room(
+                    folder,
+                    files.kept_files(folder, "*.npy", but=file),
+                    needed=_num_bytes(shape),
+                    who_needs="the decoded images need",
+                )
                 _build(file, shape, wanted, list(used.path), workers, progress)
                 pixels = _map(file, shape)
                 assert pixels is not None, f"{file} was written and cannot be read"
@@ -179,33 +183,6 @@ def _location(source: Source, path: str) -> Path:
 
 def _changed(path: str) -> DataError:
     return DataError(f"{shown(path)} changed since it was checked; run the command again")
-
-
-def _make_room(folder: Path, *, keep: Path, needed: int) -> None:
-    """Drop the arrays used longest ago until this one fits the limit and the disk.
-
-    What another process has mapped stays readable to it until it ends.
-    """
-    for unfinished in folder.glob(".*.tmp"):  # of a build that was killed; we hold the lock
-        unfinished.unlink(missing_ok=True)
-    limit = files.cache_limit_bytes()
-    others = sorted(
-        (file for file in folder.glob("*.npy") if file != keep),
-        key=lambda file: file.stat().st_mtime_ns,
-    )
-    held = sum(file.stat().st_size for file in others)
-    for file in others:
-        short = shutil.disk_usage(folder).free < needed + _MARGIN_BYTES
-        if held + needed <= limit and not short:
-            break
-        held -= file.stat().st_size
-        file.unlink()
-    free = shutil.disk_usage(folder).free
-    if free < needed + _MARGIN_BYTES:
-        raise EnvironmentFault(
-            f"the decoded images need {needed / 1e6:,.1f} MB in {folder} and {free / 1e6:,.1f} MB"
-            " are free; free some space or point TOWERNET_CACHE to a larger disk"
-        )
 
 
 _HEADER_BYTES = 128

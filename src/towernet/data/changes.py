@@ -18,13 +18,12 @@ from towernet.data.table import (
     IGNORED,
     QUARANTINED,
     USED,
-    counted,
     make_table,
     path_bytes,
     read_table,
-    shown,
 )
 from towernet.errors import DataError
+from towernet.words import counted, shown
 
 GONE, ADDED_LATER = "GONE", "ADDED_LATER"
 _WORDS = {

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -34,11 +34,11 @@ from towernet.data.table import (
     large_table,
     path_bytes,
     read_table,
-    shown,
     write_table,
 )
 from towernet.data.workers import TIME_LIMIT_S, Died, run
 from towernet.errors import DataError, EnvironmentFault
+from towernet.words import shown
 
 Progress = Callable[[str, int, int], None] | None
 
@@ -105,7 +105,10 @@ def check(
     del look
     if not _NOT_REMEMBERED & set(table.reason.unique()):
         write_table(remembered, table)
-        _forget_old(remembered.parent)
+        files.sweep(remembered.parent, older_than_s=LEFTOVER_S)
+        files.evict(
+            files.kept_files(remembered.parent, "*.parquet"), lambda num, _: num <= NUM_REMEMBERED
+        )
     return table
 
 
@@ -332,14 +335,3 @@ class _Look:
             "height": self.height,
         }
         return large_table(columns | self.texts)
-
-
-def _forget_old(folder: Path) -> None:
-    """Keep the tables used last; drop what a killed command left."""
-    for unfinished in folder.glob(".*.tmp"):
-        with contextlib.suppress(FileNotFoundError):  # another command is as tidy
-            if time.time() - unfinished.stat().st_mtime > LEFTOVER_S:
-                unfinished.unlink()
-    tables = sorted(folder.glob("*.parquet"), key=lambda file: file.stat().st_mtime_ns)
-    for file in tables[:-NUM_REMEMBERED]:
-        file.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from towernet.data.connected import chain, components
 from towernet.data.examine import THUMBNAIL_PX
 from towernet.errors import EnvironmentFault
 
@@ -112,11 +113,11 @@ def find(
         classes: (N,) the number of each one's class.
     """
     num = len(pixel_ids)
-    same = _chain(pixel_ids)
+    same = chain(pixel_ids)
     near = _near(num, same, thumbnails)
     in_lump = _lumps(near, classes)
     # Of a lump only what is identical stays together, unless that is a lump again.
-    tied = np.where(in_lump, near.max(initial=0) + 1 + _components(num, same), near)
+    tied = np.where(in_lump, near.max(initial=0) + 1 + components(num, same), near)
     free = in_lump & _lumps(tied, classes)
 
     clusters, across = np.full(num, -1), np.zeros(num, bool)
@@ -148,7 +149,7 @@ def _near(num: int, same: Indices, thumbnails: Callable[[Indices], Grey]) -> Ind
     del keys, order
     hashes = hashes[different]
     close = _close(hashes, lambda some: thumbnails(different[some]))
-    return _components(num, np.concatenate([same, alike, different[close]]))
+    return components(num, np.concatenate([same, alike, different[close]]))
 
 
 def picture_key(content: bytes) -> int:
@@ -182,7 +183,7 @@ def _close(hashes: Keys, thumbnails: Callable[[Indices], Grey]) -> Indices:
             needed, places = np.unique(proposed, return_inverse=True)
             close = _confirmed(thumbnails(block[needed]), places.reshape(-1, 2))
             # Of a lump all pairs are close; a chain says the same.
-            pairs.append(block[needed[_chain(_components(len(needed), close))]])
+            pairs.append(block[needed[chain(components(len(needed), close))]])
     return np.concatenate(pairs)
 
 
@@ -222,24 +223,6 @@ def _confirmed(grey_NT: Grey, pairs: Indices) -> Indices:
         difference = (np.maximum(first, second) - np.minimum(first, second)).mean(axis=1)
         kept.append(some[difference <= MAX_MEAN_DIFFERENCE])
     return np.concatenate(kept)
-
-
-def _chain(labels: npt.NDArray[Any]) -> Indices:
-    """Return pairs that connect all the members of each label."""
-    order = np.argsort(labels, kind="stable")
-    ordered = labels[order]
-    (alike,) = np.nonzero(ordered[1:] == ordered[:-1])
-    return np.stack([order[alike], order[alike + 1]], axis=1)
-
-
-def _components(num: int, pairs: Indices) -> npt.NDArray[np.int64]:
-    """Return (N,) the number of the cluster that each belongs to."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(num, num))
-    labels: npt.NDArray[np.int64] = connected_components(graph, directed=False)[1].astype(np.int64)
-    return labels
 
 
 def _lumps(labels: Indices, classes: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.bool_]:

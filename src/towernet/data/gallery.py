@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 from towernet import rng
 from towernet.data.decode import decode, fit
 from towernet.data.source import Source
-from towernet.data.table import USED, path_bytes, shown
+from towernet.data.table import USED, path_bytes
 from towernet.errors import DataError
+from towernet.words import shown
 
 MAX_CLASSES = 400
 """The first so many classes are drawn; more could not be told apart."""

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from towernet.data.table import SPLITS, TEST, TRAIN, VALIDATION, counted, path_bytes, shown
+from towernet.data.table import SPLITS, TEST, TRAIN, VALIDATION, path_bytes
 from towernet.errors import DataError, EnvironmentFault
 from towernet.registry import unknown_name
+from towernet.words import counted, shown, some_listed
 
 Progress = Callable[[str, int, int], None] | None
 
@@ -206,14 +207,14 @@ def read_layout(
     if empty and not skip_empty:
         verb = "is an empty class folder" if len(empty) == 1 else "are empty class folders"
         raise DataError(
-            f"{_listed(empty)} in {name} {verb}; add images, or leave out what is empty with"
-            " --skip-empty"
+            f"{some_listed(empty, most=5)} in {name} {verb}; add images, or leave out what is empty"
+            " with --skip-empty"
         )
     classes -= set(empty)
     require_classes(classes, num_by_class, name=name, fewest=min_classes)
     notes = []
     if empty:
-        notes.append(f"left out as empty: {_listed(empty)}")
+        notes.append(f"left out as empty: {some_listed(empty, most=5)}")
     if named_as_splits and not splits and layout == "auto":
         notes.append(
             "the folders are named like splits but do not hold the same classes, so they are"
@@ -309,7 +310,7 @@ def _no_classes(name: str, paths: Sequence[str], *, split: bool) -> DataError:
     todo = f"make one sub-folder for each class, as in {where}/cat/1.jpg and {where}/dog/1.jpg"
     if not paths:
         return DataError(f"{name} holds no files; {todo}")
-    first = _listed(sorted(paths, key=path_bytes), most=3)
+    first = some_listed(sorted(paths, key=path_bytes), most=3)
     return DataError(
         f"{name} holds {counted(len(paths), 'file')} ({first}) and no class folders; {todo}"
     )
@@ -348,11 +349,6 @@ def _reading(
 def classes_words(num: int) -> str:
     """Write how many classes there are."""
     return "one class" if num == 1 else f"{num:,} classes"
-
-
-def _listed(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(map(shown, names[:most])) + more
 
 
 def _coded(name: str) -> str:

@@ -32,8 +32,9 @@ from towernet.data.layout import (
     scan,
 )
 from towernet.data.listing import Below, Files, SourceFile
-from towernet.data.table import Texts, counted, path_bytes, shown
+from towernet.data.table import Texts, path_bytes
 from towernet.errors import DataError, EnvironmentFault
+from towernet.words import counted, shown
 
 DIGITS = "digits"
 _CSV_SPLITS = {"": "", **SPLIT_NAMES}

@@ -14,11 +14,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from towernet import rng
 from towernet.config import DataConfig
+from towernet.data.connected import chain, components
 from towernet.data.table import (
     IGNORED,
     QUARANTINED,
@@ -27,11 +26,10 @@ from towernet.data.table import (
     TRAIN,
     USED,
     VALIDATION,
-    counted,
     path_bytes,
-    shown,
 )
 from towernet.errors import ConfigError, DataError
+from towernet.words import counted, shown
 
 MIN_IMAGES = 3  # of a class: one for each split
 MAX_DRAWS = 64  # where groups span classes, until every class is on each side
@@ -283,17 +281,11 @@ def connect(num: int, ties: Iterable[Ints]) -> Ints:
         >>> connect(4, [np.array([0, 0, -1, -1]), np.array([-1, 5, -1, 5])]).tolist()
         [0, 0, 1, 0]
     """
-    left, right = [np.arange(0)], [np.arange(0)]
+    pairs = [np.empty((0, 2), np.int64)]
     for codes in ties:
         tied = np.flatnonzero(codes >= 0)
-        order = tied[np.argsort(codes[tied], kind="stable")]
-        same = codes[order][1:] == codes[order][:-1]
-        left.append(order[:-1][same])
-        right.append(order[1:][same])
-    edges = np.concatenate(left), np.concatenate(right)
-    graph = coo_array((np.ones(len(edges[0]), dtype=bool), edges), shape=(num, num))
-    components: Ints = connected_components(graph, directed=False)[1].astype(np.int64)
-    return components
+        pairs.append(tied[chain(codes[tied])])
+    return components(num, np.concatenate(pairs))
 
 
 def _every_fifth(table: pd.DataFrame) -> pd.DataFrame:

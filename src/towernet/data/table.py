@@ -10,7 +10,7 @@ same meaning. Small ones, of objects only, are made with `make_table`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ import pyarrow.parquet as pq
 
 from towernet import files
 from towernet.errors import DataError
-from towernet.errors import shown as shown
 
 USED, QUARANTINED, IGNORED = STATUSES = ("used", "quarantined", "ignored")
 TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
@@ -69,16 +68,6 @@ def path_bytes(path: str) -> bytes:
         return path.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return path.encode("utf-8", "surrogatepass")
-
-
-def counted(num: int, noun: str) -> str:
-    """Return a count with its noun: `counted(1, "file")` is "1 file"."""
-    return f"{num:,} {noun}{'' if num == 1 else 's'}"
-
-
-def listed(words: Sequence[str], last: str = "and") -> str:
-    """Return words as a list in a sentence: `listed(["a", "b", "c"])` is "a, b and c"."""
-    return f" {last} ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def make_table(columns: Mapping[str, Iterable[Any]]) -> pd.DataFrame:

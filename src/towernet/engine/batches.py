@@ -20,8 +20,8 @@ from torch import Tensor
 
 from towernet import rng
 from towernet.config import Recipe
-from towernet.data.augment import draws, mix, mixing_shares, training_input
 from towernet.data.prepare import Dataset
+from towernet.engine.augment import draws, mix, mixing_shares, training_input
 from towernet.engine.device import Policy
 
 Item = TypeVar("Item")

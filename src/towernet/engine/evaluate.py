@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from towernet.data.augment import to_input
 from towernet.data.prepare import Part
+from towernet.engine.augment import to_input
 from towernet.engine.device import Policy
 from towernet.native import ops
 from towernet.records.contract import Contract

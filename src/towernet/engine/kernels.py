@@ -11,7 +11,7 @@ from torch import Tensor
 
 from towernet.attention import ShuffleAttention, fused
 from towernet.config import AugmentConfig
-from towernet.data.augment import draws, training_input
+from towernet.engine.augment import draws, training_input
 from towernet.native import library, selftest
 
 _LARGEST_DIFFERENCE = 1e-2  # of values about 1: a position may round to another pixel's share

@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from towernet import files
-from towernet.errors import ConfigError, shown
+from towernet.errors import ConfigError
 from towernet.explain.maps import BlockMap, Explanation
+from towernet.words import percent, shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -128,7 +129,7 @@ def _sentence(explanation: Explanation) -> str:
     unsure = " (not sure)" if explanation.sure is False else ""
     return (
         f"{explanation.network} says {_short(explanation.class_name, _SENTENCE_LETTERS)},"
-        f" probability {100 * explanation.probability:.1f} %{unsure}"
+        f" probability {percent(explanation.probability)}{unsure}"
     )
 
 

@@ -10,10 +10,10 @@ import json
 from huggingface_hub import EvalResult, ModelCardData
 
 from towernet import __version__
-from towernet.errors import shown
 from towernet.hub.evidence import Evidence, RunEvidence
 from towernet.records.base import Interval
 from towernet.records.contract import Contract
+from towernet.words import percent, shown
 
 _FILL_IN = "**[fill in before you publish]**"
 
@@ -118,7 +118,7 @@ def _accuracy(judged: RunEvidence | None) -> list[str]:
     if judged is None:
         return [f"Nothing is known here of its accuracy: {_FILL_IN}"]
     num = judged.num_images.of(judged.split)
-    said = [f"**{_percent(judged.accuracy)} of {num:,} {judged.split} images** are right."]
+    said = [f"**{percent(judged.accuracy)} of {num:,} {judged.split} images** are right."]
     if judged.split != "test":
         said.append(
             "These images chose its epoch, so this is no test result: expect less of new images."
@@ -129,10 +129,10 @@ def _accuracy(judged: RunEvidence | None) -> list[str]:
     elif interval is not None and judged.network_accuracy is not None:
         said.append(
             f"Over {judged.num_runs} runs of this network with other seeds:"
-            f" {_percent(judged.network_accuracy)}, 95 % interval {_interval(interval)}."
+            f" {percent(judged.network_accuracy)}, 95 % interval {_interval(interval)}."
         )
     said.append(
-        f"Naming the commonest class alone is right for {_percent(judged.majority_accuracy)};"
+        f"Naming the commonest class alone is right for {percent(judged.majority_accuracy)};"
         f" macro-F1 is {judged.macro_f1:.3f}."
     )
     if judged.reason:
@@ -161,9 +161,5 @@ def _plain(words: str) -> str:
     return shown(words).replace("`", "'")
 
 
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f} %"
-
-
 def _interval(bounds: Interval) -> str:
-    return f"{100 * bounds[0]:.1f} to {_percent(bounds[1])}"
+    return f"{100 * bounds[0]:.1f} to {percent(bounds[1])}"

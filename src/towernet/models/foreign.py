@@ -24,10 +24,11 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
-from towernet.errors import DataError, shown
+from towernet.errors import DataError
 from towernet.models.catalogue import check_size, outline
 from towernet.models.paddle import read_pdparams, towernet_state_dict
 from towernet.models.pickles import instructions
+from towernet.words import shown
 
 Value = TypeVar("Value")
 

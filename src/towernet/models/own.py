@@ -19,10 +19,11 @@ from torch import nn
 
 from towernet.attention.base import ATTENTION, AttentionBlock
 from towernet.attention.find import BLOCKS
-from towernet.errors import TRUSTED_NETWORKS, ConfigError, TowernetError, in_one_line, kind
+from towernet.errors import TRUSTED_NETWORKS, ConfigError, TowernetError, in_one_line
 from towernet.models.classics import torchvision_names
 from towernet.names import NONE, OURS, NetworkName
 from towernet.plugins import Plugins
+from towernet.words import kind
 
 BuildNetwork = Callable[[int], nn.Module]
 

@@ -138,7 +138,7 @@ def augment(
 ) -> Tensor:
     """Warp pictures, map their colours, normalise them: (B, 3, O, O) float32, channels_last.
 
-    What it does is said, in torch's words, by `towernet.data.augment.augment` and `normalise`.
+    What it does is said, in torch's words, by `towernet.engine.augment.augment` and `normalise`.
 
     Args:
         stored_NSSC: All the pictures, in one piece of memory.

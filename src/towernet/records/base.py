@@ -8,7 +8,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StrictFloat, ValidationError
 
 from towernet import files
-from towernet.errors import DataError, shown
+from towernet.errors import DataError
+from towernet.words import shown
 
 Model = TypeVar("Model", bound="Record")
 Fraction = Annotated[StrictFloat, Field(ge=0, le=1)]

@@ -14,15 +14,16 @@ from pathlib import Path
 from jinja2 import BaseLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from towernet import words
 from towernet.comparison.wording.ablation import signed_points
-from towernet.comparison.wording.verdict import answer_words, in_points
-from towernet.errors import shown
+from towernet.comparison.wording.verdict import answer_words
 from towernet.files import write_text
 from towernet.records.base import read_record
 from towernet.records.results import Conclusion
 from towernet.report import figures, tables
 from towernet.report.contents import Contents, contents_of
 from towernet.report.networks import Picture
+from towernet.words import in_points, shown
 
 
 def write_report(folder: Path, *, picture: Picture) -> Path:
@@ -74,7 +75,7 @@ def environment(loader: BaseLoader | None = None) -> Environment:
         function.__name__: function
         for function in (
             tables.short, tables.percent, tables.interval, tables.span, tables.whole,
-            tables.compact, tables.significant, tables.decimals, tables.duration, figures.shade,
+            words.compact, tables.significant, tables.decimals, words.duration, figures.shade,
             name, prose, in_points, signed_points, answer_words,
         )
     }  # fmt: skip

@@ -8,14 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from towernet.errors import shown
+from towernet import words
 from towernet.records.judgement import AnsweringNetwork, Pair
 from towernet.records.results import Network
 from towernet.records.run import Hardware
+from towernet.words import NOTHING, Number, shown
 
 MAX_CLASS_ROWS = 100  # so that a thousand classes still make a page one can open
-NOTHING = "–"
-Number = float | int
+
+
+def percent(fraction: Number | None, digits: int = 1) -> str:
+    """Return 0.9123 as '91.2 %', which no line breaks."""
+    return words.percent(fraction, digits).replace(" ", "\u00a0")
 
 
 def short(text: str, limit: int = 40) -> str:
@@ -25,11 +29,6 @@ def short(text: str, limit: int = 40) -> str:
         return text
     tail = limit // 3
     return f"{text[: limit - tail - 1]}…{text[-tail:]}"
-
-
-def percent(fraction: Number | None, digits: int = 1) -> str:
-    """Return 0.9123 as '91.2 %', which no line breaks."""
-    return NOTHING if fraction is None else f"{100 * fraction:.{digits}f}\u00a0%"
 
 
 def interval(bounds: Sequence[Number] | None) -> str:
@@ -47,16 +46,6 @@ def whole(number: Number | None, unit: str = "") -> str:
     return NOTHING if number is None else f"{number:,.0f} {unit}".rstrip()
 
 
-def compact(number: Number | None) -> str:
-    """Return 1559600 as '1.56 M'."""
-    if number is None:
-        return NOTHING
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= 0.9995 * size:  # 999,999 is one million to three digits
-            return f"{number / size:.3g} {unit}"
-    return f"{number:.3g}"
-
-
 def significant(number: Number | None, unit: str = "") -> str:
     """Return a number to three digits, without the exponent of large ones."""
     if number is None:
@@ -67,18 +56,6 @@ def significant(number: Number | None, unit: str = "") -> str:
 def decimals(number: Number | None, digits: int = 2) -> str:
     """Return a number with fixed digits, so that a column lines up."""
     return NOTHING if number is None else f"{number:.{digits}f}"
-
-
-def duration(seconds: Number | None) -> str:
-    """Return 200 as '3 min 20 s'."""
-    if seconds is None:
-        return NOTHING
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def machine(hardware: Hardware) -> tuple[tuple[str, str], ...]:

@@ -16,10 +16,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from towernet.attention.fit import name_of
-from towernet.errors import in_one_line, kind
+from towernet.errors import in_one_line
 from towernet.models.own import BuildNetwork, network_problem
 from towernet.shapes import run_on_meta, weights_on_meta
 from towernet.testing.promises import Broken, difference, kept, without_gradient
+from towernet.words import kind
 
 NUM_CLASSES, SIZE_PX = 5, 128
 NetworkCheck = Callable[[BuildNetwork, int], None]

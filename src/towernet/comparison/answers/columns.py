@@ -10,9 +10,9 @@ import pandas as pd
 import pyarrow as pa
 
 from towernet.comparison.answers.reading import Given
-from towernet.data.table import counted, listed
-from towernet.errors import DataError, shown
+from towernet.errors import DataError
 from towernet.registry import nearest
+from towernet.words import counted, listed, shown
 
 Ints = npt.NDArray[np.int64]
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from towernet import files
 from towernet.comparison.csv_files import write_judged_csv_files
-from towernet.errors import ConfigError, shown
+from towernet.errors import ConfigError
 from towernet.records.judgement import AnswersJudged
+from towernet.words import shown
 
 JUDGEMENT_FILE = "judgement.json"
 

@@ -19,7 +19,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from towernet.errors import DataError, shown
+from towernet.errors import DataError
+from towernet.words import shown
 
 # What a table may have; which of them it must is for `table.checked` to say.
 COLUMNS = ("network", "run", "image", "right", "label", "answer", "group")

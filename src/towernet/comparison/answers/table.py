@@ -23,8 +23,8 @@ from towernet.comparison.answers.columns import (
 )
 from towernet.comparison.answers.reading import Given, given
 from towernet.comparison.judging.statistics import MAX_RUNS
-from towernet.data.table import counted, listed
 from towernet.errors import DataError
+from towernet.words import counted, listed
 
 Bools = npt.NDArray[np.bool_]
 

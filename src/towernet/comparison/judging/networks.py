@@ -31,6 +31,7 @@ from towernet.records.protocol import Protocol
 from towernet.records.results import Measured, Network
 from towernet.records.run import RunSummary
 from towernet.records.scores import RunScores, TrialScores
+from towernet.words import percent
 
 # Both were judged on validation images.
 OnValidation = RunSummary | RunScores
@@ -147,13 +148,13 @@ def learnt(runs: Iterable[OnValidation], num_epochs: float, dataset: Dataset) ->
     """
     if num_epochs < 1:
         return "not_enough_time", (
-            f"had not enough time: it saw {100 * num_epochs:.0f} % of the training images, once"
+            f"had not enough time: it saw {percent(num_epochs, 0)} of the training images, once"
         )
     guessed = majority_accuracy(dataset.train.labels, dataset.validation.labels)
     if fmean(run.validation_accuracy for run in runs) <= guessed:
         return "did_not_learn", (
             "did not learn under this recipe: always naming the commonest class is right for"
-            f" {100 * guessed:.1f} % of the validation images"
+            f" {percent(guessed)} of the validation images"
         )
     return "ranked", ""
 

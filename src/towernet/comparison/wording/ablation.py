@@ -16,17 +16,11 @@ from towernet.comparison.wording.remarks import (
     about_runs,
     about_winner,
 )
-from towernet.comparison.wording.verdict import (
-    in_points,
-    judged_images,
-    percent,
-    settling,
-    worth_using,
-)
-from towernet.data.table import listed
+from towernet.comparison.wording.verdict import judged_images, settling, worth_using
 from towernet.names import USUAL_PLACE
 from towernet.records.judgement import Answer, Pair
 from towernet.records.results import Results, Variant
+from towernet.words import in_points, listed, percent
 
 # In the words of `attach`.
 _PLACES = {

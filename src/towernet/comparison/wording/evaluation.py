@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from towernet.comparison.roles import LEARNT_FROM, TAKEN_AWAY, TIED, UNKNOWN, UNSEEN
-from towernet.data.table import (
-    IGNORED,
-    QUARANTINED,
-    TEST,
-    TRAIN,
-    VALIDATION,
-    counted,
-    listed,
-)
-from towernet.errors import shown
+from towernet.data.table import IGNORED, QUARANTINED, TEST, TRAIN, VALIDATION
 from towernet.records.evaluation import Evaluation, Figures, Found, Question
+from towernet.words import counted, listed, shown, some_listed
 
-_NAMES_SHOWN = 10
 _WORDS = {
     TRAIN: "trained it",
     VALIDATION: "chose its epoch",
@@ -120,9 +111,3 @@ def remarks(
             " them makes them a selection set."
         )
     return said
-
-
-def some_listed(names: Sequence[str]) -> str:
-    """List names, the first ones of many."""
-    more = f" and {len(names) - _NAMES_SHOWN:,} more" if len(names) > _NAMES_SHOWN else ""
-    return ", ".join(map(shown, names[:_NAMES_SHOWN])) + more

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from towernet.comparison.judging.pairs import BETTER, EQUAL, TOO_FEW_RUNS, WORSE
-from towernet.comparison.wording.verdict import in_points
-from towernet.errors import shown
 from towernet.records.judgement import Pair
 from towernet.records.results import ClassGain, CurvePoint
+from towernet.words import in_points, shown
 
 MAX_NAMED = 3
 

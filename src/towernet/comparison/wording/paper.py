@@ -8,11 +8,9 @@ from statistics import stdev
 from towernet.comparison.judging.pairs import BETTER, EQUAL, WORSE
 from towernet.comparison.wording.ablation import about_blocks
 from towernet.comparison.wording.remarks import about_rates
-from towernet.comparison.wording.verdict import in_points
-from towernet.data.table import counted, listed
-from towernet.errors import shown
 from towernet.records.judgement import Pair
 from towernet.records.results import Made, Network, Results
+from towernet.words import counted, in_points, listed, p_value, percent, shown
 
 _LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -104,7 +102,7 @@ def _table_row(network: Network, pair: Pair | None) -> str:
         f"{network.multiply_adds / 1e6:.3g}\\,M",
         accuracy,
         escaped(f"{in_points(pair.difference)} [{low}, {high}]") if pair else "--",
-        escaped(_p(pair.p_adjusted)) if pair else "--",
+        escaped(p_value(pair.p_adjusted)) if pair else "--",
     )
     return " & ".join(cells) + r" \\"
 
@@ -208,7 +206,7 @@ def _findings(results: Results) -> list[str]:
     if results.ranked:
         split = "Test" if results.final_split == "test" else "Validation"
         of = [
-            f"{100 * network.accuracy:.1f} % for {shown(network.name)}"
+            f"{percent(network.accuracy)} for {shown(network.name)}"
             for network in results.ranked
             if network.accuracy is not None  # as of none that is ranked
         ]
@@ -267,9 +265,5 @@ def _gap(name: str, pair: Pair) -> str:
     p = pair.p_adjusted
     return (
         f"{shown(name)} ({in_points(pair.difference)} points [{low}, {high}],"
-        f" p {'' if p < 0.001 else '= '}{_p(p)})"
+        f" p {'' if p < 0.001 else '= '}{p_value(p)})"
     )
-
-
-def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"

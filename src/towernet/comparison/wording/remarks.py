@@ -11,14 +11,13 @@ from towernet.comparison.wording.verdict import (
     BY_OPTION,
     beats_guessing,
     num_pairs,
-    percent,
     settling,
     too_few_runs,
     worth_using,
 )
-from towernet.data.table import listed
 from towernet.records.judgement import Judged, Pair
 from towernet.records.results import LearningCurve, Network, Results
+from towernet.words import listed, percent
 
 
 def remarks(results: Results) -> list[str]:

@@ -8,30 +8,13 @@ from typing import Final
 
 from towernet.comparison.judging.pairs import BETTER, EQUAL, OPEN, TOO_FEW_RUNS, WORSE
 from towernet.comparison.judging.statistics import min_runs
-from towernet.data.table import listed
 from towernet.records.judgement import Judged, Pair
 from towernet.records.results import Network, Results
+from towernet.words import in_points, listed, percent
 
 # How to get more runs: of a comparison, and where somebody's answers are judged.
 BY_OPTION: Final = "give --runs {} or more"
 BY_ANSWERS: Final = "give the answers of {} or more runs of each network"
-
-
-def percent(fraction: float) -> str:
-    """Write a fraction for a person."""
-    return f"{100 * fraction:.1f} %"
-
-
-def in_points(fraction: float) -> str:
-    """Write a difference in percentage points; what is not 0 does not read as 0.
-
-    Example:
-        >>> in_points(0.0312), in_points(-0.0002), in_points(-0.0000001)
-        ('3.1', '\u22120.02', '0.0')
-    """
-    points = 100 * fraction
-    text = f"{points:.1f}" if abs(points) >= 0.05 else f"{points:.2f}"
-    return "0.0" if float(text) == 0 else text.replace("-", "\u2212")
 
 
 def judged_images(found: Judged) -> str:

@@ -1,0 +1,58 @@
+"""Files of ours: written whole or not at all, read back, locked, and kept in a cache."""
+
+from towernet.files.atomic import (
+    atomic,
+    copy,
+    is_empty,
+    move,
+    refused,
+    remove,
+    sha256,
+    sweep,
+    write_bytes,
+    write_text,
+)
+from towernet.files.cache import Kept, cache_folder, cache_limit_bytes, evict, kept_files, make_room
+from towernet.files.locks import lock
+from towernet.files.records import (
+    FORMAT,
+    digest,
+    now,
+    read_json,
+    read_jsonl,
+    read_record,
+    require_format,
+    write_csv,
+    write_json,
+    write_jsonl,
+)
+
+__all__ = [
+    "FORMAT",
+    "Kept",
+    "atomic",
+    "cache_folder",
+    "cache_limit_bytes",
+    "copy",
+    "digest",
+    "evict",
+    "is_empty",
+    "kept_files",
+    "lock",
+    "make_room",
+    "move",
+    "now",
+    "read_json",
+    "read_jsonl",
+    "read_record",
+    "refused",
+    "remove",
+    "require_format",
+    "sha256",
+    "sweep",
+    "write_bytes",
+    "write_csv",
+    "write_json",
+    "write_jsonl",
+    "write_text",
+]

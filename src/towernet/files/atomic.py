@@ -1,0 +1,181 @@
+"""The one way to write a file: sibling temporary, flush, fsync, rename, fsync of the folder.
+
+A reader therefore sees the old file or the new one, whole, whatever happens in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from towernet.errors import DataError, EnvironmentFault
+
+WRITE_BYTES = 1 << 20  # a checkpoint is hundreds of small tensors
+_LEFTOVER_PREFIX, _LEFTOVER_SUFFIX = ".towernet-", ".tmp"
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary sibling of `path` for writing; it takes `path`'s place when all is written.
+
+    Raises:
+        EnvironmentFault: the system refuses (disk full, permission, a name too long); the
+            message names the path, the bytes written and those free. The old file is as it was.
+    """
+    temporary: Path | None = None
+    num_bytes = 0
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(
+            dir=path.parent, prefix=_LEFTOVER_PREFIX, suffix=_LEFTOVER_SUFFIX
+        )
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb", buffering=WRITE_BYTES) as stream:
+            try:
+                yield stream
+                stream.flush()
+            finally:
+                num_bytes = os.fstat(descriptor).st_size
+            os.fchmod(descriptor, 0o666 & ~_umask())
+            os.fsync(descriptor)
+        temporary.replace(path)
+        temporary = None
+        _fsync_folder(path.parent)
+    except OSError as error:
+        if isinstance(error, EnvironmentFault):
+            raise
+        raise refused(path, error, num_bytes) from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):  # the disk may be gone: `sweep` meets it later
+                temporary.unlink(missing_ok=True)
+
+
+def refused(path: Path, error: OSError, num_bytes: int = 0) -> EnvironmentFault:
+    """Say that the system refuses to write a file, how much was written and how much is free."""
+    if error.errno == errno.EISDIR:
+        return EnvironmentFault(f"{path} is a folder where a file belongs; take it away")
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    try:
+        free = f"{shutil.disk_usage(there).free:,} are free on its disk"
+    except OSError:
+        free = "its disk does not answer"
+    room = "make room, or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return EnvironmentFault(
+        f"{path} cannot be written: {error.strerror or error} ({num_bytes:,} bytes of it were"
+        f" written, {free}); {room}write elsewhere (--out; for the cache, TOWERNET_CACHE)"
+    )
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file atomically."""
+    with atomic(path) as stream:
+        stream.write(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file atomically, as UTF-8; a lone surrogate is written as \\udcNN."""
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+
+
+def copy(source: Path, target: Path, wanted_sha256: str) -> None:
+    """Copy a file atomically.
+
+    Raises:
+        DataError: what is read does not have this hash.
+    """
+    digest = hashlib.sha256()
+    with atomic(target) as stream:
+        try:
+            with source.open("rb") as reader:
+                while chunk := reader.read(1 << 20):
+                    digest.update(chunk)
+                    stream.write(chunk)
+        except FileNotFoundError:
+            pass
+        if digest.hexdigest() != wanted_sha256:
+            raise DataError(f"{source} was damaged after it was written; say the command again")
+
+
+def sha256(path: Path) -> str:
+    """Return the hex sha-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it; nothing, if it is not there.
+
+    Raises:
+        EnvironmentFault: the system refuses.
+    """
+    try:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"{path} cannot be removed: {error.strerror}; say the same command again when the disk"
+            " is well"
+        ) from error
+
+
+def move(folder: Path, to: Path) -> None:
+    """Rename a folder, so that it stays renamed when the power fails.
+
+    Raises:
+        EnvironmentFault: the system refuses.
+    """
+    try:
+        folder.rename(to)
+        _fsync_folder(to.parent)
+        _fsync_folder(folder.parent)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"{folder} cannot be renamed to {to}: {error.strerror}; say the same command again when"
+            " the disk is well"
+        ) from error
+
+
+def sweep(folder: Path, *, older_than_s: float = 0.0) -> None:
+    """Remove what killed writers left in a folder and below.
+
+    Whoever holds no lock on it takes only what is too old for somebody to be writing it.
+    """
+    for leftover in folder.rglob(f"{_LEFTOVER_PREFIX}*{_LEFTOVER_SUFFIX}"):
+        with contextlib.suppress(FileNotFoundError):  # another command is as tidy
+            if not older_than_s or time.time() - leftover.stat().st_mtime > older_than_s:
+                remove(leftover)
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder is not there, or holds only what a killed command left before its start."""
+    if not folder.exists():
+        return True
+    return all(
+        path.name == "lock" or path.name.startswith(_LEFTOVER_PREFIX) for path in folder.iterdir()
+    )
+
+
+def _umask() -> int:
+    """Return the process's mask of permissions; there is no way to read it but to set it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
