@@ -49,18 +49,18 @@ def make(name: str) -> Measure:
     torch.manual_seed(0)
     model = build(network, NUM_CLASSES, SIZE_PX).eval()
     memory_format, bf16 = torch.contiguous_format, False
-    if mode != "default":  # which is torch as it comes: no memory kept
-        policy = choose_policy()
-        policy.apply()
+    policy = None if mode == "default" else choose_policy()
+    if policy is not None:
         bf16 = policy.dtype == "bfloat16"
         memory_format = policy.memory_format
-        model = optimize(
-            model,
-            size_px=SIZE_PX,
-            dtype=policy.torch_dtype,
-            absorb=policy.kernels == "torch",
-            memory_format=memory_format,
-        )
+        with policy.active():
+            model = optimize(
+                model,
+                size_px=SIZE_PX,
+                dtype=policy.torch_dtype,
+                absorb=policy.kernels == "torch",
+                memory_format=memory_format,
+            )
     called: Any = model
     if mode == "compiled":
         import torch._inductor.config as inductor
@@ -82,6 +82,8 @@ def make(name: str) -> Measure:
             for size, calls in BATCHES.items()
         }
 
+    if policy is not None:  # else it is torch as it comes: no memory kept
+        measure = policy.active()(measure)
     measure()
     return measure
 

@@ -133,10 +133,7 @@ def plain(network: str) -> Measure:
 
 def policy_of(mode: str) -> Policy:
     policy = choose_policy()
-    if mode == "torch":
-        policy = replace(policy, kernels="torch")
-    policy.apply()
-    return policy
+    return replace(policy, kernels="torch") if mode == "torch" else policy
 
 
 def engine(network: str, mode: str) -> Measure:
@@ -151,6 +148,7 @@ def engine(network: str, mode: str) -> Measure:
     images = images.contiguous(memory_format=policy.memory_format)
     labels = torch.randint(0, NUM_CLASSES, (BATCH_SIZE,))
 
+    @policy.active()
     def step() -> None:
         train_step(called, optimizer, images, labels, label_smoothing=0.0, policy=policy)  # type: ignore[arg-type]
 
@@ -171,6 +169,7 @@ def data_path(network: str) -> Measure:
     averaged = average_weights(model, recipe.train.ema_fraction, 1000)
     taken = 0
 
+    @policy.active()
     def measure() -> dict[str, Any]:
         nonlocal taken
         making = 0.0

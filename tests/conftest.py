@@ -22,10 +22,33 @@ TINY_NETWORK = "shufflenet_v2_x0_5"  # a step at 64 px lasts milliseconds
 def _seeded() -> None:
     import torch
 
+    torch.manual_seed(0)
+
+
+def process_state() -> dict[str, object]:
+    """Return all that a policy sets for the whole process and can put back."""
+    import torch
+
+    from towernet.attention import fused
     from towernet.native import ops
 
-    torch.manual_seed(0)
-    ops.enable(False)  # a test that trained in this process left them as its policy had them
+    return {
+        "threads": torch.get_num_threads(),
+        "kernels": ops._enabled,
+        "compiled for": fused._devices,
+        "benchmark": torch.backends.cudnn.benchmark,
+        "tf32": torch.backends.cudnn.allow_tf32,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "warns only": torch.is_deterministic_algorithms_warn_only_enabled(),
+        "workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+    }
+
+
+@pytest.fixture(autouse=True)
+def _process_as_it_was() -> Iterator[None]:
+    before = process_state()
+    yield
+    assert process_state() == before, "the test left the process other than it was"
 
 
 @pytest.fixture(autouse=True)

@@ -153,8 +153,12 @@ def test_results_said_again_after_a_kill_do_not_depend_on_the_threads(
     (again / "results.json").unlink()
     for path in again.rglob("predictions.parquet"):
         path.unlink()
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    assert towernet("compare", photos, *WORDS, "--out", again).returncode == 0
+    try:
+        assert towernet("compare", photos, *WORDS, "--out", again).returncode == 0
+    finally:
+        torch.set_num_threads(threads)
     assert exact_files(again) == exact_files(folder)
 
 

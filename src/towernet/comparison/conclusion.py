@@ -90,12 +90,13 @@ def conclude(
     if ledger.find(FinalSplitOpened) is None:
         ledger.add(FinalSplitOpened(split=dataset.final_split, num_images=len(dataset.final)))
     # The thread count changes bits, so it must be the runs' also when nothing is left to train.
-    policy.apply()
-    judging = Judging(protocol, session, dataset_of)
-    for outcome in outcomes:
-        judging.add(outcome)
+    with policy.active():
+        judging = Judging(protocol, session, dataset_of)
+        for outcome in outcomes:
+            judging.add(outcome)
+        results = _results(judging, outcomes, fewer, ledger, kind)
     conclusion = Conclusion(
-        results=_results(judging, outcomes, fewer, ledger, kind),
+        results=results,
         measured=_all_measured(judging.measured, fewer),
         made=Made(
             command=session.origin.command,

@@ -8,6 +8,7 @@ Shapes: N images that are asked about, K classes.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import scipy.special
+import torch
 
 from towernet import files
 from towernet.comparison.judging.calibration import answered, bands_of, calibration_error
@@ -39,7 +41,7 @@ from towernet.data.check import check
 from towernet.data.prepare import labels_of
 from towernet.data.source import Source
 from towernet.data.table import IGNORED, QUARANTINED, TEST, USED, path_bytes
-from towernet.engine.device import DEFAULT_THREADS, Policy, fp32
+from towernet.engine.device import Policy, fp32
 from towernet.engine.evaluate import BATCH_SIZE, predict_logits
 from towernet.engine.record import read_run
 from towernet.engine.runlog import Watcher
@@ -70,19 +72,21 @@ def open_run(folder: Path, *, say: Callable[[str], None]) -> Predictor:
     if isinstance(record, ImportedRun):  # weights from elsewhere: nobody judged them
         return load_run(folder)
     policy = fp32(Policy.of(record.plan.policy))
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            policy.apply()
-        except EnvironmentFault:
-            say(
-                "this machine cannot compute as the run did, so torch alone does, on the CPU: the"
-                " last digits may differ"
-            )
-            policy = replace(policy, device="cpu", kernels="torch", threads=DEFAULT_THREADS)
-            policy.apply()
-    except RuntimeError as error:  # as of so many threads
-        raise DataError(f"{folder / 'run.json'} is damaged ({error}); train again") from error
-    return load_run(folder, policy)
+            try:
+                stack.enter_context(policy.active())
+            except EnvironmentFault:
+                say(
+                    "this machine cannot compute as the run did, so torch alone does, on the CPU:"
+                    " the last digits may differ"
+                )
+                threads = torch.get_num_threads()
+                policy = replace(policy, device="cpu", kernels="torch", threads=threads)
+                stack.enter_context(policy.active())
+        except RuntimeError as error:  # as of so many threads
+            raise DataError(f"{folder / 'run.json'} is damaged ({error}); train again") from error
+        return load_run(folder, policy)
 
 
 def evaluate(
@@ -134,7 +138,8 @@ def evaluate(
 
     part = used[is_asked_N]
     labels_N = labels_of(part, class_names)
-    said = _ask(predictor, source, part, labels_N, workers, watcher)
+    with predictor.policy.active():
+        said = _ask(predictor, source, part, labels_N, workers, watcher)
     figures = _figures(predictor, labels_N, said, splits.tied(used)[is_asked_N])
     # Nothing is told before the look is written down.
     later_looks = note_look(folder, num_test, watcher) if num_test else None

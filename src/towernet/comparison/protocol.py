@@ -105,8 +105,8 @@ def go_on(protocol: Protocol, request: Request, session: Session) -> tuple[Proto
         policy = replace(policy, threads=threads, kernels=kernels_here(policy))
         if device != policy.device:
             policy = choose_policy(device, threads)
-    policy.apply()  # a device that is gone is said first
-    versions = bits_depend_on(policy, request.models)
+    with policy.active():  # a device that is gone is said first
+        versions = bits_depend_on(policy, request.models)
     begun = protocol.decided.policy
     accepted = refuse_changes(
         session.folder,

@@ -62,20 +62,19 @@ def block_costs(
         channels: C of the feature map.
         size_px: Its height and width.
     """
-    policy.apply()
     like = nn.Sequential(
         nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
     )
     modules: dict[str, nn.Module] = {name: build(channels) for name, build in blocks.items()}
     contenders = {"": like, **modules}
-    for module in contenders.values():
-        policy.place(module)
     shape = batch_size, channels, size_px, size_px
-    x = torch.randn(shape, device=policy.device, dtype=policy.torch_dtype)
-    x = x.contiguous(memory_format=policy.memory_format).requires_grad_()
-    gradient = torch.randn_like(x)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    with ops.enabled(policy.kernels == "native"):
+    with policy.active():
+        for module in contenders.values():
+            policy.place(module)
+        x = torch.randn(shape, device=policy.device, dtype=policy.torch_dtype)
+        x = x.contiguous(memory_format=policy.memory_format).requires_grad_()
+        gradient = torch.randn_like(x)
         for _ in range(NUM_WARMING_ROUNDS + NUM_ROUNDS):
             for name, module in contenders.items():
                 seconds[name].append(_seconds(module, x, gradient, policy))

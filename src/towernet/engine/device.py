@@ -1,4 +1,7 @@
-"""Which device, number format and memory layout a run uses: measured once, then only read."""
+"""Which device, number format and memory layout a run uses: measured once, then only read.
+
+What is one for the whole process, threads and switches, is set in a `with` and put back after it.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +29,6 @@ from towernet.records.run import Hardware, PolicyChoices
 # bf16 keeps 8 bits of a number; sums of some hundred products stay within this of fp32.
 LARGEST_RELATIVE_ERROR = 0.05
 NUM_TIMED_STEPS = 5
-# One for each core this process may use, as torch counts them, before anybody sets another number.
-DEFAULT_THREADS = torch.get_num_threads()
 
 
 class Policy(PolicyChoices):
@@ -58,8 +59,9 @@ class Policy(PolicyChoices):
         """Move a network to the device, in the policy's layout."""
         return model.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload,no-any-return]
 
-    def apply(self) -> None:
-        """Set the process to this policy: threads, kernels, memory.
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """Compute by this policy: threads, kernels, compiled copies, flags; then as before.
 
         Raises:
             EnvironmentFault: the machine does not offer the device, or cannot have the kernels.
@@ -69,27 +71,48 @@ class Policy(PolicyChoices):
                 f"this machine offers torch no {self.device} device; leave out --device, or go on"
                 " where the run was begun"
             )
-        torch.set_num_threads(self.threads)
-        if self.kernels == "native" and (fault := kernels.fault()) is not None:
-            raise EnvironmentFault(
-                f"this was begun with kernels in C and {fault}; mend that, or go on with torch"
-                " alone by --accept-changes (other bits)"
+        with contextlib.ExitStack() as undo:
+            undo.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(self.threads)
+            if self.kernels == "native" and (fault := kernels.fault()) is not None:
+                raise EnvironmentFault(
+                    f"this was begun with kernels in C and {fault}; mend that, or go on with torch"
+                    " alone by --accept-changes (other bits)"
+                )
+            if self.kernels == "compiled" and (fault := kernels.compiled_fault(self.device)):
+                raise EnvironmentFault(
+                    f"this was begun with compiled attention and {fault}; mend that, or go on with"
+                    " torch alone by --accept-changes (other bits)"
+                )
+            undo.enter_context(ops.enabled(self.kernels == "native"))
+            undo.enter_context(
+                fused.enabled(*([self.device] if self.kernels == "compiled" else []))
             )
-        if self.kernels == "compiled" and (fault := kernels.compiled_fault(self.device)):
-            raise EnvironmentFault(
-                f"this was begun with compiled attention and {fault}; mend that, or go on with"
-                " torch alone by --accept-changes (other bits)"
-            )
-        ops.enable(self.kernels == "native")
-        fused.enable(*([self.device] if self.kernels == "compiled" else []))
-        if self.device == "cpu":
-            keep_freed_memory()
-        if self.device == "cuda":
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.backends.cudnn.benchmark = False
-            torch.backends.cudnn.allow_tf32 = False  # float32 is to mean float32
-            # A layer without a deterministic kernel (vgg's adaptive pooling) warns, not fails.
-            torch.use_deterministic_algorithms(True, warn_only=True)
+            if self.device == "cpu":
+                keep_freed_memory()  # for good: glibc does not say what its settings were
+            if self.device == "cuda":
+                undo.enter_context(_repeatable_cuda())
+            yield
+
+
+@contextlib.contextmanager
+def _repeatable_cuda() -> Iterator[None]:
+    """Let the same sums on a GPU have the same bits, and float32 mean float32; then as before."""
+    variable, cudnn = "CUBLAS_WORKSPACE_CONFIG", torch.backends.cudnn
+    before = os.environ.get(variable), cudnn.benchmark, cudnn.allow_tf32
+    is_deterministic = torch.are_deterministic_algorithms_enabled()
+    warns_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    os.environ.setdefault(variable, ":4096:8")  # cuBLAS reads it once, in the process's first call
+    try:
+        cudnn.benchmark, cudnn.allow_tf32 = False, False
+        # A layer without a deterministic kernel (vgg's adaptive pooling) warns, not fails.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        yield
+    finally:
+        torch.use_deterministic_algorithms(is_deterministic, warn_only=warns_only)
+        workspace, cudnn.benchmark, cudnn.allow_tf32 = before
+        if workspace is None:
+            del os.environ[variable]
 
 
 def fp32(policy: Policy) -> Policy:
@@ -117,27 +140,26 @@ def choose_policy(device: str = "auto", threads: int | None = None) -> Policy:
     require_device(device)
     if device == "auto":
         device = "cuda" if _present("cuda") else "cpu"
-    threads = threads or DEFAULT_THREADS
-    plain = Policy(device, "float32", False, threads, "")
-    plain.apply()
-    candidates = [
-        plain,
-        Policy(device, "float32", True, threads, ""),
-        Policy(device, "bfloat16", True, threads, ""),
-    ]
+    plain = Policy(device, "float32", False, threads or torch.get_num_threads(), "")
+    with plain.active():
+        return _fastest(plain)
+
+
+def _fastest(plain: Policy) -> Policy:
+    """Return the fastest policy whose numbers are about those of plain fp32, and why in words."""
     expected, plain_seconds = _self_test(plain)
     timed = [(plain_seconds, plain)]
     found = []
-    for candidate in candidates[1:]:
+    for dtype in ("float32", "bfloat16"):
+        candidate = replace(plain, dtype=dtype, channels_last=True)
         try:
             answer, seconds = _self_test(candidate)
         except RuntimeError as error:
-            found.append(f"{candidate.dtype} raises ({str(error).splitlines()[0][:80]})")
+            found.append(f"{dtype} raises ({str(error).splitlines()[0][:80]})")
             continue
         deviation = ((answer - expected).norm() / expected.norm()).item()
-        layout = "channels_last" if candidate.channels_last else "contiguous"
         speed = f"{plain_seconds / seconds:.1f}× as fast"
-        found.append(f"{candidate.dtype} {layout} {speed}, error {deviation:.1%}")
+        found.append(f"{dtype} channels_last {speed}, error {deviation:.1%}")
         if deviation <= LARGEST_RELATIVE_ERROR:
             timed.append((seconds, candidate))
     best = min(timed, key=lambda pair: pair[0])[1]

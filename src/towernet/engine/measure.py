@@ -45,8 +45,10 @@ def measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
     Raises:
         TrainingError: the network cannot take a step: memory, or a size it does not bear.
     """
+    return_freed_memory()  # of the network before
     try:
-        return _measure(config, dataset, policy)
+        with policy.active():  # as the runs will: by the kernels, with memory kept
+            return _measure(config, dataset, policy)
     except TowernetError:
         raise
     except Exception as error:
@@ -60,8 +62,6 @@ def measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
 
 
 def _measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
-    return_freed_memory()  # of the network before
-    policy.apply()  # as the runs will: by the kernels, with memory kept
     dataset = pixels_on_device(dataset, policy)
     contract, recipe = dataset.contract, config.recipe
     model = policy.place(build(config.model, len(contract.class_names), contract.size_px))

@@ -69,21 +69,21 @@ def train(
     dataset = replace(dataset, contract=record.contract)
     if accept.data or not (folder / "samples.parquet").exists():
         write_table(folder / "samples.parquet", dataset.table)
-    Policy.of(plan.policy).apply()
-    reset_peak_memory()
-    try:
-        with session.stop.patiently():
-            trainer = Trainer(
-                config,
-                dataset,
-                session,
-                plan,
-                resumable=resumable,
-                prefetch_depth=prefetch_depth,
-            )
-            state = trainer.run()
-    finally:
-        session.watcher.end()
+    with Policy.of(plan.policy).active():
+        reset_peak_memory()
+        try:
+            with session.stop.patiently():
+                trainer = Trainer(
+                    config,
+                    dataset,
+                    session,
+                    plan,
+                    resumable=resumable,
+                    prefetch_depth=prefetch_depth,
+                )
+                state = trainer.run()
+        finally:
+            session.watcher.end()
     return _finish(folder, record, state, _summary(state, dataset, config))
 
 
