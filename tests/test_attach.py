@@ -691,7 +691,7 @@ def test_traced_programs_are_refused():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit is going away
         traced = torch.jit.trace(network_of(), images())
-    with pytest.raises(ConfigError, match="is a TorchScript program, in which nothing can be put"):
+    with pytest.raises(ConfigError, match="is a TorchScript program, which cannot be changed"):
         attach(traced, "se", "0")
     compiled = network_of()
     compiled[1].compile()

@@ -170,8 +170,8 @@ def test_all_names_are_known_once(visitor):
         ),
         (
             "visitor.blocks:Unfinished",
-            "attention block 'visitor.blocks:Unfinished': visitor.blocks:Unfinished has no"
-            " attention_map of its own; write what is missing",
+            "attention block 'visitor.blocks:Unfinished': visitor.blocks:Unfinished does not"
+            " define attention_map; add what is missing",
         ),
         (
             "visitor.blocks:",

@@ -104,6 +104,10 @@ def attach(
     require_intact(model)
     require_names(model, where)
     build = builder(block)
+    if input_shape is not None and not (
+        isinstance(input_shape, Sequence) and len(input_shape) == 4
+    ):
+        raise ConfigError(f"input_shape is {input_shape}; give (1, channels, height, width)")
     places = find_places(trace(model, input_shape), where)
     attached = []
     for place in places:  # all are built before the first is inserted

@@ -305,8 +305,6 @@ def trace(model: nn.Module, input_shape: Sequence[int] | None = None) -> Trace:
         ConfigError: the network cannot be run on it.
     """
     shape = _own_input_shape(model) if input_shape is None else input_shape
-    if not (isinstance(shape, Sequence) and len(shape) == 4):
-        raise ConfigError(f"input_shape is {shape}; give (1, channels, height, width)")
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         raise ConfigError(f"{type(model).__name__} wraps a network; pass that network, its .module")
     try:
