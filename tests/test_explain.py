@@ -21,7 +21,7 @@ from towernet.attention import ATTENTION, GatedBlock, GlobalContext, attention_m
 from towernet.attention.attach import attach
 from towernet.attention.blend import FromIdentity
 from towernet.attention.inserted import attention_blocks
-from towernet.attention.maps import watching
+from towernet.attention.maps import observing
 from towernet.errors import ConfigError, DataError
 from towernet.explain.maps import BlockMap, Explanation, explain
 from towernet.explain.picture import columns_for, draw, figures, picture, write_picture
@@ -137,7 +137,7 @@ def test_the_network_is_left_as_it_was():
     [
         lambda network: network.eval(),
         lambda network: network(torch.rand(2, 3, 64, 64)),  # running means
-        lambda network: [seen := watching(network, print), seen.__enter__()],
+        lambda network: [seen := observing(network, print), seen.__enter__()],
         lambda network: network(torch.rand(2, 3, 64, 64)).sum().backward(),
     ],
 )

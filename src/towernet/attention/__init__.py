@@ -1,8 +1,8 @@
 """Attention blocks for any convolutional network; they need torch only.
 
-`help(AttentionBlock)` shows how to write, check, attach and compare a block of one's own.
-Where a C compiler is, `towernet.native.ops.enable(True)` lets shuffle attention take its kernel on
-a CPU from then on; that it does there what torch does is `towernet.native.selftest.excess() <= 1`.
+`help(AttentionBlock)` shows how to write, check, attach and compare a custom block.
+With a C compiler, `towernet.native.ops.enable(True)` lets shuffle attention use its kernel on a
+CPU; `towernet.native.selftest.excess() <= 1` checks that the kernel agrees with torch.
 """
 
 from towernet.attention.attach import attach

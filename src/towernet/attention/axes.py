@@ -1,11 +1,11 @@
-"""Which axes of a tensor are an image's, followed through whatever becomes of its shape.
+"""Which axes of a tensor are those of an image, tracked through every change of shape.
 
 An axis is a product of factors: an image's tokens have one of (H, 14) and (W, 14), and cut into
-windows of 7 its rows are (H, 2) and, within a window, (h, 7). So a map is known again however it
-was taken apart and put together.
+windows of 7 its rows are (H, 2) and, within a window, (h, 7). So a map is recognised
+again after any split and merge of axes.
 
-Letters: B images, C channels, H × W pixels; a small letter for what was cut off one of these, a
-question mark for what nobody knows.
+Letters: B images, C channels, H × W pixels; a small letter for a part split off one of these, a
+question mark for unknown.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def pixels(axes: Axes) -> tuple[int, int] | None:
     for rows, columns in ((2, 3), (1, 2)):
         if len(axes) == 4 and _letters(axes[rows]) == "H" and _letters(axes[columns]) == "W":
             images, channels = (axis for i, axis in enumerate(axes) if i not in (rows, columns))
-            # In a batch of windows no map lies whole. Channels may once have been pixels.
+            # In a batch of windows no map is whole. Channels may once have been pixels.
             if set(_letters(images)) <= set("Bb?") and not set(_letters(channels)) & set("BHW"):
                 return rows, columns
     return None
@@ -79,7 +79,7 @@ def regrouped(axes: Axes, shape: Sequence[int]) -> Axes:
             if length > missing and length % missing == 0:
                 left.append((letter.lower(), length // missing))
                 length = missing
-            if length == 0 or missing % length:  # no box, in a detector that sees none
+            if length == 0 or missing % length:  # a detector without any box
                 return unknown(shape)
             missing //= length
             if length > 1:
@@ -91,7 +91,7 @@ def regrouped(axes: Axes, shape: Sequence[int]) -> Axes:
 
 
 def _put_together(factors: list[Factor]) -> Axis:
-    """Join what had been cut off to what it was cut from."""
+    """Merge parts with the axis they were split off from."""
     result: list[Factor] = []
     for letter, size in factors:
         if result and letter == result[-1][0].lower():
@@ -109,7 +109,7 @@ def viewed(func: Callable[..., Any], axes: Axes, args: Sequence[Any], kwargs: An
         >>> pixels(moved)
         (1, 2)
     """
-    # Strides that tell the axes apart show where each of them went.
+    # Distinct strides show where each axis went.
     strides = [_STEP**i for i in range(len(axes))]
     probe = torch.empty_strided([_size(axis) for axis in axes], strides, device="meta")
     result = func(probe, *args, **kwargs)
@@ -132,7 +132,7 @@ def _exponent(stride: int) -> int:
 
 
 def broadcast(sources: Sequence[Axes], shape: Sequence[int]) -> Axes:
-    """Return the axes of what was computed position by position from one or more tensors.
+    """Return the axes of an elementwise result of one or more tensors.
 
     Example:
         >>> gate, x = unknown((2, 3, 1, 1)), image((2, 3, 28, 14))
@@ -150,7 +150,7 @@ def broadcast(sources: Sequence[Axes], shape: Sequence[int]) -> Axes:
 
 
 def with_channels(axes: Axes, at: int, shape: Sequence[int]) -> Axes:
-    """Return the axes of what a layer computed from a tensor, with channels of its own."""
+    """Return the axes of a layer's output, which has its own channels."""
     result = list(broadcast([axes], shape))
     result[at] = (("C", shape[at]),)
     return tuple(result)
@@ -172,7 +172,7 @@ def _size(axis: Axis) -> int:
 
 
 def _resized(axis: Axis, size: int) -> Axis:
-    """Return an axis of another length, where it is clear what it is."""
+    """Return an axis with another length; unknown where it has several factors."""
     if _size(axis) == size:
         return axis
     return ((axis[0][0], size),) if len(axis) == 1 else (("?", size),)

@@ -1,4 +1,4 @@
-"""What an attention block is, and the registry they are all in.
+"""The interface of attention blocks, and the registry of the built-in ones.
 
 Shapes: B images, C channels, H × W pixels.
 """
@@ -18,19 +18,19 @@ from torch import Tensor, nn
 from towernet.errors import ConfigError
 from towernet.registry import Registry
 
-_PAPERS_REDUCTION = 16  # of squeeze-and-excitation, and of those who follow it
+_PAPERS_REDUCTION = 16  # of squeeze-and-excitation and the papers that follow it
 
 
 class AttentionBlock(nn.Module, ABC):
-    '''A block built as `Block(channels)`, with a map to look at; same shape out as in.
+    '''A block built as `Block(channels)`, with an attention map; its output has the input's shape.
 
-    `starts_as_identity` says that a block as it is built returns its input: its equations have
-    such a point, and it starts there. All others reach it through `blend`. A block that multiplies
-    by its map derives from `GatedBlock`, which has `forward`, and writes `attention_map` alone; any
-    other writes `forward`, too, and leaves autocast there: `with full_precision(x.device.type):`.
+    `starts_as_identity` is true for a block that returns its input as it is built. All other
+    blocks can start as the identity through `blend`. A block that multiplies by its map derives
+    from `GatedBlock`, which defines `forward`, and only defines `attention_map`; any other block
+    defines `forward`, too, and leaves autocast there: `with full_precision(x.device.type):`.
 
     Example:
-        A block of one's own, all of the file my_block.py:
+        A custom block, the whole file my_block.py:
 
             import torch
             from torch import Tensor, nn
@@ -55,7 +55,7 @@ class AttentionBlock(nn.Module, ABC):
                     style = self.weight[0] * mean + self.weight[1] * (variance + 1e-5).sqrt()
                     return torch.sigmoid(style)[:, :, None, None]
 
-        It is held to every promise, and put into a network:
+        Check it against every promise of a block, and attach it to a network:
 
             from torchvision.models import resnet18
 
@@ -66,7 +66,7 @@ class AttentionBlock(nn.Module, ABC):
             check_block(MyBlock)
             attach(resnet18(), MyBlock)
 
-        It is compared with what there is without it, from the folder it lies in:
+        Compare networks with and without it, from the folder of my_block.py:
 
             towernet compare photos/ --attention none,my_block:MyBlock
     '''
@@ -75,18 +75,18 @@ class AttentionBlock(nn.Module, ABC):
 
     @abstractmethod
     def attention_map(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B #C #H #W"]:
-        """Return the weights in [0, 1], in the order of the channels that come in."""
+        """Return the weights in [0, 1], in the order of the input's channels."""
 
     @abstractmethod
     def forward(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """Return what the block makes of a feature map, in the map's number format."""
+        """Return the block's output for a feature map, in the map's number format."""
 
     def blend(
         self, x_BCHW: Float[Tensor, "B C H W"], gain: Float[Tensor, ""]
     ) -> Float[Tensor, "B C H W"]:
         """Return x + gain·(block(x) − x): the input where the gain is 0, the block where it is 1.
 
-        A block that reorders channels leaves them in their order here.
+        A block that reorders channels keeps their order here.
         """
         y_BCHW: Tensor = (x_BCHW + gain * (self(x_BCHW) - x_BCHW)).to(x_BCHW.dtype)
         return y_BCHW
@@ -94,16 +94,16 @@ class AttentionBlock(nn.Module, ABC):
     def blend_(
         self, x_BCHW: Float[Tensor, "B C H W"], gain: Float[Tensor, ""]
     ) -> Float[Tensor, "B C H W"]:
-        """Return the same. Where no gradient is wanted it may be written over the map.
+        """Return the same as `blend`; without gradients it may overwrite the input to save memory.
 
-        For a caller that nobody shares the map with; a block that gains nothing by it leaves it.
+        Only for a caller that is the only holder of the input.
         """
         return self.blend(x_BCHW, gain)
 
     def wake(self) -> None:
-        """Move the factors that start at 0, for a start that a gain of 0 hides.
+        """Move factors that start at 0 away from it, where a gain of 0 already gives the identity.
 
-        What they multiply then learns as soon as the gain has left 0. Nothing to do by default.
+        The parameters they multiply then learn as soon as the gain is not 0. By default nothing.
         """
 
 
@@ -118,14 +118,14 @@ class GatedBlock(AttentionBlock):
         self, x_BCHW: Float[Tensor, "B C H W"], gain: Float[Tensor, ""]
     ) -> Float[Tensor, "B C H W"]:
         """Weigh the feature map by 1 + gain·(gate − 1)."""
-        # Added to the map, and not 1 to the gate: in bf16 a small gain would be lost beside it.
+        # Added to the map instead of 1 to the gate: in bf16 a small gain would be lost next to 1.
         change = (gain * (self.gates(x_BCHW) - 1)).to(x_BCHW.dtype)
         return torch.addcmul(x_BCHW, x_BCHW, change)
 
     def gates(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B #C #H #W"]:
-        """Return the attention map, its statistics and layers outside of autocast.
+        """Return the attention map, computed outside of autocast.
 
-        They would keep three digits in bf16, of means that can be large against what differs.
+        In bf16, statistics keep three digits, and means can be large compared with the spread.
         """
         with full_precision(x_BCHW.device.type):
             gates: Tensor = self.attention_map(x_BCHW)
@@ -133,7 +133,7 @@ class GatedBlock(AttentionBlock):
 
 
 def full_precision(device: str) -> contextlib.AbstractContextManager[object]:
-    """Leave autocast for a while; nothing is entered, and nothing traced, where there is none."""
+    """Leave autocast for a while; without autocast, enter and trace nothing."""
     # The meta device has no autocast.
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
@@ -141,9 +141,9 @@ def full_precision(device: str) -> contextlib.AbstractContextManager[object]:
 
 
 def wide(x: Tensor, parameter: Tensor | None = None) -> torch.dtype:
-    """Return what statistics of a map are computed in: fp32 at least, or as the parameters are.
+    """Return the number format for statistics of a map: at least fp32, or that of the parameters.
 
-    A block that was itself turned to bf16 can only be fed bf16.
+    A block that was itself converted to bf16 only accepts bf16.
     """
     if parameter is not None:
         return parameter.dtype
@@ -153,7 +153,7 @@ def wide(x: Tensor, parameter: Tensor | None = None) -> torch.dtype:
 def weigh(x_BCHW: Tensor, gates: Tensor) -> Tensor:
     """Return the map times its gates, in the map's number format.
 
-    The gates, once computed, are rounded to it: a product in fp32 takes four times as long.
+    The computed gates are rounded to it: a product in fp32 takes four times as long.
     """
     return x_BCHW * gates.to(x_BCHW.dtype)
 
@@ -161,7 +161,7 @@ def weigh(x_BCHW: Tensor, gates: Tensor) -> Tensor:
 def channel_means(x_BCHW: Float[Tensor, "B C H W"], dtype: torch.dtype) -> Float[Tensor, "B C"]:
     """Return each channel's mean over positions, in a number format.
 
-    Over one axis: torch's mean over two takes twice as long.
+    Over one axis: torch's mean over two axes takes twice as long.
     """
     return over_positions(x_BCHW).mean(dim=1, dtype=dtype)
 
@@ -174,7 +174,7 @@ def over_positions(x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N C"]:
 
 
 def layout_of(x_BCHW: Tensor) -> torch.memory_format:
-    """Return how a map lies in memory; gates that lie otherwise take twice as long to apply."""
+    """Return the memory layout of a map; gates in another layout take twice as long to apply."""
     if x_BCHW.is_contiguous() or not x_BCHW.is_contiguous(memory_format=torch.channels_last):
         return torch.contiguous_format
     return torch.channels_last
@@ -187,9 +187,9 @@ def require_channels(block: str, channels: int) -> None:
 
 
 def narrowed(block: str, channels: int, reduction: int | None, *, least: int = 1) -> int:
-    """Return how many channels a bottleneck has that is `reduction` times narrower than the map.
+    """Return the channels of a bottleneck that is `reduction` times narrower than the map.
 
-    None: as in the papers, 16 times, or what leaves `least` channels.
+    None: 16 times, as in the papers, or less, so that at least `least` channels remain.
     """
     require_channels(block, channels)
     if reduction is None:
@@ -208,7 +208,7 @@ ATTENTION = Registry[type[AttentionBlock]]("attention block")
 
 
 def paper(block_class: type) -> str:
-    """Return the source that a block or its file names, without its authors; '' for none.
+    """Return the source in the docstring of a block or its file, without authors; '' for none.
 
     Example:
         >>> from towernet.attention import SqueezeExcitation
@@ -217,7 +217,7 @@ def paper(block_class: type) -> str:
     """
     for docstring in (block_class.__doc__, getattr(inspect.getmodule(block_class), "__doc__", "")):
         rest = (docstring or "").partition("Source: ")[2]
-        said = " ".join(rest.partition("\n\n")[0].split())
-        if found := re.match(r".+?\. (.+?)(?:, eq\.|(?<=\.\d{5})\. |$)", said):
+        source = " ".join(rest.partition("\n\n")[0].split())
+        if found := re.match(r".+?\. (.+?)(?:, eq\.|(?<=\.\d{5})\. |$)", source):
             return found[1]
     return ""

@@ -1,4 +1,4 @@
-"""Attention blocks by name: ours, any that can be imported, and those of installed packages.
+"""Attention blocks by name: built-in ones, import paths, and those of installed packages.
 
 A package offers its blocks under the names of its entry points:
 
@@ -28,7 +28,7 @@ BLOCKS = Plugins[type[AttentionBlock]](
 
 
 def attention_block(name: str) -> type[AttentionBlock]:
-    """Return the attention block that a name stands for; ours come before those of others.
+    """Return the attention block with a name; built-in ones take precedence.
 
     Args:
         name: A registered name (`se`), the name of an entry point of an installed package, or an
@@ -36,9 +36,9 @@ def attention_block(name: str) -> type[AttentionBlock]:
 
     Raises:
         UnknownNameError: Nothing has the name; the message suggests the nearest.
-        ConfigError: What the name stands for cannot be imported, or is no attention block.
-        UntrustedCodeError: It is an import path that no user said (`BLOCKS.trust`, or the variable
-            TOWERNET_BLOCKS), of a module that is not imported yet.
+        ConfigError: It cannot be imported, or is no attention block.
+        UntrustedCodeError: It is an import path that the user did not give (`BLOCKS.trust`, or the
+            variable TOWERNET_BLOCKS), of a module that is not imported yet.
 
     Example:
         >>> attention_block("towernet.attention.simam:SimAM") is attention_block("simam")
@@ -48,7 +48,7 @@ def attention_block(name: str) -> type[AttentionBlock]:
 
 
 def known_blocks() -> list[str]:
-    """Return the names that need no import path: ours, and those of installed packages."""
+    """Return the names that need no import path: built-in ones, and those of installed packages."""
     return BLOCKS.known()
 
 

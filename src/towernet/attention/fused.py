@@ -1,6 +1,6 @@
-"""Formulas fused into one program for a GPU, by torch.compile; eager where that is not switched on.
+"""Formulas compiled into one program for a GPU by torch.compile; in eager mode unless enabled.
 
-On a CPU the kernels in C do this: `towernet.native.ops`.
+On a CPU the C kernels do this: `towernet.native.ops`.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def enabled(*devices: str) -> Iterator[None]:
 
 
 def run(formula: Formula, x: Tensor, *others: Any) -> Tensor:
-    """Return what a formula makes of a map, by one program where that is switched on.
+    """Return the result of a formula for a map, by a compiled program where enabled.
 
-    A program that cannot be made, or fails, is said in a warning, once; the formula does its work.
+    If compilation or the program fails, warn once and fall back to eager mode.
     """
     if not _is_wanted(x):
         return formula(x, *others)
@@ -63,9 +63,9 @@ def run(formula: Formula, x: Tensor, *others: Any) -> Tensor:
     try:
         return _programs[key](x, *others)
     except Exception as error:  # compilers fail in many ways
-        y = formula(x, *others)  # raises by itself what was none of the compiler's fault
+        y = formula(x, *others)  # raises errors that are not the compiler's
         warnings.warn(
-            f"attention is computed without being compiled: {in_one_line(error)[:200]}",
+            f"attention runs in eager mode, compiling failed: {in_one_line(error)[:200]}",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -74,7 +74,7 @@ def run(formula: Formula, x: Tensor, *others: Any) -> Tensor:
 
 
 def _is_wanted(x: Tensor) -> bool:
-    """Whether a map's formula is to be compiled; a program that is traced is one already."""
+    """Whether to compile a map's formula; not while torch traces or compiles around it."""
     return (
         x.device.type in _devices
         and type(x) is Tensor
@@ -85,9 +85,9 @@ def _is_wanted(x: Tensor) -> bool:
 
 
 def _compiled(formula: Formula) -> Formula:
-    """Return a formula as a program for maps of any size.
+    """Return a formula compiled for maps of any size.
 
-    From a copy of its code: the compiler counts the programs of one code and gives up after eight.
+    Each is compiled from its own copy of the code: torch gives up after eight programs per code.
     """
     assert isinstance(formula, types.FunctionType)
     code = formula.__code__.replace(co_name=f"{formula.__name__}_{len(_programs)}")

@@ -1,4 +1,4 @@
-"""Global context (GC) block: what the image holds on the whole, added to every position.
+"""Global context (GC) block: a summary of the whole image, added to every position.
 
 Source: Cao, Xu, Lin, Wei, Hu. GCNet: Non-local networks meet squeeze-excitation networks and
 beyond. ICCV Workshops 2019. arXiv:1904.11492, eq. 5. The layers of the bottleneck have biases and
@@ -76,7 +76,7 @@ class GlobalContext(AttentionBlock):
         return y_BCHW
 
     def context(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C 1 1"]:
-        """What is added to each channel of an image, computed outside of autocast."""
+        """Return the amount added to each channel of an image, computed outside of autocast."""
         with full_precision(x_BCHW.device.type):
             wide_BCHW = x_BCHW.to(wide(x_BCHW, self.key.weight))
             weight_BN1 = self.attention_map(wide_BCHW).flatten(1)[:, :, None]

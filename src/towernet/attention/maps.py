@@ -23,10 +23,10 @@ def attention_maps(
 ) -> dict[str, Float[Tensor, "B _ _ _"]]:
     """Return each block's attention map by the block's name, in the order the blocks run.
 
-    The network answers as it evaluates and is left as it was. A map has one weight for each
-    channel, position, or both, (B, C or 1, H or 1, W or 1), in the order of the channels that come
-    in; that of a block which is blended in (`FromIdentity`) is as it would be at a gain of 1. A
-    block that runs twice for an image shows its last map. A network without attention has none.
+    The network runs in evaluation mode and is left as it was. A map has one weight for each
+    channel, position, or both, (B, C or 1, H or 1, W or 1), in the order of the input's channels.
+    A block that is blended in (`FromIdentity`) shows its map at a gain of 1, a block that runs
+    twice per image its last map. A network without attention has none.
 
     Args:
         model: A network with blocks, its own or attached.
@@ -43,30 +43,30 @@ def attention_maps(
     """
     maps: dict[str, Tensor] = {}
 
-    def look(name: str, block: AttentionBlock, x_BCHW: Tensor) -> None:
+    def store(name: str, block: AttentionBlock, x_BCHW: Tensor) -> None:
         maps[name] = map_of(block, x_BCHW)
 
-    with evaluating(model), torch.no_grad(), watching(model, look):
+    with evaluating(model), torch.no_grad(), observing(model, store):
         model(images_BIHW)
     return maps
 
 
 def map_of(block: AttentionBlock, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B #C #H #W"]:
-    """Return a block's attention map as the block computes it: outside of autocast."""
+    """Return a block's attention map, computed outside of autocast as in the block."""
     with full_precision(x_BCHW.device.type):
         weights: Tensor = block.attention_map(x_BCHW)
     return weights
 
 
 @contextlib.contextmanager
-def watching(
-    model: nn.Module, look: Callable[[str, AttentionBlock, Tensor], None]
+def observing(
+    model: nn.Module, call: Callable[[str, AttentionBlock, Tensor], None]
 ) -> Iterator[None]:
-    """Call `look` with a block's name, the block and its input whenever one runs, for a while."""
+    """Call a function with a block's name, the block and its input whenever a block runs."""
 
     def hook_of(name: str) -> Any:
         def hook(block: AttentionBlock, inputs: tuple[Tensor]) -> None:
-            look(name, block, inputs[0])
+            call(name, block, inputs[0])
 
         return hook
 

@@ -107,7 +107,7 @@ def _why_none(trace: Trace) -> str:
 
 
 def _blocks(trace: Trace) -> list[Place]:
-    """Return places before residual additions; at sizes that have none, behind joints.
+    """Return places before residual additions; at sizes that have none, after joints.
 
     Where a network has neither, at stages' ends.
     """
@@ -124,7 +124,7 @@ def _blocks(trace: Trace) -> list[Place]:
 
 
 def _residual(trace: Trace) -> dict[str, tuple[Place, int]]:
-    """Return places by module, each with when its map was made."""
+    """Return places by module, each with the time its map was made."""
     found: dict[str, tuple[Place, int]] = {}
     for total, where in trace.additions:
         branch = None if _is_part_of_a_sum(total) else _branch(*total.sources)
@@ -142,15 +142,15 @@ def _is_part_of_a_sum(total: Map) -> bool:
 def _branch(first: Map, second: Map) -> Map | None:
     """Return which of two summands is the branch; None where neither is a shortcut.
 
-    From where they parted, a shortcut has at most half as many learnt layers as the branch. A
-    pooling has none either: what is made of the other summand is the branch.
+    From where they split, a shortcut has at most half as many learnt layers as the branch. A
+    pooling layer has none either: a summand computed from the other one is the branch.
     """
     shortcut, branch = sorted((first, second), key=lambda m: (m.depth, m.made_at))
     before_branch = branch.comes_from()
     if _unscaled(shortcut) in before_branch:
         return branch
-    parted = max((m.depth for m in shortcut.comes_from() & before_branch), default=0)
-    is_shortcut = 2 * (shortcut.depth - parted) <= branch.depth - parted
+    split = max((m.depth for m in shortcut.comes_from() & before_branch), default=0)
+    is_shortcut = 2 * (shortcut.depth - split) <= branch.depth - split
     return branch if is_shortcut and branch.depth > shortcut.depth else None
 
 
@@ -161,7 +161,7 @@ def _unscaled(found: Map) -> Map:
 
 
 def _joined(trace: Trace) -> dict[str, tuple[Place, int]]:
-    """Return places by module, each with when its map was made."""
+    """Return places by module, each with the time its map was made."""
     found: dict[str, tuple[Place, int]] = {}
     for _, where in (*trace.additions, *trace.joints):
         output = trace.outputs.get(where)
@@ -191,11 +191,11 @@ def _at(name: str, found: Map, reason: str) -> Place:
 
 
 def _stages(trace: Trace) -> list[Place]:
-    """Return where the stage of each size ends: behind it, all hangs on that one map.
+    """Return where the stage of each size ends: everything after it depends on that one map.
 
-    That is the first such map behind the stage's last addition, or joint where it has none; what
-    comes after it may belong to the next stage. A stage that has neither ends with its last map,
-    if it comes behind others, or no stage has any.
+    That is the first such map after the stage's last addition, or joint where it has none; later
+    ones may belong to the next stage. A stage that has neither ends with its last map, if it
+    comes after other stages, or no stage has additions or joints.
     """
     # The branches of a first layer are one layer.
     additions = [total for total, _ in trace.additions if total.depth > 1]
@@ -220,15 +220,15 @@ def _stages(trace: Trace) -> list[Place]:
 
 
 def _first_end(trace: Trace, maps: list[Map], joined_at: int) -> Place | None:
-    """Return the first map that a module returns in which something was joined; else the first."""
-    behind = [found for found in maps if found.made_at >= joined_at]
+    """Return the first map returned by a module that did the joining; else the first map."""
+    after = [found for found in maps if found.made_at >= joined_at]
 
     def is_around(found: Map) -> bool:
         spans = [trace.spans[name] for name, _ in found.made_by if name != ""]
         return any(began < joined_at <= ended for began, ended in spans)
 
-    behind.sort(key=lambda found: not is_around(found))
-    return next((place for found in behind if (place := _placed(trace, found))), None)
+    after.sort(key=lambda found: not is_around(found))
+    return next((place for found in after if (place := _placed(trace, found))), None)
 
 
 def _placed(trace: Trace, found: Map) -> Place | None:
@@ -246,7 +246,7 @@ def _cuts(trace: Trace) -> Iterator[Map]:
 
 
 def _named(trace: Trace, patterns: Sequence[str]) -> list[Place]:
-    chosen: dict[Map, Place] = {}  # a map is weighed once, whatever returns it
+    chosen: dict[Map, Place] = {}  # a map is weighed once, also if several modules return it
     for pattern in patterns:
         names = fnmatch.filter([*trace.outputs, *trace.obstacles], pattern)
         if not names:

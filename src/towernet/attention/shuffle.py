@@ -19,7 +19,7 @@ from towernet.native import ops
 
 _EPSILON = 1e-5
 PAPERS_GROUPS = 64
-_AWAKE = 0.1  # the spatial weight, where a gain of 0 hides it; the paper's is 0
+_AWAKE = 0.1  # the spatial weight where a gain of 0 gives the identity; in the paper 0
 
 
 @ATTENTION.register("shuffle")
@@ -31,11 +31,11 @@ class ShuffleAttention(GatedBlock):
 
     Args:
         channels: C, the channels of the feature map.
-        groups: G, into how many groups they are split; 2G divides C. None: the most up to the
-            paper's that do. [paper: 64]
+        groups: G, the number of groups; 2G must divide C. None: the largest such number up to
+            the paper's. [paper: 64]
 
     Raises:
-        ConfigError: `groups` does not cut the channels into halves of the same size.
+        ConfigError: `groups` does not split the channels into halves of equal size.
 
     Example:
         >>> block = ShuffleAttention(256)
@@ -53,7 +53,7 @@ class ShuffleAttention(GatedBlock):
                 f" halves; {_suggest(channels)}"
             )
         self.channels, self.groups = channels, groups
-        # False where whoever reads the output takes the channels as they are (`models.optimize`).
+        # False where the next layers accept the channels in this order (`models.optimize`).
         self.shuffles = True
         half = channels // (2 * groups)
         self.channel_weight = nn.Parameter(torch.zeros(half))
@@ -68,7 +68,7 @@ class ShuffleAttention(GatedBlock):
         return _gates(x_BCHW, self._vectors(), self.groups)
 
     def forward(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """Weigh the feature map, then let the halves of the channels take turns."""
+        """Weigh the feature map, then interleave the halves of the channels."""
         return self._weigh(x_BCHW, None, self.shuffles)
 
     def blend(
@@ -80,8 +80,8 @@ class ShuffleAttention(GatedBlock):
     def blend_(
         self, x_BCHW: Float[Tensor, "B C H W"], gain: Float[Tensor, ""]
     ) -> Float[Tensor, "B C H W"]:
-        """Return the same, by the kernel written over the map: of memory it moves a third less."""
-        if type(self) is not ShuffleAttention:  # whose `blend` may be another
+        """Return the same; the kernel overwrites the map and moves a third less memory."""
+        if type(self) is not ShuffleAttention:  # a subclass may define another `blend`
             return self.blend(x_BCHW, gain)
         return self._weigh(x_BCHW, gain, False, in_place=True)
 
@@ -111,7 +111,7 @@ class ShuffleAttention(GatedBlock):
 
     @torch.no_grad()
     def wake(self) -> None:
-        """Let the spatial gates see the map, so that its norm has a gradient at once."""
+        """Let the spatial gates depend on the map, so that its norm has a gradient at once."""
         self.spatial_weight.fill_(_AWAKE)
 
     def extra_repr(self) -> str:
@@ -120,7 +120,7 @@ class ShuffleAttention(GatedBlock):
 
 
 def _gates(x_BCHW: Tensor, vectors: tuple[Tensor, ...], groups: int) -> Tensor:
-    """Return the gates by the formula: it is the reference of the kernels, and their stand-in."""
+    """Return the gates by the formula: the reference of the kernels, and their fallback."""
     channel_weight, channel_bias, spatial_weight, spatial_bias, norm_weight, norm_bias = vectors
     # Statistics and gates computed in bf16 would keep three digits.
     x_BCHW = x_BCHW.to(torch.promote_types(x_BCHW.dtype, torch.float32))
@@ -153,10 +153,10 @@ def _weighed(
 
 
 class UnshuffledAttention(GatedBlock):
-    """Shuffle attention for maps whose channels lie in the order in which it would leave them.
+    """Shuffle attention for maps whose channels are already in its output order.
 
-    For inference: the layer before was made to give them so, and each channel has numbers of its
-    own, those of its place in the groups it came from.
+    For inference: the layer before it returns them so. Each channel has its own parameters, those
+    of its place in its original group.
 
     Args:
         block: The attention that shuffles.
@@ -169,7 +169,7 @@ class UnshuffledAttention(GatedBlock):
         half = block.channels // (2 * block.groups)
         came_from_C = came_from(block.channels)
         place_C = came_from_C % half
-        # 0 where a channel's gate hangs on its mean, 1 where on its normalised positions.
+        # 0 where a channel's gate depends on its mean, 1 where on its normalised positions.
         self.register_buffer("is_spatial_C", (came_from_C % (2 * half) >= half).float())
 
         def each(numbers_k: Tensor) -> nn.Parameter:
@@ -192,7 +192,7 @@ class UnshuffledAttention(GatedBlock):
 
 
 def came_from(channels: int) -> Tensor:
-    """Return which channel the shuffle puts at each place: (C,), 0, C/2, 1, C/2 + 1, …"""
+    """Return which channel the shuffle moves to each index: (C,), 0, C/2, 1, C/2 + 1, …"""
     return torch.arange(channels).reshape(2, -1).T.flatten()
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from towernet.attention.base import AttentionBlock
 from towernet.attention.blend import FromIdentity
 from towernet.attention.inserted import attention_blocks
-from towernet.attention.maps import map_of, watching
+from towernet.attention.maps import map_of, observing
 from towernet.records.run import BlockFigures
 
 NUM_IMAGES = 16  # whose gates are looked at: a map of all channels and positions is large
@@ -41,7 +41,7 @@ def watched_gates(model: nn.Module) -> Iterator[dict[str, Gates]]:
             deviation, mean = torch.std_mean(gates, correction=0)
             seen[name] = Gates(mean.item(), deviation.item())
 
-    with watching(model, look):
+    with observing(model, look):
         yield seen
 
 

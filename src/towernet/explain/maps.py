@@ -17,7 +17,7 @@ from torch import Tensor
 from towernet.attention.base import ATTENTION, AttentionBlock
 from towernet.attention.blend import FromIdentity
 from towernet.attention.inserted import CHILD, attention_blocks
-from towernet.attention.maps import map_of, watching
+from towernet.attention.maps import map_of, observing
 from towernet.engine.evaluate import predict_logits
 from towernet.errors import ConfigError, DataError
 from towernet.predict import fitted_pictures, load_trained
@@ -118,7 +118,7 @@ def explain(folder: Path, image: Path) -> Explanation:
     def look(name: str, block: AttentionBlock, x_BCHW: Tensor) -> None:
         seen[name] = map_of(block, x_BCHW)
 
-    with watching(policy.place(trained.model), look):
+    with observing(policy.place(trained.model), look):
         logits_1K = predict_logits(trained.model, pixels[None], trained.contract, policy)
     said_K = (torch.from_numpy(logits_1K[0]).double() / trained.temperature).softmax(dim=0)
     best = int(said_K.argmax())
