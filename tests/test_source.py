@@ -397,7 +397,7 @@ def test_what_may_not_be_read_is_named(what):
         ),
         ("a.rar", b"Rar!\x1a\x07", "a.rar is a RAR archive; give a folder, a zip, a tar"),
         ("a.7z", b"7z\xbc\xaf'\x1c", "a.7z is a 7-Zip archive; give"),
-        ("a.zip", b"\x89PNG\r\n", "a.zip is a PNG image; give"),
+        ("a.zip", b"\x89PNG\r\n\x1a\n", "a.zip is a PNG image; give"),
         ("a.zip", b"<!doctype html>", "a.zip is an HTML or XML page, perhaps of a failed download"),
         ("a.zip", b"version https://git-lfs.github.com", "a.zip is a Git LFS pointer and not"),
         ("a.zip", b"", "a.zip is an empty file; give"),

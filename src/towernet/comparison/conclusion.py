@@ -16,12 +16,12 @@ from towernet.attention.find import attention_block
 from towernet.comparison.csv_files import write_csv_files
 from towernet.comparison.judging.attention import judged_pairs, proof
 from towernet.comparison.judging.labels import suspect_labels, write_suspects
-from towernet.comparison.judging.learning_curve import LAST_DOUBLING, FewerImages, learning_curve
+from towernet.comparison.judging.learning_curve import FewerImages, learning_curve
 from towernet.comparison.judging.networks import best_run
 from towernet.comparison.judging.ranking import Judging
 from towernet.comparison.judging.scores import majority_accuracy
 from towernet.comparison.outcome import Outcome
-from towernet.comparison.protocol import digest_of, written_digest
+from towernet.comparison.protocol import LAST_DOUBLING, digest_of, written_digest
 from towernet.comparison.wording import ablation
 from towernet.comparison.wording.paper import latex
 from towernet.comparison.wording.remarks import remarks

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from towernet import files
-from towernet.comparison.judging.learning_curve import SHARES
+from towernet.comparison.protocol import SHARES
 from towernet.config import Recipe, RunConfig
 from towernet.data.prepare import Dataset
 from towernet.engine.batches import steps_per_epoch

@@ -18,6 +18,10 @@ from towernet.errors import DataError, in_one_line
 from towernet.records.base import checked
 from towernet.records.protocol import Decided, Images, Protocol, Request, Rule
 
+# Of the training images, for the learning curve.
+LAST_DOUBLING = 0.5  # the share that answers the question
+SHARES = (LAST_DOUBLING, 0.25)
+
 RULE = Rule(
     measure="accuracy on the final split",
     test="sign flips over runs; exact McNemar with one; the corrected resampled t where each run"

@@ -11,7 +11,7 @@ from functools import cache, partial
 
 from towernet import files
 from towernet.comparison.conclusion import conclude, finished
-from towernet.comparison.judging.learning_curve import LAST_DOUBLING, SHARES, FewerImages
+from towernet.comparison.judging.learning_curve import FewerImages
 from towernet.comparison.judging.networks import learnt, num_epochs_of, worth
 from towernet.comparison.outcome import Outcome
 from towernet.comparison.places import ComparisonPlace, Place, RunPlace
@@ -23,7 +23,7 @@ from towernet.comparison.plan import (
     same_for_all_variants,
     trial_rates,
 )
-from towernet.comparison.protocol import go_on, make_protocol
+from towernet.comparison.protocol import LAST_DOUBLING, SHARES, go_on, make_protocol
 from towernet.comparison.rates import RateSearch
 from towernet.comparison.runs import Runs
 from towernet.comparison.wording.verdict import num_pairs, too_few_runs

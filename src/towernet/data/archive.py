@@ -31,6 +31,7 @@ from towernet.data.archive_stream import (
 )
 from towernet.data.archive_tar import read_tar
 from towernet.data.archive_zip import find_directory, read_zip
+from towernet.data.workers import Count
 from towernet.errors import ConfigError, DataError, EnvironmentFault
 from towernet.words import shown
 
@@ -42,7 +43,6 @@ MIN_ENTRY_BYTES = 64  # on average; no picture is smaller
 ENTRIES_FREE = 20_000  # so many may be as small as they like
 LAYOUT_VERSION = 2  # of the unpacked folder; part of its name
 
-Progress = Callable[[str, int, int], None]  # what, done, total
 
 _NESTED = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|rar|7z|tar\.(gz|bz2|xz|zst))$", re.IGNORECASE)
 
@@ -85,7 +85,7 @@ class Unpacked(NamedTuple):
 
 
 def unpack(
-    path: Path, kind: str, *, limits: Limits = DEFAULT_LIMITS, progress: Progress | None = None
+    path: Path, kind: str, *, limits: Limits = DEFAULT_LIMITS, progress: Count | None = None
 ) -> Unpacked:
     """Unpack a "zip" or "tar" into the cache, or find it there; safe for processes at once.
 
@@ -163,7 +163,7 @@ def _kept(folder: Path) -> Unpacked | None:
     return Unpacked(folder, tuple(members), bad_members, tuple(index["folders"]))
 
 
-def _unpack(path: Path, kind: str, folder: Path, limits: Limits, progress: Progress | None) -> None:
+def _unpack(path: Path, kind: str, folder: Path, limits: Limits, progress: Count | None) -> None:
     try:
         with path.open("rb") as stream:
             entries, folders = _judge(path, _members(path, kind, stream, limits), limits)
@@ -211,7 +211,7 @@ def _fill(
     folders: list[str],
     path: Path,
     listing: Listing,
-    progress: Progress | None,
+    progress: Count | None,
 ) -> None:
     members, bad_members = [], []
     again = ((entry, content) for entry, content in listing if entry.kind == FILE)

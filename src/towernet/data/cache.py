@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -27,11 +26,10 @@ from towernet.data import decode
 from towernet.data.examine import Wanted, fitted
 from towernet.data.source import Source
 from towernet.data.table import USED
-from towernet.data.workers import Died, run
+from towernet.data.workers import Count, Died, run
 from towernet.errors import DataError, EnvironmentFault
 from towernet.words import shown
 
-Progress = Callable[[str, int, int], None] | None
 Shape = tuple[int, int, int, int]
 
 
@@ -43,7 +41,7 @@ def open_pixels(
     resize: str,
     background: tuple[int, int, int] = (255, 255, 255),
     workers: int,
-    progress: Progress = None,
+    progress: Count | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Map the decoded pictures of a table, decoding them first if that was never done.
 
@@ -144,7 +142,7 @@ def _build(
     wanted: list[Wanted],
     paths: list[str],
     workers: int,
-    progress: Progress,
+    progress: Count | None,
 ) -> None:
     """Decode in parallel and write each row at its place; through the stream, not a mapping.
 

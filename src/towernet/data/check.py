@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import Any
@@ -36,11 +35,9 @@ from towernet.data.table import (
     read_table,
     write_table,
 )
-from towernet.data.workers import TIME_LIMIT_S, Died, run
+from towernet.data.workers import TIME_LIMIT_S, Count, Died, run
 from towernet.errors import DataError, EnvironmentFault
 from towernet.words import shown
-
-Progress = Callable[[str, int, int], None] | None
 
 VERSION = f"1, decoder {decode.VERSION}, duplicates {duplicates.VERSION}"
 NUM_REMEMBERED = 64
@@ -67,7 +64,7 @@ def check(
     source: Source,
     *,
     workers: int,
-    progress: Progress = None,
+    progress: Count | None = None,
     time_limit_s: float = TIME_LIMIT_S,
 ) -> pd.DataFrame:
     """Decode every file of a source once and say what each one is good for.
@@ -135,7 +132,7 @@ class _Places:
 
 
 def _identify(
-    source: Source, places: _Places, workers: int, progress: Progress
+    source: Source, places: _Places, workers: int, progress: Count | None
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
     """Return each row's content id, as bytes, and size; empty for what cannot be read."""
     num, num_rows = len(source.files), len(places.paths)
@@ -237,7 +234,7 @@ class _Look:
         self.pixel_ids = np.zeros(num, np.uint64)
         self.thumbnails = thumbnails
 
-    def examine(self, workers: int, progress: Progress, time_limit_s: float) -> None:
+    def examine(self, workers: int, progress: Count | None, time_limit_s: float) -> None:
         """Decode every file.
 
         Raises:

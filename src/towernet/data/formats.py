@@ -13,7 +13,7 @@ from PIL import features
 from towernet.errors import DataError
 
 # (offset, bytes there, Pillow's format, what the end of a whole file holds)
-_MAGIC = (
+_IMAGES = (
     (0, b"\xff\xd8\xff", "JPEG", b"\xff\xd9"),
     (0, b"\x89PNG\r\n\x1a\n", "PNG", b"IEND"),
     (8, b"WEBP", "WEBP", b""),
@@ -63,6 +63,14 @@ class BadImage(DataError):
         self.detail = detail
 
 
+def begins_as_image(content: bytes) -> tuple[str, bytes] | None:
+    """Return Pillow's name for the format that a file begins with, and what its files end with."""
+    for offset, magic, name, end in _IMAGES:
+        if content.startswith(magic, offset) and (name != "WEBP" or content[:4] == b"RIFF"):
+            return name, end
+    return None
+
+
 def sniff(content: bytes) -> tuple[str, bytes]:
     """Return Pillow's name for the format and what its files end with."""
     if not content:
@@ -70,11 +78,10 @@ def sniff(content: bytes) -> tuple[str, bytes]:
     for offset, magic, name in _FOREIGN:
         if content.startswith(magic, offset):
             raise BadImage("FORMAT", f"{name}: convert it to JPEG or PNG")
-    for offset, magic, name, end in _MAGIC:
-        if content.startswith(magic, offset) and (name != "WEBP" or content[:4] == b"RIFF"):
-            if name == "TIFF" and (raw := _camera_raw(content[:4096])):
-                raise BadImage("FORMAT", f"{raw}: convert it to JPEG or PNG")
-            return name, end
+    if image := begins_as_image(content):
+        if image[0] == "TIFF" and (raw := _camera_raw(content[:4096])):
+            raise BadImage("FORMAT", f"{raw}: convert it to JPEG or PNG")
+        return image
     if content[4:8] == b"ftyp":
         brands = content[8 : min(64, int.from_bytes(content[:4], "big"))]
         avif = b"avif" in brands or b"avis" in brands

@@ -9,16 +9,15 @@ import errno
 import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from towernet.data.table import SPLITS, TEST, TRAIN, VALIDATION, path_bytes
+from towernet.data.workers import Count
 from towernet.errors import DataError, EnvironmentFault
 from towernet.registry import unknown_name
 from towernet.words import counted, shown, some_listed
-
-Progress = Callable[[str, int, int], None] | None
 
 LAYOUTS = ("auto", "classes", "splits")
 SPLIT_NAMES = {
@@ -92,7 +91,7 @@ def hidden(path: str) -> Ignored:
     return Ignored(path, "HIDDEN", "a hidden or system file or folder, not looked into")
 
 
-def scan(root: Path, progress: Progress = None) -> Tree:
+def scan(root: Path, progress: Count | None = None) -> Tree:
     """List a folder without opening a file, following a link, or recursing.
 
     Raises:

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 from towernet.data import archive, digits
 from towernet.data.archive_tar import is_tar
 from towernet.data.archive_zip import is_zip
+from towernet.data.formats import begins_as_image
 from towernet.data.layout import (
     SPLIT_NAMES,
     Ignored,
     Layout,
-    Progress,
     classes_words,
     folder_of,
     hidden,
@@ -33,12 +33,13 @@ from towernet.data.layout import (
 )
 from towernet.data.listing import Below, Files, SourceFile
 from towernet.data.table import Texts, path_bytes
+from towernet.data.workers import Count
 from towernet.errors import DataError, EnvironmentFault
 from towernet.words import counted, shown
 
 DIGITS = "digits"
 _CSV_SPLITS = {"": "", **SPLIT_NAMES}
-_MAGIC = (
+_OTHER_KINDS = (
     (b"PK\x03\x04", "zip"),
     (b"PK\x05\x06", "zip"),
     (b"\x1f\x8b", "tar"),
@@ -47,9 +48,6 @@ _MAGIC = (
     (b"Rar!", "a RAR archive"),
     (b"7z\xbc\xaf'\x1c", "a 7-Zip archive"),
     (b"\x28\xb5\x2f\xfd", "a Zstandard file"),
-    (b"\xff\xd8\xff", "a JPEG image"),
-    (b"\x89PNG", "a PNG image"),
-    (b"GIF8", "a GIF image"),
     (b"%PDF", "a PDF document"),
     (b"version https://git-lfs", "a Git LFS pointer and not the file itself"),
     (b"<", "an HTML or XML page, perhaps of a failed download"),
@@ -96,7 +94,7 @@ def open_source(
     layout: str = "auto",
     skip_empty: bool = False,
     limits: archive.Limits | None = None,
-    progress: Progress = None,
+    progress: Count | None = None,
     min_classes: int = 2,
 ) -> Source:
     """Find the labelled images that `data` stands for.
@@ -158,12 +156,16 @@ def kind_of(path: Path) -> str:
         head = stream.read(64)
     if not head:
         return "an empty file"
-    for magic, kind in _MAGIC:
+    for magic, kind in _OTHER_KINDS:
         if head.startswith(magic):
             return kind
+    if is_tar(path):  # its first member's name may begin as an image does
+        return "tar"
+    if image := begins_as_image(head):
+        return f"a {image[0]} image"
     if is_zip(path):  # something stands before it, such as a self-extractor
         return "zip"
-    return "tar" if is_tar(path) else "no archive that is known here"
+    return "no archive that is known here"
 
 
 def _open_digits(path: Path) -> Source:
@@ -181,7 +183,7 @@ def _open_digits(path: Path) -> Source:
 
 
 def _open_folder(
-    path: Path, layout: str, skip_empty: bool, progress: Progress = None, min_classes: int = 2
+    path: Path, layout: str, skip_empty: bool, progress: Count | None = None, min_classes: int = 2
 ) -> Source:
     tree = scan(path, progress)
     name = path.name or path.resolve().name or str(path)

@@ -34,6 +34,9 @@ SHARED_BYTES, ALONE_BYTES = 150_000_000, 320_000_000
 """The memory that one item may take while others are at work, and by itself."""
 CHUNK = 16
 
+Count = Callable[[str, int, int], None]
+"""Called as count(what, done, total) while many files are read."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -19,13 +19,11 @@ import numpy.typing as npt
 from towernet.comparison.judging.pairs import pair_of
 from towernet.comparison.judging.scores import accuracy_interval
 from towernet.comparison.judging.statistics import SIGNIFICANT, holm, judge, min_runs
+from towernet.comparison.protocol import LAST_DOUBLING
 from towernet.comparison.wording.learning_curve import sentence
 from towernet.data.prepare import Dataset
 from towernet.names import NetworkName
 from towernet.records.results import ClassGain, CurvePoint, LearningCurve
-
-LAST_DOUBLING = 0.5  # the share that answers the question
-SHARES = (LAST_DOUBLING, 0.25)
 
 Bools = npt.NDArray[np.bool_]
 
