@@ -39,7 +39,7 @@ from towernet.attention.attach import (
     parameter_groups,
 )
 from towernet.attention.places import find_places
-from towernet.attention.watch import CHILD
+from towernet.attention.trace import CHILD
 from towernet.config import TrainConfig
 from towernet.engine.optimizer import make_optimizer
 from towernet.errors import ConfigError, UnknownNameError

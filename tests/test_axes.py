@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from towernet.attention.axes import image, pixels, regrouped
-from towernet.attention.watch import watch
+from towernet.attention.trace import trace
 
 B, C, H, W = 2, 6, 12, 8
 
@@ -30,8 +30,8 @@ class Doing(nn.Module):
 def axes_behind(function):
     """Return what was noted of a function's output, and the output for numbered pixels."""
     x_BCHW = torch.arange(B * C * H * W).reshape(B, C, H, W).float()
-    watcher = watch(Doing(function), B, C, H, W)
-    return watcher.returned[""].axes, function(x_BCHW)
+    tracer = trace(Doing(function), B, C, H, W)
+    return tracer.returned[""].axes, function(x_BCHW)
 
 
 def is_map(y, rows, columns):
@@ -139,17 +139,17 @@ def lost(x):
 )
 def test_what_is_lost_is_known_again_where_it_is_read(reads):
     network = nn.Sequential(Doing(lost), nn.BatchNorm2d(C), reads).eval()
-    watcher = watch(network, B, C, H, W)
-    assert all(watcher.returned[name].is_feature_map for name in ("0", "1", "2"))
-    assert not watch(network[:2], B, C, H, W).returned["1"].is_feature_map
+    tracer = trace(network, B, C, H, W)
+    assert all(tracer.returned[name].is_feature_map for name in ("0", "1", "2"))
+    assert not trace(network[:2], B, C, H, W).returned["1"].is_feature_map
 
 
 def test_rows_of_tokens_that_a_1x1_convolution_reads_are_no_map():
     def rows(x):
         return nn.functional.unfold(x, 1).reshape(B, C, 4, H * W // 4)
 
-    watcher = watch(nn.Sequential(Doing(rows), nn.Conv2d(C, C, 1)), B, C, H, W)
-    assert not watcher.returned["1"].is_feature_map
+    tracer = trace(nn.Sequential(Doing(rows), nn.Conv2d(C, C, 1)), B, C, H, W)
+    assert not tracer.returned["1"].is_feature_map
 
 
 @st.composite

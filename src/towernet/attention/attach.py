@@ -22,7 +22,7 @@ from towernet.attention.base import ATTENTION, AttentionBlock
 from towernet.attention.find import BLOCKS, attention_block
 from towernet.attention.fit import builder_problem, built, kind, require_fit
 from towernet.attention.places import Place, find_places, require_names
-from towernet.attention.watch import CHILD
+from towernet.attention.trace import CHILD
 from towernet.errors import ConfigError
 from towernet.names import block_and_options
 from towernet.shapes import run_on_meta

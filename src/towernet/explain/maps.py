@@ -17,8 +17,8 @@ from torch import Tensor
 from towernet.attention.attach import FromIdentity, attention_blocks
 from towernet.attention.base import ATTENTION, AttentionBlock
 from towernet.attention.maps import map_of, watching
-from towernet.attention.watch import CHILD
-from towernet.engine.evaluate import predict_logits
+from towernet.attention.trace import CHILD
+from towernet.engine.validation import predict_logits
 from towernet.errors import ConfigError, DataError
 from towernet.predict import fitted_pictures, load_trained
 

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from towernet.attention.attach import attention_blocks, is_attention_hook, move_attention
 from towernet.attention.shuffle import ShuffleAttention, UnshuffledAttention, came_from
-from towernet.attention.watch import CHILD
+from towernet.attention.trace import CHILD
 from towernet.models.towernet import TowerNet
 from towernet.shapes import run_on_meta
 

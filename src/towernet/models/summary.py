@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from towernet.attention.attach import attention_blocks
-from towernet.attention.watch import CHILD
+from towernet.attention.trace import CHILD
 from towernet.shapes import run_on_meta
 
 

@@ -101,7 +101,7 @@ class Map:
         return found
 
 
-class Watcher(TorchFunctionMode):
+class Tracer(TorchFunctionMode):
     """Keeps a record of every tensor that comes from the image."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -242,7 +242,7 @@ class Watcher(TorchFunctionMode):
         )
 
 
-def watch(model: nn.Module, *shape: int) -> Watcher:
+def trace(model: nn.Module, *shape: int) -> Tracer:
     """Send the shape of an input through a network and note what happens.
 
     Where a network computes with numbers that are not its own on the way, which shapes alone do not
@@ -254,10 +254,10 @@ def watch(model: nn.Module, *shape: int) -> Watcher:
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         raise ConfigError(f"{type(model).__name__} holds a network; give that, its .module")
     try:
-        return _watched(model, lambda: run_on_meta(model, *shape))
+        return _traced(model, lambda: run_on_meta(model, *shape))
     except Exception:  # each network says it in its own way
         try:
-            return _watched(model, lambda: _run_on_zeros(model, *shape))
+            return _traced(model, lambda: _run_on_zeros(model, *shape))
         except Exception as error:
             raise ConfigError(
                 f"{type(model).__name__} cannot be run on an input of shape {shape}"
@@ -276,27 +276,27 @@ def _remedy(model: nn.Module) -> str:
     )
 
 
-def _watched(model: nn.Module, run: Callable[[], Any]) -> Watcher:
-    watcher = Watcher(model)
+def _traced(model: nn.Module, run: Callable[[], Any]) -> Tracer:
+    tracer = Tracer(model)
     hooks = []
     for name, module in model.named_modules():
         hooks.append(
             module.register_forward_pre_hook(
-                lambda module, inputs, name=name: watcher.enter(name, inputs)
+                lambda module, inputs, name=name: tracer.enter(name, inputs)
             )
         )
         hooks.append(
             module.register_forward_hook(
-                lambda module, inputs, output, name=name: watcher.leave(name, inputs, output)
+                lambda module, inputs, output, name=name: tracer.leave(name, inputs, output)
             )
         )
     try:
-        with watcher:
+        with tracer:
             run()
     finally:
         for hook in hooks:
             hook.remove()
-    return watcher
+    return tracer
 
 
 def _run_on_zeros(model: nn.Module, *shape: int) -> None:
