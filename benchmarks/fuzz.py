@@ -52,7 +52,7 @@ def layout(path: Path) -> object:
     chosen = LAYOUTS[len(lines[0]) % len(LAYOUTS)]
     folders = [line.rpartition("/")[0] for line in paths[::2]]
     found = read_layout(paths, folders, name="data", layout=chosen, skip_empty=bool(len(lines) % 2))
-    return [found.place(line) for line in paths]
+    return [found.class_and_split(line) for line in paths]
 
 
 def csv_source(path: Path) -> object:

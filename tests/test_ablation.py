@@ -27,10 +27,10 @@ from towernet import files
 from towernet.attention import SqueezeExcitation
 from towernet.attention.inserted import attention_blocks
 from towernet.cli.tables import ranking
+from towernet.comparison.forecast import same_for_all_variants
 from towernet.comparison.judging.attention import judged_pairs, proof
 from towernet.comparison.judging.pairs import pair_of
 from towernet.comparison.judging.statistics import judge
-from towernet.comparison.plan import same_for_all_variants
 from towernet.comparison.wording import ablation
 from towernet.comparison.wording.ablation import sentence
 from towernet.config import RunConfig, load_recipe, make, override

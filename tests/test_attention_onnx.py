@@ -8,9 +8,7 @@ from towernet.testing import build_block, feature_map
 from towernet.testing.blocks import CHANNELS
 
 onnx, _, onnxruntime = (
-    pytest.importorskip(
-        package, reason=f"export to ONNX needs {package}: pip install -e '.[export]'"
-    )
+    pytest.importorskip(package, reason=f"export to ONNX needs {package}: pip install -e '.[dev]'")
     for package in ("onnx", "onnxscript", "onnxruntime")
 )
 

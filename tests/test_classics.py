@@ -84,7 +84,7 @@ def test_a_size_that_does_not_fit_is_refused_with_one_that_does(name, size_px, f
     message = f"^{name} cannot take {size_px}-px images; give --size {fitting}$"
     with pytest.raises(ConfigError, match=message):
         catalogue.build(name, 3, size_px)
-    catalogue.check_size(name, fitting)
+    catalogue.require_size(name, fitting)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_network_that_fits_no_size_nearby_says_why():
         r" choose another network from `towernet models`$"
     )
     with pytest.raises(ConfigError, match=message):
-        catalogue.check_size("timm:crossvit_15_dagger_408", 128)
+        catalogue.require_size("timm:crossvit_15_dagger_408", 128)
 
 
 def test_without_timm_the_message_says_how_to_install_it(monkeypatch):

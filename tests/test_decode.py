@@ -11,7 +11,7 @@ from picture_cases import CASES, TOLERANCE
 from towernet.data.decode import decode, fit
 from towernet.data.examine import examine
 from towernet.data.formats import BadImage
-from towernet.data.workers import run
+from towernet.data.workers import in_processes
 
 HEIGHT, WIDTH = 13, 19
 BACKGROUND = (250, 40, 90)
@@ -104,7 +104,7 @@ def check_all_entries_agree(folder, decode_again):
     )
     shown = pictures(source)
     files = [folder / path for path in used.path]
-    examined = dict(run(examine, files, workers=2))
+    examined = dict(in_processes(examine, files, workers=2))
     for i, (path, file) in enumerate(zip(used.path, files, strict=True)):
         pixels = decode_again(file.read_bytes())
         assert (shown(path) == pixels).all()

@@ -217,6 +217,6 @@ def test_an_error_of_python_is_one_of_the_command(photos, tmp_path):
 
 
 def quiet():
-    from towernet.engine.runlog import Watcher
+    from towernet.engine.runlog import Progress
 
-    return Watcher()
+    return Progress()

@@ -37,17 +37,17 @@ def make_dataset(photos):
 def session(photos):
     """Make what a run in a folder works with."""
     from towernet.data.source import open_source
-    from towernet.engine.runlog import Watcher
+    from towernet.engine.runlog import Progress
     from towernet.engine.session import Session
     from towernet.engine.stop import StopSwitch
     from towernet.records.run import Origin
 
-    def make(folder, watcher=None, stop=None):
+    def make(folder, progress=None, stop=None):
         return Session(
             open_source(str(photos)),
             folder,
             Origin(command="test", source="test"),
-            watcher=watcher or Watcher(),
+            progress=progress or Progress(),
             stop=stop or StopSwitch(),
         )
 
@@ -63,7 +63,7 @@ def run(make_dataset, session):
     from towernet.engine.train import train
     from towernet.records.run import Plan
 
-    def go(folder, *, workers=1, seed=0, watcher=None, stop=None, depth=None, **train_changes):
+    def go(folder, *, workers=1, seed=0, progress=None, stop=None, depth=None, **train_changes):
         changes = {"epochs": NUM_EPOCHS, "batch_size": BATCH_SIZE, "learning_rate": 0.01}
         recipe = override(
             load_recipe("default"), data={"size_px": SIZE_PX}, train=changes | train_changes
@@ -74,7 +74,7 @@ def run(make_dataset, session):
         plan = Plan(
             num_steps, recipe.train.learning_rate, Policy("cpu", "float32", True, 1, "test")
         )
-        return train(config, dataset, session(folder, watcher, stop), plan, prefetch_depth=depth)
+        return train(config, dataset, session(folder, progress, stop), plan, prefetch_depth=depth)
 
     return go
 
@@ -99,11 +99,11 @@ def test_another_seed_is_another_run(run, tmp_path):
 
 
 def stops_after(last, stop):
-    """Be a watcher by whom the user's Ctrl-C comes at a step of our choosing."""
-    from towernet.engine.runlog import Watcher
+    """Show progress, and press Ctrl-C for the user at a step of our choosing."""
+    from towernet.engine.runlog import Progress
     from towernet.errors import INTERRUPTED
 
-    class StopsAfter(Watcher):
+    class StopsAfter(Progress):
         def step(self, step, loss, accuracy, images_per_second):
             if step >= last:
                 stop.exit_code = INTERRUPTED
@@ -123,7 +123,7 @@ def test_a_run_stopped_after_any_step_and_resumed_ends_in_the_same_bytes(run, tm
         folder = tmp_path / f"stopped-{last}"
         stop = StopSwitch()
         try:
-            run(folder, watcher=stops_after(last, stop), stop=stop)
+            run(folder, progress=stops_after(last, stop), stop=stop)
         except Interrupted as error:
             assert f"is complete up to step {last} of" in str(error)
             stopped_at.append(last)
@@ -151,8 +151,8 @@ def test_with_kernels_mixing_and_two_sizes_a_resumed_run_ends_in_the_same_bytes(
     config = RunConfig(model="towernet_patch", recipe=recipe)
     plan = Plan(12, 0.01, Policy("cpu", "bfloat16", True, 1, "test", "native"), mixes=True)
 
-    def go(folder, watcher=None, stop=None):
-        train(config, make_dataset(), session(folder, watcher, stop), plan)
+    def go(folder, progress=None, stop=None):
+        train(config, make_dataset(), session(folder, progress, stop), plan)
 
     go(tmp_path / "whole")
     for last in (3, 7, 9):  # with smaller images, at the change, at full size
@@ -166,7 +166,7 @@ def test_with_kernels_mixing_and_two_sizes_a_resumed_run_ends_in_the_same_bytes(
 def test_a_resume_that_forgets_the_momentum_is_noticed(run, tmp_path, monkeypatch):
     """The sabotaged twin of exact resume."""
     from towernet.engine.learner import Learner
-    from towernet.engine.runlog import Watcher
+    from towernet.engine.runlog import Progress
     from towernet.engine.stop import StopSwitch
     from towernet.errors import Interrupted
 
@@ -174,7 +174,7 @@ def test_a_resume_that_forgets_the_momentum_is_noticed(run, tmp_path, monkeypatc
     stop = StopSwitch()
     stop.exit_code = 130
     with pytest.raises(Interrupted):
-        run(tmp_path / "stopped", stop=stop, watcher=Watcher())
+        run(tmp_path / "stopped", stop=stop, progress=Progress())
 
     restore = Learner.restore
     monkeypatch.setattr(
@@ -190,11 +190,11 @@ def test_a_resume_that_forgets_the_momentum_is_noticed(run, tmp_path, monkeypatc
 
 
 def test_a_damaged_state_is_passed_over_for_the_one_before(run, tmp_path):
-    from towernet.engine.runlog import Watcher
+    from towernet.engine.runlog import Progress
     from towernet.engine.stop import StopSwitch
     from towernet.errors import Interrupted
 
-    class Stops(Watcher):
+    class Stops(Progress):
         said = ()
 
         def epoch(self, metrics, timing):
@@ -207,15 +207,15 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(run, tmp_path):
     run(tmp_path / "whole")
     stop = StopSwitch()
     with pytest.raises(Interrupted):
-        run(tmp_path / "damaged", watcher=Stops(), stop=stop)
+        run(tmp_path / "damaged", progress=Stops(), stop=stop)
     newest = sorted((tmp_path / "damaged" / "last").glob("0*.safetensors"))[-1]
     content = bytearray(newest.read_bytes())
     content[-1] ^= 1
     newest.write_bytes(content)
-    watcher = Stops()
+    progress = Stops()
     stop = StopSwitch()
-    run(tmp_path / "damaged", watcher=watcher)
-    assert any(f"{newest} is damaged" in text for text in watcher.said)
+    run(tmp_path / "damaged", progress=progress)
+    assert any(f"{newest} is damaged" in text for text in progress.said)
     assert exact(tmp_path / "damaged") == exact(tmp_path / "whole")
 
 
@@ -454,18 +454,18 @@ def test_a_long_epoch_is_saved_half_way_and_ends_in_the_same_bytes(run, tmp_path
 def test_tensorboard_reads_the_events_after_a_resume(run, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from towernet.engine.runlog import Watcher
+    from towernet.engine.runlog import Progress
     from towernet.engine.stop import StopSwitch
     from towernet.errors import Interrupted
 
     stop = StopSwitch()
 
-    class Stops(Watcher):
+    class Stops(Progress):
         def epoch(self, metrics, timing):
             stop.exit_code = 130
 
     with pytest.raises(Interrupted):
-        run(tmp_path / "run", watcher=Stops(), stop=stop)
+        run(tmp_path / "run", progress=Stops(), stop=stop)
     run(tmp_path / "run")
     metrics = files.read_jsonl(tmp_path / "run" / "metrics.jsonl")
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))

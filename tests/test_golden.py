@@ -11,10 +11,10 @@ from torch import Tensor
 from towernet.cli.import_weights import import_weights
 from towernet.config import load_recipe
 from towernet.engine.device import Policy
-from towernet.engine.evaluate import predict_logits
 from towernet.engine.optimizer import make_optimizer
 from towernet.engine.schedule import learning_rate
 from towernet.engine.step import train_step
+from towernet.engine.validation import predict_logits
 from towernet.models.paddle import read_pdparams, towernet_state_dict
 from towernet.models.towernet import TowerNet
 from towernet.predict import load_run

@@ -20,7 +20,7 @@ from towernet.data.decode import decode
 from towernet.data.examine import examine
 from towernet.data.formats import BadImage
 from towernet.data.source import open_source
-from towernet.data.workers import run
+from towernet.data.workers import in_processes
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF")
 
@@ -326,7 +326,7 @@ def test_what_is_large_is_decoded_last_and_what_is_too_large_is_refused(tmp_path
     os.truncate(tmp_path / "2", 400_000_000)
     for i in range(3, 9):
         (tmp_path / str(i)).write_bytes(saved(picture(), "PNG"))
-    told = list(run(examine, [tmp_path / str(i) for i in range(9)], workers=2))
+    told = list(in_processes(examine, [tmp_path / str(i) for i in range(9)], workers=2))
     assert [position for position, _ in told[6:]] == [0, 1, 2]
     answers = dict(told)
     assert (answers[0].reason, answers[0].width, answers[5].width) == ("", 4000, 19)

@@ -25,7 +25,7 @@ from towernet.cli.options import to_ask
 from towernet.errors import ConfigError, DataError, UnknownNameError, UntrustedCodeError
 from towernet.hub.network import HubNetwork
 from towernet.models import own
-from towernet.models.catalogue import also_takes, build, check_size, names, outline
+from towernet.models.catalogue import also_takes, build, names, outline, require_size
 from towernet.models.own import NETWORKS, code_of, require_same_code, trust
 from towernet.names import NetworkName
 from towernet.records.contract import Contract
@@ -249,14 +249,14 @@ def test_its_layers_are_listed(nets, towernet):
 )  # fmt: skip
 def test_what_is_no_network_is_refused_in_a_sentence(nets, name, error, message):
     with pytest.raises(error) as caught:
-        check_size(named(name), 32)
+        require_size(named(name), 32)
     assert str(caught.value).startswith(message)
     assert str(caught.value) == message or name == "ofered"
 
 
 def test_a_network_for_one_size_says_which(nets):
     with pytest.raises(ConfigError, match=r"^my_nets:ForOneSize cannot take 32-px images; give"):
-        check_size(named("my_nets:ForOneSize"), 32)
+        require_size(named("my_nets:ForOneSize"), 32)
     assert not also_takes("my_nets:ForOneSize", 64, 48)
     check_network(NETWORKS.find("my_nets:ForOneSize"), size_px=64)
 

@@ -214,11 +214,11 @@ def test_the_patch_variant_is_what_it_says_values_and_gradients():
 
 
 def test_the_patch_variant_takes_small_images():
-    from towernet.models.catalogue import build, check_size
+    from towernet.models.catalogue import build, require_size
 
     assert build("towernet_patch", 3, 32)(torch.rand(2, 3, 32, 32)).shape == (2, 3)
     with pytest.raises(ConfigError, match=r"cannot take 16-px images; give --size 32"):
-        check_size("towernet_patch", 16)
+        require_size("towernet_patch", 16)
 
 
 def test_the_networks_that_are_called_ours_are_those_that_are_built_as_ours():

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from towernet.data import decode, workers
-from towernet.data.workers import Died, run
+from towernet.data.workers import Died, in_processes
 from towernet.errors import EnvironmentFault
 
 FUNCTIONS = """
@@ -72,12 +72,12 @@ def functions(tmp_path, monkeypatch):
 
 
 def answers(function, items, **options):
-    return dict(run(function, items, **options))
+    return dict(in_processes(function, items, **options))
 
 
 @pytest.mark.parametrize("processes", [1, 2, 5])
 def test_every_item_is_answered_once_however_many_processes(functions, processes):
-    told = list(run(functions.square, range(53), workers=processes))
+    told = list(in_processes(functions.square, range(53), workers=processes))
     assert sorted(told) == [(number, number * number) for number in range(53)]
 
 
@@ -88,7 +88,7 @@ def test_several_processes_work_and_none_is_this_one(functions):
 
 
 def test_nothing_to_do_needs_no_process(functions):
-    assert list(run(functions.square, [], workers=4)) == []
+    assert list(in_processes(functions.square, [], workers=4)) == []
 
 
 @pytest.mark.parametrize("processes", [1, 3])
@@ -118,7 +118,7 @@ def test_an_item_that_hangs_is_stopped_and_costs_one_item(functions):
 
 def test_an_item_that_wants_much_memory_gets_it_by_itself_at_the_end(functions):
     items = [1, workers.SHARED_BYTES + 1, 2, 3, workers.ALONE_BYTES, 5]
-    told = list(run(functions.bytes_given, items, workers=2))
+    told = list(in_processes(functions.bytes_given, items, workers=2))
     assert {position for position, _ in told[:4]} == {0, 2, 3, 5}
     assert {given for _, (given, _) in told[:4]} == {workers.SHARED_BYTES}
     assert [(position, given) for position, (given, _) in told[4:]] == [
@@ -143,7 +143,7 @@ def test_a_process_has_a_limit_far_above_what_items_may_take(functions):
 
 def test_a_bug_of_ours_names_the_item(functions):
     with pytest.raises(RuntimeError, match=r"fail of 'cat/1.jpg':(.|\n)*ZeroDivisionError: a bug"):
-        list(run(functions.fail, ["cat/1.jpg"], workers=1))
+        list(in_processes(functions.fail, ["cat/1.jpg"], workers=1))
 
 
 def test_a_process_that_cannot_start_is_an_error_of_the_environment(functions, tmp_path, capfd):
@@ -151,7 +151,7 @@ def test_a_process_that_cannot_start_is_an_error_of_the_environment(functions, t
 
     (tmp_path / "in_workers.py").write_text("raise ImportError('gone')")
     with pytest.raises(EnvironmentFault, match="a decoding process could not start"):
-        list(run(functions.square, [1], workers=1))
+        list(in_processes(functions.square, [1], workers=1))
     assert "gone" in capfd.readouterr().err
 
 
@@ -159,7 +159,7 @@ def test_the_processes_end_with_the_caller(functions):
     import psutil
 
     others = set(psutil.Process().children())
-    iterator = run(functions.pid_of, range(100), workers=2)
+    iterator = in_processes(functions.pid_of, range(100), workers=2)
     next(iterator)
     children = set(psutil.Process().children()) - others
     assert children
@@ -183,4 +183,4 @@ def test_a_process_that_hangs_while_it_starts_is_not_waited_for(functions, tmp_p
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr("towernet.data.workers.START_LIMIT_S", 1.0)
     with pytest.raises(EnvironmentFault, match="a decoding process could not start"):
-        list(run(functions.square, [1, 2], workers=1))
+        list(in_processes(functions.square, [1, 2], workers=1))

@@ -115,7 +115,7 @@ def with_attention(
     return variants, blocks
 
 
-def check_blocks(names: Iterable[NetworkName]) -> None:
+def require_blocks(names: Iterable[NetworkName]) -> None:
     """Hold the attention blocks that networks' names ask for, and are not ours, to their promises.
 
     Raises:
@@ -136,7 +136,7 @@ def check_blocks(names: Iterable[NetworkName]) -> None:
                 check_block(found)
 
 
-def check_networks(names: Iterable[NetworkName], size_px: int) -> None:
+def require_networks(names: Iterable[NetworkName], size_px: int) -> None:
     """Hold the networks that are neither ours, torchvision's nor timm's to their promises.
 
     Raises:
@@ -144,7 +144,7 @@ def check_networks(names: Iterable[NetworkName], size_px: int) -> None:
         ConfigError: one does not take images of this size.
         ContractError: one does not keep a promise.
     """
-    from towernet.models.catalogue import check_size
+    from towernet.models.catalogue import require_size
     from towernet.models.own import NETWORKS, is_own
 
     own = sorted({name.base for name in names if is_own(name)})
@@ -152,7 +152,7 @@ def check_networks(names: Iterable[NetworkName], size_px: int) -> None:
         from towernet.testing import check_network
 
         for name in own:
-            check_size(name, size_px)
+            require_size(name, size_px)
             check_network(NETWORKS.find(name), size_px=size_px)
 
 

@@ -13,11 +13,11 @@ from torch import nn
 
 from towernet.data.decode import decode, fit
 from towernet.data.examine import Asked, prepared
-from towernet.data.workers import Died, run
+from towernet.data.workers import Died, in_processes
 from towernet.engine.checkpoint import read_weights, require_weights
 from towernet.engine.device import Policy
-from towernet.engine.evaluate import predict_logits
 from towernet.engine.record import read_run
+from towernet.engine.validation import predict_logits
 from towernet.errors import DataError
 from towernet.models.catalogue import build
 from towernet.models.optimize import optimize
@@ -249,7 +249,9 @@ def fitted_pictures(
         else:
             good.append(i)
     asked = [Asked(paths[i], contract.size_px, contract.resize, contract.background) for i in good]
-    for position, answer in run(prepared, asked, workers=min(NUM_DECODERS, max(1, len(good)))):
+    for position, answer in in_processes(
+        prepared, asked, workers=min(NUM_DECODERS, max(1, len(good)))
+    ):
         i = good[position]
         if isinstance(answer, bytes):
             yield i, np.frombuffer(answer, np.uint8).reshape(contract.size_px, -1, 3)

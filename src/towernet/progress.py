@@ -18,13 +18,15 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import (
+    Progress as RichProgress,
+)
 
-from towernet.engine.runlog import Watcher
+from towernet.engine.runlog import Progress
 from towernet.records.run import EpochMetrics, EpochTiming
 from towernet.words import clock_time, percent, shown
 
@@ -59,7 +61,7 @@ def epoch_words(name: str, metrics: EpochMetrics, timing: EpochTiming) -> str:
     )
 
 
-class Screen(Watcher, ABC):
+class Screen(Progress, ABC):
     """Watches runs and counts files; the words are the same on every screen.
 
     A screen says how it shows a bar (`_open`, `_move`, `_close`) and a line (`_print`).
@@ -182,14 +184,14 @@ class Bars(Screen):
     def __init__(self, console: Console) -> None:
         super().__init__()
         self.console = console
-        self.bars: Progress | None = None
+        self.bars: RichProgress | None = None
         self.task: Any = None
 
     def _print(self, text: str) -> None:
         self.console.print(escape(text))
 
     def _open(self, what: str, done: int, total: int) -> None:
-        self.bars = Progress(
+        self.bars = RichProgress(
             TextColumn("{task.description:<14}"),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),

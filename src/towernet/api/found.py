@@ -13,7 +13,7 @@ from towernet import choices
 from towernet.api.tables import as_text, differences_of, ranking_of
 from towernet.comparison.answers.export import answers_table
 from towernet.comparison.conclusion import finished
-from towernet.comparison.evaluation import evaluate, open_run
+from towernet.comparison.evaluation import evaluate, open_predictor
 from towernet.data.source import open_source
 from towernet.engine.record import read_run
 from towernet.errors import ConfigError, DataError
@@ -109,12 +109,12 @@ class Run:
         Raises:
             DataError: no image is left, or one is of a class that it does not know.
         """
-        watcher, num_workers = screen(), choices.num_workers(workers)
-        predictor = open_run(self.folder, say=watcher.say)
+        progress, num_workers = screen(), choices.num_workers(workers)
+        predictor = open_predictor(self.folder, say=progress.say)
         source = open_source(
-            str(data), layout=layout, skip_empty=skip_empty, progress=watcher.count, min_classes=1
+            str(data), layout=layout, skip_empty=skip_empty, progress=progress.count, min_classes=1
         )
-        report, _ = evaluate(predictor, source, split=split, workers=num_workers, watcher=watcher)
+        report, _ = evaluate(predictor, source, split=split, workers=num_workers, progress=progress)
         return report
 
     @cached_property

@@ -9,7 +9,7 @@ from towernet import choices
 from towernet.config import make
 from towernet.data.archive import Limits
 from towernet.data.source import Source, open_source
-from towernet.engine.runlog import Watcher
+from towernet.engine.runlog import Progress
 from towernet.errors import ConfigError
 from towernet.names import NetworkName
 from towernet.records.protocol import Request
@@ -100,14 +100,14 @@ class Options:
         return choices.archive_limits(self.max_archive_gb, self.max_archive_entries)
 
 
-def open_data(data: str | Path, options: Options, watcher: Watcher) -> Source:
+def open_data(data: str | Path, options: Options, progress: Progress) -> Source:
     """Find the images, and say what they were read as."""
     source = open_source(
         str(data),
         layout=options.layout,
         skip_empty=options.skip_empty,
         limits=options.limits,
-        progress=watcher.count,
+        progress=progress.count,
     )
-    watcher.say(source.reading)
+    progress.say(source.reading)
     return source

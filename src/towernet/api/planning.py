@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from towernet import choices
 from towernet.api.options import Options, open_data
-from towernet.comparison.plan import measure_networks
+from towernet.comparison.forecast import measure_networks
 from towernet.comparison.proposal import Proposal, choose, propose
 from towernet.config import Recipe
 from towernet.data.prepare import prepare, sample_table
 from towernet.engine.device import choose_policy, require_device
-from towernet.engine.runlog import Watcher
+from towernet.engine.runlog import Progress
 from towernet.errors import ConfigError, TrainingError
-from towernet.models.catalogue import check_size
+from towernet.models.catalogue import require_size
 from towernet.names import NetworkName
 
 MOST_HOURS = 100_000
@@ -50,7 +50,7 @@ class Planned:
     command: str | None
 
 
-def plan(data: str, *, models: str, hours: float, options: Options, watcher: Watcher) -> Planned:
+def plan(data: str, *, models: str, hours: float, options: Options, progress: Progress) -> Planned:
     """Measure each network, and propose runs that fit the hours.
 
     Where these are too few for the recipe's image size, smaller ones are tried.
@@ -65,18 +65,18 @@ def plan(data: str, *, models: str, hours: float, options: Options, watcher: Wat
     if not 0 < hours < MOST_HOURS:
         raise ConfigError(f"--hours is {hours:g}; give more than 0 and less than {MOST_HOURS:,}")
     require_device(options.device)
-    source = open_data(data, options, watcher)
+    source = open_data(data, options, progress)
     request = options.request(source, names)
     own_px = request.recipe.data.size_px
     for name in names:
-        check_size(name, own_px)
+        require_size(name, own_px)
     workers = choices.num_workers(options.workers)
     table = sample_table(
         source,
         seed=options.seed,
         images_per_class=options.images_per_class,
         workers=workers,
-        progress=watcher.count,
+        progress=progress.count,
     )
     policy = choose_policy(options.device, options.threads)
     proposals: list[Proposal] = []
@@ -85,9 +85,9 @@ def plan(data: str, *, models: str, hours: float, options: Options, watcher: Wat
         recipe = request.recipe.model_copy(update={"data": at_size})
         request = request.model_copy(update={"recipe": recipe})
         dataset = prepare(
-            table, source, at_size, seed=options.seed, workers=workers, progress=watcher.count
+            table, source, at_size, seed=options.seed, workers=workers, progress=progress.count
         )
-        costs, failures = measure_networks(request, dataset, policy, watcher)
+        costs, failures = measure_networks(request, dataset, policy, progress)
         costs = {name: cost for name, cost in costs.items() if name not in failures}
         if len(costs) < 2:
             raise TrainingError(
@@ -117,7 +117,7 @@ def _smaller(names: Sequence[NetworkName], recipe: Recipe) -> Iterator[int]:
         size_px = round(share * recipe.data.size_px)
         try:
             for name in names:
-                check_size(name, size_px)
+                require_size(name, size_px)
         except ConfigError:
             continue
         if size_px >= LEAST_SIZE_PX:

@@ -11,14 +11,14 @@ from towernet import choices, files
 from towernet.api.found import Comparison
 from towernet.api.options import Options, open_data
 from towernet.comparison.conclusion import finished
-from towernet.comparison.places import request_of, run_alone
+from towernet.comparison.folders import request_of, run_alone
 from towernet.comparison.story import compare as run_comparison
 from towernet.comparison.story import train_alone
 from towernet.config import Accept
 from towernet.data.source import DIGITS, Source
 from towernet.engine.checkpoint import require_weights
 from towernet.engine.device import require_device
-from towernet.engine.runlog import Watcher
+from towernet.engine.runlog import Progress
 from towernet.engine.session import Session
 from towernet.engine.stop import StopSwitch
 from towernet.errors import ConfigError, DataError
@@ -62,7 +62,7 @@ def compare(
     max_archive_entries: int | None = None,
     accept_data_change: bool = False,
     accept_changes: bool = False,
-    progress: Watcher | None = None,
+    progress: Progress | None = None,
     command: str | None = None,
 ) -> Comparison:
     """Train several networks under one protocol and say which is best.
@@ -106,11 +106,11 @@ def compare(
     options = Options(**{each.name: given[each.name] for each in fields(Options)})
     names, blocks = choices.with_attention(choices.model_names(models), attention)
     choices.require_margin(equal_within)
-    choices.check_blocks(names)
+    choices.require_blocks(names)
     require_device(device)
-    watcher = progress or screen()
+    progress = progress or screen()
     with StopSwitch() as stop:
-        source = open_data(data, options, watcher)
+        source = open_data(data, options, progress)
         request = options.request(
             source,
             names,
@@ -119,10 +119,10 @@ def compare(
             equal_within=equal_within,
             learning_curve=learning_curve,
         )
-        choices.check_networks(names, request.recipe.data.size_px)
+        choices.require_networks(names, request.recipe.data.size_px)
         folder = choices.out_folder(out, data, "compare", source.name)
         origin = Origin(command=command or _call(compare, given.items()), source=source.reading)
-        session = _session(source, folder, origin, options, watcher, stop)
+        session = _session(source, folder, origin, options, progress, stop)
         run_comparison(request, session)
         _write_report(session)
     return Comparison(folder)
@@ -151,7 +151,7 @@ def train(
     max_archive_entries: int | None = None,
     accept_data_change: bool = False,
     accept_changes: bool = False,
-    progress: Watcher | None = None,
+    progress: Progress | None = None,
     command: str | None = None,
 ) -> Comparison:
     """Train one network; what is returned is a comparison of one, whose `winner` is the run.
@@ -187,15 +187,15 @@ def train(
     """
     given = dict(locals())
     options = Options(**{each.name: given[each.name] for each in fields(Options)})
-    watcher = progress or screen()
+    progress = progress or screen()
     if resume is None and data is None:
         raise ConfigError("no images are named; give a folder of them, or --resume RUN")
     with StopSwitch() as stop:
         if resume is not None:
             choices.require_defaults(train, given.items(), but=_OF_RESUMING)
             folder = Path(resume)
-            if not _is_complete(folder, watcher):
-                request, session = _resumed(folder, data, options, watcher, stop)
+            if not _is_complete(folder, progress):
+                request, session = _resumed(folder, data, options, progress, stop)
                 train_alone(request, session, resume=True)
                 _write_report(session)
             return Comparison(folder)
@@ -203,12 +203,12 @@ def train(
         if not isinstance(model, str):
             raise ConfigError(f"model is {model!r}; give one name, such as 'towernet_patch'")
         network = NetworkName(model)
-        choices.check_blocks((network,))
+        choices.require_blocks((network,))
         if accept_data_change or accept_changes:
             raise ConfigError("nothing is gone on with; --accept-… belongs to --resume RUN")
-        source = open_data(data, options, watcher)
+        source = open_data(data, options, progress)
         request = options.request(source, (network,))
-        choices.check_networks((network,), request.recipe.data.size_px)
+        choices.require_networks((network,), request.recipe.data.size_px)
         folder = choices.out_folder(out, data, source.name, network.folder_name)
         origin = Origin(
             command=command or _call(train, given.items()),
@@ -217,7 +217,7 @@ def train(
             layout=layout,
             skip_empty=skip_empty,
         )
-        session = _session(source, folder, origin, options, watcher, stop)
+        session = _session(source, folder, origin, options, progress, stop)
         train_alone(request, session)
         _write_report(session)
     return Comparison(folder)
@@ -228,7 +228,7 @@ def _session(
     folder: Path,
     origin: Origin,
     options: Options,
-    watcher: Watcher,
+    progress: Progress,
     stop: StopSwitch,
 ) -> Session:
     return Session(
@@ -239,13 +239,13 @@ def _session(
         threads=options.threads,
         workers=choices.num_workers(options.workers),
         accept=Accept(options.accept_data_change, options.accept_changes),
-        watcher=watcher,
+        progress=progress,
         stop=stop,
     )
 
 
 def _resumed(
-    folder: Path, data: str | Path | None, options: Options, watcher: Watcher, stop: StopSwitch
+    folder: Path, data: str | Path | None, options: Options, progress: Progress, stop: StopSwitch
 ) -> tuple[Request, Session]:
     """Return what a run on its own was asked, and its images, where they are now if not there.
 
@@ -262,11 +262,11 @@ def _resumed(
         )
     assert origin.layout is not None and origin.skip_empty is not None, "as the data"
     options = replace(options, layout=origin.layout, skip_empty=origin.skip_empty)
-    source = open_data(data or began_with, options, watcher)
-    return request_of(record), _session(source, folder, origin, options, watcher, stop)
+    source = open_data(data or began_with, options, progress)
+    return request_of(record), _session(source, folder, origin, options, progress, stop)
 
 
-def _is_complete(folder: Path, watcher: Watcher) -> bool:
+def _is_complete(folder: Path, progress: Progress) -> bool:
     """Whether a run has its results and its page, whatever became of its images; tidy it up.
 
     Raises:
@@ -280,7 +280,7 @@ def _is_complete(folder: Path, watcher: Watcher) -> bool:
         finished(folder)
     if not (folder / "report.html").exists():
         return False
-    watcher.say(f"{folder} is finished; its results are as they were")
+    progress.say(f"{folder} is finished; its results are as they were")
     return True
 
 

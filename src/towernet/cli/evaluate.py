@@ -43,7 +43,7 @@ def evaluate(
     from towernet import progress
     from towernet.cli.evaluation_tables import evaluation_tables
     from towernet.comparison.evaluation import evaluate as evaluate_run
-    from towernet.comparison.evaluation import open_run, write_predictions
+    from towernet.comparison.evaluation import open_predictor, write_predictions
     from towernet.comparison.roles import asked_roles
     from towernet.data.source import open_source
 
@@ -52,7 +52,7 @@ def evaluate(
     if predictions is not None:
         _require_writable(predictions, images)
     screen = progress.screen()
-    predictor = open_run(run, say=screen.say)
+    predictor = open_predictor(run, say=screen.say)
     source = open_source(
         images,
         layout=layout,
@@ -63,7 +63,7 @@ def evaluate(
     )
     screen.say(source.reading)
     found, answers = evaluate_run(
-        predictor, source, split=split, workers=num_workers, watcher=screen
+        predictor, source, split=split, workers=num_workers, progress=screen
     )
     if predictions is not None:
         write_predictions(predictions, answers)

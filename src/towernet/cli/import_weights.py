@@ -56,7 +56,7 @@ def import_weights(
 
     _require_empty(out)
     network = NetworkName(model)
-    choices.check_blocks((network,))
+    choices.require_blocks((network,))
     class_names = read_class_names(classes)
     of_notebook = weights.suffix.lower() == ".pdparams"
     recipe_name = "notebook" if of_notebook else "default"
@@ -65,7 +65,7 @@ def import_weights(
     std = std or (NOTEBOOK_STD if of_notebook else IMAGENET_STD)
     _require_scale(mean, std)
     contract = Contract(class_names, recipe.data.size_px, recipe.data.resize, mean, std)
-    choices.check_networks((network,), contract.size_px)
+    choices.require_networks((network,), contract.size_px)
     tensors = read_foreign(weights)
     state = fit(tensors, model, len(class_names), contract.size_px, path=weights)
     source = ForeignWeights(file=weights.name, sha256=files.sha256(weights))

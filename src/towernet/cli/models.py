@@ -95,7 +95,7 @@ def summary(
     from towernet.models.summary import count_parameters, layers, multiply_adds
 
     choices.trust([NetworkName(name)])
-    catalogue.check_size(name, size)
+    catalogue.require_size(name, size)
     network = catalogue.outline(name, classes, size)
     rows = layers(network, size)
     num_parameters, cost = count_parameters(network), multiply_adds(network, size)
@@ -133,7 +133,7 @@ def _row(name: str, size_px: int, num_classes: int, *, is_asked_for: bool) -> Ro
     except Exception:
         # Checking the size of every network first would take twice as long.
         try:
-            catalogue.check_size(name, size_px)
+            catalogue.require_size(name, size_px)
         except (ConfigError, UnknownNameError) as error:
             # A package may offer what is not there: that costs its line alone.
             if isinstance(error, UnknownNameError) and is_asked_for:

@@ -43,7 +43,7 @@ def plan(
 
     shared = {each.name: given[each.name] for each in fields(Options) if each.name in given}
     planned = plan_hours(
-        data, models=models, hours=hours, options=Options(**shared), watcher=screen()
+        data, models=models, hours=hours, options=Options(**shared), progress=screen()
     )
     _show(planned)
 

@@ -84,7 +84,7 @@ def conclude(
     """
     folder = session.folder
     if (done := finished(folder)) is not None:
-        session.watcher.say(f"{folder} is finished; its results are as they were")
+        session.progress.say(f"{folder} is finished; its results are as they were")
         return done
     dataset, policy = dataset_of(0), Policy.of(protocol.decided.policy)
     if ledger.find(FinalSplitOpened) is None:
@@ -201,7 +201,7 @@ def _variants(
 
 def _learning_curve(fewer: FewerImages, judging: Judging) -> LearningCurve | NoLearningCurve:
     """Judge the runs with fewer images beside those with all of them."""
-    judging.session.watcher.say(f"{fewer.name} answers again, trained on fewer images")
+    judging.session.progress.say(f"{fewer.name} answers again, trained on fewer images")
     failure = fewer.failure
     by_share = {1.0: judging.right.get(fewer.name, [])}
     for share, folders in fewer.folders.items():

@@ -42,9 +42,9 @@ from towernet.data.prepare import labels_of
 from towernet.data.source import Source
 from towernet.data.table import IGNORED, QUARANTINED, TEST, USED, path_bytes
 from towernet.engine.device import Policy, fp32
-from towernet.engine.evaluate import BATCH_SIZE, predict_logits
 from towernet.engine.record import read_run
-from towernet.engine.runlog import Watcher
+from towernet.engine.runlog import Progress
+from towernet.engine.validation import BATCH_SIZE, predict_logits
 from towernet.errors import DataError, EnvironmentFault
 from towernet.predict import TRAIN_AGAIN, Predictor, find_run, load_run
 from towernet.records.evaluation import Confusion, Evaluation, Figures, Found, Question
@@ -57,7 +57,7 @@ NUM_AT_ONCE = 4 * BATCH_SIZE
 PREDICTIONS_HEAD = "path,class_name,predicted,confidence,probability_of_true"
 
 
-def open_run(folder: Path, *, say: Callable[[str], None]) -> Predictor:
+def open_predictor(folder: Path, *, say: Callable[[str], None]) -> Predictor:
     """Load a run, or a comparison's winner, so that it computes as when it was judged.
 
     Args:
@@ -90,16 +90,16 @@ def open_run(folder: Path, *, say: Callable[[str], None]) -> Predictor:
 
 
 def evaluate(
-    predictor: Predictor, source: Source, *, split: str, workers: int, watcher: Watcher
+    predictor: Predictor, source: Source, *, split: str, workers: int, progress: Progress
 ) -> tuple[Evaluation, pd.DataFrame]:
     """Ask a run about labelled images; return how right it is, and its answers.
 
     Args:
-        predictor: From `open_run`.
+        predictor: From `open_predictor`.
         source: The images, from `open_source`.
         split: Which of them, a key of `roles.ASKED`.
         workers: Decoding processes.
-        watcher: Told how it goes.
+        progress: Told how it goes.
 
     Returns:
         The evaluation, and the columns of `predictions.parquet`, one row an image.
@@ -113,7 +113,7 @@ def evaluate(
     folder, class_names = predictor.folder, predictor.contract.class_names
     record = read_run(folder, todo=TRAIN_AGAIN)
     _require_known_classes(source, class_names, folder)
-    table = check(source, workers=workers, progress=watcher.count)
+    table = check(source, workers=workers, progress=progress.count)
     used = table[table.status == USED]
     found = _found(table)
     if not len(used):
@@ -134,15 +134,15 @@ def evaluate(
     if not question.asked:
         raise DataError(nothing_left_words(split, question.left_out, source.name))
     if num_test := question.asked.get(TEST, 0):
-        require_open(folder, record, watcher)
+        require_open(folder, record, progress)
 
     part = used[is_asked_N]
     labels_N = labels_of(part, class_names)
     with predictor.policy.active():
-        said = _ask(predictor, source, part, labels_N, workers, watcher)
+        said = _ask(predictor, source, part, labels_N, workers, progress)
     figures = _figures(predictor, labels_N, said, splits.tied(used)[is_asked_N])
     # Nothing is told before the look is written down.
-    later_looks = note_look(folder, num_test, watcher) if num_test else None
+    later_looks = note_look(folder, num_test, progress) if num_test else None
     evaluation = Evaluation(
         **dict(question),
         **dict(figures),
@@ -243,7 +243,7 @@ def _ask(
     part: pd.DataFrame,
     labels_N: Labels,
     workers: int,
-    watcher: Watcher,
+    progress: Progress,
 ) -> Said:
     """Return what the run says of each image.
 
@@ -258,7 +258,7 @@ def _ask(
         resize=contract.resize,
         background=contract.background,
         workers=workers,
-        progress=watcher.count,
+        progress=progress.count,
     )
     num = len(part)
     # Made beforehand: what is kept of each step would lie between what the next ones need.
@@ -274,7 +274,7 @@ def _ask(
         some = said_of(labels_N[rows], logits_NK, predictor.temperature)
         for whole, values in zip(said, some, strict=True):
             whole[rows] = values
-        watcher.count("answering", int(rows[-1]) + 1, num)
+        progress.count("answering", int(rows[-1]) + 1, num)
     return said
 
 

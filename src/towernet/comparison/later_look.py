@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from towernet import files
-from towernet.engine.runlog import Watcher
+from towernet.engine.runlog import Progress
 from towernet.errors import DataError
 from towernet.records.ledger import LaterLook, Ledger
 from towernet.records.run import ImportedRun, RunRecord
@@ -22,7 +22,7 @@ def ledger_folder(folder: Path) -> Path:
     return comparison if (comparison / "protocol.toml").exists() else folder
 
 
-def require_open(folder: Path, record: RunRecord | ImportedRun, watcher: Watcher) -> None:
+def require_open(folder: Path, record: RunRecord | ImportedRun, progress: Progress) -> None:
     """Refuse to look at test images before the end; meet a ledger that cannot be written now.
 
     Raises:
@@ -42,21 +42,21 @@ def require_open(folder: Path, record: RunRecord | ImportedRun, watcher: Watcher
             " about others (--split validation)"
         )
     # Here, so that a folder that cannot be written is met before the work.
-    with _ledger(place, watcher):
+    with _ledger(place, progress):
         pass
 
 
-def note_look(folder: Path, num_images: int, watcher: Watcher) -> int:
+def note_look(folder: Path, num_images: int, progress: Progress) -> int:
     """Write down that test images were looked at; return how often that was done since the end."""
     place = ledger_folder(folder)
     run = folder.resolve().relative_to(place.resolve()).as_posix()
-    with _ledger(place, watcher) as ledger:
+    with _ledger(place, progress) as ledger:
         ledger.add(LaterLook(run=run, num_images=num_images, date=files.now()))
         return ledger.count(LaterLook)
 
 
 @contextlib.contextmanager
-def _ledger(folder: Path, watcher: Watcher) -> Iterator[Ledger]:
+def _ledger(folder: Path, progress: Progress) -> Iterator[Ledger]:
     """Read a folder's ledger and hold its lock."""
-    with files.lock(folder / "lock", holder=str(folder), wait=True, say=watcher.say):
+    with files.lock(folder / "lock", holder=str(folder), wait=True, say=progress.say):
         yield Ledger(folder / "ledger.jsonl")

@@ -8,8 +8,8 @@ from itertools import combinations
 
 import numpy as np
 
+from towernet.comparison.forecast import disk_bytes
 from towernet.comparison.judging.statistics import Family, Variance, min_runs, simultaneous_level
-from towernet.comparison.plan import disk_bytes
 from towernet.data.prepare import Dataset
 from towernet.engine.batches import steps_per_epoch
 from towernet.engine.measure import Cost

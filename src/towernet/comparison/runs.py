@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from towernet import files
+from towernet.comparison.folders import OutFolder
+from towernet.comparison.forecast import trial_rates, trial_steps
 from towernet.comparison.outcome import Failure, Finished, Outcome
-from towernet.comparison.places import Place
-from towernet.comparison.plan import trial_rates, trial_steps
 from towernet.config import RunConfig
 from towernet.data.prepare import Dataset
 from towernet.engine.checkpoint import drop_state
@@ -41,14 +41,14 @@ class Runs:
     Args:
         protocol: What was frozen before the first step.
         session: On what, where and how.
-        place: Whether they are a comparison's, or one run on its own.
+        out: Whether they are a comparison's, or one run on its own.
         ledger: What happened so far.
         dataset_of: The images of each repetition.
     """
 
     protocol: Protocol
     session: Session
-    place: Place
+    out: OutFolder
     ledger: Ledger
     dataset_of: Callable[[int], Dataset]
 
@@ -56,7 +56,7 @@ class Runs:
         """Train a network for a short time with this learning rate."""
         recipe = self.protocol.request.recipe
         number, num_steps = trial_rates(recipe).index(rate), self._trial_steps(name)
-        folder = self.place.trial_folder(name, number)
+        folder = self.out.trial_folder(name, number)
         files.remove(folder)  # one that was interrupted begins anew: it is short, keeps no state
         started = time.monotonic()
         ended = self._attempt(
@@ -75,13 +75,13 @@ class Runs:
 
     def first_run(self, outcome: Outcome) -> Finished | Failure:
         """Train a network for the first time, once what fell apart before is out of the way."""
-        folder = self.place.run_folder(outcome.name, 0)
+        folder = self.out.run_folder(outcome.name, 0)
         fallen = {event.learning_rate for event in outcome.fell_apart}
         if fallen and (folder / "run.json").exists():
             rate = read_trained(folder).plan.learning_rate
             if rate in fallen:
                 number = [trial.learning_rate for trial in outcome.trials].index(rate)
-                kept = self.place.trial_folder(outcome.name, number)
+                kept = self.out.trial_folder(outcome.name, number)
                 kept = kept.with_name(f"{kept.name}-run")
                 files.remove(kept)
                 files.move(folder, kept)
@@ -92,13 +92,13 @@ class Runs:
         name, rate = outcome.name, outcome.learning_rate
         if (failed := self._failed_before(outcome, repetition, share)) is not None:
             return failed
-        if not self.place.is_alone:
+        if not self.out.is_alone:
             of = f" on {100 * share:g} % of the training images" if share < 1 else ""
-            self.session.watcher.say(
+            self.session.progress.say(
                 f"{name}{of}, run {repetition + 1} of {self.protocol.request.runs}, learning rate"
                 f" {rate:.3g}"
             )
-        folder = self.place.run_folder(name, repetition, share)
+        folder = self.out.run_folder(name, repetition, share)
         num_steps = self.protocol.decided.num_steps[name]
         ended = self._attempt(
             name, lambda: self._train(name, folder, num_steps, rate, repetition, share=share)
@@ -114,7 +114,7 @@ class Runs:
         """Give a network up that failed."""
         if isinstance(ended, Failure):
             outcome.failure = ended.reason
-            self.session.watcher.say(f"{outcome.name} failed: {ended.reason}")
+            self.session.progress.say(f"{outcome.name} failed: {ended.reason}")
 
     def _trial_steps(self, name: NetworkName) -> int:
         return trial_steps(self.protocol.request.recipe, self.protocol.decided.num_steps[name])
@@ -174,10 +174,10 @@ class Runs:
         )
         plan = Plan(num_steps, rate, decided.policy, decided.mixes[name])
         session = replace(self.session, folder=folder)
-        if self.place.is_alone:  # its record is its protocol, too
+        if self.out.is_alone:  # its record is its protocol, too
             origin = session.origin.model_copy(update={"cost": decided.costs[name]})
             session = replace(session, origin=origin)
-        with contextlib.nullcontext() if self.place.is_alone else session.locked():
+        with contextlib.nullcontext() if self.out.is_alone else session.locked():
             dataset = self.dataset_of(repetition)
             record = train(config, dataset, session, plan, resumable=resumable)
         assert record.summary is not None, "it is finished"
@@ -189,9 +189,9 @@ class Runs:
         try:
             return action()
         except Interrupted as error:
-            raise Interrupted(f"{error}: {self.place.again}", error.exit_code) from None
+            raise Interrupted(f"{error}: {self.out.again}", error.exit_code) from None
         except Exception as error:
-            if self.place.is_alone:
+            if self.out.is_alone:
                 self._raise_its_own(name, error)
             reason = self._reason(name, error)
             return Failure(reason, isinstance(error, Diverged), time.monotonic() - started)

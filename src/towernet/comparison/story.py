@@ -11,11 +11,8 @@ from functools import cache, partial
 
 from towernet import files
 from towernet.comparison.conclusion import conclude, finished
-from towernet.comparison.judging.learning_curve import FewerImages
-from towernet.comparison.judging.networks import learnt, num_epochs_of, worth
-from towernet.comparison.outcome import Outcome
-from towernet.comparison.places import ComparisonPlace, Place, RunPlace
-from towernet.comparison.plan import (
+from towernet.comparison.folders import ComparisonFolder, OutFolder, RunFolder
+from towernet.comparison.forecast import (
     budget,
     measure_networks,
     mixes,
@@ -23,6 +20,9 @@ from towernet.comparison.plan import (
     same_for_all_variants,
     trial_rates,
 )
+from towernet.comparison.judging.learning_curve import FewerImages
+from towernet.comparison.judging.networks import learnt, num_epochs_of, worth
+from towernet.comparison.outcome import Outcome
 from towernet.comparison.protocol import LAST_DOUBLING, SHARES, go_on, make_protocol
 from towernet.comparison.rates import RateSearch
 from towernet.comparison.runs import Runs
@@ -34,7 +34,7 @@ from towernet.engine.device import bits_depend_on, choose_policy
 from towernet.engine.record import summary_of
 from towernet.engine.session import Session
 from towernet.errors import ConfigError, DataError
-from towernet.models.catalogue import check_size
+from towernet.models.catalogue import require_size
 from towernet.names import NetworkName
 from towernet.records.ledger import ChangeAccepted, Ledger
 from towernet.records.protocol import Decided, Images, Protocol, Request, variants
@@ -48,7 +48,7 @@ def compare(request: Request, session: Session) -> Conclusion:
         TowernetError: the request, the images or the machine do not allow it.
         Interrupted: the user asked to stop; the same command goes on.
     """
-    return _carry_out(request, session, ComparisonPlace(session))
+    return _carry_out(request, session, ComparisonFolder(session))
 
 
 def train_alone(request: Request, session: Session, *, resume: bool = False) -> Conclusion:
@@ -59,14 +59,14 @@ def train_alone(request: Request, session: Session, *, resume: bool = False) -> 
         Interrupted: the user asked to stop; the session's folder can be resumed.
     """
     assert len(request.models) == 1, "several are a comparison"
-    return _carry_out(request, session, RunPlace(session, resume=resume))
+    return _carry_out(request, session, RunFolder(session, resume=resume))
 
 
-def _carry_out(request: Request, session: Session, place: Place) -> Conclusion:
+def _carry_out(request: Request, session: Session, out: OutFolder) -> Conclusion:
     for name in request.models:
-        check_size(name, request.recipe.data.size_px)
+        require_size(name, request.recipe.data.size_px)
     with session.locked():
-        protocol, accepted = place.existing_protocol(), list[str]()
+        protocol, accepted = out.existing_protocol(), list[str]()
         files.sweep(session.folder)
         if protocol is not None:
             protocol, accepted = go_on(protocol, request, session)
@@ -74,19 +74,19 @@ def _carry_out(request: Request, session: Session, place: Place) -> Conclusion:
         dataset_of, changed = _open_images(request, session)
         ledger = Ledger(session.folder / "ledger.jsonl")
         if protocol is None:
-            protocol = _decide(request, dataset_of(0), session, place)
-            place.keep(protocol)
+            protocol = _decide(request, dataset_of(0), session, out)
+            out.keep(protocol)
         else:
-            protocol = _continued(protocol, dataset_of(0), changed, accepted, place, ledger)
-        if not (place.is_alone or (session.folder / "samples.parquet").exists()):
+            protocol = _continued(protocol, dataset_of(0), changed, accepted, out, ledger)
+        if not (out.is_alone or (session.folder / "samples.parquet").exists()):
             write_table(session.folder / "samples.parquet", dataset_of(0).table)
         outcomes, fewer = [], None
         if finished(session.folder) is None:  # what is finished stays as it is
-            runs = Runs(protocol, session, place, ledger, dataset_of)
+            runs = Runs(protocol, session, out, ledger, dataset_of)
             outcomes = _run_all(runs)
             fewer = _run_with_fewer(runs, outcomes) if request.learning_curve else None
-        protocol = place.final_protocol(protocol)
-        return conclude(outcomes, fewer, protocol, dataset_of, session, ledger, kind=place.kind)
+        protocol = out.final_protocol(protocol)
+        return conclude(outcomes, fewer, protocol, dataset_of, session, ledger, kind=out.kind)
 
 
 def _open_images(request: Request, session: Session) -> tuple[Callable[[int], Dataset], str]:
@@ -96,7 +96,7 @@ def _open_images(request: Request, session: Session) -> tuple[Callable[[int], Da
         seed=request.seed,
         images_per_class=request.images_per_class,
         workers=session.workers,
-        progress=session.watcher.count,
+        progress=session.progress.count,
     )
     table, changed = reconcile(
         session.folder, session.source.name, table, accept=session.accept.data
@@ -111,7 +111,7 @@ def _open_images(request: Request, session: Session) -> tuple[Callable[[int], Da
             seed=request.seed,
             repetition=repetition,
             workers=session.workers,
-            progress=session.watcher.count,
+            progress=session.progress.count,
         )
 
     if request.learning_curve and dataset_of(0).final_split == "validation":
@@ -127,7 +127,7 @@ def _continued(
     dataset: Dataset,
     changed: str,
     accepted: list[str],
-    place: Place,
+    out: OutFolder,
     ledger: Ledger,
 ) -> Protocol:
     """Return the protocol to continue by, about the images of today where a change was accepted.
@@ -137,7 +137,7 @@ def _continued(
         dataset: The images of today.
         changed: What became of the images, in words, where that was accepted; else ''.
         accepted: What else is not as it was.
-        place: Where, and whether it is a comparison or one run on its own.
+        out: Where, and whether it is a comparison or one run on its own.
         ledger: What happened so far.
 
     Raises:
@@ -145,30 +145,30 @@ def _continued(
     """
     now = protocol.model_copy(update={"images": Images(fingerprint=fingerprint(dataset.table))})
     differs = [words for words in (changed, *accepted) if words]
-    if differs and (place.is_alone or finished(place.folder) is None):
+    if differs and (out.is_alone or finished(out.folder) is None):
         # A comparison's protocol first: a kill in between is then met by the same words said again.
-        place.keep(now)
+        out.keep(now)
         for words in differs:
-            place.session.watcher.say(f"accepted: {words}")
+            out.session.progress.say(f"accepted: {words}")
             ledger.add(ChangeAccepted(words=words))
-        write_table(place.folder / "samples.parquet", dataset.table)
+        write_table(out.folder / "samples.parquet", dataset.table)
         return now
-    if place.is_alone:  # the run compares its images itself
+    if out.is_alone:  # the run compares its images itself
         return now
     if not changed and protocol.images != now.images:
         raise DataError(
-            f"the images are not those {place.folder} was begun with; put them back, or choose"
+            f"the images are not those {out.folder} was begun with; put them back, or choose"
             " another --out"
         )
     return protocol
 
 
-def _decide(request: Request, dataset: Dataset, session: Session, place: Place) -> Protocol:
+def _decide(request: Request, dataset: Dataset, session: Session, out: OutFolder) -> Protocol:
     """Measure, and turn minutes into steps, before the first step."""
     policy = choose_policy(session.device, session.threads)
-    say = session.watcher.say
+    say = session.progress.say
     costs, failures = measure_networks(
-        request, dataset, policy, session.watcher, leave_out=not place.is_alone
+        request, dataset, policy, session.progress, leave_out=not out.is_alone
     )
     num_steps = {
         name: 0 if name in failures else budget(request.recipe, cost, dataset)
@@ -176,7 +176,7 @@ def _decide(request: Request, dataset: Dataset, session: Session, place: Place) 
     }
     if request.attention:
         num_steps = same_for_all_variants(num_steps)
-    say(place.plan_words(request, dataset, costs, num_steps))
+    say(out.forecast_words(request, dataset, costs, num_steps))
     able = {name for name in costs if name not in failures}
     num_comparisons = (
         sum(
@@ -220,11 +220,11 @@ def _search(runs: Runs, name: NetworkName) -> RateSearch:
     own_rate = recipe.train.learning_rate
     return RateSearch(
         name,
-        (own_rate,) if runs.place.is_alone else tuple(trial_rates(recipe)),
+        (own_rate,) if runs.out.is_alone else tuple(trial_rates(recipe)),
         own_rate,
         runs.dataset_of(0),
         runs.ledger,
-        runs.session.watcher.say,
+        runs.session.progress.say,
         trial=partial(runs.trial, name),
         run=runs.first_run,
     )

@@ -26,7 +26,7 @@ from towernet.data import decode
 from towernet.data.examine import Wanted, fitted
 from towernet.data.source import Source
 from towernet.data.table import USED
-from towernet.data.workers import Count, Died, run
+from towernet.data.workers import Count, Died, in_processes
 from towernet.errors import DataError, EnvironmentFault
 from towernet.words import shown
 
@@ -154,7 +154,9 @@ def _build(
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(stream, header)
         assert stream.tell() == _HEADER_BYTES
-        for done, (position, row) in enumerate(run(fitted, wanted, workers=workers), start=1):
+        for done, (position, row) in enumerate(
+            in_processes(fitted, wanted, workers=workers), start=1
+        ):
             if isinstance(row, Died):
                 raise DataError(f"{shown(paths[position])}: {row.detail}; then run it again")
             if row is None:

@@ -35,7 +35,7 @@ from towernet.data.table import (
     read_table,
     write_table,
 )
-from towernet.data.workers import TIME_LIMIT_S, Count, Died, run
+from towernet.data.workers import TIME_LIMIT_S, Count, Died, in_processes
 from towernet.errors import DataError, EnvironmentFault
 from towernet.words import shown
 
@@ -121,7 +121,7 @@ class _Places:
     def __init__(self, source: Source) -> None:
         paths = [one.path for one in source.unreadable] + [one.path for one in source.ignored]
         paths.sort(key=path_bytes)
-        self.others = {path: source.files.place(path) + i for i, path in enumerate(paths)}
+        self.others = {path: source.files.position(path) + i for i, path in enumerate(paths)}
         assert len(self.others) == len(paths), "a path was found twice"
         places = np.array([*self.others.values()], np.int64)
         num = len(source.files) + len(paths)
@@ -242,7 +242,7 @@ class _Look:
             EnvironmentFault: the disk went away.
         """
         locations = self.source.files.locations
-        answers = run(examine, locations, workers=workers, time_limit_s=time_limit_s)
+        answers = in_processes(examine, locations, workers=workers, time_limit_s=time_limit_s)
         for done, (position, answer) in enumerate(answers, start=1):
             if isinstance(answer, Died):
                 answer = Examined(reason=answer.reason, detail=answer.detail)

@@ -64,7 +64,7 @@ class Layout(NamedTuple):
     classes: frozenset[str]
     reading: str
 
-    def place(self, path: str) -> tuple[str, str]:
+    def class_and_split(self, path: str) -> tuple[str, str]:
         """Return the class name and the split of a path or folder, each '' where it has none."""
         if not path.startswith(self.top):
             return "", ""
@@ -194,7 +194,7 @@ def read_layout(
     read = Layout(top, splits, classes, "")
     num_files: Counter[tuple[str, str]] = Counter()
     for folder, num in num_in.items():
-        num_files[read.place(folder)] += num
+        num_files[read.class_and_split(folder)] += num
     num_by_class: Counter[str] = Counter()
     for (class_name, _), num in num_files.items():
         num_by_class[class_name] += num

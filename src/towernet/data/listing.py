@@ -59,13 +59,13 @@ class Files(Sequence[SourceFile]):
             self.locations[position],
         )
 
-    def place(self, path: str) -> int:
+    def position(self, path: str) -> int:
         """Return where a path stands, or would stand."""
         return bisect_left(self.paths, path_bytes(path), key=path_bytes)
 
     def location(self, path: str) -> Path | None:
         """Return where the bytes of a path lie, None if it is not there."""
-        at = self.place(path)
+        at = self.position(path)
         return self.locations[at] if at < len(self) and self.paths[at] == path else None
 
 

@@ -230,7 +230,7 @@ def _open_archive(
 
 def _without_notes(paths: list[str], read: Layout, ignored: list[Ignored]) -> list[str]:
     """Leave out what lies beside the class folders and is a note: it is ignored."""
-    loose = {folder for folder in set(map(folder_of, paths)) if not read.place(folder)[0]}
+    loose = {folder for folder in set(map(folder_of, paths)) if not read.class_and_split(folder)[0]}
     notes = {path for path in paths if folder_of(path) in loose and is_note(path)} if loose else ()
     said = "lies in no class folder and is no image by its name"
     ignored += [Ignored(path, "NOT_AN_IMAGE", said) for path in notes]
@@ -247,13 +247,14 @@ def _placed(
     ignored: list[Ignored],
 ) -> Source:
     """Give each file its class."""
-    place_of = {folder: read.place(folder) for folder in set(map(folder_of, paths))}
+    place_of = {folder: read.class_and_split(folder) for folder in set(map(folder_of, paths))}
     class_name, given_split = (
         Texts.of((place_of[folder_of(path)][which] for path in paths), len(paths))
         for which in (0, 1)
     )
     unreadable = [
-        Unreadable(bad.name, *read.place(bad.name), bad.reason, bad.detail) for bad in bad_members
+        Unreadable(bad.name, *read.class_and_split(bad.name), bad.reason, bad.detail)
+        for bad in bad_members
     ]
     return Source(
         name,

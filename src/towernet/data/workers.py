@@ -64,7 +64,7 @@ class _Worker:
     began: float = field(default_factory=time.monotonic)
 
 
-def run(
+def in_processes(
     function: Callable[[Item, int], Result],
     items: Sequence[Item],
     *,

@@ -14,11 +14,11 @@ from towernet.config import RunConfig
 from towernet.data.prepare import Dataset
 from towernet.engine.batches import make_batch, pixels_on_device, steps_per_epoch
 from towernet.engine.device import Policy
-from towernet.engine.evaluate import BATCH_SIZE, predict_logits
 from towernet.engine.memory import is_out_of_memory, out_of_memory_words, return_freed_memory
 from towernet.engine.optimizer import make_optimizer
 from towernet.engine.schedule import small_size_px
 from towernet.engine.step import average_weights, train_step
+from towernet.engine.validation import BATCH_SIZE, predict_logits
 from towernet.errors import TowernetError, TrainingError, in_one_line
 from towernet.models.catalogue import build, outline
 from towernet.models.summary import count_parameters, multiply_adds

@@ -19,7 +19,7 @@ from towernet.records.base import checked
 from towernet.records.run import EpochMetrics, EpochTiming
 
 
-class Watcher:
+class Progress:
     """Whoever watches a run. This one tells nobody; who shows a person is `progress.Screen`."""
 
     def say(self, text: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from towernet import files
 from towernet.config import AS_BEGUN, Accept
 from towernet.data.source import Source
-from towernet.engine.runlog import Watcher
+from towernet.engine.runlog import Progress
 from towernet.engine.stop import StopSwitch
 from towernet.records.run import Origin
 
@@ -30,7 +30,7 @@ class Session:
         threads: Computing threads; None: one a core, or as many as at the beginning.
         workers: Decoding processes.
         accept: In what it may differ from what was begun.
-        watcher: Who is told how it goes.
+        progress: Who is told how it goes.
         stop: Says when the user wants to stop.
     """
 
@@ -41,7 +41,7 @@ class Session:
     threads: int | None = None
     workers: int = 1
     accept: Accept = AS_BEGUN
-    watcher: Watcher = field(default_factory=Watcher)
+    progress: Progress = field(default_factory=Progress)
     stop: StopSwitch = field(default_factory=StopSwitch)
 
     @contextlib.contextmanager
@@ -52,5 +52,5 @@ class Session:
             ConfigError: another process holds it.
             EnvironmentFault: the folder cannot be written.
         """
-        with files.lock(self.folder / "lock", holder=str(self.folder), say=self.watcher.say):
+        with files.lock(self.folder / "lock", holder=str(self.folder), say=self.progress.say):
             yield

@@ -83,7 +83,7 @@ def train(
                 )
                 state = trainer.run()
         finally:
-            session.watcher.end()
+            session.progress.end()
     return _finish(folder, record, state, _summary(state, dataset, config))
 
 

@@ -28,7 +28,6 @@ from towernet.engine.batches import (
     steps_per_epoch,
 )
 from towernet.engine.device import Policy
-from towernet.engine.evaluate import evaluate
 from towernet.engine.learner import Learner, run_seed
 from towernet.engine.memory import peak_memory_mib
 from towernet.engine.record import identity
@@ -36,6 +35,7 @@ from towernet.engine.runlog import RunLog
 from towernet.engine.schedule import learning_rate, training_size_px
 from towernet.engine.session import Session
 from towernet.engine.state import State
+from towernet.engine.validation import validate
 from towernet.errors import DataError, Diverged
 from towernet.records.base import checked
 from towernet.records.run import EpochMetrics, EpochTiming, Plan
@@ -91,7 +91,7 @@ class Trainer:
         prefetch_depth: int | None = None,
     ) -> None:
         self.config, self.plan, self.policy = config, plan, Policy.of(plan.policy)
-        self.folder, self.watcher, self.stop = session.folder, session.watcher, session.stop
+        self.folder, self.progress, self.stop = session.folder, session.progress, session.stop
         self.resumable = resumable
         device = self.policy.device
         self.prefetch_depth = PREFETCH_DEPTH[device] if prefetch_depth is None else prefetch_depth
@@ -123,19 +123,19 @@ class Trainer:
         if self.resumable:
             self.resume()
         log = RunLog(self.folder, self.state.metrics, self.state.timings)
-        self.watcher.begin(
+        self.progress.begin(
             self.config.model, self.state.step, self.plan.num_steps, self.steps_per_epoch
         )
         while not self.is_over:
             clock = self.run_epoch()
-            metrics = self.evaluate()
+            metrics = self.validate()
             self.keep_best(metrics)
             timing = self.timing(clock)
             self.state.end_epoch(metrics, timing)
             # The state is first: it holds the lines too, and with it the epoch is never done again.
             self.save(seconds=0.0)
             log.write(self.state.metrics, self.state.timings)
-            self.watcher.epoch(metrics, timing)
+            self.progress.epoch(metrics, timing)
             if not self.is_over:
                 self.stop.raise_if_asked(self.how_far())
         return self.state
@@ -145,7 +145,7 @@ class Trainer:
         last = self.folder / "last"
         found, damaged = checkpoint.read_state(last)
         for sentence in damaged:
-            self.watcher.say(sentence)
+            self.progress.say(sentence)
         if found is not None:
             tensors, values = found
             state = checked(State, values, last)
@@ -157,9 +157,9 @@ class Trainer:
             self.learner.restore(tensors)
             self.state = state
         if not (found or damaged) and (self.folder / "metrics.jsonl").exists():
-            self.watcher.say(f"no state is left in {last}: {self.folder.name} begins anew")
+            self.progress.say(f"no state is left in {last}: {self.folder.name} begins anew")
         if found or damaged:
-            self.watcher.say(f"{self.folder.name} goes on after step {self.state.step}")
+            self.progress.say(f"{self.folder.name} goes on after step {self.state.step}")
 
     def run_epoch(self) -> Clock:
         """Train to the end of the epoch, or of the run; save and stop in between where need be."""
@@ -172,7 +172,7 @@ class Trainer:
             if len(self.unread) >= NUM_STEPS_UNREAD[self.policy.device]:
                 loss = self.read_losses()
                 speed = clock.num_images / clock.seconds()
-                self.watcher.step(self.state.step, loss, self.state.train_accuracy, speed)
+                self.progress.step(self.state.step, loss, self.state.train_accuracy, speed)
             # At an epoch's end it is evaluated first, and then saved or stopped.
             within = self.state.step % self.steps_per_epoch and not self.is_over
             overdue = time.monotonic() - self.saved > SECONDS_BETWEEN_SAVES
@@ -240,7 +240,7 @@ class Trainer:
         self.unread.clear()
         return loss
 
-    def evaluate(self) -> EpochMetrics:
+    def validate(self) -> EpochMetrics:
         """Ask the network about the validation images; return the epoch's line of the metrics.
 
         Raises:
@@ -248,7 +248,7 @@ class Trainer:
         """
         state, rate = self.state, self.rate_of(self.state.step - 1)
         with watched_gates(self.learner.evaluated) as gates:
-            loss, accuracy = evaluate(
+            loss, accuracy = validate(
                 self.learner.evaluated,
                 self.dataset.pixels,
                 self.dataset.validation,

@@ -18,7 +18,7 @@ from towernet.attention.base import ATTENTION, AttentionBlock
 from towernet.attention.blend import FromIdentity
 from towernet.attention.inserted import CHILD, attention_blocks
 from towernet.attention.maps import map_of, observing
-from towernet.engine.evaluate import predict_logits
+from towernet.engine.validation import predict_logits
 from towernet.errors import ConfigError, DataError
 from towernet.predict import fitted_pictures, load_trained
 

@@ -57,7 +57,7 @@ def build(name: str, num_classes: int, size_px: int) -> nn.Module:
     """
     if num_classes < 2:
         raise ConfigError(f"a network for {num_classes} classes decides nothing; give at least 2")
-    check_size(name, size_px)
+    require_size(name, size_px)
     return _make(name, num_classes, size_px)
 
 
@@ -73,7 +73,7 @@ def outline(name: str, num_classes: int, size_px: int) -> nn.Module:
         return _make(name, num_classes, size_px, on_meta=True)
 
 
-def check_size(name: str, size_px: int) -> None:
+def require_size(name: str, size_px: int) -> None:
     """Refuse a network that images of this size cannot pass, by sending their shape through it.
 
     Raises:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from towernet.errors import DataError
-from towernet.models.catalogue import check_size, outline
+from towernet.models.catalogue import outline, require_size
 from towernet.models.paddle import read_pdparams, towernet_state_dict
 from towernet.models.pickles import instructions
 from towernet.words import shown
@@ -301,7 +301,7 @@ def fit(
         ConfigError: the network cannot take images of this size.
         DataError: a tensor is missing, is too much, has another shape or kind, or is not finite.
     """
-    check_size(name, size_px)
+    require_size(name, size_px)
     expected = outline(name, num_classes, size_px).state_dict()
     for prefix in _PREFIXES:
         if tensors and all(key.startswith(prefix) for key in tensors):

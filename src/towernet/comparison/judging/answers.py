@@ -23,7 +23,7 @@ from towernet.comparison.judging.scores import Labels
 from towernet.data.prepare import Dataset
 from towernet.data.table import write_frame
 from towernet.engine.device import Policy, fp32
-from towernet.engine.evaluate import predict_logits
+from towernet.engine.validation import predict_logits
 from towernet.predict import CALIBRATION_FILE, Predictor, load_run
 from towernet.records.run import PolicyChoices
 from towernet.records.scores import Calibration

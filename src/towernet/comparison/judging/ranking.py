@@ -55,7 +55,7 @@ class Judging:
 
     def add(self, outcome: Outcome) -> None:
         """Evaluate a network's kept weights on the final split, in full precision."""
-        self.session.watcher.say(f"{outcome.name} answers for {len(self.dataset.final)} images")
+        self.session.progress.say(f"{outcome.name} answers for {len(self.dataset.final)} images")
         answers = self.ask(outcome.folders)
         if not all(answer.are_numbers for answer in answers):
             outcome.failure, answers = "its answers are not numbers", []

@@ -14,7 +14,7 @@ from towernet.data.prepare import Dataset
 from towernet.engine.batches import steps_per_epoch
 from towernet.engine.device import Policy
 from towernet.engine.measure import Cost, measure, size_of
-from towernet.engine.runlog import Watcher
+from towernet.engine.runlog import Progress
 from towernet.engine.session import Session
 from towernet.errors import ConfigError, EnvironmentFault, TrainingError
 from towernet.models.catalogue import outline
@@ -53,7 +53,7 @@ def preflight(request: Request, session: Session) -> None:
     sides_px = {data.size_px, round(data.size_px * data.train_margin)}
     for_pixels = len(source.files) * 3 * sum(side**2 for side in sides_px)
     cache = files.cache_folder()
-    session.watcher.say(
+    session.progress.say(
         f"disk: at most {in_bytes(for_runs)} in {folder} and {in_bytes(for_pixels)} in {cache};"
         f" {in_bytes(shutil.disk_usage(folder).free)} are free"
     )
@@ -119,7 +119,12 @@ def trial_steps(recipe: Recipe, num_steps: int) -> int:
 
 
 def measure_networks(
-    request: Request, dataset: Dataset, policy: Policy, watcher: Watcher, *, leave_out: bool = True
+    request: Request,
+    dataset: Dataset,
+    policy: Policy,
+    progress: Progress,
+    *,
+    leave_out: bool = True,
 ) -> tuple[dict[NetworkName, Cost], dict[NetworkName, str]]:
     """Dry-run every network; return the costs, and why some cannot take a step, by network.
 
@@ -127,13 +132,13 @@ def measure_networks(
         request: The networks.
         dataset: The images.
         policy: How numbers are computed.
-        watcher: Told what was found.
+        progress: Told what was found.
         leave_out: Whether a network that cannot take a step is left out; else its error is raised.
 
     Raises:
         TrainingError: none of them can.
     """
-    watcher.say(f"self-test: {policy.reason}; using {policy.words()}")
+    progress.say(f"self-test: {policy.reason}; using {policy.words()}")
     costs, failures = dict[NetworkName, Cost](), dict[NetworkName, str]()
     for name in request.models:
         config = RunConfig(model=name, recipe=request.recipe, seed=request.seed)
@@ -144,7 +149,7 @@ def measure_networks(
                 raise
             failures[name] = str(error).removeprefix(f"{name}: ")
             costs[name] = size_of(config, dataset)
-            watcher.say(f"{name} is left out: {failures[name]}")
+            progress.say(f"{name} is left out: {failures[name]}")
     if len(failures) == len(costs):
         raise TrainingError(f"no network can be trained here: {'; '.join(failures.values())}")
     return costs, failures
@@ -189,7 +194,7 @@ def require_disk(folder: Path, needed: int) -> None:
         )
 
 
-def plan_words(
+def forecast_words(
     request: Request,
     dataset: Dataset,
     costs: dict[NetworkName, Cost],

@@ -52,7 +52,7 @@ def loss_and_accuracy(
     return loss.item(), float((logits_NK.argmax(axis=1) == labels_N).mean())
 
 
-def evaluate(
+def validate(
     model: nn.Module,
     pixels_NSS3: npt.NDArray[np.uint8],
     part: Part,

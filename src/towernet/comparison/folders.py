@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from towernet import files
-from towernet.comparison.plan import plan_words
+from towernet.comparison.forecast import forecast_words
 from towernet.comparison.protocol import make_protocol, read_protocol, write_protocol
 from towernet.config import AS_BEGUN
 from towernet.data.prepare import Dataset
@@ -28,7 +28,7 @@ Costs = dict[NetworkName, Cost]
 Steps = dict[NetworkName, int]
 
 
-class Place(abc.ABC):
+class OutFolder(abc.ABC):
     """The folder of a comparison, or of a run on its own.
 
     Args:
@@ -76,11 +76,11 @@ class Place(abc.ABC):
         return self.folder / "trials" / f"{name.folder_name}-{number}"
 
     @abc.abstractmethod
-    def plan_words(self, request: Request, dataset: Dataset, costs: Costs, steps: Steps) -> str:
+    def forecast_words(self, request: Request, dataset: Dataset, costs: Costs, steps: Steps) -> str:
         """Say what it will take."""
 
 
-class ComparisonPlace(Place):
+class ComparisonFolder(OutFolder):
     """A comparison's folder: `protocol.toml`, `trials/`, `runs/`."""
 
     kind = "comparison"
@@ -113,12 +113,12 @@ class ComparisonPlace(Place):
         less = f"-{100 * share:g}-percent" if share < 1 else ""
         return self.folder / "runs" / f"{name.folder_name}-{repetition}{less}"
 
-    def plan_words(self, request: Request, dataset: Dataset, costs: Costs, steps: Steps) -> str:
+    def forecast_words(self, request: Request, dataset: Dataset, costs: Costs, steps: Steps) -> str:
         """Say what every network will take, and all of them together."""
-        return plan_words(request, dataset, costs, steps)
+        return forecast_words(request, dataset, costs, steps)
 
 
-class RunPlace(Place):
+class RunFolder(OutFolder):
     """The folder of a run on its own.
 
     Args:
@@ -171,7 +171,7 @@ class RunPlace(Place):
         """Return the folder itself."""
         return self.folder
 
-    def plan_words(self, request: Request, dataset: Dataset, costs: Costs, steps: Steps) -> str:
+    def forecast_words(self, request: Request, dataset: Dataset, costs: Costs, steps: Steps) -> str:
         """Say what the one network will take."""
         ((name, cost),) = costs.items()
         seconds = steps[name] * cost.seconds_per_step(dataset, request.recipe.train.batch_size)
