@@ -22,7 +22,7 @@ ROWS = [
     {"models", "data"},
     {"attention", "records"},
     {"native", "shapes", "config", "plugins"},
-    {"rng", "files", "registry", "names"},
+    {"rng", "files", "registry", "names", "torch_private"},
     {"errors", "__init__"},
 ]
 ROW_OF = {part: row for row, parts in enumerate(ROWS) for part in parts}

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 import torch
-import torch.autograd.forward_ad as forward_ad
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from towernet import torch_private
 from towernet.attention.base import ATTENTION, AttentionBlock
 from towernet.attention.find import BLOCKS, attention_block
 from towernet.attention.fit import builder_problem, built, kind, require_fit
@@ -159,7 +159,7 @@ def attach(
         if hasattr(module, CHILD):
             raise ConfigError(f"{place.name} has attention already; detach it first")
         inserted.append(Attached(place, _built(build, place, start, model)))
-    _let_programs_see_hooks()
+    torch_private.watch_hooks_of_programs()
     for attached in inserted:
         _insert(model, attached)
     return inserted
@@ -198,7 +198,7 @@ def _refuse_broken(model: nn.Module) -> None:
     for name, module in model.named_modules():
         name = name or "the network itself"
         child = getattr(module, CHILD, None)
-        is_called = any(map(is_attention_hook, module._forward_hooks.values()))
+        is_called = any(map(is_attention_hook, torch_private.forward_hooks(module)))
         if child is None and is_called:
             raise ConfigError(
                 f"the attention behind {name} was taken away, and {name} calls it; detach(network)"
@@ -213,10 +213,8 @@ def _refuse_broken(model: nn.Module) -> None:
 
 
 def _refuse_programs(model: nn.Module) -> None:
-    import torch._dynamo as dynamo  # a second and a half, which nobody else has to wait
-
     for module in model.modules():
-        if isinstance(module, dynamo.OptimizedModule) or module._compiled_call_impl is not None:
+        if torch_private.is_compiled(module):
             raise ConfigError(
                 "the network is compiled already; attach attention before torch.compile"
             )
@@ -225,16 +223,6 @@ def _refuse_programs(model: nn.Module) -> None:
                 "the network is a TorchScript program, in which nothing can be put; attach to the"
                 " network it was made of"
             )
-
-
-def _let_programs_see_hooks() -> None:
-    import torch._dynamo as dynamo
-
-    if dynamo.config.skip_nnmodule_hook_guards:
-        # torch.compile takes hooks for granted unless told otherwise: a program that was made for a
-        # network without attention would be taken for one with it.
-        dynamo.config.skip_nnmodule_hook_guards = False
-        dynamo.reset()
 
 
 def detach(model: nn.Module) -> int:
@@ -250,14 +238,12 @@ def detach(model: nn.Module) -> int:
     _refuse_no_network(model)
     num_places = 0
     for module in list(model.modules()):
-        hooks = [key for key, hook in module._forward_hooks.items() if is_attention_hook(hook)]
-        for key in hooks:
-            del module._forward_hooks[key]
+        num_hooks = torch_private.remove_forward_hooks(module, is_attention_hook)
         if hasattr(module, CHILD):
             delattr(module, CHILD)
             num_places += 1
         else:
-            num_places += bool(hooks)
+            num_places += bool(num_hooks)
     return num_places
 
 
@@ -339,15 +325,13 @@ def _is_nobody_elses(module: nn.Module, block: nn.Module) -> bool:
         and not torch.compiler.is_compiling()
         and type(module) in _ALWAYS_NEW
         and "forward" not in vars(module)
-        and next(iter(module._forward_hooks.values())) is _weigh
-        and not nn.modules.module._has_any_global_hook()
-        and not (block._forward_pre_hooks or block._forward_hooks)
+        and torch_private.forward_hooks(module)[0] is _weigh
+        and not torch_private.has_global_hook()
+        and not torch_private.forward_pre_hooks(block)
+        and not torch_private.forward_hooks(block)
         and "forward" not in vars(block)
-        and block._compiled_call_impl is None
-        # Modes that look at every operation, and derivatives that no_grad leaves on.
-        and torch._C._len_torch_dispatch_stack() == 0
-        and not torch._C._is_torch_function_mode_enabled()
-        and forward_ad._current_level < 0
+        and not torch_private.calls_a_program(block)
+        and not torch_private.is_watched()
     )
 
 
