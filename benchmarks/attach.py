@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from _common import commit, write_result
-from towernet import files
+from towernet import files, torch_private
 from towernet.attention import ATTENTION
 from towernet.attention.attach import attach
 from towernet.attention.blend import FromIdentity
@@ -125,7 +125,7 @@ def build(network: str, size_px: int, *, seed: int) -> nn.Module:
         model = build_timm(network.removeprefix(TIMM_PREFIX), NUM_CLASSES, size_px)
     else:
         model = build_torchvision(network, NUM_CLASSES, size_px)
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [m for m in model.modules() if isinstance(m, torch_private.BATCH_NORM)]
     usual = [norm.momentum for norm in norms]
     with torch.no_grad():
         for parameter in model.parameters():

@@ -63,10 +63,7 @@ def make(name: str) -> Measure:
             )
     called: Any = model
     if mode == "compiled":
-        import torch._inductor.config as inductor
-
-        inductor.freezing = True
-        called = torch.compile(model)
+        called = torch.compile(model, options={"freezing": True})
     images = {
         size: torch.randn(size, 3, SIZE_PX, SIZE_PX).contiguous(memory_format=memory_format)
         for size in BATCHES

@@ -47,6 +47,18 @@ def test_with_one_run_of_single_images_an_interval_is_wilson_s():
     assert row.precision_interval == pytest.approx(proportion_confint(33, 33, method="wilson"))
 
 
+def test_wilson_s_interval_is_that_of_statsmodels_to_the_last_digit():
+    from statsmodels.stats.proportion import proportion_confint
+
+    from towernet.comparison.judging.scores import wilson
+
+    draw = np.random.default_rng(0)
+    for num in (1, 2, 10, 83, 997, 100_000, 1.5, *draw.uniform(1, 5000, 200)):
+        for accuracy in (0.0, 0.25, 1 / 3, 1.0, *draw.uniform(0, 1, 5)):
+            low, high = proportion_confint(accuracy * num, num, method="wilson")
+            assert wilson(accuracy, num) == (min(low, accuracy), max(high, accuracy))
+
+
 def test_a_class_that_nothing_is_known_of_has_no_interval():
     from towernet.comparison.judging.scores import per_class
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from towernet import torch_private
 from towernet.attention.base import AttentionBlock
 from towernet.attention.find import builder
 from towernet.attention.fit import fitted
 from towernet.attention.inserted import (
     CHILD,
     insert,
-    let_compiler_see_hooks,
     require_intact,
     require_network,
     require_uncompiled,
@@ -114,7 +114,7 @@ def attach(
         if hasattr(model.get_submodule(place.name), CHILD):
             raise ConfigError(f"{place.name} already has attention; call detach(network) first")
         attached.append(Attached(place, fitted(build, place, model, start)))
-    let_compiler_see_hooks()
+    torch_private.recompile_when_hooks_change()
     for each in attached:
         module = model.get_submodule(each.place.name)
         insert(module, each.block, channels_last=each.place.channels_last)

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from towernet import torch_private
+
 Factor = tuple[str, int]
 Axis = tuple[Factor, ...]
 Axes = tuple[Axis, ...]
@@ -114,7 +116,7 @@ def viewed(func: Callable[..., Any], axes: Axes, args: Sequence[Any], kwargs: An
     probe = torch.empty_strided([_size(axis) for axis in axes], strides, device="meta")
     result = func(probe, *args, **kwargs)
     views = [result] if isinstance(result, Tensor) else list(result)
-    if not all(view._is_view() for view in views):  # a list of indices makes a copy
+    if not all(map(torch_private.is_view, views)):  # a list of indices makes a copy
         return [broadcast([axes], view.shape) for view in views]
     return [
         tuple(

@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from towernet import torch_private
 from towernet.errors import in_one_line
 
 Formula = Callable[..., Tensor]
@@ -79,8 +80,7 @@ def _is_wanted(x: Tensor) -> bool:
         x.device.type in _devices
         and type(x) is Tensor
         and not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
-        and torch._C._get_tracing_state() is None
+        and not torch_private.is_transformed_or_traced()
     )
 
 

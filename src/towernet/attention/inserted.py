@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from typing import Any, TypedDict
 
 import torch
-import torch.autograd.forward_ad as forward_ad
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from towernet import torch_private
 from towernet.attention.base import AttentionBlock
 from towernet.attention.blend import FromIdentity
 from towernet.errors import ConfigError
@@ -84,15 +84,13 @@ def _is_only_ours(module: nn.Module, block: nn.Module) -> bool:
         and not torch.compiler.is_compiling()
         and type(module) in _ALWAYS_NEW
         and "forward" not in vars(module)
-        and next(iter(module._forward_hooks.values())) is _weigh
-        and not nn.modules.module._has_any_global_hook()
-        and not (block._forward_pre_hooks or block._forward_hooks)
+        and torch_private.forward_hooks(module)[0] is _weigh
+        and not torch_private.has_global_hook()
+        and not torch_private.forward_pre_hooks(block)
+        and not torch_private.forward_hooks(block)
         and "forward" not in vars(block)
-        and block._compiled_call_impl is None
-        # Modes that look at every operation, and derivatives that no_grad leaves on.
-        and torch._C._len_torch_dispatch_stack() == 0
-        and not torch._C._is_torch_function_mode_enabled()
-        and forward_ad._current_level < 0
+        and not torch_private.has_compiled_call(block)
+        and not torch_private.is_watched()
     )
 
 
@@ -120,7 +118,7 @@ def require_intact(model: nn.Module) -> None:
     for name, module in model.named_modules():
         name = name or "the network itself"
         child = getattr(module, CHILD, None)
-        is_called = any(map(is_attention_hook, module._forward_hooks.values()))
+        is_called = any(map(is_attention_hook, torch_private.forward_hooks(module)))
         if child is None and is_called:
             raise ConfigError(
                 f"the attention block after {name} was removed and {name} still calls it; call"
@@ -140,10 +138,8 @@ def require_uncompiled(model: nn.Module) -> None:
     Raises:
         ConfigError: it is compiled, or a TorchScript program.
     """
-    import torch._dynamo as dynamo  # takes 1.5 s, which only `attach` needs to wait for
-
     for module in model.modules():
-        if isinstance(module, dynamo.OptimizedModule) or module._compiled_call_impl is not None:
+        if torch_private.is_compiled(module):
             raise ConfigError(
                 "the network is compiled already; attach attention before torch.compile"
             )
@@ -152,19 +148,6 @@ def require_uncompiled(model: nn.Module) -> None:
                 "the network is a TorchScript program, which cannot be changed; attach to the"
                 " network it was made from"
             )
-
-
-def let_compiler_see_hooks() -> None:
-    """Make torch.compile compile again where hooks have changed.
-
-    Unless told otherwise it assumes that hooks stay as they are: a program compiled for a network
-    without attention would then run in place of one with it.
-    """
-    import torch._dynamo as dynamo
-
-    if dynamo.config.skip_nnmodule_hook_guards:
-        dynamo.config.skip_nnmodule_hook_guards = False
-        dynamo.reset()
 
 
 def detach(model: nn.Module) -> int:
@@ -181,14 +164,12 @@ def detach(model: nn.Module) -> int:
     require_network(model)
     num_places = 0
     for module in list(model.modules()):
-        hooks = [key for key, hook in module._forward_hooks.items() if is_attention_hook(hook)]
-        for key in hooks:
-            del module._forward_hooks[key]
+        num_hooks = torch_private.remove_forward_hooks(module, is_attention_hook)
         if hasattr(module, CHILD):
             delattr(module, CHILD)
             num_places += 1
         else:
-            num_places += bool(hooks)
+            num_places += bool(num_hooks)
     return num_places
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from towernet import torch_private
 from towernet.attention.axes import (
     RESHAPES,
     VIEWS,
@@ -150,10 +151,10 @@ class _Tracer(TorchFunctionMode):
         read = [(tensor, self.maps[id(tensor)])
                 for tensor in tensors([*args, *kwargs.values()])
                 if id(tensor) in self.maps]  # fmt: skip
-        versions = [tensor._version for tensor, _ in read]
+        versions = [torch_private.num_changes(tensor) for tensor, _ in read]
         result = func(*args, **kwargs)
         changed = [tensor for (tensor, _), version in zip(read, versions, strict=True)
-                   if tensor._version != version]  # fmt: skip
+                   if torch_private.num_changes(tensor) != version]  # fmt: skip
         known = {id(tensor) for tensor, _ in read}
         made = changed + [tensor for tensor in tensors([result]) if id(tensor) not in known]
         if not made or not read:  # a query of a shape reads nothing, and dropout may do nothing

@@ -10,6 +10,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
+from towernet import torch_private
 from towernet.attention.base import AttentionBlock
 from towernet.engine.device import Policy
 from towernet.native import ops
@@ -100,10 +101,10 @@ def kernel_of(y: Tensor) -> str:
         if node is None or node in seen:
             continue
         seen.add(node)
-        made_by = getattr(type(node), "_forward_cls", None)
+        made_by = torch_private.function_of(node)
         if made_by is not None and made_by.__module__ == ops.__name__:
             return "native"
-        if type(node).__name__ == "CompiledFunctionBackward":
+        if torch_private.is_compiled_backward(node):
             return "compiled"
         nodes += [following for following, _ in node.next_functions]
     return "torch"

@@ -86,7 +86,7 @@ class Learner:
         if self.averaged is not None:
             averaged = self.averaged.state_dict()
             tensors |= {f"averaged.{name}": tensor for name, tensor in averaged.items()}
-        for i, parameter in enumerate(self._parameters()):
+        for i, parameter in enumerate(self._all_parameters()):
             if (momentum := self.optimizer.state[parameter].get("momentum_buffer")) is not None:
                 tensors[f"momentum.{i}"] = momentum
         return tensors
@@ -97,13 +97,13 @@ class Learner:
         if self.averaged is not None:
             self.averaged.load_state_dict(_part("averaged.", tensors))
         momenta = _part("momentum.", tensors)
-        for i, parameter in enumerate(self._parameters()):
+        for i, parameter in enumerate(self._all_parameters()):
             if (momentum := momenta.get(str(i))) is not None:
                 # Same memory layout as the parameter: the fused step walks both together.
                 buffer = torch.empty_like(parameter).copy_(momentum)
                 self.optimizer.state[parameter]["momentum_buffer"] = buffer
 
-    def _parameters(self) -> list[nn.Parameter]:
+    def _all_parameters(self) -> list[nn.Parameter]:
         groups = self.optimizer.param_groups
         return [parameter for group in groups for parameter in group["params"]]
 

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
+from towernet import torch_private
 from towernet.attention.inserted import attention_parameters
 from towernet.config import TrainConfig
 from towernet.names import NetworkName
@@ -108,12 +109,12 @@ class MuonAndSGD(torch.optim.Optimizer):
             if "momentum_buffer" not in self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         steps = [self.state[parameter]["momentum_buffer"] for parameter in params]
-        torch._foreach_mul_(steps, self.momentum)
-        torch._foreach_add_(steps, gradients)
+        torch_private.multiply_all_(steps, self.momentum)
+        torch_private.add_all_(steps, gradients)
         if self.nesterov:
-            steps = list(torch._foreach_add(gradients, steps, alpha=self.momentum))
+            steps = torch_private.add_all(gradients, steps, self.momentum)
         if weight_decay:
-            torch._foreach_mul_(params, 1 - rate * weight_decay)
+            torch_private.multiply_all_(params, 1 - rate * weight_decay)
         # Filters of one shape together: small products one by one cost more than they compute.
         by_shape: dict[torch.Size, list[int]] = defaultdict(list)
         for i, step in enumerate(steps):

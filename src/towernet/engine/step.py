@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from towernet.engine.device import Policy
 
@@ -53,6 +53,6 @@ def average_weights(model: nn.Module, ema_fraction: float, num_steps: int) -> Av
             return
         num_updates = int(num_averaged)
         keep = min(longest, (1 + num_updates) / (10 + num_updates))
-        torch._foreach_lerp_(list(averaged), list(current), 1 - keep)
+        get_ema_multi_avg_fn(keep)(list(averaged), list(current), num_averaged)
 
     return AveragedModel(model, multi_avg_fn=update, use_buffers=True)

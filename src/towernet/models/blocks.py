@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from towernet import torch_private
 from towernet.attention.inserted import attention_blocks
 from towernet.native import ops
 
@@ -49,7 +50,9 @@ class ConvNormPool(nn.Module):
     def _by_kernel(self, x_BDHW: Tensor) -> Tensor | None:
         """Return what the kernels make of it, None where they do not apply."""
         norm = self.norm
-        if min(x_BDHW.shape[2:]) < 2 or norm._forward_hooks or norm._forward_pre_hooks:
+        if min(x_BDHW.shape[2:]) < 2:
+            return None
+        if torch_private.forward_hooks(norm) or torch_private.forward_pre_hooks(norm):
             return None
         if type(norm) is nn.Identity:  # folded into the convolution
             if torch.is_grad_enabled() or not ops.usable(x_BDHW):
@@ -184,7 +187,7 @@ def start_as_paddle(model: nn.Module, generator: torch.Generator | None = None) 
             module.weight.normal_(0, math.sqrt(2 / fan_in), generator=generator)
         elif isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight, generator=generator)
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm | nn.LayerNorm | nn.GroupNorm):
+        elif isinstance(module, torch_private.BATCH_NORM | nn.LayerNorm | nn.GroupNorm):
             if module.weight is not None:
                 module.weight.fill_(1)
         else:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from towernet import torch_private
 from towernet.attention.inserted import CHILD, attention_blocks, is_attention_hook, move_attention
 from towernet.attention.shuffle import ShuffleAttention, UnshuffledAttention, came_from
 from towernet.models.towernet import TowerNet
@@ -64,7 +65,7 @@ def optimize(
         for module in fast.modules():
             if module in of_attention:
                 continue
-            if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
+            if isinstance(module, torch_private.CONVOLUTION | nn.Linear):
                 module.to(dtype)
     return fast.to(memory_format=memory_format)
 
@@ -122,10 +123,10 @@ def _is_changed_by_hooks(module: nn.Module) -> bool:
 
     Attention behind a norm does not: it reads what the norm gives, folded or not.
     """
-    hooks = list(module._forward_hooks.values())
+    hooks = torch_private.forward_hooks(module)
     if type(module) in _NORMS:
         hooks = [hook for hook in hooks if not is_attention_hook(hook)]
-    return bool(hooks or module._forward_pre_hooks)
+    return bool(hooks or torch_private.forward_pre_hooks(module))
 
 
 def _tensors(values: Sequence[Any]) -> list[Tensor]:

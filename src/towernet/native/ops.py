@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from towernet import torch_private
 from towernet.native.library import Library, load
 
 _SUFFIX = {torch.bfloat16: "bf16", torch.float32: "f32", torch.float16: "f16"}
@@ -79,8 +80,7 @@ def _in_reach(x_BCHW: Tensor, parameters: tuple[Tensor | None, ...]) -> bool:
         and x_BCHW.dim() == 4
         and x_BCHW.numel() > 0
         and all(map(_is_plain, parameters))
-        and not torch._C._are_functorch_transforms_active()
-        and torch._C._get_tracing_state() is None
+        and not torch_private.is_transformed_or_traced()
         and not torch.compiler.is_compiling()
     )
 

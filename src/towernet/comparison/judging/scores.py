@@ -12,6 +12,8 @@ Shapes: N images, K classes, R runs, U clusters of images that belong together.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -195,8 +197,12 @@ def _widening(num: int) -> float:
 
 def wilson(accuracy: float, num_images: int | float) -> Interval:
     """Return the 95 % Wilson interval of an accuracy over so many independent images."""
-    from statsmodels.stats.proportion import proportion_confint
+    from scipy.special import ndtri
 
-    low, high = proportion_confint(accuracy * num_images, num_images, method="wilson")
+    num, z = float(num_images), -float(ndtri(SIGNIFICANT / 2))
+    share = accuracy * num / num  # of a count, which scipy's own interval wants whole
+    widened = 1 + z * z / num
+    centre = (share + z * z / (2 * num)) / widened
+    half = z * math.sqrt(share * (1 - share) / num + z * z / (4 * num * num)) / widened
     # Rounding must not leave a perfect score outside its own interval.
-    return min(float(low), accuracy), max(float(high), accuracy)
+    return min(max(centre - half, 0.0), accuracy), max(min(centre + half, 1.0), accuracy)
