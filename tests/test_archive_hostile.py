@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import time
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from hostile_archives import HOSTILE
+from hostile_parts import before_good, block, many_empty_members
 from test_archive import cache as cache
 from test_archive import contents, make_tar, make_zip, written
 from towernet import files
@@ -113,17 +115,18 @@ def test_a_bomb_is_unpacked_in_small_pieces(tmp_path, mode):
         assert max(len(piece) for piece in content) <= archive_stream.PIECE_BYTES
 
 
+def peak_bytes(read):
+    tracemalloc.start()
+    try:
+        read()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 def test_the_standard_library_unpacks_a_bomb_in_one_piece(tmp_path):
     """The sabotaged twin: why zips are read here."""
     path = make_zip(tmp_path / "a.zip", [("zeros", bytes(2**24))], method=zipfile.ZIP_BZIP2)
-
-    def peak_bytes(read):
-        tracemalloc.start()
-        try:
-            read()
-            return tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
 
     def theirs():
         with zipfile.ZipFile(path) as source, source.open("zeros") as content:
@@ -136,6 +139,33 @@ def test_the_standard_library_unpacks_a_bomb_in_one_piece(tmp_path):
 
     assert peak_bytes(theirs) > 2**24
     assert peak_bytes(ours) < 2**22
+
+
+def test_the_standard_library_keeps_all_entries_of_a_zip_in_memory(tmp_path):
+    """The sabotaged twin: two million entries are allowed, and would take more than a gigabyte."""
+    path, num_entries = tmp_path / "a.zip", 10_000
+    path.write_bytes(many_empty_members(num_entries))
+
+    def theirs():
+        with zipfile.ZipFile(path) as source:
+            assert len(source.infolist()) == num_entries
+
+    def ours():
+        with path.open("rb") as stream:
+            assert sum(1 for _ in read_zip(stream, find_directory(stream))) == num_entries
+
+    assert peak_bytes(theirs) > 300 * num_entries
+    assert peak_bytes(ours) < 100 * num_entries
+
+
+def test_a_pax_header_of_digits_is_refused_at_once(tmp_path):
+    """tarfile searches it with a pattern that takes 17 s on these 128 KiB (Python 3.11.7)."""
+    path, num_bytes = tmp_path / "a.tar", 2**17
+    path.write_bytes(before_good(block(b"x", num_bytes, b"x"), b"1" * num_bytes))
+    start_s = time.process_time()
+    with pytest.raises(DataError, match="a pax header is damaged"):
+        archive.unpack(path, "tar")
+    assert time.process_time() - start_s < 2
 
 
 # --- the store
