@@ -302,10 +302,7 @@ def versions() -> dict[str, str]:
     """Return the versions that can change a result's bits."""
     from importlib.metadata import version
 
-    names = (
-        "torch", "torchvision", "numpy", "pillow", "scikit-learn", "scipy", "statsmodels",
-        "cleanlab",
-    )  # fmt: skip
+    names = ("torch", "torchvision", "numpy", "pillow", "scikit-learn", "scipy", "cleanlab")
     import towernet
 
     return {
