@@ -440,12 +440,12 @@ def test_the_words_are_of_models_or_networks_and_claim_nothing_that_no_table_tel
         said = " ".join([judged.sentence, *judged.remarks])
         assert is_said in said
         assert judged.sentence.startswith(
-            "This model of resnet18 is better" if runs == 1 else "resnet18 is better than every"
+            f"resnet18 is the best {'model' if runs == 1 else 'network'} here ("
         )
         assert "of 400 images right" in said
         for claim in (
             "made with this program", "scratch", "learning rate", "Use ", "validation", "recipe",
-            "computes least", "px", "--runs",
+            "cheapest", "px", "--runs",
         ):  # fmt: skip
             assert claim not in said, said
     few = judge(made_up(skills, runs=3)).judged

@@ -8,6 +8,7 @@ from towernet import __version__
 from towernet.files import write_text
 from towernet.records.judgement import AnswersJudged
 from towernet.report import tables
+from towernet.report.first_screen import first_screen_of_answers
 from towernet.report.page import filled
 
 
@@ -25,6 +26,7 @@ def answers_page(judged: AnswersJudged) -> str:
     """Return the page that says what somebody's answers are worth."""
     return filled(
         "judgement.html",
+        screen=first_screen_of_answers(judged),
         results=judged,
         scale=tables.accuracy_scale(judged.networks, None),
         pair_scale=tables.difference_scale(judged.comparisons),
