@@ -134,7 +134,7 @@ def test_the_report_answers_first_and_then_says_everything(comparison: Path) -> 
         "Not ranked",
         "step 3: the loss is not finite", "Which differences are shown", "mlp-8",
         "All 3 differences", "Was it fair?", "What differed between the networks",
-        "Mistakes, network by network", "Which class it took for which", "How sure it is",
+        "Mistakes, network by network", "Which classes it confuses", "How sure it is",
         "Precision, recall and F1", "Its worst mistakes", "Doubtful labels",
         "doubts 207 of their labels; the 24 it doubts most are shown",
         "The images", "One image of each class", "Quarantined files", "broken.jpg",
@@ -184,11 +184,11 @@ def test_worst_mistakes_are_the_surest_wrong_answers_each_picture_once(
     assert "runs ahead" in html
 
 
-def test_a_picture_that_is_not_at_hand_is_said(comparison: Path, tmp_path: Path) -> None:
+def test_a_picture_that_is_not_available_is_named(comparison: Path, tmp_path: Path) -> None:
     shutil.copytree(comparison, tmp_path, dirs_exist_ok=True)
     html = write_report(tmp_path, picture=lambda path: None).read_text(encoding="utf-8")
     assert not Elements(html).all("img")
-    assert html.count("picture not at hand") > 10
+    assert html.count("picture not available") > 10
 
 
 def test_a_single_run_on_a_selection_set_is_not_called_a_test(
@@ -340,7 +340,7 @@ def test_a_confusion_matrix_is_shown_at_any_number_of_classes(
     assert (html.count('class="confusion"'), html.count('class="heat"')) == {
         2: (1, 0), 20: (1, 0), 21: (0, 1), 100: (0, 1), 150: (0, 0),
     }[num_classes]  # fmt: skip
-    assert ("too large to be read" in html) == (num_classes == 150)
+    assert ("too large to read" in html) == (num_classes == 150)
 
 
 def test_the_heat_map_draws_every_count_once_in_its_place() -> None:

@@ -13,7 +13,7 @@ from towernet.report.page import filled
 
 
 def write_answers_report(folder: Path, judged: AnswersJudged) -> Path:
-    """Write `report.html` beside a judgement's other files; return where it is.
+    """Write `report.html` next to a judgement's other files; return its path.
 
     Raises:
         EnvironmentFault: it cannot be written.
@@ -23,7 +23,7 @@ def write_answers_report(folder: Path, judged: AnswersJudged) -> Path:
 
 
 def answers_page(judged: AnswersJudged) -> str:
-    """Return the page that says what somebody's answers are worth."""
+    """Return the page that says how good somebody's answers are."""
     return filled(
         "judgement.html",
         screen=first_screen_of_answers(judged),

@@ -1,4 +1,4 @@
-"""All that the report's templates print, read from a comparison's or a run's folder."""
+"""Everything the report's templates print, read from a comparison's or a run's folder."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _SUSPECTS_SHOWN = 24
 
 @dataclass(frozen=True)
 class Contents:
-    """What stands on the page, section by section; a section that is None is left out.
+    """What is on the page, section by section; a section that is None is left out.
 
     Args:
         screen: The first screen.
@@ -60,9 +60,9 @@ class Contents:
         curves: Training curves.
         rates: All learning rates that were tried.
         paper: A paragraph for a paper.
-        later_looks: How often the test images were looked at since the end.
+        later_looks: How often the test images were evaluated after the end.
         worth_using: Whether any network is better than guessing.
-        has_files: Whether the tables lie beside the page.
+        has_files: Whether the tables are next to the page.
     """
 
     screen: FirstScreen

@@ -69,8 +69,8 @@ def headline(found: Results | AnswersJudged) -> str:
 
 def _shortened(say: Callable[[int], str]) -> str:
     """Return what `say` makes with up to two names in each list, else with counts for lists."""
-    said = say(2)
-    return said if len(said.split()) <= MAX_WORDS and len(said) <= _MAX_LETTERS else say(1)
+    text = say(2)
+    return text if len(text.split()) <= MAX_WORDS and len(text) <= _MAX_LETTERS else say(1)
 
 
 def _of_ranking(first: str, pairs: Sequence[Pair], found: Judged, num_named: int) -> str:
@@ -94,12 +94,12 @@ def _of_ranking(first: str, pairs: Sequence[Pair], found: Judged, num_named: int
         )
         return f"{first} is {place}: {percent(accuracy)} of {judged_images(found)} right."
     if beaten:
-        said = f"{first} beats {named(beaten)}"
+        text = f"{first} beats {named(beaten)}"
         if equal:
-            said += f" and equals {named(equal)}"
+            text += f" and equals {named(equal)}"
         if undecided:
-            said += f"; no difference from {named(undecided, 'or')} is shown"
-        return f"{said}."
+            text += f"; no difference from {named(undecided, 'or')} is shown"
+        return f"{text}."
     if not undecided:
         if len(pairs) == 1:
             return f"{first} and {_named(equal[0])} are equal within {margin}."
@@ -141,8 +141,8 @@ def _of_blocks(results: Results, variants: Sequence[Variant], num_named: int) ->
     margin = f"±{100 * results.equal_within:g} points"
     blocks = _named(others[0]) if len(judged) == 1 and others else "any block"
     if is_equal:
-        said = _named(others[0]) if len(judged) == 1 else "Every block"
-        return f"{said} changes {whom} by less than {margin}."
+        text = _named(others[0]) if len(judged) == 1 else "Every block"
+        return f"{text} changes {whom} by less than {margin}."
     if all(answer == TOO_FEW_RUNS for _, answer in judged):
         return f"{results.num_runs} runs are too few to show an effect of {blocks}."
     if len(others) == len(judged):
@@ -152,18 +152,18 @@ def _of_blocks(results: Results, variants: Sequence[Variant], num_named: int) ->
     if len(judged) > 1 and len(judged) in (len(helped), len(harmed)):
         return f"Every block {'helped' if helped else 'harmed'} {whom}."
     if len(networks) > 1:
-        said = f"Blocks helped in {len(helped)} of {len(judged)} cases, harmed in {len(harmed)}"
-        return f"{said}; {len(others)} show no effect." if others else f"{said}."
+        text = f"Blocks helped in {len(helped)} of {len(judged)} cases, harmed in {len(harmed)}"
+        return f"{text}; {len(others)} show no effect." if others else f"{text}."
     parts = [
         f"{_named_or_counted(some, 'blocks', num_named)} {verb}"
         for some, verb in ((helped, "helped"), (harmed, "harmed"))
         if some
     ]
-    said = f"{' and '.join(parts)} {whom}"
+    text = f"{' and '.join(parts)} {whom}"
     if not others:
-        return f"{said}."
+        return f"{text}."
     rest = _named_or_counted(others, "others", num_named, "or")
-    return f"{said}; no effect of {rest} is shown."
+    return f"{text}; no effect of {rest} is shown."
 
 
 def facts(found: Results | AnswersJudged) -> tuple[str, str, str]:
@@ -187,14 +187,14 @@ def _sample_of_answers(found: AnswersJudged) -> str:
 def _sample(results: Results) -> str:
     images = counted(results.num_judged, "image")
     if results.final_split == "test":
-        said = f"Measured on {images.replace(' ', ' test ')} that played no part in training"
+        text = f"Measured on {judged_images(results)} that played no part in training"
     elif results.resampled:
-        said = f"Each run was measured on {images} that it left out of training"
+        text = f"Each run was measured on {images} that it left out of training"
     else:
-        said = f"Measured on {images} that also chose the best epoch, so the figures flatter"
+        text = f"Measured on {images} that also chose the best epoch, so the figures flatter"
     if results.kind == "run":
-        return f"{said}."
-    return f"{said}, with {_runs_words(results)}."
+        return f"{text}."
+    return f"{text}, with {_runs_words(results)}."
 
 
 def _runs_words(found: Judged) -> str:
@@ -221,8 +221,8 @@ def _differences(found: Results | AnswersJudged) -> str:
         low, high = map(percent, interval)
         return f"95 % interval {low} to {high}; always naming the commonest class gets {guess}."
     lead = about_ours(found) if isinstance(found, Results) else ""
-    said = lead + about_first(found, short(found.ranked[0].name))
-    return f"{said} In brackets: 95 % interval." if "[" in said else said
+    text = lead + about_first(found, short(found.ranked[0].name))
+    return f"{text} In brackets: 95 % interval." if "[" in text else text
 
 
 def _reasons(found: Judged) -> str:
@@ -231,10 +231,10 @@ def _reasons(found: Judged) -> str:
     for network in found.networks:
         reason = network.reason or network.status.replace("_", " ")
         by_reason.setdefault(reason, []).append(short(network.name))
-    said = [f"{listed(names)}: {reason}." for reason, names in by_reason.items()]
-    more = len(said) - _REASONS_SHOWN
+    reasons = [f"{listed(names)}: {reason}." for reason, names in by_reason.items()]
+    more = len(reasons) - _REASONS_SHOWN
     return " ".join(
-        [*said[:_REASONS_SHOWN], f"And {more} more reasons below." if more > 0 else ""]
+        [*reasons[:_REASONS_SHOWN], f"And {more} more reasons below." if more > 0 else ""]
     ).strip()
 
 
@@ -252,13 +252,13 @@ def _kept_equal(results: Results) -> str:
         length = "number of steps of a network with and without a block"
     else:
         length = "training time"
-    said = (
+    text = (
         "The same for all networks: images and their order, augmentation, recipe, image size"
         f" ({results.size_px} px) and {length}."
     )
     if any(len(network.trials) > 1 for network in networks):
-        said += " The same learning rates were tried for each."
-    return said
+        text += " The same learning rates were tried for each."
+    return text
 
 
 _TRAIN_LONGER = (
@@ -295,8 +295,8 @@ def _to_use(results: Results, trusting: str) -> tuple[Step, ...]:
         )
     if results.winner is None:
         return ()
-    said = ablation.about_choice(results) if results.ablation else about_winner(results)
-    why = said[0] if said else f"Use {results.winner.name}."
+    advice = ablation.about_choice(results) if results.ablation else about_winner(results)
+    why = advice[0] if advice else f"Use {results.winner.name}."
     how = "In" if why.startswith("Use") else "To use the former, in"
     return (
         Step(

@@ -152,15 +152,17 @@ def _about_likes(results: Results, variants: Sequence[Variant]) -> list[str]:
         for network, name in without.items()
         if (accuracy := accuracies[name]) is not None
     ]
-    said = []
+    sentences = []
     if scored:
-        said.append(f"Accuracy without attention on {judged_images(results)}: {listed(scored)}.")
-    said += [
+        sentences.append(
+            f"Accuracy without attention on {judged_images(results)}: {listed(scored)}."
+        )
+    sentences += [
         f"{network} includes shuffle attention; without it, it is called {name}."
         for network, name in without.items()
         if name.is_ours
     ]
-    said.append(
+    sentences.append(
         "With a block and without it, a network had the same images in the same order, the same"
         " number of steps and the same initial weights outside the block."
         + (
@@ -169,7 +171,7 @@ def _about_likes(results: Results, variants: Sequence[Variant]) -> list[str]:
             else ""
         )
     )
-    return said
+    return sentences
 
 
 def _about_rates(results: Results) -> list[str]:
@@ -186,16 +188,18 @@ def _about_rates(results: Results) -> list[str]:
 
 def _about_intervals(results: Results) -> list[str]:
     """Say what the intervals cover, and what would decide the largest open difference."""
-    pairs, said = results.comparisons, []
+    pairs, sentences = results.comparisons, []
     if pairs:
         sample = "images" if results.num_runs == 1 else "runs and images"
         at_once = f", for all {len(pairs)} differences at once" if len(pairs) > 1 else ""
-        said.append(f"Intervals are 95 %{at_once}; they cover other {sample} of the same kind.")
+        sentences.append(
+            f"Intervals are 95 %{at_once}; they cover other {sample} of the same kind."
+        )
     undecided = [pair for pair in pairs if pair.answer in (OPEN, TOO_FEW_RUNS)]
     widest = max(undecided, key=lambda pair: abs(pair.difference), default=None)
     if widest is not None and (ways := settling(widest)):
-        said.append(f"For {widest.first}: {ways}.")
-    return said
+        sentences.append(f"For {widest.first}: {ways}.")
+    return sentences
 
 
 def _about_proofs(variants: Sequence[Variant]) -> list[str]:

@@ -24,15 +24,15 @@ from towernet.records.results import LearningCurve, Network, Results
 
 def remarks(results: Results) -> list[str]:
     """Return what a careful reader should know besides the verdict."""
-    said = [
+    sentences = [
         *about_differences(pairs_of_first(results), results, num_pairs(len(results.ranked))),
         *about_protocol(results, "can change the order"),
         *about_winner(results),
         *about_more_images(results),
     ]
     if (cheapest := _cheapest(results.ranked, results.comparisons)) is not None:
-        said.append(cheapest)
-    return said + about_runs(results, num_pairs(len(results.ranked)))
+        sentences.append(cheapest)
+    return sentences + about_runs(results, num_pairs(len(results.ranked)))
 
 
 def remarks_on_answers(found: Judged) -> list[str]:
@@ -50,59 +50,61 @@ def remarks_on_answers(found: Judged) -> list[str]:
 
 def about_differences(pairs: Sequence[Pair], found: Judged, num_comparisons: int) -> list[str]:
     """Say what would decide the first open difference, and what the brackets mean."""
-    said = []
+    sentences = []
     undecided = [pair for pair in pairs if pair.answer in (OPEN, TOO_FEW_RUNS)]
     if undecided and (ways := settling(undecided[0])):
-        said.append(f"{ways[0].upper()}{ways[1:]}.")
+        sentences.append(f"{ways[0].upper()}{ways[1:]}.")
     if any(pair.answer != EQUAL for pair in pairs):
         images = "test images" if found.split_words == "test" else "images"
         sample = f"other {images}" if found.num_runs == 1 else f"other runs and {images}"
         at_once = ", for all comparisons at once" if num_comparisons > 1 else ""
-        said.append(
+        sentences.append(
             f"In brackets: the range in which the difference probably is, for {sample} of the same"
             f" kind (95 % interval{at_once})."
         )
-    return said
+    return sentences
 
 
 def about_protocol(results: Results, what_may_change: str) -> list[str]:
     """Say for which training the answer is valid, and which figures flatter or mean nothing."""
-    said = []
+    sentences = []
     ranked = results.ranked
     if len(ranked) > 1:
         epochs = [network.epochs for network in ranked]
         least, most = _epochs(min(epochs)), _epochs(max(epochs))
-        said.append(
+        sentences.append(
             f"Valid for training from scratch at {results.size_px} px for"
             f" {least if least == most else f'{least} to {most}'}"
             f" {'epoch (pass' if least == most == '1' else 'epochs (passes'} through the"
             f" images); longer training or larger images {what_may_change}."
         )
     if results.final_split == "validation":
-        said.append(
+        sentences.append(
             "The figures are those of the best epoch on the selection set, not a test result: no"
             " test images were held out."
         )
-    said += [f"The comparison was continued after a change: {words}." for words in results.accepted]
-    said += [
+    sentences += [
+        f"The comparison was continued after a change: {words}." for words in results.accepted
+    ]
+    sentences += [
         f"{network.name} is not shown to beat guessing: always naming the commonest class gets"
         f" {percent(results.majority_accuracy)} right."
         for network in ranked
         if not beats_guessing(network, results)
     ]
-    return said + about_rates(results.networks)
+    return sentences + about_rates(results.networks)
 
 
 def about_rates(networks: Sequence[Network]) -> list[str]:
     """Say which networks have another learning rate than the best one of their short trials."""
-    said = []
+    sentences = []
     guessing: dict[float, list[str]] = {}
     for network in networks:
         if network.rate_by_trials is False:
             first = [*network.fell_apart, network.learning_rate][0]
             guessing.setdefault(first, []).append(network.name)
     for rate, names in guessing.items():
-        said.append(
+        sentences.append(
             f"No short trial of {listed(names, 'or')} beat always naming the commonest class by"
             f" more than chance. The learning rate is therefore {rate:.3g}: the rate nearest to the"
             " recipe's own with which the loss did not explode, or exploded least."
@@ -112,12 +114,12 @@ def about_rates(networks: Sequence[Network]) -> list[str]:
             ending = f"its runs use {network.learning_rate:.3g}"
             if network.status == "failed":
                 ending = f"with {network.learning_rate:.3g} it failed too"
-            said.append(
+            sentences.append(
                 f"With the learning rate {listed([f'{rate:.3g}' for rate in fallen], 'or')}, the"
                 f" first run of {network.name} diverged or ended less accurate than its short"
                 f" trial; {ending}."
             )
-    return said
+    return sentences
 
 
 def about_winner(results: Results) -> list[str]:

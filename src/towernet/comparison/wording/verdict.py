@@ -141,7 +141,7 @@ def about_first(found: Judged, subject: str) -> str:
     beaten = [pair for pair in pairs if pair.answer == BETTER]
     equal = [pair for pair in pairs if pair.answer == EQUAL]
     undecided = [pair for pair in pairs if pair.answer in (OPEN, TOO_FEW_RUNS)]
-    said = []
+    clauses = []
     if beaten:
         nearest = f"{beaten[0].second} by {_gap(beaten[0])}"
         if len(beaten) == 1:
@@ -152,20 +152,20 @@ def about_first(found: Judged, subject: str) -> str:
             is_all = len(found.ranked) == len(found.networks)
             others = f"every other {'' if is_all else 'ranked '}{_noun(found)}"
             whom = f"{others} ({beaten[0].second}, the nearest, by {_gap(beaten[0])})"
-        said.append(f"{subject} beats {whom}")
+        clauses.append(f"{subject} beats {whom}")
     if equal:
         it = "it" if beaten else subject
-        said.append(f"{it} equals {_names(equal)} within ±{100 * found.equal_within:g} points")
+        clauses.append(f"{it} equals {_names(equal)} within ±{100 * found.equal_within:g} points")
     if all(pair.answer == TOO_FEW_RUNS for pair in pairs):
         over = f" over {pairs[0].second}" if len(pairs) > 1 else ""
         runs = f"{found.num_runs} runs are too few to show a difference"
-        said.append(f"{runs}: {_gap(pairs[0], over)}")
+        clauses.append(f"{runs}: {_gap(pairs[0], over)}")
     elif undecided:
         from_whom = "" if len(undecided) == len(pairs) else f" from {_names(undecided, 'or')}"
         over = f" over {undecided[0].second}" if len(undecided) > 1 else ""
-        no = "no" if said else "No"
-        said.append(f"{no} difference{from_whom} is shown: {_gap(undecided[0], over)}")
-    return f"{'; '.join(said)}."
+        no = "no" if clauses else "No"
+        clauses.append(f"{no} difference{from_whom} is shown: {_gap(undecided[0], over)}")
+    return f"{'; '.join(clauses)}."
 
 
 def _noun(found: Judged) -> str:
