@@ -119,7 +119,7 @@ def test_the_report_shows_the_differences_and_the_proof(finished):
     folder, _ = finished
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert 'id="ablation"' in page and 'id="differences"' not in page
-    assert "The blocks are there, and learn" in page
+    assert "Do the blocks learn?" in page
     assert page.count('<td class="text">yes</td>') == 1
     for variant in results_of(folder).ablation:
         found = variant.proof
