@@ -348,13 +348,13 @@ def test_every_look_at_test_images_is_written_down_and_told(towernet, comparison
 
 
 def test_the_report_shows_later_looks(towernet, evaluated, comparison, photos):
-    assert "were looked at" not in (comparison / "report.html").read_text()
+    assert "Since then these test" not in (comparison / "report.html").read_text()
     for times in ("once more", "2 more times"):
         evaluated(comparison, photos)
         again = towernet("compare", photos, *WORDS, "--out", comparison)
         assert again.returncode == 0, again.stderr
         report = (comparison / "report.html").read_text()
-        assert f"Since then these test images were looked at {times}, by" in report
+        assert f"Since then these test images were evaluated {times} with" in report
 
 
 def test_an_unfinished_comparison_keeps_its_lock(

@@ -29,6 +29,7 @@ from towernet.records.base import read_record
 from towernet.records.judgement import AnsweringNetwork, AnswersJudged
 from towernet.records.results import Conclusion, Network
 from towernet.report.answers import answers_page
+from towernet.report.headline import headline
 from towernet.report.notebook import judged_html
 
 RIGHT = """network,run,image,right
@@ -440,12 +441,12 @@ def test_the_words_are_of_models_or_networks_and_claim_nothing_that_no_table_tel
         said = " ".join([judged.sentence, *judged.remarks])
         assert is_said in said
         assert judged.sentence.startswith(
-            "This model of resnet18 is better" if runs == 1 else "resnet18 is better than every"
+            f"resnet18 is the best {'model' if runs == 1 else 'network'} here ("
         )
         assert "of 400 images right" in said
         for claim in (
             "made with this program", "scratch", "learning rate", "Use ", "validation", "recipe",
-            "computes least", "px", "--runs",
+            "cheapest", "px", "--runs",
         ):  # fmt: skip
             assert claim not in said, said
     few = judge(made_up(skills, runs=3)).judged
@@ -657,7 +658,8 @@ def test_a_browser_shows_the_page_and_has_nothing_to_complain_about(tmp_path, wi
     with open_page(page, width=width, dark=dark) as visit:
         assert visit.errors == []
         assert [url for url in visit.requests if not url.startswith("data:")] == [page.as_uri()]
-        assert visit.page.locator("h1").inner_text() == judgement.verdict
+        assert visit.page.locator("h1").inner_text() == headline(judgement.judged)
+        assert visit.page.locator("#full .verdict").inner_text() == judgement.verdict
         assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
         assert visit.barriers() == []
 

@@ -102,7 +102,7 @@ def answers(accuracies, *, num_runs=8, seed=0):
         ({0.25: 0.5, 0.5: 0.65, 1.0: 0.8}, 8, "More images would probably help. With 243 training"),
         ({0.25: 0.8, 0.5: 0.8, 1.0: 0.7}, 8, "More images did not help. With 243"),
         ({0.25: 0.7, 0.5: 0.8, 1.0: 0.801}, 8, "It is not shown whether more images would help."),
-        ({0.25: 0.5, 0.5: 0.65, 1.0: 0.8}, 3, "3 runs are too few to tell"),
+        ({0.25: 0.5, 0.5: 0.65, 1.0: 0.8}, 3, "3 runs are too few to show"),
     ],
 )
 def test_the_answer(dataset, accuracies, num_runs, said):
@@ -121,7 +121,7 @@ def test_hardly_is_said_where_the_whole_interval_is_small(dataset):
 
     found = learning_curve("net", answers({0.25: 0.5, 0.5: 0.8, 1.0: 0.8}), dataset, 0, 0.1)
     assert found.sentence.startswith("More images would hardly help.")
-    assert found.sentence.endswith("within ±10 points.")
+    assert found.sentence.endswith("which is within ±10 points.")
 
 
 def test_the_class_that_gains_is_named_and_no_other(dataset):
@@ -153,7 +153,7 @@ def test_one_run_speaks_of_the_models(dataset):
 
     right = answers({0.5: 0.65, 1.0: 0.8}, num_runs=1)
     found = learning_curve("net", right, dataset, 0, 0.005)
-    assert "(two trained models only)" in found.sentence
+    assert "(one trained model each)" in found.sentence
     assert [point.num_images for point in found.points] == [122, 243]
 
 
@@ -174,7 +174,7 @@ def test_the_command_trains_the_best_network_on_fewer_images(towernet, photos, t
             run = files.read_json(folder / "runs" / f"{NETWORK}-{k}-{share}-percent" / "run.json")
             assert run["config"]["train_share"] == share / 100
             assert run["plan"]["num_steps"] == results["networks"][0]["steps"]
-    assert "2 runs are too few to tell whether more images would help" in " ".join(
+    assert "2 runs are too few to show whether more images would help" in " ".join(
         done.stdout.split()
     )
     page = (folder / "report.html").read_text()

@@ -127,10 +127,14 @@ def test_the_report_answers_first_and_then_says_everything(comparison: Path) -> 
     check_readable(html)
     text = Elements(html).text
     parts = [
-        "mlp-64 is best:", "These runs show no difference", "Ranking", "Not ranked",
+        "Test accuracy", "95 % interval", "Validation accuracy while training",
+        "What this rests on", "Measured on 120 test images", "What to do next",
+        "towernet predict runs/mlp-64-0 photo.jpg",
+        "The answer in full", "mlp-64 is best:", "These runs show no difference", "Ranking",
+        "Not ranked",
         "step 3: the loss is not finite", "Which differences are shown", "mlp-8",
         "All 3 differences", "Was it fair?", "What differed between the networks",
-        "Mistakes, network by network", "Which class it took for which", "How sure it is",
+        "Mistakes, network by network", "Which classes it confuses", "How sure it is",
         "Precision, recall and F1", "Its worst mistakes", "Doubtful labels",
         "doubts 207 of their labels; the 24 it doubts most are shown",
         "The images", "One image of each class", "Quarantined files", "broken.jpg",
@@ -180,11 +184,11 @@ def test_worst_mistakes_are_the_surest_wrong_answers_each_picture_once(
     assert "runs ahead" in html
 
 
-def test_a_picture_that_is_not_at_hand_is_said(comparison: Path, tmp_path: Path) -> None:
+def test_a_picture_that_is_not_available_is_named(comparison: Path, tmp_path: Path) -> None:
     shutil.copytree(comparison, tmp_path, dirs_exist_ok=True)
     html = write_report(tmp_path, picture=lambda path: None).read_text(encoding="utf-8")
     assert not Elements(html).all("img")
-    assert html.count("picture not at hand") > 10
+    assert html.count("picture not available") > 10
 
 
 def test_a_single_run_on_a_selection_set_is_not_called_a_test(
@@ -219,6 +223,7 @@ def test_hostile_names_are_inert_short_and_visible(hostile: tuple[Path, Digits])
         ("network.html", "{{ names[true_index]|name(24) }}", "{{ names[true_index]|safe }}"),
         ("data.html", "{{ entry.class_name|short }}", "{{ entry.class_name|safe }}"),
         ("macros.html", "{{ row.path|name(80) }}", "{{ row.path|safe }}"),
+        ("report.html", "{{ remark|prose }}", "{{ remark|safe }}"),
         ("report.html", "{{ row.looks_like|name(28) }}", "{{ row.looks_like|safe }}"),
     ],
 )
@@ -226,7 +231,9 @@ def test_a_template_that_trusts_a_name_is_caught(
     hostile: tuple[Path, Digits], template: str, sound: str, sabotaged: str
 ) -> None:
     folder, digits = hostile
-    conclusion = with_results(conclusion_of(folder), sentence=HOSTILE_NAMES[2])
+    conclusion = with_results(
+        conclusion_of(folder), sentence=HOSTILE_NAMES[2], remarks=(HOSTILE_NAMES[0],)
+    )
     contents = contents_of(folder, conclusion, digits.pictures.get)
     sources = {path.name: path.read_text() for path in TEMPLATES.iterdir()}
     check_inert(page.render(contents, DictLoader(sources)))
@@ -333,7 +340,7 @@ def test_a_confusion_matrix_is_shown_at_any_number_of_classes(
     assert (html.count('class="confusion"'), html.count('class="heat"')) == {
         2: (1, 0), 20: (1, 0), 21: (0, 1), 100: (0, 1), 150: (0, 0),
     }[num_classes]  # fmt: skip
-    assert ("too large to be read" in html) == (num_classes == 150)
+    assert ("too large to read" in html) == (num_classes == 150)
 
 
 def test_the_heat_map_draws_every_count_once_in_its_place() -> None:
@@ -409,7 +416,12 @@ def test_a_browser_shows_it_and_has_nothing_to_complain_about(
         page_ = visit.page
         assert visit.errors == []
         assert [url for url in visit.requests if not url.startswith("data:")] == [report.as_uri()]
-        assert "is best" in page_.locator("h1").inner_text()
+        assert len(page_.locator("h1").inner_text().split()) <= 15
+        # The first screen ends with what to do next, and the two panels stand side by side.
+        if width > 1000:
+            assert page_.locator("nav").bounding_box()["y"] < 900
+            left, right = (panel.bounding_box() for panel in page_.locator(".first figure").all())
+            assert left["y"] == right["y"] and left["x"] < right["x"]
         assert page_.evaluate("document.documentElement.scrollWidth") <= width
         background = page_.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, re.findall(r"\d+", background)[:3])) < 380) == dark

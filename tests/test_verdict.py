@@ -68,7 +68,8 @@ def test_a_clear_lead_is_better_and_says_by_how_much(results):
     found = results({"towernet": 0.9, "resnet50": 0.7}, 8)
     said = verdict(found)
     low, high = found.comparisons[0].interval
-    assert said.startswith("towernet is better than resnet50, with 9")
+    assert said.startswith("towernet is the best network here (90.")
+    assert "right). It beats resnet50 by " in said
     assert said.endswith(f"points [{100 * low:.1f}, {100 * high:.1f}].")
     assert 0.14 < low < 0.2 < high < 0.26
 
@@ -78,11 +79,12 @@ def test_one_run_speaks_of_models(results):
     from towernet.comparison.wording.verdict import verdict
 
     found = results({"towernet": 0.9, "resnet50": 0.7}, 1)
-    assert verdict(found).startswith("This model of towernet is better than that of resnet50, with")
+    assert verdict(found).startswith("towernet is the best model here (9")
     assert any("not the networks: another seed" in words for words in remarks(found))
     assert any("at 128 px for 1.9 to 20 epochs" in words for words in remarks(found))
     found = results({"towernet": 0.9, "resnet50": 0.89}, 1)
-    assert "but these models do not show a difference" in verdict(found)
+    assert verdict(found).startswith("The trained model of towernet came first (9")
+    assert "No difference is shown: " in verdict(found)
     assert found.comparisons[0].runs_needed is None
 
 
@@ -92,8 +94,8 @@ def test_what_is_not_shown_says_what_would_show_it(results):
 
     found = results({"towernet": 0.855, "resnet50": 0.85}, 8)
     said = verdict(found)
-    assert "came first, with 8" in said
-    assert "but these runs do not show a difference" in said
+    assert said.startswith("towernet came first (8")
+    assert "No difference is shown: " in said
     pair = found.comparisons[0]
     assert pair.answer == "open"
     assert pair.images_needed > NUM_IMAGES
@@ -109,59 +111,62 @@ def test_the_better_and_the_undecided_are_told_apart(results):
 
     found = results({"towernet": 0.855, "resnet50": 0.85, "vgg19": 0.6}, 9)
     said = verdict(found)
-    assert "is better than vgg19" in said
-    assert "do not show a difference from resnet50" in said
+    assert "It beats vgg19 by " in said
+    assert "; no difference from resnet50 is shown: " in said
 
 
 def test_equal_is_said_when_the_whole_interval_is_small(results):
     from towernet.comparison.wording.verdict import verdict
 
     found = results({"towernet": 0.86, "resnet50": 0.86}, 12, equal_within=0.2)
-    assert "is equal to " in verdict(found)
+    assert " equals " in verdict(found)
     assert "within ±20 points" in verdict(found)
     narrow = results({"towernet": 0.86, "resnet50": 0.86}, 12, equal_within=0.0005)
-    assert "is equal to" not in verdict(narrow)
+    assert " equals " not in verdict(narrow)
 
 
 @pytest.mark.parametrize(
     ("answers", "said"),
     [
-        ("better", "a is better than b, with {right}: 2.0 points [1.0, 3.0]."),
+        ("better", "a is the best network here ({right}). It beats b by 2.0 points [1.0, 3.0]."),
         (
             "better better",
-            "a is better than every other network, with {right}: 2.0 points ahead of the next, b"
-            " [1.0, 3.0].",
+            "a is the best network here ({right}). It beats every other network (b, the nearest, by"
+            " 2.0 points [1.0, 3.0]).",
         ),
         (
             "better better failed",
-            "a is better than every other ranked network, with {right}: 2.0 points ahead of the"
-            " next, b [1.0, 3.0].",
+            "a is the best ranked network here ({right}). It beats every other ranked network (b,"
+            " the nearest, by 2.0 points [1.0, 3.0]).",
         ),
-        ("equal", "a came first, with {right}, and is equal to b within ±0.5 points."),
+        ("equal", "a came first ({right}). It equals b within ±0.5 points."),
         (
             "open",
-            "a came first, with {right}, but these runs do not show a difference: 2.0 points [1.0,"
-            " 3.0].",
+            "a came first ({right}). No difference is shown: 2.0 points [1.0, 3.0].",
         ),
         (
             "tie",
-            "a and b are level, with {right}, but these runs do not show a difference: 0.0 points"
-            " [1.0, 3.0].",
+            "a and b are level ({right}). No difference is shown: 0.0 points [1.0, 3.0].",
         ),
         (
             "open equal better better",
-            "a is better than d and e, with {right}: 2.0 points over d [1.0, 3.0], is equal to c"
-            " within ±0.5 points, but these runs do not show a difference from b: 2.0 points [1.0,"
-            " 3.0].",
+            "a is the best network here ({right}). It beats d and e (d by 2.0 points [1.0, 3.0]);"
+            " it equals c within ±0.5 points; no difference from b is shown: 2.0 points"
+            " [1.0, 3.0].",
         ),
         (
             "equal better",
-            "a is better than c, with {right}: 2.0 points [1.0, 3.0], and is equal to b within"
-            " ±0.5 points.",
+            "a is the best network here ({right}). It beats c by 2.0 points [1.0, 3.0]; it equals b"
+            " within ±0.5 points.",
+        ),
+        (
+            "tie equal",
+            "a and b are level ({right}). a equals c within ±0.5 points; no difference from b is"
+            " shown: 0.0 points [1.0, 3.0].",
         ),
     ],
 )
-def test_every_sentence_is_one(answers, said):
+def test_every_outcome_has_its_sentences(answers, said):
     from towernet.comparison.wording.verdict import verdict
 
     kinds = answers.split()
@@ -208,19 +213,19 @@ def test_a_loss_of_our_own_network_comes_first(results):
 
     lost = verdict(results({"resnet50": 0.9, "towernet": 0.7}, 8))
     assert lost.startswith(
-        "The network made with this program, towernet, did not come first: resnet50 is better"
+        "towernet, the network made with this program, did not come first. resnet50 is the best"
     )
     won = verdict(results({"towernet_patch": 0.9, "towernet": 0.7}, 8))
-    assert won.startswith("towernet_patch is better")
+    assert won.startswith("towernet_patch is the best")
 
 
 def test_a_network_at_chance_level_is_called_that(results):
     from towernet.comparison.wording.remarks import remarks
 
     found = results({"towernet": 0.9, "resnet50": 0.32}, 1)
-    assert any("resnet50 cannot be told from" in words for words in remarks(found))
+    assert any("resnet50 is not shown to beat guessing" in words for words in remarks(found))
     found = results({"towernet": 0.9, "resnet50": 0.7}, 1)
-    assert not any("cannot be told from" in words for words in remarks(found))
+    assert not any("beat guessing" in words for words in remarks(found))
 
 
 def test_the_cheapest_that_is_not_shown_to_be_worse_is_named():
@@ -235,21 +240,21 @@ def test_the_cheapest_that_is_not_shown_to_be_worse_is_named():
         ],
         majority_accuracy=0.3,
     )
-    said = [words for words in remarks(results) if "computes least" in words]
+    said = [words for words in remarks(results) if "is the cheapest" in words]
     assert said == [
-        "Of the networks not shown to be worse, c computes least: 15 % of the work of a for an"
-        " image."
+        "Of the networks not shown to be worse, c is the cheapest: 15 % of the multiply-adds of a"
+        " for one image."
     ]
     first, *others = results.networks
     results = changed(results, networks=[changed(first, multiply_adds=150), *others])
-    assert not any("computes least" in words for words in remarks(results))
+    assert not any("is the cheapest" in words for words in remarks(results))
 
 
 def test_networks_that_only_guess_are_not_recommended(results):
     from towernet.comparison.wording.remarks import remarks
 
     found = results({"towernet": 0.32, "vgg19": 0.29}, 8)
-    assert "Use none of them yet: train longer, or look at the data first." in remarks(found)
+    assert "Use none of them yet: train longer, or look at the images first." in remarks(found)
     first, second = found.networks
     found = changed(found, networks=[first, changed(second, interval=(0.31, 0.35))])
     assert not any("none of them" in words for words in remarks(found))
@@ -261,7 +266,7 @@ def test_too_few_runs_decide_nothing_however_large_the_lead(results):
 
     few = results({"towernet": 0.9, "resnet50": 0.5}, 3)
     assert few.comparisons[0].answer == "too_few_runs"
-    assert "do not show a difference" in verdict(few)
+    assert "3 runs are too few to show a difference: " in verdict(few)
     assert any("give --runs 6 or more" in words for words in remarks(few))
     many = results({"towernet": 0.9, "resnet50": 0.5}, 6)
     assert not any("give --runs" in words for words in remarks(many))
@@ -271,7 +276,7 @@ def test_too_few_runs_are_said_before_they_are_spent():
     from towernet.comparison.wording.verdict import too_few_runs
 
     assert too_few_runs(10, 8) == (
-        "With 8 runs no difference among 10 comparisons, however large, can be told from chance;"
+        "With 8 runs, no difference among 10 comparisons can be told from chance, however large;"
         " give --runs 9 or more."
     )
     assert too_few_runs(10, 9) is None
@@ -295,16 +300,16 @@ def test_remarks_say_whose_rate_is_not_the_one_its_trials_favoured():
     both = network("e", 0.05 / 3, by_trials=False, fell=[0.05])
     said = about_rates([chosen, *guessing, both])
     assert said == [
-        "No short trial of c, d or e was better than always naming the commonest class by more than"
-        " chance, so the learning rate taken was 0.05: the nearest to the recipe's own under which"
-        " the loss did not explode, or exploded least.",
+        "No short trial of c, d or e beat always naming the commonest class by more than chance."
+        " The learning rate is therefore 0.05: the rate nearest to the recipe's own with which the"
+        " loss did not explode, or exploded least.",
         "With the learning rate 0.05, the first run of e diverged or ended less accurate than its"
-        " short trial; its runs have 0.0167.",
+        " short trial; its runs use 0.0167.",
     ]
     failed = network("f", 0.05 / 3, by_trials=True, fell=[0.15, 0.05], status="failed")
     (said,) = about_rates([failed])
     assert said.startswith("With the learning rate 0.15 or 0.05, the first run of f diverged")
-    assert said.endswith("with 0.0167 it failed as well.")
+    assert said.endswith("with 0.0167 it failed too.")
 
 
 def test_no_rate_as_high_as_one_that_diverged_is_left():
@@ -363,13 +368,14 @@ def test_answers_of_anybodys_networks_are_judged_in_the_same_words():
         num_runs=8,
     )
     assert sentence(found) == (
-        "the old one is better than resnet 50 (v2), with 90.0 % of 1,234 images right: 2.0 points"
-        " [1.0, 3.0], but these runs do not show a difference from towernet: 2.0 points [1.0, 3.0]."
+        "the old one is the best network here (90.0 % of 1,234 images right). It beats resnet 50"
+        " (v2) by 2.0 points [1.0, 3.0]; no difference from towernet is shown: 2.0 points"
+        " [1.0, 3.0]."
     )
     assert remarks_on_answers(found) == [
         "About 30 runs in all would probably show a difference of 2 points.",
-        "In brackets: the range the difference probably lies in, with other runs and images of the"
-        " same kind (95 % interval, for all comparisons at once).",
+        "In brackets: the range in which the difference probably is, for other runs and images of"
+        " the same kind (95 % interval, for all comparisons at once).",
     ]
 
 
@@ -384,7 +390,7 @@ def test_answers_of_anybodys_networks_are_judged_in_the_same_words():
         ),
         (
             3,
-            "With 3 runs no difference, however large, can be told from chance; give the answers of"
+            "With 3 runs, no difference can be told from chance, however large; give the answers of"
             " 6 or more runs of each network.",
         ),
     ],
@@ -395,5 +401,5 @@ def test_too_few_answers_ask_for_answers_and_no_option(num_runs, said):
 
     found = judged_answers([a_pair("the old one", "mine", answer="too_few_runs")], num_runs)
     assert remarks_on_answers(found)[-1] == said
-    subject = "This model of the old one" if num_runs == 1 else "the old one"
-    assert sentence(found).startswith(f"{subject} came first, with 90.0 % of 1,234 images right")
+    subject = "The trained model of the old one" if num_runs == 1 else "the old one"
+    assert sentence(found).startswith(f"{subject} came first (90.0 % of 1,234 images right). ")

@@ -8,11 +8,12 @@ from towernet import __version__
 from towernet.files import write_text
 from towernet.records.judgement import AnswersJudged
 from towernet.report import tables
+from towernet.report.first_screen import first_screen_of_answers
 from towernet.report.page import filled
 
 
 def write_answers_report(folder: Path, judged: AnswersJudged) -> Path:
-    """Write `report.html` beside a judgement's other files; return where it is.
+    """Write `report.html` next to a judgement's other files; return its path.
 
     Raises:
         EnvironmentFault: it cannot be written.
@@ -22,9 +23,10 @@ def write_answers_report(folder: Path, judged: AnswersJudged) -> Path:
 
 
 def answers_page(judged: AnswersJudged) -> str:
-    """Return the page that says what somebody's answers are worth."""
+    """Return the page that says how good somebody's answers are."""
     return filled(
         "judgement.html",
+        screen=first_screen_of_answers(judged),
         results=judged,
         scale=tables.accuracy_scale(judged.networks, None),
         pair_scale=tables.difference_scale(judged.comparisons),

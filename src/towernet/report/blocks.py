@@ -1,4 +1,4 @@
-"""What the report says of attention: what each block did, and that it was there and learnt."""
+"""What the report says about attention: what each block did, and whether it learnt."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Ablation:
 
     Args:
         groups: One of each network.
-        blocks: Where each block stood, how it began, who describes it: sentences.
+        blocks: Where each block was inserted, how it started, its paper: sentences.
         proof: What can be told of the networks' blocks while they trained.
         has_gain: Whether some of them were blended in.
         gradients: Their norms against the epoch.

@@ -1,4 +1,4 @@
-"""All that the report's templates print, read from a comparison's or a run's folder."""
+"""Everything the report's templates print, read from a comparison's or a run's folder."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from towernet.report.curves import (
     growth_section,
     training_curves,
 )
+from towernet.report.first_screen import FirstScreen, first_screen
 from towernet.report.images import DataCard, Sample, data_card, gallery
 from towernet.report.networks import NetworkSection, Picture, network_sections, thumbnail
 
@@ -37,9 +38,10 @@ _SUSPECTS_SHOWN = 24
 
 @dataclass(frozen=True)
 class Contents:
-    """What stands on the page, section by section; a section that is None is left out.
+    """What is on the page, section by section; a section that is None is left out.
 
     Args:
+        screen: The first screen.
         results: All that is exact.
         measured: What was timed.
         made: By what, where and when.
@@ -58,12 +60,12 @@ class Contents:
         curves: Training curves.
         rates: All learning rates that were tried.
         paper: A paragraph for a paper.
-        later_looks: How often the test images were looked at since the end.
+        later_looks: How often the test images were evaluated after the end.
         worth_using: Whether any network is better than guessing.
-        trusting: What stands before a command that runs somebody's own code.
-        has_files: Whether the tables lie beside the page.
+        has_files: Whether the tables are next to the page.
     """
 
+    screen: FirstScreen
     results: Results
     measured: AllMeasured
     made: Made
@@ -84,7 +86,6 @@ class Contents:
     paper: str | None
     later_looks: int
     worth_using: bool
-    trusting: str
     has_files: bool
 
 
@@ -104,8 +105,11 @@ def contents_of(folder: Path, conclusion: Conclusion, picture: Picture) -> Conte
     ranked = tuple(network for network in networks if network.status == "ranked")
     table = read_table(folder / "samples.parquet")
     later_looks = Ledger(folder / "ledger.jsonl").count(LaterLook)
+    metrics = [[read_metrics(folder / run.folder) for run in network.runs] for network in networks]
     own_code = results.winner.name.own_code if results.winner else {}
+    trusting = "".join(f"{variable}={path} " for variable, path in own_code.items())
     return Contents(
+        screen=first_screen(results, metrics, trusting),
         results=results,
         measured=measured,
         made=made,
@@ -127,14 +131,10 @@ def contents_of(folder: Path, conclusion: Conclusion, picture: Picture) -> Conte
             (sample, thumbnail(picture, sample.path))
             for sample in gallery(table, seed=results.seed)
         ),
-        curves=training_curves(
-            [network.name for network in networks],
-            [[read_metrics(folder / run.folder) for run in network.runs] for network in networks],
-        ),
+        curves=training_curves([network.name for network in networks], metrics),
         rates=tuple(sorted({trial.learning_rate for n in networks for trial in n.trials})),
         paper=paragraph(results, made, later_looks) if results.kind == "comparison" else None,
         later_looks=later_looks,
         worth_using=worth_using(results),
-        trusting="".join(f"{variable}={path} " for variable, path in own_code.items()),
         has_files=(folder / "paper.tex").exists(),
     )

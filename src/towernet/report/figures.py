@@ -73,7 +73,13 @@ def curve(
 
 
 def learning_curves(
-    curves: Sequence[Curve], *, key: str, label: str, is_fraction: bool, title: str
+    curves: Sequence[Curve],
+    *,
+    key: str,
+    label: str,
+    is_fraction: bool,
+    title: str,
+    height: float = 3.8,
 ) -> Markup:
     """Draw all networks in one picture: a line each, thin ones for single runs under their mean.
 
@@ -83,6 +89,7 @@ def learning_curves(
         label: What the vertical axis shows.
         is_fraction: The values are in [0, 1] and shown in percent.
         title: The picture in words, for those who do not see it.
+        height: Of the picture, in inches; it is 5.6 wide.
     """
     # matplotlib takes half a second to import, and only whoever writes a report needs it.
     import matplotlib
@@ -90,7 +97,7 @@ def learning_curves(
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": key, "font.size": 10.5}):
-        figure = Figure(figsize=(5.6, 3.8), layout="constrained")
+        figure = Figure(figsize=(5.6, height), layout="constrained")
         axes = figure.add_subplot()
         for line in curves:
             colour, dash = f"#0300{line.colour:02x}", _matplotlib_dash(line.dash)

@@ -1,4 +1,4 @@
-"""What a network's own section of the report shows: which class it took for which, and mistakes.
+"""What a network's own section of the report shows: confused classes and worst mistakes.
 
 Axes: K classes.
 """
@@ -75,7 +75,7 @@ class NetworkSection:
         network: The entry.
         matrix: None where it failed.
         per_class: The classes it is worst at, where they are too many for a table.
-        mistakes: Each with its picture as a data URI, None where that is not at hand.
+        mistakes: Each with its picture as a data URI, None where that is not available.
     """
 
     network: Network
@@ -104,7 +104,7 @@ def network_sections(
 
 
 def thumbnail(picture: Picture, path: str) -> str | None:
-    """Return a picture as a small data URI, None where it is not at hand."""
+    """Return a picture as a small data URI, None where it is not available."""
     pixels = picture(path)
     return None if pixels is None else figures.thumbnail(pixels)
 

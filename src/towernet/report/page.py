@@ -1,7 +1,7 @@
 """The report: a comparison's or a run's folder read, and written as one self-contained page.
 
-The page holds no script and asks for nothing: its policy allows its own style sheet, by hash, and
-pictures that are part of it. Every text that comes from outside passes `shown` and autoescaping.
+The page has no script and loads nothing: its policy allows its own style sheet, by hash, and
+embedded pictures. Every text that comes from outside passes `shown` and autoescaping.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def write_report(folder: Path, *, picture: Picture) -> Path:
 
     Args:
         folder: Holds `results.json`, `samples.parquet` and the runs.
-        picture: Gives the decoded image of a path of the sample table, or None when it is not at
-            hand; the report then says so in its place.
+        picture: Returns the decoded image of a path in the sample table, None where it is not
+            available; the report then says so in its place.
 
     Returns:
         Where the report is.
@@ -62,7 +62,7 @@ def filled(template: str, loader: BaseLoader | None = None, **contents: object) 
 
 
 def environment(loader: BaseLoader | None = None) -> Environment:
-    """Return what fills templates, so that nothing they print is markup or unseen."""
+    """Return the template environment: what templates print is escaped and visible."""
     found = Environment(
         autoescape=True,
         loader=loader or PackageLoader("towernet.report"),
@@ -88,7 +88,7 @@ def name(text: str, limit: int = 40) -> Markup:
 
 
 def prose(text: str) -> Markup:
-    """Return a sentence of ours; what stands between backticks in it is a command."""
+    """Return a sentence of ours; text between backticks in it is a command."""
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(_finalize(text)))))
 
 

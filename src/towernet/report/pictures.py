@@ -13,7 +13,7 @@ from towernet.errors import DataError
 
 
 def pictures(source: Source) -> Callable[[str], npt.NDArray[np.uint8] | None]:
-    """Return what gives a picture by its path in the sample table, None when it is not at hand."""
+    """Return a function from a path in the sample table to its picture, None if unavailable."""
 
     def picture(path: str) -> npt.NDArray[np.uint8] | None:
         file = source.files.location(path)

@@ -1,6 +1,6 @@
-"""Does a block help? Each network with it against the same network without, run by run.
+"""Does a block help? Each network with it is compared with the same network without, run by run.
 
-Both begin with the same weights outside the block and see the same images in the same order for
+Both start with the same weights outside the block and see the same images in the same order for
 the same number of steps; each has the learning rate that did best in its own trials. Only these
 differences are judged, all of them together.
 """
@@ -22,43 +22,45 @@ from towernet.records.judgement import Answer, Pair
 from towernet.records.results import Results, Variant
 from towernet.words import in_points, listed, percent
 
-# In the words of `attach`.
+# The places that `attach` knows.
 _PLACES = {
     "blocks": "before residual additions, else where branches join, else at the ends of stages",
-    "stages": "where stages end",
+    "stages": "at the ends of stages",
     "last-of-stage": "in the last block of each stage",
 }
 _STARTS = {
-    "paper": "as its authors begin it",
-    "identity": "blended in from nothing (x + gain·(block(x) − x), gain 0)",
+    "paper": "as in its paper",
+    "identity": "without any effect (x + gain·(block(x) − x), gain 0)",
 }
 
 
 def about_blocks(variants: Sequence[Variant]) -> list[str]:
-    """Say where each block stood, how it began, and who describes it."""
+    """Say where each block was inserted, how it started, and which paper describes it."""
     places: dict[str, list[tuple[str, str]]] = {}
     for variant in variants:
         asked = variant.name
         if asked.where is None and asked.is_ours:
             where = f"in {variant.network}'s own places"
         else:
-            where = _PLACES.get(asked.where or USUAL_PLACE, f"behind {asked.where}")
-        places.setdefault(f"{where}, and began {_STARTS[asked.block_start]}", []).append(
+            where = _PLACES.get(asked.where or USUAL_PLACE, f"after {asked.where}")
+        places.setdefault(f"{where} and started {_STARTS[asked.block_start]}", []).append(
             (variant.network, variant.block)
         )
-    all_networks, said = {variant.network for variant in variants}, []
-    for how, stood in places.items():
-        networks, blocks = (list(dict.fromkeys(names)) for names in zip(*stood, strict=True))
-        # One's own places are named after it.
-        is_said = len(networks) == len(all_networks) or "own places" in how
-        said.append(f"{'' if is_said else f'In {listed(networks)}, '}{listed(blocks)} stood {how}.")
+    all_networks, sentences = {variant.network for variant in variants}, []
+    for how, inserted in places.items():
+        networks, blocks = (list(dict.fromkeys(names)) for names in zip(*inserted, strict=True))
+        # A network's own places are named after it.
+        is_clear = len(networks) == len(all_networks) or "own places" in how
+        whom = "" if is_clear else f"In {listed(networks)}, "
+        verb = "was" if len(blocks) == 1 else "were"
+        sentences.append(f"{whom}{listed(blocks)} {verb} inserted {how}.")
     papers = {variant.plain_block: variant.paper for variant in variants}
     sources = [f"{block}: {paper}" for block, paper in papers.items() if paper]
-    return said + ([f"Sources: {'; '.join(sources)}."] if sources else [])
+    return sentences + ([f"Sources: {'; '.join(sources)}."] if sources else [])
 
 
 def answer_in_words(answer: Answer, equal_within: float, num_runs: int) -> str:
-    """Say what a block did, by the answer of its pair."""
+    """Say what a block did, from the answer of its pair."""
     return {
         BETTER: "helped" if num_runs > 1 else "gave a better model",
         WORSE: "harmed" if num_runs > 1 else "gave a worse model",
@@ -74,7 +76,7 @@ def signed_points(fraction: float) -> str:
 
 
 def sentence(results: Results) -> str:
-    """Say of each network which blocks helped, harmed, or cannot be told.
+    """Say for each network which blocks helped, which harmed, and which show no difference.
 
     Args:
         results: With `ablation`, the variants, and `comparisons`, their pairs.
@@ -90,8 +92,7 @@ def sentence(results: Results) -> str:
         if left_out:
             parts.append(f"{listed(left_out)} could not be judged")
         by_answer.setdefault("; ".join(parts), []).append(network)
-    said = (f"in {listed(networks)} {answer}" for answer, networks in by_answer.items())
-    return ". ".join(f"{words[0].upper()}{words[1:]}" for words in said) + "."
+    return " ".join(f"In {listed(networks)}, {answer}." for answer, networks in by_answer.items())
 
 
 def _answers(judged: list[tuple[str, Pair]], results: Results) -> list[str]:
@@ -107,11 +108,12 @@ def _answers(judged: list[tuple[str, Pair]], results: Results) -> list[str]:
     ]
     if EQUAL in by_answer:
         names = listed([block for block, _ in by_answer[EQUAL]])
-        parts.append(f"{names} changed nothing beyond ±{100 * results.equal_within:g} points")
+        parts.append(
+            f"{names} changed accuracy by less than ±{100 * results.equal_within:g} points"
+        )
     if OPEN in by_answer:
         names = listed([block for block, _ in by_answer[OPEN]], "or")
-        runs = "these models do" if results.num_runs == 1 else "these runs do"
-        parts.append(f"{runs} not show that {names} makes a difference")
+        parts.append(f"no effect of {names} is shown")
     return parts
 
 
@@ -121,7 +123,7 @@ def _with_gap(block: str, pair: Pair) -> str:
 
 
 def remarks(results: Results) -> list[str]:
-    """Return what a careful reader should know beside the answer."""
+    """Return what a careful reader should know besides the answer."""
     variants, pairs = results.ablation or (), results.comparisons
     return [
         *_about_likes(results, variants),
@@ -129,14 +131,14 @@ def remarks(results: Results) -> list[str]:
         *_about_intervals(results),
         *_about_proofs(variants),
         *about_protocol(results, "can change what a block does"),
-        *_about_winner(results),
+        *about_choice(results),
         *about_more_images(results),
         *about_runs(results, len(pairs)),
     ]
 
 
 def _about_likes(results: Results, variants: Sequence[Variant]) -> list[str]:
-    """Say how good the networks are without a block, and what those with one share with them."""
+    """Say how good the networks are without a block, and what was the same with one."""
     without = {variant.network: variant.without for variant in variants}
     accuracies = {network.name: network.accuracy for network in results.networks}
     scored = [
@@ -144,68 +146,72 @@ def _about_likes(results: Results, variants: Sequence[Variant]) -> list[str]:
         for network, name in without.items()
         if (accuracy := accuracies[name]) is not None
     ]
-    said = []
+    sentences = []
     if scored:
-        said.append(f"Right without attention, of {judged_images(results)}: {listed(scored)}.")
-    said += [
-        f"{network} has shuffle attention of its own: without it, it is called {name}."
+        sentences.append(
+            f"Accuracy without attention on {judged_images(results)}: {listed(scored)}."
+        )
+    sentences += [
+        f"{network} includes shuffle attention; without it, it is called {name}."
         for network, name in without.items()
         if name.is_ours
     ]
-    said.append(
-        "A network with a block and without it had the same images in the same order, as many steps"
-        " and the same first weights outside the block."
+    sentences.append(
+        "With a block and without it, a network had the same images in the same order, the same"
+        " number of steps and the same initial weights outside the block."
         + (
-            " Where short trials told learning rates apart, each had the one best in its own."
+            " Each had the learning rate that was best in its own short trials."
             if any(len(network.trials) > 1 for network in results.networks)
             else ""
         )
     )
-    return said
+    return sentences
 
 
 def _about_rates(results: Results) -> list[str]:
-    """Say where a part of the difference may be the learning rate's."""
+    """Say where the learning rate may cause part of the difference."""
     rates: dict[str, float] = {n.name: n.learning_rate for n in results.networks}
     other = [pair.first for pair in results.comparisons if rates[pair.first] != rates[pair.second]]
     if not other:
         return []
     return [
-        f"{listed(other)} had another learning rate than without the block: a part of such a"
-        " difference may be the rate's."
+        f"{listed(other)} had a different learning rate than without the block, which may cause"
+        " part of the difference."
     ]
 
 
 def _about_intervals(results: Results) -> list[str]:
-    """Say what the intervals hold, and what would settle the widest gap that is not settled."""
-    pairs, said = results.comparisons, []
+    """Say what the intervals cover, and what would decide the largest open difference."""
+    pairs, sentences = results.comparisons, []
     if pairs:
         sample = "images" if results.num_runs == 1 else "runs and images"
         at_once = f", for all {len(pairs)} differences at once" if len(pairs) > 1 else ""
-        said.append(f"Intervals are 95 %{at_once}, and allow for other {sample} of the same kind.")
+        sentences.append(
+            f"Intervals are 95 %{at_once}; they cover other {sample} of the same kind."
+        )
     undecided = [pair for pair in pairs if pair.answer in (OPEN, TOO_FEW_RUNS)]
     widest = max(undecided, key=lambda pair: abs(pair.difference), default=None)
     if widest is not None and (ways := settling(widest)):
-        said.append(f"Of {widest.first}: {ways}.")
-    return said
+        sentences.append(f"For {widest.first}: {ways}.")
+    return sentences
 
 
 def _about_proofs(variants: Sequence[Variant]) -> list[str]:
     return [
-        f"In {variant.name} not every block had gradients and gates that moved: its figures say"
-        " little of the block."
+        f"In {variant.name}, some blocks had no gradients or gates that never changed: its figures"
+        " say little about the block."
         for variant in variants
         if variant.parameters and variant.proof is not None and not variant.proof.learns
     ]
 
 
-def _about_winner(results: Results) -> list[str]:
+def about_choice(results: Results) -> list[str]:
     """Say which network to use; one with a block only where the block is shown to help."""
     winner = results.winner and results.winner.name
     pair = next((pair for pair in results.comparisons if pair.first == winner), None)
     if pair is None or pair.answer == BETTER or not worth_using(results):
         return about_winner(results)
     return [
-        f"{winner} was the best on the validation images, but is not shown to be better than"
-        f" {pair.second}, which does without the block and is the simpler choice."
+        f"{winner} was the best on the validation images, but is not shown to beat {pair.second},"
+        " which has no such block and is the simpler choice."
     ]

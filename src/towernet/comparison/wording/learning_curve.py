@@ -22,11 +22,11 @@ def sentence(
     """Answer whether more images would help.
 
     Args:
-        network: What was trained on fewer of them.
+        network: The one that was trained on fewer of them.
         points: By share: the last had all of the images, the one before half of them.
-        gain: What the last doubling gave.
-        classes: What it gave each class, most first.
-        equal_within: The largest difference that matters to nobody, a fraction.
+        gain: What the last doubling gained.
+        classes: What it gained for each class, largest first.
+        equal_within: The largest difference that does not matter, a fraction.
     """
     half, whole = points[-2:]
     num_runs = len(whole.runs)
@@ -36,16 +36,19 @@ def sentence(
         f" of {network} changed by {in_points(gain.difference)} points [{low}, {high}]"
     )
     if num_runs == 1:
-        seen += " (two trained models only)"
+        seen += " (one trained model each)"
     if gain.answer == BETTER:
         gained = [shown(row.class_name) for row in classes if row.is_shown]
         of = f" Classes that gained most: {', '.join(gained[:MAX_NAMED])}." if gained else ""
-        return f"More images would probably help. {seen}; doubling them rarely brings more.{of}"
+        return (
+            f"More images would probably help. {seen}; doubling the images rarely gains more than"
+            f" that.{of}"
+        )
     if gain.answer == WORSE:
         return f"More images did not help. {seen}."
     if gain.answer == EQUAL:
         margin = 100 * equal_within
-        return f"More images would hardly help. {seen}, within ±{margin:g} points."
+        return f"More images would hardly help. {seen}, which is within ±{margin:g} points."
     if gain.answer == TOO_FEW_RUNS:
-        return f"{num_runs} runs are too few to tell whether more images would help. {seen}."
+        return f"{num_runs} runs are too few to show whether more images would help. {seen}."
     return f"It is not shown whether more images would help. {seen}."

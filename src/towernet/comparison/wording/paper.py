@@ -1,4 +1,4 @@
-"""A paragraph and a table for a paper, from the results: what was done, how, and what came out."""
+"""A paragraph and a table for a paper, from the results: what was done, how, and the outcome."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _ABLATION_VERBS: dict[str, str] = {
 
 
 def paragraph(results: Results, made: Made, later_looks: int = 0) -> str:
-    """Return how the comparison was made and what it says, in plain words.
+    """Return how the comparison was made and what it found.
 
     Args:
         results: Of the comparison.
-        made: By what, and where.
-        later_looks: How often its test images were evaluated again since.
+        made: The versions and the machine.
+        later_looks: How often its test images were evaluated again later.
     """
-    said = [
+    sentences = [
         _training(results, made),
         _sharing(results),
         _held_out(results, later_looks),
@@ -46,13 +46,13 @@ def paragraph(results: Results, made: Made, later_looks: int = 0) -> str:
         if package in made.versions
     )
     machine = shown(made.hardware.processor)
-    said.append(f"Everything ran on {machine}{f' with {versions}' if versions else ''}.")
-    return " ".join(filter(None, said))
+    sentences.append(f"Everything ran on {machine}{f' with {versions}' if versions else ''}.")
+    return " ".join(filter(None, sentences))
 
 
 def latex(results: Results, made: Made) -> str:
     """Return the paragraph and a table of the ranked networks as LaTeX with booktabs."""
-    behind = _differences(results)
+    differences = _differences(results)
     lines = [
         "% Needs \\usepackage{booktabs}.",
         escaped(paragraph(results, made)),
@@ -65,7 +65,7 @@ def latex(results: Results, made: Made) -> str:
         r"network & parameters & multiply-adds & accuracy (\%) & difference [95\,\%] & $p$ \\",
         r"\midrule",
     ]
-    lines += [_table_row(network, behind.get(network.name)) for network in results.ranked]
+    lines += [_table_row(network, differences.get(network.name)) for network in results.ranked]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
@@ -147,7 +147,7 @@ def _training(results: Results, made: Made) -> str:
 
 def _sharing(results: Results) -> str:
     networks = results.networks
-    said = "In each run all networks shared the images, their order and the random augmentation"
+    text = "In each run all networks shared the images, their order and the random augmentation"
     apart = [
         what
         for what, values in (
@@ -156,23 +156,23 @@ def _sharing(results: Results) -> str:
         )
         if len(values) > 1
     ]
-    said += f" (but not {listed(apart)}, which the recipe gives some of them)" if apart else ""
+    text += f" (but not {listed(apart)}, which the recipe gives some of them)" if apart else ""
     if any(len(n.trials) > 1 and n.rate_by_trials is not False for n in networks):
-        said += (
+        text += (
             "; the learning rate was chosen by the validation loss of short trials of each, and the"
             " epoch by validation accuracy."
         )
     else:
-        said += "; the epoch of each was chosen by validation accuracy."
-    return " ".join([said, *map(shown, about_rates(networks))])
+        text += "; the epoch of each was chosen by validation accuracy."
+    return " ".join([text, *map(shown, about_rates(networks))])
 
 
 def _held_out(results: Results, later_looks: int) -> str:
-    anew = " Training and validation images were drawn anew for each run."
+    redrawn = " Each run drew new training and validation images."
     if results.final_split == "test":
         more = f" (and {later_looks:,} more since then)" if later_looks else ""
-        said = f"The test images were evaluated once, after the last run{more}."
-        return said + (anew if results.redrawn else "")
+        text = f"The test images were evaluated once, after the last run{more}."
+        return text + (redrawn if results.redrawn else "")
     flatters = (
         "There were no test images: accuracies are those of the chosen epoch on the images that"
         " chose it, and flatter the networks."
@@ -202,7 +202,7 @@ def _method(results: Results) -> str:
 
 
 def _findings(results: Results) -> list[str]:
-    said = []
+    sentences = []
     if results.ranked:
         split = "Test" if results.final_split == "test" else "Validation"
         of = [
@@ -211,21 +211,21 @@ def _findings(results: Results) -> list[str]:
             if network.accuracy is not None  # as of none that is ranked
         ]
         over = f" (mean of {results.num_runs} runs)" if results.num_runs > 1 else ""
-        said.append(f"{split} accuracy{over} was {listed(of)}.")
-    said += _about_ablation(results) if results.ablation else _about_first(results)
-    said += [
+        sentences.append(f"{split} accuracy{over} was {listed(of)}.")
+    sentences += _about_ablation(results) if results.ablation else _about_first(results)
+    sentences += [
         f"{shown(network.name)} could not be ranked ({shown(network.reason)})."
         for network in results.networks
         if network.status != "ranked"
     ]
-    return said
+    return sentences
 
 
 def _about_first(results: Results) -> list[str]:
     """Say how the others differ from the network that came first."""
     if not results.ranked:
         return []
-    name, said = results.ranked[0].name, []
+    name, sentences = results.ranked[0].name, []
     first = f"{'The trained model of ' if results.num_runs == 1 else ''}{shown(name)}"
     pairs = [pair for pair in results.comparisons if pair.first == name]
     for verb, some in (
@@ -238,25 +238,26 @@ def _about_first(results: Results) -> list[str]:
     ):
         if some:
             gaps = [_gap(pair.second, pair) for pair in some]
-            said.append(f"{first} {verb} {listed(gaps)}.")
-    return said
+            sentences.append(f"{first} {verb} {listed(gaps)}.")
+    return sentences
 
 
 def _about_ablation(results: Results) -> list[str]:
-    """Say where the blocks stood, and what each did."""
-    said = about_blocks(results.ablation or ())
-    said.append(
-        "With a block and without it a network had the same first weights outside the block,"
-        " the same images in the same order and as many steps; each learning rate was its own."
+    """Say where the blocks were inserted, and what each did."""
+    sentences = about_blocks(results.ablation or ())
+    sentences.append(
+        "With a block and without it, a network had the same initial weights outside the block, the"
+        " same images in the same order and the same number of steps; each had its own learning"
+        " rate."
     )
     by_answer: dict[str, list[str]] = {}
     for pair in results.comparisons:
-        verb = _ABLATION_VERBS.get(pair.answer, "could not be shown to make a difference")
+        verb = _ABLATION_VERBS.get(pair.answer, "was not shown to make a difference")
         if results.num_runs == 1:
             verb = verb.replace("helped", "gave a better model")
             verb = verb.replace("harmed", "gave a worse model")
         by_answer.setdefault(verb, []).append(_gap(pair.first, pair))
-    return said + [f"{listed(gaps)} {verb}." for verb, gaps in by_answer.items()]
+    return sentences + [f"{listed(gaps)} {verb}." for verb, gaps in by_answer.items()]
 
 
 def _gap(name: str, pair: Pair) -> str:

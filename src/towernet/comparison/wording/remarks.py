@@ -1,4 +1,4 @@
-"""What a careful reader should know beside the verdict."""
+"""What a careful reader should know besides the verdict."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from towernet.comparison.wording.verdict import (
     BY_OPTION,
     beats_guessing,
     num_pairs,
+    pairs_of_first,
     settling,
     too_few_runs,
     worth_using,
@@ -21,124 +22,118 @@ from towernet.words import listed, percent
 
 
 def remarks(results: Results) -> list[str]:
-    """Return what a careful reader should know beside the verdict."""
-    said = [
-        *about_differences(_pairs_of_first(results), results, num_pairs(len(results.ranked))),
+    """Return what a careful reader should know besides the verdict."""
+    sentences = [
+        *about_differences(pairs_of_first(results), results, num_pairs(len(results.ranked))),
         *about_protocol(results, "can change the order"),
         *about_winner(results),
         *about_more_images(results),
     ]
     if (cheapest := _cheapest(results.ranked, results.comparisons)) is not None:
-        said.append(cheapest)
-    return said + about_runs(results, num_pairs(len(results.ranked)))
+        sentences.append(cheapest)
+    return sentences + about_runs(results, num_pairs(len(results.ranked)))
 
 
 def remarks_on_answers(found: Judged) -> list[str]:
-    """Return what a careful reader should know where nothing but somebody's answers is known.
+    """Return what a careful reader should know where only a table of answers is known.
 
     Args:
         found: A judgement with a ranked network.
     """
     num_comparisons = num_pairs(len(found.ranked))
     return [
-        *about_differences(_pairs_of_first(found), found, num_comparisons),
+        *about_differences(pairs_of_first(found), found, num_comparisons),
         *about_few_runs(found, num_comparisons, BY_ANSWERS),
     ]
 
 
-def _pairs_of_first(found: Judged) -> list[Pair]:
-    firsts = {network.name for network in found.ranked[:1]}
-    return [pair for pair in found.comparisons if pair.first in firsts]
-
-
 def about_differences(pairs: Sequence[Pair], found: Judged, num_comparisons: int) -> list[str]:
-    """Say what would settle the first difference that is not settled, and what brackets hold."""
-    said = []
+    """Say what would decide the first open difference, and what the brackets mean."""
+    sentences = []
     undecided = [pair for pair in pairs if pair.answer in (OPEN, TOO_FEW_RUNS)]
     if undecided and (ways := settling(undecided[0])):
-        said.append(f"{ways[0].upper()}{ways[1:]}.")
+        sentences.append(f"{ways[0].upper()}{ways[1:]}.")
     if any(pair.answer != EQUAL for pair in pairs):
         images = "test images" if found.split_words == "test" else "images"
         sample = f"other {images}" if found.num_runs == 1 else f"other runs and {images}"
         at_once = ", for all comparisons at once" if num_comparisons > 1 else ""
-        said.append(
-            f"In brackets: the range the difference probably lies in, with {sample} of the same"
+        sentences.append(
+            f"In brackets: the range in which the difference probably is, for {sample} of the same"
             f" kind (95 % interval{at_once})."
         )
-    return said
+    return sentences
 
 
 def about_protocol(results: Results, what_may_change: str) -> list[str]:
-    """Say for which training all this holds, and what flatters or is worth nothing."""
-    said = []
+    """Say for which training the answer is valid, and which figures flatter or mean nothing."""
+    sentences = []
     ranked = results.ranked
     if len(ranked) > 1:
         epochs = [network.epochs for network in ranked]
         least, most = _epochs(min(epochs)), _epochs(max(epochs))
-        said.append(
-            f"This holds for training from scratch at {results.size_px} px for"
+        sentences.append(
+            f"Valid for training from scratch at {results.size_px} px for"
             f" {least if least == most else f'{least} to {most}'}"
             f" {'epoch (pass' if least == most == '1' else 'epochs (passes'} through the"
             f" images); longer training or larger images {what_may_change}."
         )
     if results.final_split == "validation":
-        said.append(
-            "The figures are the best epoch on the selection set, not a test result: this protocol"
-            " holds no test images out."
+        sentences.append(
+            "The figures are those of the best epoch on the selection set, not a test result: no"
+            " test images were held out."
         )
-    said += [
-        f"The comparison was continued although something had changed: {words}."
-        for words in results.accepted
+    sentences += [
+        f"The comparison was continued after a change: {words}." for words in results.accepted
     ]
-    said += [
-        f"{network.name} cannot be told from always naming the commonest class, which is right"
-        f" for {percent(results.majority_accuracy)}."
+    sentences += [
+        f"{network.name} is not shown to beat guessing: always naming the commonest class gets"
+        f" {percent(results.majority_accuracy)} right."
         for network in ranked
         if not beats_guessing(network, results)
     ]
-    return said + about_rates(results.networks)
+    return sentences + about_rates(results.networks)
 
 
 def about_rates(networks: Sequence[Network]) -> list[str]:
-    """Say whose learning rate is not the one that its short trials favoured."""
-    said = []
+    """Say which networks have another learning rate than the best one of their short trials."""
+    sentences = []
     guessing: dict[float, list[str]] = {}
     for network in networks:
         if network.rate_by_trials is False:
             first = [*network.fell_apart, network.learning_rate][0]
             guessing.setdefault(first, []).append(network.name)
     for rate, names in guessing.items():
-        said.append(
-            f"No short trial of {listed(names, 'or')} was better than always naming the commonest"
-            f" class by more than chance, so the learning rate taken was {rate:.3g}: the nearest to"
-            " the recipe's own under which the loss did not explode, or exploded least."
+        sentences.append(
+            f"No short trial of {listed(names, 'or')} beat always naming the commonest class by"
+            f" more than chance. The learning rate is therefore {rate:.3g}: the rate nearest to the"
+            " recipe's own with which the loss did not explode, or exploded least."
         )
     for network in networks:
         if fallen := network.fell_apart:
-            ending = f"its runs have {network.learning_rate:.3g}"
+            ending = f"its runs use {network.learning_rate:.3g}"
             if network.status == "failed":
-                ending = f"with {network.learning_rate:.3g} it failed as well"
-            said.append(
+                ending = f"with {network.learning_rate:.3g} it failed too"
+            sentences.append(
                 f"With the learning rate {listed([f'{rate:.3g}' for rate in fallen], 'or')}, the"
                 f" first run of {network.name} diverged or ended less accurate than its short"
                 f" trial; {ending}."
             )
-    return said
+    return sentences
 
 
 def about_winner(results: Results) -> list[str]:
-    """Say which network to use, if there is a choice."""
+    """Say which network to use, if there are several."""
     ranked, winner = results.ranked, results.winner
     if winner is None or len(ranked) < 2 or results.kind != "comparison":
         return []
     if not worth_using(results):
-        return ["Use none of them yet: train longer, or look at the data first."]
+        return ["Use none of them yet: train longer, or look at the images first."]
     if winner.name == ranked[0].name:
-        return [f"{winner.name} was also the best on the validation images: use this one."]
+        return [f"Use {winner.name}: it was also the best on the validation images."]
     return [
-        f"Use {winner.name}: it was the best on the validation images, which is the rule set"
-        f" beforehand. On the {results.split_words} images {ranked[0].name} came first, so the"
-        " choice between the two is not settled."
+        f"Use {winner.name}: it was the best on the validation images, the rule that was fixed"
+        f" before training. On the {results.split_words} images {ranked[0].name} came first, so the"
+        " choice between the two is open."
     ]
 
 
@@ -153,19 +148,19 @@ def about_more_images(results: Results) -> list[str]:
 
 
 def about_runs(results: Results, num_comparisons: int) -> list[str]:
-    """Say what so many runs of a comparison cannot tell."""
+    """Say what this number of runs cannot show."""
     if not results.ranked or results.kind != "comparison":
         return []
     if results.resampled:
         return [
-            "Each run was judged on the images it left out, and these are partly the same ones;"
-            " the intervals allow for that."
+            "Each run was judged on the images it left out, and runs share some of these; the"
+            " intervals allow for that."
         ]
     return about_few_runs(results, num_comparisons, BY_OPTION)
 
 
 def about_few_runs(found: Judged, num_comparisons: int, how: str) -> list[str]:
-    """Say what so many runs cannot tell, all of them judged on the same images.
+    """Say what this number of runs cannot show, all judged on the same images.
 
     Args:
         found: How many runs each network has.
@@ -183,7 +178,7 @@ def about_few_runs(found: Judged, num_comparisons: int, how: str) -> list[str]:
 
 
 def _cheapest(ranked: Sequence[Network], pairs: Sequence[Pair]) -> str | None:
-    """Say which network costs least of those not shown to be worse than the first, if another."""
+    """Name the cheapest network that is not shown to be worse than the first, if there is one."""
     if len(ranked) < 2:
         return None
     first = ranked[0]
@@ -195,8 +190,8 @@ def _cheapest(ranked: Sequence[Network], pairs: Sequence[Pair]) -> str | None:
     of_first = 100 * cheapest.multiply_adds / first.multiply_adds
     share = f"{of_first:.0f}" if of_first >= 10 else f"{of_first:.2g}"
     return (
-        f"Of the networks not shown to be worse, {cheapest.name} computes least: {share} % of"
-        f" the work of {first.name} for an image."
+        f"Of the networks not shown to be worse, {cheapest.name} is the cheapest: {share} % of the"
+        f" multiply-adds of {first.name} for one image."
     )
 
 

@@ -1,4 +1,4 @@
-"""The answer in words: what the final split says, what it does not, and what would settle it."""
+"""The answer in words: what the final split shows, what it does not, what would decide it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ BY_ANSWERS: Final = "give the answers of {} or more runs of each network"
 
 
 def judged_images(found: Judged) -> str:
-    """Say how many images of which kind the networks were judged by."""
+    """Say how many images of which kind the networks were judged on."""
     return " ".join(filter(None, (f"{found.num_judged:,}", found.split_words, "images")))
 
 
 def answer_words(pair: Pair, equal_within: float) -> str:
-    """Say what became of a pair, and what would settle it."""
+    """Say what is known of a pair, and what would decide it."""
     return "; ".join(filter(None, (outcome_words(pair, equal_within), settling(pair))))
 
 
 def outcome_words(pair: Pair, equal_within: float) -> str:
-    """Say what became of a pair."""
+    """Say what is known of a pair."""
     return {
         BETTER: "the first is better",
         WORSE: "the first is worse",
@@ -39,7 +39,7 @@ def outcome_words(pair: Pair, equal_within: float) -> str:
 
 
 def settling(pair: Pair) -> str:
-    """Say what would settle a pair, '' where nothing here would."""
+    """Say what would decide a pair, '' where nothing here would."""
     if pair.to_show is None:
         return ""
     points = f"{100 * pair.to_show:g}"
@@ -55,13 +55,13 @@ def settling(pair: Pair) -> str:
 
 
 def _rounded(number: int) -> str:
-    """Write a count to two digits."""
+    """Return a count rounded up to two digits, as text."""
     step = max(1, 10 ** (len(str(number)) - 2))
     return f"{math.ceil(number / step) * step:,}"
 
 
 def verdict(results: Results) -> str:
-    """Answer in one sentence; if our own network is not first, that comes first.
+    """Return the answer in two or three sentences; where our own network lost, that comes first.
 
     Args:
         results: The ranking, its pairs, and what it is about.
@@ -69,17 +69,17 @@ def verdict(results: Results) -> str:
     if not results.ranked:
         return (
             f"No network learned enough to be ranked on {judged_images(results)}:"
-            " give more time, or look at the data with `towernet check`."
+            " train longer, or look at the images with `towernet check`."
         )
-    return sentence(results, _lead(results))
+    return sentence(results, about_ours(results))
 
 
 def sentence(found: Judged, lead: str = "") -> str:
-    """Answer in one sentence, of anybody's networks.
+    """Return the answer in two sentences, about anybody's networks.
 
     Args:
         found: A judgement with a ranked network.
-        lead: What is said before all else.
+        lead: What comes before everything else.
     """
     ranked = found.ranked
     first = ranked[0]
@@ -88,69 +88,90 @@ def sentence(found: Judged, lead: str = "") -> str:
     low, high = first.interval
     if len(found.networks) == 1:
         return (
-            f"{first.name} names {scored} correctly"
-            f" (95 % interval {percent(low)} to {percent(high)})."
+            f"{first.name} gets {scored} right (95 % interval {percent(low)} to {percent(high)})."
         )
     if len(ranked) == 1:
         return f"{lead}{first.name} is the only network that could be ranked: {scored} right."
+    pairs = pairs_of_first(found)
+    tied = [pair.second for pair in pairs if pair.difference == 0]
     is_one_run = found.num_runs == 1
-    subject = f"this model of {first.name}" if is_one_run else first.name
-    said = f"{lead}{subject} {_said_of_first(found, first.name, f'{scored} right')}."
-    return said[0].upper() + said[1:] if is_one_run else said
+    if any(pair.answer == BETTER for pair in pairs):
+        is_all = len(ranked) == len(found.networks)
+        place = f"{first.name} is the best {'' if is_all else 'ranked '}{_noun(found)} here"
+    elif tied:
+        models = "The trained models of " if is_one_run else ""
+        place = f"{models}{listed([first.name, *tied])} are level"
+    else:
+        place = f"{'The trained model of ' if is_one_run else ''}{first.name} came first"
+    rest = about_first(found, first.name if tied else "It")
+    return f"{lead}{place} ({scored} right). {rest}"
 
 
-def _said_of_first(found: Judged, first: str, scored: str) -> str:
-    """Say what is known of the network that came first, against all others."""
-    is_one_run = found.num_runs == 1
-    pairs = [pair for pair in found.comparisons if pair.first == first]
+def pairs_of_first(found: Judged) -> list[Pair]:
+    """Return the pairs that the network that came first is in, the nearest other one first."""
+    firsts = {network.name for network in found.ranked[:1]}
+    return [pair for pair in found.comparisons if pair.first in firsts]
+
+
+def about_first(found: Judged, subject: str) -> str:
+    """Say which networks the first one beats, equals, and is not shown to differ from.
+
+    Args:
+        found: A judgement with two ranked networks or more.
+        subject: Its name, or "It".
+    """
+    pairs = pairs_of_first(found)
     beaten = [pair for pair in pairs if pair.answer == BETTER]
     equal = [pair for pair in pairs if pair.answer == EQUAL]
     undecided = [pair for pair in pairs if pair.answer in (OPEN, TOO_FEW_RUNS)]
+    clauses = []
     if beaten:
-        kind = "model" if is_one_run else "network"
-        whom, over = _names(beaten, is_one_run), "over "
-        if len(beaten) == len(pairs) > 1:
-            is_all = len(pairs) == len(found.networks) - 1
-            whom = f"every other {'' if is_all else 'ranked '}{kind}"
-            over = "ahead of the next, "
-        said = f"is better than {whom}, with {scored}: {_gaps(beaten, over)}"
-    elif pairs[0].difference == 0:
-        tied = [pair for pair in pairs if pair.difference == 0]
-        said = f"and {_names(tied, is_one_run)} are level, with {scored}"
-    else:
-        said = f"came first, with {scored}"
+        nearest = f"{beaten[0].second} by {_gap(beaten[0])}"
+        if len(beaten) == 1:
+            whom = nearest
+        elif len(beaten) < len(pairs):
+            whom = f"{_names(beaten)} ({nearest})"
+        else:
+            is_all = len(found.ranked) == len(found.networks)
+            others = f"every other {'' if is_all else 'ranked '}{_noun(found)}"
+            whom = f"{others} ({beaten[0].second}, the nearest, by {_gap(beaten[0])})"
+        clauses.append(f"{subject} beats {whom}")
     if equal:
-        margin = 100 * found.equal_within
-        said += f", {'' if undecided else 'and '}is equal to {_names(equal, is_one_run)}"
-        said += f" within ±{margin:g} points"
-    if undecided:
-        runs = "these models" if is_one_run else "these runs"
-        from_whom = "" if len(undecided) == len(pairs) else f" from {_names(undecided, is_one_run)}"
-        said += f", but {runs} do not show a difference{from_whom}: {_gaps(undecided)}"
-    return said
+        it = "it" if beaten else subject
+        clauses.append(f"{it} equals {_names(equal)} within ±{100 * found.equal_within:g} points")
+    if all(pair.answer == TOO_FEW_RUNS for pair in pairs):
+        over = f" over {pairs[0].second}" if len(pairs) > 1 else ""
+        runs = f"{found.num_runs} runs are too few to show a difference"
+        clauses.append(f"{runs}: {_gap(pairs[0], over)}")
+    elif undecided:
+        from_whom = "" if len(undecided) == len(pairs) else f" from {_names(undecided, 'or')}"
+        over = f" over {undecided[0].second}" if len(undecided) > 1 else ""
+        no = "no" if clauses else "No"
+        clauses.append(f"{no} difference{from_whom} is shown: {_gap(undecided[0], over)}")
+    return f"{'; '.join(clauses)}."
 
 
-def _lead(results: Results) -> str:
-    """Return what is said before all else where our own network lost."""
+def _noun(found: Judged) -> str:
+    return "model" if found.num_runs == 1 else "network"
+
+
+def about_ours(results: Results) -> str:
+    """Say that our own network did not come first, where that is so; else ''."""
     ours = [network.name for network in results.networks if network.name.is_ours]
     if not ours or results.ranked[0].name in ours:
         return ""
     noun = "network" if len(ours) == 1 else "networks"
-    return f"The {noun} made with this program, {' and '.join(sorted(ours))}, did not come first: "
+    return f"{listed(sorted(ours))}, the {noun} made with this program, did not come first. "
 
 
-def _names(pairs: Sequence[Pair], is_one_run: bool) -> str:
-    names = [pair.second for pair in pairs]
-    prefix = "" if not is_one_run else ("that of " if len(names) == 1 else "those of ")
-    return f"{prefix}{listed(names)}"
+def _names(pairs: Sequence[Pair], last: str = "and") -> str:
+    return listed([pair.second for pair in pairs], last)
 
 
-def _gaps(pairs: Sequence[Pair], over: str = "over ") -> str:
-    """Say by how much the first network leads over the nearest of some others."""
-    nearest = pairs[0]
-    low, high = map(in_points, nearest.interval)
-    to = f" {over}{nearest.second}" if len(pairs) > 1 else ""
-    return f"{in_points(nearest.difference)} points{to} [{low}, {high}]"
+def _gap(pair: Pair, over: str = "") -> str:
+    """Say by how much the first network of a pair is ahead."""
+    low, high = map(in_points, pair.interval)
+    return f"{in_points(pair.difference)} points{over} [{low}, {high}]"
 
 
 def num_pairs(num_networks: int) -> int:
@@ -159,7 +180,7 @@ def num_pairs(num_networks: int) -> int:
 
 
 def too_few_runs(num_comparisons: int, num_runs: int, how: str = BY_OPTION) -> str | None:
-    """Say that so many runs could not show any difference, None where they could.
+    """Say that this number of runs cannot show any difference; None where it can.
 
     All of them judged on the same images.
 
@@ -173,7 +194,7 @@ def too_few_runs(num_comparisons: int, num_runs: int, how: str = BY_OPTION) -> s
         return None
     among = "" if num_comparisons == 1 else f" among {num_comparisons} comparisons"
     return (
-        f"With {num_runs} runs no difference{among}, however large, can be told from chance;"
+        f"With {num_runs} runs, no difference{among} can be told from chance, however large;"
         f" {how.format(fewest)}."
     )
 

@@ -1,0 +1,160 @@
+"""The report's first screen: headline, one picture of two panels, three facts, what to do next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from towernet.records.judgement import AnswersJudged
+from towernet.records.results import Results
+from towernet.records.run import EpochMetrics
+from towernet.report import figures, headline
+from towernet.report.headline import Step
+
+MAX_ROWS = 8  # networks in the picture; the ranking below shows all
+_MAX_TICKS = 6
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A network in the picture; positions are percent of the picture's width.
+
+    Args:
+        name: The network.
+        colour: Of its line in the curves.
+        dash: Of the same line.
+        accuracy: None where it is not ranked.
+        interval: 95 %.
+        point: Where the accuracy is drawn.
+        whisker: Where the interval is drawn.
+        reason: Why it is not ranked, '' where it is.
+    """
+
+    name: str
+    colour: int
+    dash: str
+    accuracy: float | None
+    interval: tuple[float, float] | None
+    point: float
+    whisker: tuple[float, float]
+    reason: str
+
+
+@dataclass(frozen=True)
+class FirstScreen:
+    """What a reader sees before scrolling.
+
+    Args:
+        headline: The answer in at most 15 words.
+        standings: The networks with their accuracies and intervals, best first.
+        num_more: How many networks the picture leaves out.
+        ticks: The scale: each accuracy that is labelled, and where.
+        chance: Where always naming the commonest class is drawn, None where it is unknown.
+        curves: Validation accuracy over epochs, None where no epoch was finished.
+        facts: What the headline rests on.
+        steps: What to do next.
+    """
+
+    headline: str
+    standings: tuple[Standing, ...]
+    num_more: int
+    ticks: tuple[tuple[float, float], ...]
+    chance: float | None
+    curves: Markup | None
+    facts: tuple[str, str, str]
+    steps: tuple[Step, ...]
+
+
+def first_screen(
+    results: Results, metrics: Sequence[Sequence[Sequence[EpochMetrics]]], trusting: str
+) -> FirstScreen:
+    """Return the first screen of a comparison or of a run.
+
+    Args:
+        results: What was found.
+        metrics: The epochs of each run of each network.
+        trusting: What stands before a command that runs somebody's own code.
+    """
+    curves = [
+        figures.curve(network.name, index, runs, lambda epoch: epoch.validation_accuracy)
+        for index, (network, runs) in enumerate(zip(results.networks, metrics, strict=True))
+    ][:MAX_ROWS]
+    means = [figures.Curve(curve.name, (curve.mean(),), curve.index) for curve in curves]
+    drawn = figures.learning_curves(
+        means,
+        key="first-screen",
+        label="validation accuracy",
+        is_fraction=True,
+        title="Validation accuracy of each network over its epochs; the section Training curves"
+        " has it in numbers.",
+        height=2.9,
+    )
+    return _screen(
+        results,
+        results.majority_accuracy if results.ranked else None,
+        drawn if any(curve.mean() for curve in curves) else None,
+        headline.steps(results, trusting),
+    )
+
+
+def first_screen_of_answers(judged: AnswersJudged) -> FirstScreen:
+    """Return the first screen of a judgement of somebody's answers."""
+    return _screen(judged, None, None, headline.steps(judged))
+
+
+def _screen(
+    found: Results | AnswersJudged,
+    majority: float | None,
+    curves: Markup | None,
+    steps: tuple[Step, ...],
+) -> FirstScreen:
+    shown = found.networks[:MAX_ROWS]
+    bounds = [
+        bound for network in shown if network.status == "ranked" for bound in network.interval or ()
+    ]
+    low, high, ticks = _scale([*bounds, *([] if majority is None else [majority])])
+
+    def at(value: float) -> float:
+        return 100 * (value - low) / (high - low)
+
+    standings = []
+    for index, network in enumerate(shown):
+        line = figures.Curve(network.name, (), index)
+        is_ranked = network.status == "ranked"
+        interval = network.interval if is_ranked else None
+        standings.append(
+            Standing(
+                network.name,
+                line.colour,
+                line.dash,
+                network.accuracy if is_ranked else None,
+                interval,
+                at(network.accuracy) if is_ranked and network.accuracy is not None else 0.0,
+                (at(interval[0]), at(interval[1])) if interval else (0.0, 0.0),
+                "" if is_ranked else network.status.replace("_", " "),
+            )
+        )
+    return FirstScreen(
+        headline=headline.headline(found),
+        standings=tuple(standings),
+        num_more=len(found.networks) - len(shown),
+        ticks=tuple((tick, at(tick)) for tick in ticks) if bounds else (),
+        chance=None if majority is None else at(majority),
+        curves=curves,
+        facts=headline.facts(found),
+        steps=steps,
+    )
+
+
+def _scale(values: Sequence[float]) -> tuple[float, float, list[float]]:
+    """Return the ends of a scale of accuracies, and the round values between that are labelled."""
+    least, most = min(values, default=0.0), max(values, default=1.0)
+    step = next(
+        step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if most - least <= step * (_MAX_TICKS - 1)
+    )
+    first, last = math.floor(least / step + 1e-9), math.ceil(most / step - 1e-9)
+    last = max(last, first + 1)
+    return first * step, last * step, [number * step for number in range(first, last + 1)]
