@@ -100,7 +100,8 @@ def kernels(result: dict[str, Any]) -> str:
         f"| a training step at 128 px, batch 32 | all kernels | {' | '.join(names.values())} |",
         f"|---|---:|{'---:|' * len(names)}",
     ]
-    for mode, found in result["modes"].items():
+    for mode in KERNEL_MODES:
+        found = result["modes"][mode]
         dtype = found["hardware"]["dtype"]
         for network, figures in found["networks"].items():
             cells = " | ".join(
