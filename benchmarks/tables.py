@@ -86,6 +86,53 @@ def attention_cost(result: dict[str, Any]) -> str:
     )
 
 
+KERNEL_MODES = {"native": "this processor", "avx2": "AVX2 alone"}
+
+
+def kernels(result: dict[str, Any]) -> str:
+    names = {
+        "augment": "without augmentation's kernel",
+        "norm_pool_relu": "without norm, pooling, ReLU's",
+        "shuffle_attention": "without shuffle attention's",
+        "torch": "torch alone",
+    }
+    lines = [
+        f"| a training step at 128 px, batch 32 | all kernels | {' | '.join(names.values())} |",
+        f"|---|---:|{'---:|' * len(names)}",
+    ]
+    for mode in KERNEL_MODES:
+        found = result["modes"][mode]
+        dtype = found["hardware"]["dtype"]
+        for network, figures in found["networks"].items():
+            cells = " | ".join(
+                slower(figures[name]["ratio"]) if name in figures else "not used" for name in names
+            )
+            lines.append(
+                f"| {network}, {KERNEL_MODES[mode]}, {dtype}"
+                f" | {figures['all']['seconds']:.2f} s | {cells} |"
+            )
+    rounds = [
+        figures["all"]["rounds"]
+        for found in result["modes"].values()
+        for figures in found["networks"].values()
+    ]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "How much longer a step takes: median of"
+            f" {min(rounds)} to {max(rounds)} rounds in turn, with its 95 % interval. Seconds are"
+            " the process's CPU seconds. Torch alone takes planes in float32."
+            f" {made_on(result)}",
+        ]
+    )
+
+
+def slower(ratio: dict[str, float]) -> str:
+    median, low, high = (100 * (ratio[key] - 1) for key in ("median", "low", "high"))
+    return f"{median:+.1f} % ({low:+.1f} to {high:+.1f})"
+
+
 def attach(result: dict[str, Any]) -> str:
     groups: dict[str, Callable[[dict[str, Any]], bool]] = {
         "torchvision × shuffle": lambda c: c["block"] == "shuffle" and ":" not in c["network"],
@@ -383,6 +430,7 @@ def table(name: str) -> str:
         "faults": faults,
         "attention_cost": attention_cost,
         "attach": attach,
+        "kernels": kernels,
     }
     if name == "blocks":
         return blocks(read("attention_cost"))
