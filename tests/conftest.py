@@ -28,10 +28,12 @@ def _seeded() -> None:
     ops.enable(False)  # a test that trained in this process left them as its policy had them
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All tests of a session share a cache, and never touch the user's."""
-    monkeypatch.setenv("TOWERNET_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """All tests of a process share a cache, and never touch the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOWERNET_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -101,10 +103,11 @@ def towernet(capfd):
 
 @pytest.fixture(scope="session")
 def finished_run(photos, tmp_path_factory):
+    from towernet.cli.main import main
+
     folder = tmp_path_factory.mktemp("run") / "run"
-    done = run_towernet(
-        "train", photos, "--model", TINY_NETWORK, "--epochs", 1, "--size", 64,
-        "--batch-size", 8, "--out", folder,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    words = (
+        f"train {photos} --model {TINY_NETWORK} --epochs 1 --size 64 --batch-size 8 --out {folder}"
+    )
+    assert main(words.split()) == 0
     return folder
