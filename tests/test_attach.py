@@ -913,6 +913,7 @@ print("the same")
 """
 
 
+@pytest.mark.proof
 def test_the_compiled_network_is_one_graph_and_learns_as_the_network_does():
     # In a process without the tests' shape checks, which the compiler cannot read.
     backends = ["aot_eager"] if compiler() is None else ["aot_eager", "inductor"]
