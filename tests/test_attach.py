@@ -616,7 +616,10 @@ def test_a_trial_draws_nothing_and_leaves_the_block_as_it_was():
 
 @pytest.mark.parametrize(
     ("network", "num_places"),
-    [("ssdlite320_mobilenet_v3_large", 10), ("retinanet_resnet50_fpn", 16)],
+    [
+        ("ssdlite320_mobilenet_v3_large", 10),
+        pytest.param("retinanet_resnet50_fpn", 16, marks=pytest.mark.proof),
+    ],
 )
 @torch.no_grad()
 def test_detectors_are_networks_as_any_other(network, num_places):

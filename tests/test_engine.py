@@ -140,6 +140,7 @@ def test_a_run_stopped_after_any_step_and_resumed_ends_in_the_same_bytes(run, tm
     assert len(stopped_at) >= min(len(stops), 8)  # the last step ends the run by itself
 
 
+@pytest.mark.proof
 @pytest.mark.skipif(compiler() is None, reason="no C compiler")
 def test_with_kernels_mixing_and_two_sizes_a_resumed_run_ends_in_the_same_bytes(
     make_dataset, session, tmp_path

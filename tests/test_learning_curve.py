@@ -18,7 +18,7 @@ from towernet.errors import USAGE
 from towernet.records.contract import Contract
 
 NUM_TEST = 300
-NETWORK = "resnet18"  # learns something in a few steps
+NETWORK = "towernet_patch"  # learns something in a few steps
 
 
 @pytest.fixture(scope="module")
