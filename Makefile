@@ -2,15 +2,21 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS ?= 2
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types format clean
+.PHONY: demo test proofs lint types format clean
 
 demo: $(READY)  ## the main job on the embedded default: five networks, 40 seconds each
 	$(BIN)/towernet compare digits --size 128 --images-per-class 40 --minutes 0.67 --out runs/demo
 
-test: $(READY)  ## the tests; those on the larger image sets need TOWERNET_DATA
-	$(BIN)/python -m pytest
+# WORKERS processes share the tests, each with one thread and about 2 GB of memory. Tests on the
+# larger image sets need TOWERNET_DATA.
+test: $(READY)  ## the tests: a few minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not proof' -n $(WORKERS) --dist loadfile
+
+proofs: $(READY)  ## the long tests: real kills, every network, the README's commands, browsers
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m proof -n $(WORKERS) --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

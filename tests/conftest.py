@@ -51,10 +51,12 @@ def _process_as_it_was() -> Iterator[None]:
     assert process_state() == before, "the test left the process other than it was"
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All tests of a session share a cache, and never touch the user's."""
-    monkeypatch.setenv("TOWERNET_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """All tests of a process share a cache, and never touch the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOWERNET_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -124,10 +126,11 @@ def towernet(capfd):
 
 @pytest.fixture(scope="session")
 def finished_run(photos, tmp_path_factory):
+    from towernet.cli.main import main
+
     folder = tmp_path_factory.mktemp("run") / "run"
-    done = run_towernet(
-        "train", photos, "--model", TINY_NETWORK, "--epochs", 1, "--size", 64,
-        "--batch-size", 8, "--out", folder,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    words = (
+        f"train {photos} --model {TINY_NETWORK} --epochs 1 --size 64 --batch-size 8 --out {folder}"
+    )
+    assert main(words.split()) == 0
     return folder

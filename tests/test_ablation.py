@@ -68,6 +68,7 @@ def results_of(folder: Path) -> Results:
     return read_record(folder / "results.json", Conclusion).results
 
 
+@pytest.mark.proof
 def test_each_block_is_judged_against_the_network_without(finished):
     folder, done = finished
     results = results_of(folder)
@@ -93,6 +94,7 @@ def test_each_block_is_judged_against_the_network_without(finished):
     )
 
 
+@pytest.mark.proof
 def test_all_variants_take_as_many_steps(finished):
     folder, _ = finished
     assert len({network.steps for network in results_of(folder).networks}) == 1
@@ -115,6 +117,7 @@ def test_all_variants_begin_with_the_same_weights_outside_the_block(block, initi
             assert not any(state[key].any() for key in added if ".excite." in key)
 
 
+@pytest.mark.proof
 def test_the_report_shows_the_differences_and_the_proof(finished):
     folder, _ = finished
     page = (folder / "report.html").read_text(encoding="utf-8")
@@ -143,6 +146,7 @@ class Brightest(GatedBlock):
 """
 
 
+@pytest.mark.proof
 def test_a_users_own_block_is_compared_from_the_folder_it_lies_in(photos, tmp_path):
     (tmp_path / "mine.py").write_text(OWN_BLOCK.format(more=""))
     (tmp_path / "broken.py").write_text(OWN_BLOCK.format(more=" + x_BCHW.mean()"))
@@ -250,6 +254,7 @@ def test_the_proof_rejects_a_block_that_is_not_there(dead, tmp_path):
     assert found is not None and not found.learns
 
 
+@pytest.mark.proof
 def test_a_network_without_attention_has_no_proof(finished):
     folder, _ = finished
     assert proof([folder / "runs" / f"{TINY_NETWORK}-0"]) is None

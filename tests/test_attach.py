@@ -618,7 +618,10 @@ def test_a_trial_draws_nothing_and_leaves_the_block_as_it_was():
 
 @pytest.mark.parametrize(
     ("network", "num_places"),
-    [("ssdlite320_mobilenet_v3_large", 10), ("retinanet_resnet50_fpn", 16)],
+    [
+        ("ssdlite320_mobilenet_v3_large", 10),
+        pytest.param("retinanet_resnet50_fpn", 16, marks=pytest.mark.proof),
+    ],
 )
 @torch.no_grad()
 def test_detectors_are_networks_as_any_other(network, num_places):
@@ -916,6 +919,7 @@ print("the same")
 """
 
 
+@pytest.mark.proof
 def test_the_compiled_network_is_one_graph_and_learns_as_the_network_does():
     # In a process without the tests' shape checks, which the compiler cannot read.
     backends = ["aot_eager"] if compiler() is None else ["aot_eager", "inductor"]

@@ -41,10 +41,12 @@ def printed(*words: str) -> list[str]:
     return done.stdout.split()
 
 
+@pytest.mark.proof
 def test_attention_is_in_the_program_although_the_network_was_compiled_without():
     assert printed() == ["32", "32", "True"]
 
 
+@pytest.mark.proof
 def test_a_program_that_is_reused_is_noticed():
     assert printed("sabotaged")[:2] == ["32", "0"]
 

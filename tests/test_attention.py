@@ -440,6 +440,7 @@ except torch._dynamo.exc.Unsupported:
 """
 
 
+@pytest.mark.proof
 def test_every_block_compiles_into_one_graph():
     """In a process of its own: torch.compile cannot see through the checks of shapes."""
     done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True)

@@ -200,6 +200,7 @@ def test_changed_images_are_refused_and_accepted_in_the_open(towernet, begun):
     assert table.loc[table.path == "lying/03.png", "reason"].item() == GONE
 
 
+@pytest.mark.proof
 def test_what_was_accepted_and_then_cut_off_goes_on(lab, begun):
     (begun / "photos" / "lying" / "03.png").unlink()
     words = ["train", str(begun / "photos"), "--resume", str(begun / "run")]
@@ -211,6 +212,7 @@ def test_what_was_accepted_and_then_cut_off_goes_on(lab, begun):
     assert "1 image removed" in results["accepted"][0]
 
 
+@pytest.mark.proof
 def test_whether_images_are_mixed_was_decided_once_and_holds_when_images_go(
     lab, own_photos, tmp_path
 ):

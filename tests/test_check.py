@@ -14,7 +14,6 @@ import psutil
 import pytest
 from PIL import Image
 
-from conftest import run_towernet
 from towernet.data.check import check
 from towernet.data.source import open_source
 from towernet.data.table import read_table
@@ -302,9 +301,11 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(data):
 
 
 @pytest.fixture
-def command(tmp_path):
+def command(towernet, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
     def run(*words):
-        return run_towernet("check", *words, "--workers", 1, cwd=tmp_path)
+        return towernet("check", *words, "--workers", 1)
 
     return run
 

@@ -88,10 +88,10 @@ def test_one_class(refused, own_photos):
     refused(["check", own_photos], DATA, "leaning")
 
 
-def test_an_empty_class(refused, own_photos):
+def test_an_empty_class(refused, towernet, own_photos):
     (own_photos / "empty").mkdir()
     refused(["check", own_photos], DATA, "--skip-empty")
-    done = run_towernet("check", own_photos, "--skip-empty", "--out", own_photos.parent / "out")
+    done = towernet("check", own_photos, "--skip-empty", "--out", own_photos.parent / "out")
     assert done.returncode == 0, done.stderr
 
 
@@ -107,11 +107,11 @@ def test_a_class_left_empty_by_quarantine(refused, own_photos):
     refused(["train", own_photos, "--out", own_photos.parent / "out"], DATA, "14 quarantined")
 
 
-def test_a_corrupt_image_is_quarantined_and_the_rest_goes_on(own_photos, tmp_path):
+def test_a_corrupt_image_is_quarantined_and_the_rest_goes_on(towernet, own_photos, tmp_path):
     bad = own_photos / "lying" / "03.png"
     bad.write_bytes(bad.read_bytes()[:200])
     before = {path: path.read_bytes() for path in own_photos.rglob("*.png")}
-    done = run_towernet(
+    done = towernet(
         "train", own_photos, "--model", TINY_NETWORK, "--epochs", 1, "--size", 64,
         "--batch-size", 8, "--out", tmp_path / "run",
     )  # fmt: skip
@@ -175,10 +175,10 @@ def test_help_shows_an_example():
     assert "towernet compare photos/" in done.stdout
 
 
-def test_a_name_with_control_characters_is_shown_escaped(photos, finished_run, tmp_path):
+def test_a_name_with_control_characters_is_shown_escaped(towernet, photos, finished_run, tmp_path):
     image = tmp_path / "evil\x1b[31m\nname.png"
     Image.open(photos / "lying" / "00.png").save(image)
-    done = run_towernet("predict", finished_run, image)
+    done = towernet("predict", finished_run, image)
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout
     assert r"evil\x1b[31m\nname.png" in done.stdout

@@ -17,7 +17,7 @@ import pytest
 from conftest import TINY_NETWORK, run_towernet
 from towernet.errors import DATA
 
-OTHER_NETWORK = "resnet18"
+OTHER_NETWORK = "towernet_patch"
 WORDS = (
     "--models", f"{TINY_NETWORK},{OTHER_NETWORK}", "--epochs", 8, "--size", 64,
     "--batch-size", 8, "--workers", 1,
@@ -148,13 +148,16 @@ def test_results_said_again_after_a_kill_do_not_depend_on_the_threads(
 ):
     import torch
 
+    from towernet.comparison.protocol import read_protocol
+
     folder, _ = finished
     again = Path(shutil.copytree(folder, tmp_path / "again"))
     (again / "results.json").unlink()
     for path in again.rglob("predictions.parquet"):
         path.unlink()
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    decided = read_protocol(again / "protocol.toml").decided.policy.threads
+    torch.set_num_threads(1 if decided > 1 else 2)
     try:
         assert towernet("compare", photos, *WORDS, "--out", again).returncode == 0
     finally:
@@ -197,6 +200,7 @@ def start(*words: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.proof
 def test_stopped_by_ctrl_c_and_said_again_it_ends_in_the_same_bytes(finished, photos, tmp_path):
     """Real interrupts at several moments of one protocol, whose timed choices are made already."""
     folder, _ = finished
@@ -328,6 +332,7 @@ def test_repeated_runs_share_the_test_split_and_redraw_the_rest(towernet, photos
     assert len(results_of(folder)["networks"][0]["runs"]) == 2
 
 
+@pytest.mark.proof
 def test_without_a_test_split_every_run_is_judged_on_what_it_left_out(towernet, photos, tmp_path):
     from towernet.data.table import read_frame, read_table
 
@@ -354,6 +359,7 @@ def test_without_a_test_split_every_run_is_judged_on_what_it_left_out(towernet, 
     assert "judged on the images it left out" in (folder / "report.html").read_text()
 
 
+@pytest.mark.proof
 def test_test_images_decide_nothing_before_the_end(towernet, photos, tmp_path):
     """With other pictures in the test folder all that is learnt is the same, to the bit."""
     from PIL import Image
@@ -393,6 +399,7 @@ def test_test_images_decide_nothing_before_the_end(towernet, photos, tmp_path):
     assert predictions[0] != predictions[1]
 
 
+@pytest.mark.proof
 def test_train_resumes_to_the_bit_through_the_command(towernet, photos, tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     words = ("--model", TINY_NETWORK, "--epochs", 8, "--size", 64, "--batch-size", 8)
@@ -425,6 +432,7 @@ def test_train_resumes_to_the_bit_through_the_command(towernet, photos, tmp_path
     assert "already holds a run; go on with it by --resume" in refused.stderr
 
 
+@pytest.mark.proof
 def test_a_signal_before_training_ends_the_command_at_once(photos, tmp_path):
     process = start("compare", photos, *WORDS, "--out", tmp_path / "out")
     assert process.stderr is not None
@@ -528,6 +536,7 @@ def test_trials_no_better_than_guessing_leave_the_recipes_rate(
     assert "the learning rate taken was 0.05" in said
 
 
+@pytest.mark.proof
 def test_a_rate_under_which_the_first_run_diverges_is_left_for_the_next_best(
     towernet, photos, tmp_path
 ):

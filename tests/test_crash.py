@@ -47,6 +47,7 @@ def operation(undisturbed, kind: str, ending: str, which: int = 0) -> int:
     return found[which]
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     ("kind", "ending", "which"),
     [
@@ -77,6 +78,7 @@ def test_killed_at_a_file_operation_it_goes_on_to_the_same_bytes(
         assert all(went_on_from(ended).get(run, 0) >= step for run, step in done.items())
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     ("action", "kind", "ending", "which"),
     [
@@ -110,6 +112,7 @@ def test_a_disk_that_refuses_is_one_sentence_and_nothing_is_lost(
         assert all(went_on_from(again).get(run, 0) >= step for run, step in done.items())
 
 
+@pytest.mark.proof
 def test_a_closed_terminal_does_not_end_the_training(photos, tmp_path):
     out = tmp_path / "run"
     words = ["train", str(photos), *WORDS[:2], "--epochs", "6", *WORDS[4:], "--out", str(out)]
@@ -125,6 +128,7 @@ def test_a_closed_terminal_does_not_end_the_training(photos, tmp_path):
     assert (out / "report.html").exists()
 
 
+@pytest.mark.proof
 def test_a_terminal_closed_while_the_command_starts_does_not_end_it(photos, tmp_path):
     words = ["train", photos, *WORDS, "--out", tmp_path / "run"]
     with subprocess.Popen([sys.executable, "-m", "towernet", *map(str, words)]) as process:
@@ -138,6 +142,7 @@ def test_a_terminal_closed_while_the_command_starts_does_not_end_it(photos, tmp_
     assert process.returncode == 0
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
 def test_a_cluster_that_wants_its_machine_back_gets_a_checkpoint(
     photos, tmp_path, number, exit_code
@@ -169,6 +174,7 @@ def test_too_few_open_files_are_noticed_before_anything_is_read(photos, tmp_path
     assert "reading files" not in ended.stderr
 
 
+@pytest.mark.proof
 def test_a_network_that_memory_is_too_small_for_is_named_and_the_others_go_on(
     lab, photos, tmp_path
 ):
@@ -184,6 +190,7 @@ def test_a_network_that_memory_is_too_small_for_is_named_and_the_others_go_on(
     assert other["status"] != "failed" and len(other["runs"]) == 1
 
 
+@pytest.mark.proof
 def test_answers_that_are_not_numbers_never_win(lab, photos, tmp_path):
     import torch
 
@@ -230,6 +237,7 @@ def test_a_lock_file_of_rubbish_locks_nobody_out(towernet, finished_run, tmp_pat
     assert towernet("train", "--resume", out).returncode == 0
 
 
+@pytest.mark.proof
 def test_states_that_are_gone_are_told_of(lab, undisturbed, photos, tmp_path):
     out = tmp_path / "run"
     nth = operation(undisturbed, "rename", "metrics.jsonl") + 3

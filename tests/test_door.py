@@ -66,6 +66,7 @@ def example(photos, tmp_path_factory):
     return folder, done
 
 
+@pytest.mark.proof
 def test_the_example_runs_from_an_empty_folder(example):
     folder, done = example
     assert done.returncode == 0, done.stderr
@@ -76,6 +77,7 @@ def test_the_example_runs_from_an_empty_folder(example):
     assert f"models=['towernet_patch', '{TINY_NETWORK}'], runs=2, epochs=12" in made
 
 
+@pytest.mark.proof
 def test_the_same_call_reads_what_is_finished(example, photos):
     folder, _ = example
     before = (folder / "found" / "results.json").read_bytes()

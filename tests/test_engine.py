@@ -111,15 +111,21 @@ def stops_after(last, stop):
     return StopsAfter()
 
 
-def test_a_run_stopped_after_any_step_and_resumed_ends_in_the_same_bytes(run, tmp_path):
+@pytest.mark.parametrize(
+    "stops",
+    [
+        (1, 3, 6),  # in an epoch, at the end of one or behind it
+        pytest.param(range(1, 4 * NUM_EPOCHS), marks=pytest.mark.proof, id="every step"),
+    ],
+)
+def test_a_run_stopped_after_any_step_and_resumed_ends_in_the_same_bytes(run, tmp_path, stops):
     from towernet.engine.stop import StopSwitch
     from towernet.errors import Interrupted
 
     run(tmp_path / "whole")
     expected = exact(tmp_path / "whole")
-    num_steps = 3 * NUM_EPOCHS + NUM_EPOCHS  # of at most four steps an epoch
     stopped_at = []
-    for last in range(1, num_steps):
+    for last in stops:
         folder = tmp_path / f"stopped-{last}"
         stop = StopSwitch()
         try:
@@ -131,9 +137,10 @@ def test_a_run_stopped_after_any_step_and_resumed_ends_in_the_same_bytes(run, tm
         run(folder)
         assert exact(folder) == expected
         assert not (folder / "last").exists()
-    assert len(stopped_at) >= 8  # the last step ends the run by itself
+    assert len(stopped_at) >= min(len(stops), 8)  # the last step ends the run by itself
 
 
+@pytest.mark.proof
 @pytest.mark.skipif(compiler() is None, reason="no C compiler")
 def test_with_kernels_mixing_and_two_sizes_a_resumed_run_ends_in_the_same_bytes(
     make_dataset, session, tmp_path

@@ -91,6 +91,7 @@ def test_a_block_of_the_users_own_is_found_and_keeps_every_promise(visitor, name
     check_block(block_class)
 
 
+@pytest.mark.proof
 def test_the_block_that_help_shows_is_whole_and_right(photos, tmp_path):
     """As a user does who copies it: a file, a script beside it, a command."""
     shown = inspect.getdoc(AttentionBlock).split("Example:")[1]

@@ -21,6 +21,7 @@ def _asked_anew(monkeypatch):
     kernels.compiled_fault.cache_clear()
 
 
+@pytest.mark.proof
 @pytest.mark.skipif(compiler() is None, reason="no C compiler")
 def test_compiled_attention_gives_the_formulas_numbers():
     # In a process without the tests' shape checks, which the compiler cannot read.
@@ -57,6 +58,7 @@ print(len(fused._programs) > 8)
 """
 
 
+@pytest.mark.proof
 def test_no_use_is_one_too_many_for_the_compiler():
     done = subprocess.run(
         [sys.executable, "-c", EVERY_USE], capture_output=True, text=True, check=False

@@ -494,6 +494,7 @@ def figures(networks: Iterable[AnsweringNetwork | Network]) -> list[tuple[Any, .
     ]
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(900)
 def test_a_comparisons_answers_give_its_own_figures_to_the_last_digit(comparison, tmp_path):
     conclusion = read_record(comparison / "results.json", Conclusion)
@@ -518,6 +519,7 @@ def test_a_comparisons_answers_give_its_own_figures_to_the_last_digit(comparison
     assert not agrees(judge(table.assign(answer=wrong)).judged, conclusion)
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(900)
 def test_answers_that_do_not_belong_to_the_comparison_are_refused(comparison, tmp_path):
     conclusion = read_record(comparison / "results.json", Conclusion)
@@ -650,6 +652,7 @@ def test_judging_loads_no_torch(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.proof
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (360, True)])
 def test_a_browser_shows_the_page_and_has_nothing_to_complain_about(tmp_path, width, dark):

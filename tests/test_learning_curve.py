@@ -18,7 +18,7 @@ from towernet.errors import USAGE
 from towernet.records.contract import Contract
 
 NUM_TEST = 300
-NETWORK = "resnet18"  # learns something in a few steps
+NETWORK = "towernet_patch"  # learns something in a few steps
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +157,7 @@ def test_one_run_speaks_of_the_models(dataset):
     assert [point.num_images for point in found.points] == [122, 243]
 
 
+@pytest.mark.proof
 def test_the_command_trains_the_best_network_on_fewer_images(towernet, photos, tmp_path):
     folder = tmp_path / "comparison"
     words = ("compare", photos, "--models", NETWORK, "--epochs", 6, "--size", 64,

@@ -3,7 +3,10 @@
 import importlib
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.proof
 def test_bad_files_beside_good_ones_change_no_byte_of_a_training(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
     faults_images = importlib.import_module("faults_images")

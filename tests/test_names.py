@@ -165,6 +165,7 @@ def test_predict_names_files_and_classes_as_they_are(run, data):
         assert {said["class_name"] for said in answer["predictions"]} == set(NAMES)
 
 
+@pytest.mark.proof
 def test_nothing_printed_is_a_command_to_the_terminal(run, run_of_labels, data, tmp_path):
     checked = run_towernet(
         "check", data, "--workers", 1, "--out", tmp_path, errors="surrogateescape"
@@ -236,6 +237,7 @@ def injected(visit) -> list[str]:
     )
 
 
+@pytest.mark.proof
 @pytest.mark.browser
 def test_a_browser_shows_every_name_and_runs_none(run, run_of_labels):
     for (folder, _), names in ((run, NAMES), (run_of_labels, LABELS)):
@@ -251,6 +253,7 @@ def test_a_browser_shows_every_name_and_runs_none(run, run_of_labels):
             assert {short(name) for name in names} <= set(shown)
 
 
+@pytest.mark.proof
 @pytest.mark.browser
 def test_the_browser_check_sees_what_a_name_could_do(tmp_path):
     for name in (NAMES[0], NAMES[1], LABELS[0], LABELS[1]):

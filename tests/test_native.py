@@ -537,6 +537,7 @@ def test_without_a_compiler_torch_does_it_and_that_is_said(named, words, tmp_pat
     assert out == f"('torch', ['training is slower than it could be: {words}']) torch\n"
 
 
+@pytest.mark.proof
 def test_a_compiler_may_be_several_words(tmp_path):
     out = in_a_new_process(
         "from towernet.native.library import load\nprint(load().identity)",
@@ -546,6 +547,7 @@ def test_a_compiler_may_be_several_words(tmp_path):
     assert len(out.strip()) == 16
 
 
+@pytest.mark.proof
 def test_a_cache_that_others_may_write_to_is_not_loaded_from(tmp_path):
     code = "from towernet.native.library import load\nprint(getattr(load(), 'reason', 'loaded'))"
     assert in_a_new_process(code, TOWERNET_CACHE=str(tmp_path)) == "loaded\n"
@@ -553,6 +555,7 @@ def test_a_cache_that_others_may_write_to_is_not_loaded_from(tmp_path):
     assert "others may write to" in in_a_new_process(code, TOWERNET_CACHE=str(tmp_path))
 
 
+@pytest.mark.proof
 def test_a_damaged_library_is_compiled_anew(tmp_path):
     code = "from towernet.native.library import load\nprint(getattr(load(), 'reason', 'loaded'))"
     in_a_new_process(code, TOWERNET_CACHE=str(tmp_path))
@@ -589,6 +592,7 @@ def test_a_run_begun_with_kernels_is_not_silently_gone_on_without(monkeypatch):
     assert kernels_here(policy) == "torch"
 
 
+@pytest.mark.proof
 def test_the_library_is_compiled_once(tmp_path):
     code = "from towernet.native.library import load\nprint(load().identity)"
     first = in_a_new_process(code, TOWERNET_CACHE=str(tmp_path)).strip()

@@ -14,6 +14,8 @@ from jupyter_client.manager import KernelManager
 
 from conftest import TINY_NETWORK
 
+pytestmark = pytest.mark.proof
+
 SECONDS = 240  # for one cell: the machine may be busy with other tests
 WORDS = f'"digits", model="{TINY_NETWORK}", size=64, images_per_class=8, batch_size=4'
 HANDLERS = "import signal\nprint([signal.getsignal(number) for number in (1, 2, 10, 15)])"

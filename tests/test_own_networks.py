@@ -410,6 +410,7 @@ def finished(photos, outside):
     return outside / "whole", done
 
 
+@pytest.mark.proof
 def test_it_is_compared_and_its_source_is_part_of_what_was_begun(finished, outside):
     folder, done = finished
     assert "my_nets:Small" in done.stdout
@@ -420,6 +421,7 @@ def test_it_is_compared_and_its_source_is_part_of_what_was_begun(finished, outsi
     assert networks.keys() == set(MODELS.split(",")) and "failed" not in networks.values()
 
 
+@pytest.mark.proof
 def test_killed_and_said_again_it_ends_in_the_same_bytes(finished, photos, outside):
     whole, _ = finished
     killed = outside / "killed"
@@ -451,6 +453,7 @@ def test_killed_and_said_again_it_ends_in_the_same_bytes(finished, photos, outsi
     assert results_of(killed) == results_of(whole)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("verb", ["predict {run} {picture}", "evaluate {run} {photos}",
                                   "explain {run} {picture} --out maps.png"])  # fmt: skip
 def test_it_is_asked_by_the_command_that_the_refusal_proposes(verb, finished, photos, outside):
@@ -466,6 +469,8 @@ def test_it_is_asked_by_the_command_that_the_refusal_proposes(verb, finished, ph
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.proof
+@pytest.mark.proof
 def test_another_source_does_not_answer_with_the_weights_of_the_one_that_was_trained(
     finished, photos, outside
 ):
@@ -490,6 +495,7 @@ def test_another_source_does_not_answer_with_the_weights_of_the_one_that_was_tra
     assert again.returncode == 2 and f"the source of {key} is not what it was" in again.stderr
 
 
+@pytest.mark.proof
 def test_another_source_is_another_network_and_is_never_accepted(finished, photos, outside):
     folder, _ = finished
     source, stopped = outside / "my_nets.py", shutil.copytree(folder, outside / "stopped")
@@ -510,6 +516,7 @@ def test_another_source_is_another_network_and_is_never_accepted(finished, photo
     assert {path: path.read_bytes() for path in stopped.rglob("run.json")} == before
 
 
+@pytest.mark.proof
 def test_a_network_that_breaks_a_promise_is_not_trained(photos, outside):
     refused = say(outside, compare(photos, "broken", "my_nets:Drops"))
     assert refused.returncode == 2 and not (outside / "broken").exists()
@@ -519,6 +526,7 @@ def test_a_network_that_breaks_a_promise_is_not_trained(photos, outside):
     )
 
 
+@pytest.mark.proof
 def test_a_run_is_resumed_by_the_command_that_the_refusal_proposes(photos, outside):
     words = ("train", photos, "--model", "my_nets:make+my_nets_block:Mine@stages", "--out", "run")
     block = "from towernet.attention import SqueezeExcitation as Mine\n"

@@ -9,7 +9,8 @@ import pytest
 
 from conftest import TINY_NETWORK
 
-WORDS = ("--models", f"{TINY_NETWORK},resnet18", "--size", 64, "--batch-size", 8, "--workers", 1)
+MODELS = f"{TINY_NETWORK},towernet_patch"
+WORDS = ("--models", MODELS, "--size", 64, "--batch-size", 8, "--workers", 1)
 
 
 def command_of(done):
@@ -23,7 +24,7 @@ def test_it_proposes_a_comparison_that_fits_and_says_what_it_shows(towernet, pho
     words = command_of(done)
     assert words[:3] == ["towernet", "compare", str(data)]
     given = dict(zip(words[3::2], words[4::2], strict=True))
-    assert given["--models"] == f"{TINY_NETWORK},resnet18"
+    assert given["--models"] == MODELS
     assert int(given["--runs"]) >= 6  # the fewest that can tell two networks apart
     assert (given["--seed"], given["--images-per-class"], given["--size"]) == ("3", "9", "64")
     minutes = float(given["--minutes"])
@@ -40,8 +41,9 @@ def test_too_few_hours_are_said(towernet, photos):
     assert "These hours are too few to compare networks" in done.stdout
 
 
+@pytest.mark.proof
 def test_where_the_hours_are_too_few_smaller_images_are_proposed(towernet, photos):
-    words = ("plan", photos, "--models", "resnet18,squeezenet1_1", "--batch-size", 8)
+    words = ("plan", photos, "--models", MODELS, "--batch-size", 8)
     done = towernet(*words, "--workers", 1, "--hours", 0.0005)
     assert done.returncode == 0, done.stderr
     rows = [line for line in done.stdout.splitlines() if line.endswith(" points")]

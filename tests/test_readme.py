@@ -63,6 +63,7 @@ def taken_apart(command: str) -> tuple[dict[str, str], list[str]]:
     return dict(word.split("=", 1) for word in words[:num_set]), words[num_set:]
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(900)  # a whole page of commands, on a busy machine
 def test_its_commands_and_its_python_run(like_the_readme):
     commands = [

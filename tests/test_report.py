@@ -404,6 +404,7 @@ def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
         write_report(tmp_path, picture=lambda path: None)
 
 
+@pytest.mark.proof
 @pytest.mark.browser
 @pytest.mark.parametrize(
     ("width", "dark"), [(1280, False), (1280, True), (390, False)], ids=["light", "dark", "phone"]
@@ -436,6 +437,7 @@ def test_a_browser_shows_it_and_has_nothing_to_complain_about(
         assert visit.barriers() == []
 
 
+@pytest.mark.proof
 @pytest.mark.browser
 def test_the_browser_check_hears_a_complaint(tmp_path: Path) -> None:
     sabotaged = tmp_path / "page.html"
@@ -447,6 +449,7 @@ def test_the_browser_check_hears_a_complaint(tmp_path: Path) -> None:
         assert any("style" in error for error in visit.errors)
 
 
+@pytest.mark.proof
 @pytest.mark.browser
 def test_the_accessibility_check_finds_what_shuts_people_out(tmp_path: Path) -> None:
     sabotaged = tmp_path / "page.html"

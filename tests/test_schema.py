@@ -44,6 +44,8 @@ KINDS: dict[str, tuple[object, ...]] = {
     "failure": ("compare", "--models", f"{TINY_NETWORK},{LEARNS}", "--recipe", "hot.toml"),
 }  # fmt: skip
 
+OFTEN = {"comparison", "run", "ablation"}
+
 
 class Folders(dict[str, Path]):
     """A real folder of each kind, made when it is first asked for."""
@@ -96,7 +98,10 @@ def documents(folder: Path) -> Iterator[tuple[str, Path, Any]]:
             yield from ((path.stem, path, line) for line in files.read_jsonl(path))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [kind if kind in OFTEN else pytest.param(kind, marks=pytest.mark.proof) for kind in KINDS],
+)
 def test_all_that_is_written_is_what_the_schemas_say(written: Folders, kind: str) -> None:
     seen = set()
     for name, path, values in documents(written[kind]):
@@ -115,6 +120,7 @@ def test_all_that_is_written_is_what_the_schemas_say(written: Folders, kind: str
     }  # fmt: skip
 
 
+@pytest.mark.proof
 def test_the_folders_are_of_every_kind(written: Folders) -> None:
     found = {
         kind: read_record(written[kind] / "results.json", Conclusion).results for kind in KINDS
