@@ -33,7 +33,7 @@ SMALL = {
     ],
     "attention": ["--channels", "64", "--size", "7"],
     "train": ["--epochs", "2", "--size", "64", "--batch-size", "8"],
-    "plan": ["--models", "towernet_patch", "--size", "64", "--batch-size", "8"],
+    "plan": ["--models", "towernet_patch,shufflenet_v2_x0_5", "--size", "64", "--batch-size", "8"],
 }  # fmt: skip
 OWN_NETWORK = ["--models", "my_nets:Small", "--runs", "1"]
 # Other networks, images and figures than the README's, but the same lines.
