@@ -1,4 +1,5 @@
-# Each target does its own set-up on a bare machine with Python >= 3.11.
+# Each target does its own set-up on a bare machine with Python >= 3.11. An environment that exists
+# in .venv is used, and a torch that is installed there is kept, whatever its version.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -34,6 +35,8 @@ clean:
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('towernet needs Python 3.11 or newer') if sys.version_info < (3, 11) else None"
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	if $(BIN)/python -c 'import torch, torchvision' 2>/dev/null; \
+		then grep -v '^torch' constraints.txt; else cat constraints.txt; fi > $(VENV)/constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint $(VENV)/constraints.txt
 	touch $(READY)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from _stored import Comparison, ComparisonResults, PlantedLabels, SameNetwork
-from towernet.comparison.wording.verdict import answer_words
+from towernet.comparison.wording.verdict import answer_words, outcome_words
 from towernet.words import compact, counted, in_points, percent
 
 
@@ -109,6 +109,55 @@ def ablation(stored: Comparison) -> str:
         f" {stored.made_on()}",
     ]
     return "\n".join(words)
+
+
+def front(stored: Mapping[str, tuple[Comparison, Comparison]]) -> str:
+    """Return the front page's table: per image set, a comparison of networks and an ablation."""
+    sets = list(stored.values())
+    verdict, with_blocks = sets[0]
+    lines = [
+        "| test accuracy [95 % interval] | "
+        + " | ".join(
+            f"{data}: {results.results.num_images.test} test images"
+            for data, (results, _) in stored.items()
+        )
+        + " |",
+        f"|---|{'---:|' * len(sets)}",
+    ]
+    for network in verdict.results.networks:
+        cells = [_accuracy(results.results, network.name) for results, _ in sets]
+        lines.append(f"| {network.name} | {' | '.join(cells)} |")
+    first, second = (network.name for network in verdict.results.networks[:2])
+    cells = [_difference(results.results, first, second) for results, _ in sets]
+    lines.append(f"| {first} minus {second} | {' | '.join(cells)} |")
+    variant = next(each for each in with_blocks.results.ablation if each.block == "shuffle")
+    cells = [_difference(blocks.results, variant.name, variant.without) for _, blocks in sets]
+    lines.append(f"| {first} with its own attention minus without | {' | '.join(cells)} |")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{verdict.results.size_px} px; {verdict.results.num_runs} runs of one minute each, the"
+            f" last row {with_blocks.results.num_runs} runs of"
+            f" {with_blocks.results.networks[0].epochs:g} epochs. {verdict.made_on()}",
+        ]
+    )
+
+
+def _accuracy(results: ComparisonResults, name: str) -> str:
+    network = next(each for each in results.networks if each.name == name)
+    assert network.interval is not None, name
+    low, high = (f"{100 * end:.1f}" for end in network.interval)
+    return f"{percent(network.accuracy)} [{low}, {high}]"
+
+
+def _difference(results: ComparisonResults, first: str, second: str) -> str:
+    pair = next(
+        each for each in results.comparisons if (each.first, each.second) == (first, second)
+    )
+    low, high = map(in_points, pair.interval)
+    outcome = outcome_words(pair, results.equal_within).removeprefix("the first is ")
+    return f"{in_points(pair.difference)} points [{low}, {high}]: {outcome}"
 
 
 def same_network(results: Sequence[SameNetwork]) -> str:

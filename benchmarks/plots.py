@@ -1,4 +1,4 @@
-"""Draw the README's plots from the results beside this file."""
+"""Draw the plots of docs/ from the results beside this file."""
 
 from __future__ import annotations
 

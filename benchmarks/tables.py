@@ -1,8 +1,8 @@
-"""Write the tables of README.md and docs/benchmarks.md from the results beside this file.
+"""Write the tables of README.md and docs/*.md from the results beside this file.
 
 `--check` only compares.
 
-A table stands between `<!-- table NAME -->` and `<!-- end -->`.
+A table is between `<!-- table NAME -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from _common import RESULTS
-from _comparison_tables import ablation, comparison, planted_labels, same_network
+from _comparison_tables import ablation, comparison, front, planted_labels, same_network
 from _stored import Comparison, MadeOn, PlantedLabels, SameNetwork
 from towernet import files
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 MARKED = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -442,13 +442,23 @@ def table(name: str) -> str:
         return planted_labels(PlantedLabels.named(name))
     if name == "same_network":
         return same_network([SameNetwork.read(p) for p in sorted(RESULTS.glob(f"{name}-*.json"))])
+    if name == "front":
+        return front(
+            {
+                data: (
+                    Comparison.named(f"verdict-{data}"),
+                    Comparison.named(f"ablation-towernet-{data}"),
+                )
+                for data in ("caltech16", "sign-digits")
+            }
+        )
     return (ablation if name.startswith("ablation-") else comparison)(Comparison.named(name))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="Change nothing; exit 1 if it would.")
-    parser.add_argument("--page", type=Path, action="append", help="Instead of the two.")
+    parser.add_argument("--page", type=Path, action="append", help="Instead of all.")
     args = parser.parse_args()
     for page in args.page or PAGES:
         before = page.read_text(encoding="utf-8")
