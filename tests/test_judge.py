@@ -115,7 +115,7 @@ def refusal(answers: pd.DataFrame | Path) -> str:
         (
             RIGHT.replace("network", "Model").replace("image", "imag"),
             " has no column 'network' or 'image'; its columns are 'model', 'run', 'imag' and"
-            " 'right': rename 'model' to 'network' and 'imag' to 'image', if that is what is meant",
+            " 'right': rename 'model' to 'network' and 'imag' to 'image', if that is their meaning",
         ),
         (
             RIGHT.replace("run", "x"),
@@ -437,7 +437,7 @@ def test_equal_answers_and_a_single_group_can_be_judged():
     assert single.comparisons[0].interval == (-1.0, 1.0)
 
 
-def test_the_words_are_of_models_or_networks_and_claim_nothing_that_no_table_tells():
+def test_sentences_claim_nothing_that_a_table_of_answers_cannot_show():
     skills = {"resnet18": 1.2, "towernet": 0.2, "svc": 0.1}
     for runs, is_said in ((1, "this compares these trained models, not the networks"), (7, "")):
         judged = judge(made_up(skills, runs=runs, images=400)).judged

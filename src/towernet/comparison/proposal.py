@@ -20,7 +20,7 @@ from towernet.records.protocol import Request
 # networks with some hundred images per class: the standard deviation of a network's accuracy from
 # run to run, and the share of images that only one of two networks gets right, half of them in
 # every run.
-ASSUMED_RUN_SPREAD, ASSUMED_DISAGREEMENT = 0.015, 0.1
+SUPPOSED_RUN_SPREAD, SUPPOSED_ALONE = 0.015, 0.1
 FEWEST_EPOCHS = 8  # fewer would only compare how fast networks start to learn
 
 
@@ -116,7 +116,7 @@ def detectable(
     if num_runs < min_runs(len(pairs)):
         return None
     level = simultaneous_level(np.eye(num_networks), pairs)
-    run, half = 2 * ASSUMED_RUN_SPREAD**2, ASSUMED_DISAGREEMENT / 2
+    run, half = 2 * SUPPOSED_RUN_SPREAD**2, SUPPOSED_ALONE / 2
     image = half * num_images / num_clusters  # a cluster of tied images counts as one image
     variance = Variance(run, image, half, num_clusters, num_images)
     family = Family((), len(pairs), level, num_runs, num_images)

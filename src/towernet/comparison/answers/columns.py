@@ -74,7 +74,7 @@ def require_columns(table: RawTable) -> None:
         wanted += ["label", "answer"]
     hints = {name: near for name in wanted if (near := _similar(name, others))}
     renamed = [f"{quoted(near)} to '{name}'" for name, near in hints.items()]
-    advice = [f"rename {listed(renamed)}, if that is what is meant"] if renamed else []
+    advice = [f"rename {listed(renamed)}, if that is their meaning"] if renamed else []
     if "run" in lacking and "run" not in hints:
         advice.append("if each network has one run, use 0 in every row")
     found = listed([quoted(column) for column in has[:12]]) if has else "none"
