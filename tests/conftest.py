@@ -1,4 +1,4 @@
-"""Fixtures: real small images, real small networks, a cache of the tests' own."""
+"""Fixtures: real small images, real small networks, a separate cache for the tests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _seeded() -> None:
 
 
 def process_state() -> dict[str, object]:
-    """Return all that a policy sets for the whole process and can put back."""
+    """Return everything that a policy sets for the whole process and can restore."""
     import torch
 
     from towernet.attention import fused
@@ -48,12 +48,12 @@ def process_state() -> dict[str, object]:
 def _process_as_it_was() -> Iterator[None]:
     before = process_state()
     yield
-    assert process_state() == before, "the test left the process other than it was"
+    assert process_state() == before, "the test changed the state of the process"
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """All tests of a process share a cache, and never touch the user's."""
+    """All tests of a process share a cache, and never touch the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOWERNET_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         yield
@@ -61,7 +61,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes × 14 pictures of 40 × 36 pixels: stripes that lie, stand, or lean."""
+    """Three classes × 14 images of 40 × 36 pixels: horizontal, vertical or diagonal stripes."""
     folder = tmp_path_factory.mktemp("photos")
     draw = np.random.default_rng(5)
     rows, columns = np.mgrid[:36, :40]
@@ -77,7 +77,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own_photos(photos: Path, tmp_path: Path) -> Path:
-    """A copy that a test may change."""
+    """A copy that a test can change."""
     return Path(shutil.copytree(photos, tmp_path / "photos"))
 
 
@@ -86,13 +86,13 @@ def data_sets() -> Path:
     """The folder of the larger image sets; without it the test is skipped."""
     folder = os.environ.get("TOWERNET_DATA")
     if not folder:
-        pytest.skip("TOWERNET_DATA names no folder of image sets")
+        pytest.skip("TOWERNET_DATA is not set to a folder of image sets")
     return Path(folder)
 
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """Where the command is run under faults: see `crashlab.lab`."""
+    """Runs the command with injected faults: see `crashlab.lab`."""
     if compiler() is None:
         pytest.skip("no C compiler to build the fault injection with")
     with Lab(tmp_path_factory.mktemp("lab")) as made:
@@ -100,7 +100,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 def run_towernet(*words: object, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user does; return its exit code and what it printed."""
+    """Run the command as a user does; return its exit code and output."""
     return subprocess.run(
         [sys.executable, "-m", "towernet", *map(str, words)],
         capture_output=True,
@@ -112,7 +112,7 @@ def run_towernet(*words: object, **options: object) -> subprocess.CompletedProce
 
 @pytest.fixture
 def towernet(capfd):
-    """Run the command in this process, which has torch already; return what a user gets."""
+    """Run the command in this process, which has already imported torch."""
     from towernet.cli.main import main
 
     def run(*words: object) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""Results with a default for every field: a test gives only what it is about."""
+"""Results with a default for every field: a test gives only the fields it is about."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ R = TypeVar("R", bound=Record)
 
 
 def changed(record: R, **fields: Any) -> R:
-    """Return the record with other values, checked as those of a new one are."""
+    """Return a copy of the record with these values, validated like a new record."""
     return type(record)(**(dict(record) | fields))
 
 
@@ -54,7 +54,7 @@ def a_trial(**fields: Any) -> TrialScores:
 
 
 def a_class(class_name: str, **fields: Any) -> ClassScores:
-    """Return how good the answers about one class are."""
+    """Return the scores of one class."""
     return ClassScores(
         **{
             "class_name": class_name,
@@ -104,7 +104,7 @@ def a_network(name: str, **fields: Any) -> Network:
 
 
 def a_failed_network(name: str, **fields: Any) -> Network:
-    """Return a network that has no answers."""
+    """Return a network that failed."""
     unknown = ("rank", "accuracy", "interval", "macro_f1", "validation_accuracy", "confusion")
     nothing = dict.fromkeys((*unknown, "per_class", "calibration"))
     failure = {"status": "failed", "reason": "out of memory", "runs": ()}
@@ -112,7 +112,7 @@ def a_failed_network(name: str, **fields: Any) -> Network:
 
 
 def a_pair(first: str, second: str, **fields: Any) -> Pair:
-    """Return a pair of networks of which the first is better."""
+    """Return a pair of networks; the first one is better."""
     return Pair(
         **{
             "first": first,
@@ -133,7 +133,7 @@ def a_pair(first: str, second: str, **fields: Any) -> Pair:
 
 
 def some_variants(names: list[str], attention: list[str], **fields: Any) -> tuple[Variant, ...]:
-    """Return what is known of networks with these blocks."""
+    """Return the variants of these networks with these blocks."""
     known = {"parameters": 8, "paper": "", "proof": None} | fields
     return tuple(
         Variant(**dict(variant) | known)
@@ -142,7 +142,7 @@ def some_variants(names: list[str], attention: list[str], **fields: Any) -> tupl
 
 
 def some_results(**fields: Any) -> Results:
-    """Return what a comparison of two networks by eight runs found, on 400 test images."""
+    """Return the results of comparing two networks with eight runs, on 400 test images."""
     return Results(
         **{
             "num_runs": 8,
@@ -174,7 +174,7 @@ def some_results(**fields: Any) -> Results:
 
 
 def some_times(**fields: Any) -> Measured:
-    """Return what was timed of a network."""
+    """Return the measured times of a network."""
     return Measured(
         **{
             "training_seconds": 95.2,
@@ -188,7 +188,7 @@ def some_times(**fields: Any) -> Measured:
 
 
 def some_origin(**fields: Any) -> Made:
-    """Return by what, where and when results were made."""
+    """Return how, where and when results were made."""
     return Made(
         **{
             "command": "towernet compare photos",
@@ -211,7 +211,7 @@ def some_origin(**fields: Any) -> Made:
 
 
 def a_conclusion(results: Results | None = None) -> Conclusion:
-    """Return all that `results.json` holds of some results."""
+    """Return the content of `results.json` for some results."""
     results = results or some_results()
     times = {network.name: some_times() for network in results.networks}
     return Conclusion(

@@ -1,4 +1,4 @@
-"""Does a block help? The factorial through the command, its judgement, and the proof."""
+"""Ablation: does a block help? The command, its judgement, and the proof that blocks learn."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ VARIANTS = [f"{TINY_NETWORK}+se"]
 @pytest.fixture(scope="module")
 def finished(photos, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished") / "ablation"
-    recipe = folder.with_name("gentle.toml")  # under higher rates some gates are 0 or 1 for good
+    recipe = folder.with_name("gentle.toml")  # with higher rates some gates stay at 0 or 1
     recipe.write_text("[train]\nlearning_rate = 0.02\n")
     done = run_towernet("compare", photos, *WORDS, "--recipe", recipe, "--out", folder)
     assert done.returncode == 0, done.stderr
@@ -102,7 +102,7 @@ def test_all_variants_take_as_many_steps(finished):
 
 @pytest.mark.parametrize("initial_weights", ["network", "paddle"])
 @pytest.mark.parametrize("block", ["se", "global_context", "shuffle"])
-def test_all_variants_begin_with_the_same_weights_outside_the_block(block, initial_weights):
+def test_all_variants_start_with_the_same_weights_outside_the_block(block, initial_weights):
     recipe = override(load_recipe("default"), train={"initial_weights": initial_weights})
 
     def start(name: str) -> dict[str, torch.Tensor]:
@@ -113,7 +113,7 @@ def test_all_variants_begin_with_the_same_weights_outside_the_block(block, initi
         added = [key for key in state if key not in plain]
         assert added and all("attention" in key for key in added)
         assert all(torch.equal(state[key], plain[key]) for key in plain)
-        if block == "global_context":  # it starts as its authors start it, by whatever recipe
+        if block == "global_context":  # with any recipe it starts as its authors start it
             assert not any(state[key].any() for key in added if ".excite." in key)
 
 
@@ -147,11 +147,11 @@ class Brightest(GatedBlock):
 
 
 @pytest.mark.proof
-def test_a_users_own_block_is_compared_from_the_folder_it_lies_in(photos, tmp_path):
+def test_a_custom_block_in_the_working_directory_is_compared(photos, tmp_path):
     (tmp_path / "mine.py").write_text(OWN_BLOCK.format(more=""))
     (tmp_path / "broken.py").write_text(OWN_BLOCK.format(more=" + x_BCHW.mean()"))
     words = ("--models", TINY_NETWORK, "--epochs", 1, "--size", 64, "--batch-size", 8)
-    program = Path(sys.executable).parent / "towernet"  # `python -m` would look here anyway
+    program = Path(sys.executable).parent / "towernet"  # `python -m` would find the block anyway
 
     def compare(block: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -166,28 +166,28 @@ def test_a_users_own_block_is_compared_from_the_folder_it_lies_in(photos, tmp_pa
     done = compare("mine:Brightest")
     assert done.returncode == 0, done.stderr
     protocol = (tmp_path / "mine" / "protocol.toml").read_text()
-    assert '"attention mine:Brightest" = ' in protocol  # its code is part of what was begun
+    assert '"attention mine:Brightest" = ' in protocol  # the protocol includes its code
     (variant,) = results_of(tmp_path / "mine").ablation
     assert variant.name == f"{TINY_NETWORK}+mine:Brightest" and variant.proof.learns
 
     path = f"{program.parent}:{os.environ['PATH']}"
 
-    def say(command: str) -> subprocess.CompletedProcess[str]:
+    def run(command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             command, shell=True, capture_output=True, text=True, check=False, cwd=tmp_path,
             env=os.environ | {"PATH": path},
         )  # fmt: skip
 
     (folder,) = (tmp_path / "mine" / "runs").glob(f"{TINY_NETWORK}+mine_*-0")
-    # A colon has no place in a folder's name everywhere: a digest keeps it apart.
+    # Not every system allows a colon in a folder's name; a digest keeps names distinct.
     assert re.fullmatch(rf"{TINY_NETWORK}\+mine_Brightest-[0-9a-f]{{8}}-0", folder.name)
-    picture, run = next(photos.rglob("*.png")), f"mine/runs/{folder.name}"
-    for verb in (f"predict {run} {picture}", f"evaluate {run} {photos}"):
-        refused = say(f"towernet {verb}")
+    image, run_folder = next(photos.rglob("*.png")), f"mine/runs/{folder.name}"
+    for verb in (f"predict {run_folder} {image}", f"evaluate {run_folder} {photos}"):
+        refused = run(f"towernet {verb}")
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
         command = refused.stderr.strip().partition("if it is yours, say: ")[2]
         assert command == f"TOWERNET_BLOCKS=mine:Brightest towernet {verb}"
-        done = say(command)
+        done = run(command)
         assert done.returncode == 0, done.stderr
 
 
@@ -198,22 +198,22 @@ def test_a_users_own_block_is_compared_from_the_folder_it_lies_in(photos, tmp_pa
         ("mine:Brightest", "TOWERNET_BLOCKS=mine:Brightest towernet predict {run} IMAGE"),
     ],
 )
-def test_what_is_printed_last_says_how_to_ask_an_own_block(block, command, capfd):
+def test_the_last_lines_show_how_to_predict_with_a_custom_block(block, command, capfd):
     network = a_network(f"resnet18+{block}")
     winner = {"name": network.name, "folder": network.runs[0].folder}
     used = Path("out") / network.runs[0].folder
     results = some_results(networks=(network,), comparisons=(), winner=winner)
     ranking(a_conclusion(results), Path("out"), Path("out/report.html"))
-    said = capfd.readouterr().out
-    assert f"to use   {used}\n" in said
+    printed = capfd.readouterr().out
+    assert f"to use   {used}\n" in printed
     expected = command and command.format(run=used)
-    assert said.partition("by       ")[2].partition("\n")[0] == (expected or "")
+    assert printed.partition("by       ")[2].partition("\n")[0] == (expected or "")
     results = changed(results, majority_accuracy=1.0)  # guessing is better
     ranking(a_conclusion(results), Path("out"), Path("out/report.html"))
     assert "to use" not in capfd.readouterr().out
 
 
-# The proof rejects what is no attention.
+# The proof rejects blocks that do not learn.
 
 
 def write_run(folder: Path, rows: list[dict[str, Any]]) -> Path:
@@ -231,9 +231,9 @@ def row(epoch: int, **figures: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_the_proof_is_of_every_block_and_run(tmp_path):
+def test_the_proof_includes_every_block_and_run(tmp_path):
     runs = [write_run(tmp_path / str(i), [row(1), row(2, gradient_norm=0.3)]) for i in range(2)]
-    # Another draw of the images may end an epoch later.
+    # With other images a run can have one epoch more.
     runs.append(write_run(tmp_path / "2", [row(1), row(2, gradient_norm=0.3), row(3)]))
     found = proof(runs)
     assert found is not None
@@ -246,10 +246,10 @@ def test_the_proof_is_of_every_block_and_run(tmp_path):
     "dead",
     [
         [row(1), row(2, gradient_norm=0.0)],  # the graph was cut
-        [row(1, gate_mean=0.5), row(2, gate_mean=0.5)],  # its gates never move
+        [row(1, gate_mean=0.5), row(2, gate_mean=0.5)],  # its gates never change
     ],
 )
-def test_the_proof_rejects_a_block_that_is_not_there(dead, tmp_path):
+def test_the_proof_rejects_a_block_that_does_not_learn(dead, tmp_path):
     found = proof([write_run(tmp_path / "0", [row(1), row(2)]), write_run(tmp_path / "1", dead)])
     assert found is not None and not found.learns
 
@@ -261,7 +261,7 @@ def test_a_network_without_attention_has_no_proof(finished):
     assert proof([]) is None
 
 
-def test_a_gradient_norm_is_that_of_all_parameters():
+def test_the_gradient_norm_includes_all_parameters():
     module = torch.nn.Linear(2, 1)
     assert gradient_norm(module) == 0.0
     module(torch.tensor([[3.0, 0.0]])).sum().backward()
@@ -292,7 +292,7 @@ def results_from(right: np.ndarray[Any, Any], blocks: list[str]) -> Results:
     )
 
 
-def test_the_sentence_says_what_helped_harmed_or_is_not_shown():
+def test_the_sentence_names_blocks_that_helped_harmed_or_show_no_difference():
     found = results_from(answers(0.7, 0.85, 0.5, 0.702), ["shuffle", "se", "eca"])
     assert [pair.answer for pair in found.comparisons] == ["better", "worse", "open"]
     points = r"\([+\u2212][\d.]+ points \[[\u2212\d., ]+\]\)"
@@ -302,13 +302,13 @@ def test_the_sentence_says_what_helped_harmed_or_is_not_shown():
     ), sentence(found)
 
 
-def test_one_run_says_nothing_of_the_block():
+def test_one_run_shows_nothing_about_the_block():
     found = results_from(answers(0.7, 0.9, runs=1), ["se"])
     assert found.comparisons[0].answer == "better"
     assert re.fullmatch(r"In resnet18, se \(.*\) gave a better model\.", sentence(found))
 
 
-def test_what_could_not_be_judged_is_said():
+def test_blocks_that_could_not_be_judged_are_named():
     found = results_from(answers(0.7, 0.85), ["se"])
     (se,) = found.ablation
     cbam = changed(se, block="cbam", name="resnet18+cbam")
@@ -317,20 +317,20 @@ def test_what_could_not_be_judged_is_said():
     )
 
 
-def test_a_block_that_changes_nothing_is_never_said_to_help():
+def test_a_block_that_changes_nothing_is_not_reported_as_helping():
     right = answers(0.7, 0.7)
     found = results_from(right, ["se"])
     assert found.comparisons[0].answer in ("open", "equal")
     assert "helped" not in sentence(found)
 
 
-def test_few_runs_are_said_to_be_too_few():
+def test_too_few_runs_do_not_show_a_difference():
     found = results_from(answers(0.7, 0.9, runs=3), ["se"])
     assert found.comparisons[0].answer == "too_few_runs"
     assert "no effect of se is shown" in sentence(found)
 
 
-def test_the_pairs_judged_are_those_asked_for_and_no_others():
+def test_only_the_requested_pairs_are_judged():
     right = answers(0.7, 0.85, 0.5, 0.71)
     of_all = judge(right, np.arange(200))
     of_two = judge(right, np.arange(200), [(1, 0), (3, 0)])
@@ -364,7 +364,7 @@ def network(name: str, status: str, accuracy: float) -> Network:
     return a_network(name, status=status, accuracy=accuracy)
 
 
-def test_what_did_not_learn_is_judged_only_beside_what_did():
+def test_a_network_that_did_not_learn_is_only_compared_with_one_that_did():
     of = variants(named("a", "a+se", "b", "b+se", "c", "c+se"), ["none", "se"])
     networks = [
         network("a", "did_not_learn", 0.1), network("a+se", "ranked", 0.5),
@@ -378,13 +378,13 @@ def test_remarks_warn_of_a_block_that_did_not_learn():
     found = results_from(answers(0.7, 0.85), ["se"])
     (se,) = found.ablation
     dead = changed(se, proof=Proof(learns=False, num_blocks=1, epochs=()))
-    said = ablation.remarks(changed(found, ablation=[dead]))
-    assert "Accuracy without attention on 200 test images: resnet18 70.0 %." in said
-    assert any("In resnet18+se, some blocks had no gradients" in remark for remark in said)
-    assert "for all" not in " ".join(said)  # there is one difference
+    remarks = ablation.remarks(changed(found, ablation=[dead]))
+    assert "Accuracy without attention on 200 test images: resnet18 70.0 %." in remarks
+    assert any("In resnet18+se, some blocks had no gradients" in remark for remark in remarks)
+    assert "for all" not in " ".join(remarks)  # there is one difference
 
 
-def test_remarks_say_where_the_learning_rates_differ():
+def test_remarks_name_networks_with_a_different_learning_rate():
     found = results_from(answers(0.7, 0.85, 0.71), ["se", "eca"])
     assert not any("a different learning" in remark for remark in ablation.remarks(found))
     without, se, eca = found.networks
@@ -394,12 +394,12 @@ def test_remarks_say_where_the_learning_rates_differ():
     )
 
 
-def test_remarks_name_the_block_that_more_runs_would_settle():
+def test_remarks_name_the_block_for_which_more_runs_would_decide():
     found = results_from(answers(0.7, 0.9, 0.71, runs=3), ["se", "eca"])
     assert any(remark.startswith("For resnet18+se: about ") for remark in ablation.remarks(found))
 
 
-def test_where_blocks_stood_and_how_they_began_is_said():
+def test_the_places_and_initialisation_of_blocks_are_described():
     blocks = ["none", "se", "se@stages@identity", "eca@layer3.0.bn2"]
     of = [
         changed(variant, paper=variant.block[:2])
@@ -418,19 +418,19 @@ def test_where_blocks_stood_and_how_they_began_is_said():
     ]
 
 
-def test_a_winner_that_is_not_shown_to_be_better_is_not_preferred_for_its_block():
+def test_a_block_without_a_shown_benefit_is_not_recommended():
     found = results_from(answers(0.7, 0.702, 0.95), ["eca", "se"])
     words = "but is not shown to beat resnet18, which has no such block"
 
-    def said_of(winner: str) -> str:
+    def remarks_for(winner: str) -> str:
         results = changed(found, winner={"name": winner, "folder": ""})
         return " ".join(ablation.remarks(results))
 
-    said = said_of("resnet18+eca")
-    assert words in said and "Use resnet18" not in said
+    remarks = remarks_for("resnet18+eca")
+    assert words in remarks and "Use resnet18" not in remarks
     for name in ("resnet18", "resnet18+se"):
-        assert f"Use {name}: it was " in said_of(name)
-        assert "simpler choice" not in said_of(name)
+        assert f"Use {name}: it was " in remarks_for(name)
+        assert "simpler choice" not in remarks_for(name)
 
 
 def test_a_request_must_be_a_whole_factorial():
@@ -444,7 +444,7 @@ def test_a_request_must_be_a_whole_factorial():
         )
 
 
-def test_names_are_said_in_one_way():
+def test_names_have_one_canonical_form():
     assert NetworkName("towernet+shuffle@paper").canonical() == "towernet"
     assert NetworkName("resnet18+none").canonical() == "resnet18"
     found = NetworkName("resnet18+se@identity@stages").canonical()
@@ -452,7 +452,7 @@ def test_names_are_said_in_one_way():
     assert NetworkName("towernet+se@blocks").canonical() == "towernet+se@blocks"
 
 
-def test_a_block_elsewhere_in_towernet_is_instead_of_its_own():
+def test_a_block_elsewhere_in_towernet_replaces_its_own():
     blocks = attention_blocks(build("towernet+se@stages", 3, 128))
     assert blocks and all(isinstance(block, SqueezeExcitation) for block in blocks.values())
 
@@ -487,7 +487,7 @@ def test_a_block_elsewhere_in_towernet_is_instead_of_its_own():
          "error: no attention block is called 'SE'. Did you mean 'se'? Known: "),
     ],
 )  # fmt: skip
-def test_what_cannot_be_attached_is_refused(words, message, towernet, photos, tmp_path):
+def test_blocks_that_cannot_be_attached_are_refused(words, message, towernet, photos, tmp_path):
     done = towernet("compare", photos, *words, "--out", tmp_path / "out")
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
@@ -507,7 +507,7 @@ def test_the_blocks_are_listed_with_their_cost(towernet):
     assert "7 channels cannot be cut into" in done.stdout and "eca" in done.stdout
 
 
-def test_a_block_says_what_computed_it(towernet, monkeypatch):
+def test_the_table_of_blocks_names_the_kernel(towernet, monkeypatch):
     policy = Policy("cpu", "float32", True, 1, "", "native" if kernels.fault() is None else "torch")
     monkeypatch.setattr("towernet.engine.device.choose_policy", lambda *_: policy)
     done = towernet("attention", "se", "shuffle", "--channels", 64, "--size", 7)
@@ -516,7 +516,7 @@ def test_a_block_says_what_computed_it(towernet, monkeypatch):
     assert ("do not compare blocks alone" in done.stdout) == (policy.kernels == "native")
 
 
-def test_a_compiled_block_is_told_from_torchs_operations():
+def test_a_compiled_block_is_distinguished_from_torchs_operations():
     def weighed(x):
         return x.sigmoid() * x
 
@@ -530,7 +530,7 @@ def test_a_compiled_block_is_told_from_torchs_operations():
     [(("--size", 1_000_000), r"--size \d+ or less, or fewer --channels"),
      (("--channels", 10**9), "fewer --channels")],
 )  # fmt: skip
-def test_maps_that_do_not_fit_into_memory_are_refused(words, most, towernet):
+def test_feature_maps_too_large_for_memory_are_refused(words, most, towernet):
     done = towernet("attention", "se", *words)
     assert done.returncode == 4, done.stderr
     assert re.fullmatch(
@@ -540,7 +540,7 @@ def test_maps_that_do_not_fit_into_memory_are_refused(words, most, towernet):
     ), done.stderr
 
 
-def test_memory_that_runs_out_nevertheless_is_said_in_a_sentence(towernet, monkeypatch):
+def test_running_out_of_memory_anyway_is_a_one_line_error(towernet, monkeypatch):
     def block_costs(*_, **__):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
 

@@ -1,4 +1,4 @@
-"""Confidence: the temperature, the calibration error and when to keep silent."""
+"""Confidence: the temperature, the calibration error and the threshold."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from scipy.special import softmax
 
 @pytest.fixture
 def answers():
-    """Logits of a network whose confidence is right when they are divided by 3."""
+    """Logits of a network that is calibrated when they are divided by 3, and labels."""
     draws = np.random.default_rng(0)
     true = draws.normal(0, 1.5, (4000, 7))
     labels = np.array([draws.choice(7, p=row) for row in softmax(true, axis=1)])
     return 3 * true, labels
 
 
-def test_the_temperature_that_was_put_in_is_found(answers):
+def test_the_true_temperature_is_found(answers):
     from towernet.comparison.judging.calibration import temperature
 
     assert temperature(*answers) == pytest.approx(3, rel=0.04)
 
 
-def test_answers_that_are_all_right_do_not_make_it_sure_of_everything():
+def test_perfect_predictions_do_not_give_an_extreme_temperature():
     from towernet.comparison.judging.calibration import temperature
 
     logits = np.eye(5)[np.arange(60) % 5] * 2.0
     assert 0.2 < temperature(logits, np.arange(60) % 5) <= 1
 
 
-def test_a_calibrated_network_has_a_small_error_and_a_sure_one_a_large(answers):
+def test_calibration_makes_the_error_small(answers):
     from towernet.comparison.judging.calibration import calibrated, calibration_error, reliability
 
     logits, labels = answers
     halves = (logits[:2000], labels[:2000]), (logits[2000:], labels[2000:])
     found = calibrated(*halves)
     assert found.calibration_error < 0.03 < 0.15 < found.calibration_error_before
-    # By hand, image by image.
+    # Computed image by image.
     probabilities = softmax(logits, axis=1)
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     gaps = 0.0
@@ -47,7 +47,7 @@ def test_a_calibrated_network_has_a_small_error_and_a_sure_one_a_large(answers):
     assert calibration_error(reliability(probabilities, labels)) == pytest.approx(gaps / 4000)
 
 
-def test_the_threshold_keeps_what_is_right_often_enough_and_as_much_as_can_be(answers):
+def test_the_threshold_gives_the_wanted_accuracy_at_the_largest_coverage(answers):
     from towernet.comparison.judging.calibration import threshold
 
     logits, labels = answers
@@ -55,13 +55,13 @@ def test_the_threshold_keeps_what_is_right_often_enough_and_as_much_as_can_be(an
     sure = threshold(probabilities, labels, 0.9)
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     assert right[confidence >= sure].mean() >= 0.9
-    # One answer more and it would be less, whichever lower confidence is taken.
+    # With any lower threshold the accuracy would be too low.
     for lower in np.unique(confidence[confidence < sure]):
         assert right[confidence >= lower].mean() < 0.9
     assert threshold(probabilities, (labels + 1) % 7, 0.9) is None
 
 
-def test_answers_of_one_confidence_are_not_parted():
+def test_predictions_with_equal_confidence_are_not_separated():
     from towernet.comparison.judging.calibration import threshold
 
     probabilities = np.array([[0.9, 0.1]] * 10 + [[0.6, 0.4]] * 10)

@@ -42,7 +42,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def exact_files(folder: Path) -> dict[str, bytes]:
-    """All that must be the same to the byte, by relative path."""
+    """Everything that must be the same to the byte, by relative path."""
     names = ("best.safetensors", "metrics.jsonl", "samples.parquet", "predictions.parquet")
     found = {
         str(path.relative_to(folder)): path.read_bytes()
@@ -52,7 +52,7 @@ def exact_files(folder: Path) -> dict[str, bytes]:
     return found | {"results": json.dumps(results_of(folder), sort_keys=True).encode()}
 
 
-def test_it_ends_with_a_ranking_a_winner_and_a_report(finished):
+def test_a_comparison_gives_a_ranking_a_winner_and_a_report(finished):
     folder, done = finished
     results = results_of(folder)
     assert {network["name"] for network in results["networks"]} == {TINY_NETWORK, OTHER_NETWORK}
@@ -87,14 +87,14 @@ def test_it_ends_with_a_ranking_a_winner_and_a_report(finished):
     assert "I read this as 3 classes" in done.stderr
 
 
-def test_the_test_split_is_opened_once_and_after_all_runs(finished):
+def test_the_test_split_is_opened_once_after_all_runs(finished):
     folder, _ = finished
     events = [json.loads(line)["event"] for line in _lines(folder / "ledger.jsonl")]
     assert events.count("final split opened") == 1
     assert events[-1] == "final split opened"
 
 
-def test_saying_the_same_again_changes_nothing(towernet, finished, photos):
+def test_rerunning_the_command_changes_nothing(towernet, finished, photos):
     folder, _ = finished
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
     again = towernet("compare", photos, *WORDS, "--out", folder)
@@ -103,7 +103,7 @@ def test_saying_the_same_again_changes_nothing(towernet, finished, photos):
     assert "is finished" in again.stderr
 
 
-def test_other_options_are_refused_with_the_difference(towernet, finished, photos):
+def test_different_options_are_refused_and_listed(towernet, finished, photos):
     folder, _ = finished
     other = towernet("compare", photos, *WORDS, "--out", folder, "--seed", 3)
     assert other.returncode == 2
@@ -119,23 +119,23 @@ def test_a_protocol_that_was_changed_is_refused(towernet, finished, photos, tmp_
     path.write_text(path.read_text().replace("equal_within = 0.005", "equal_within = 0.05"))
     done = towernet("compare", photos, *WORDS, "--out", moved)
     assert done.returncode == DATA
-    assert "protocol.toml was changed after the comparison began" in done.stderr
+    assert "protocol.toml was changed after the comparison started" in done.stderr
 
 
-def test_another_device_is_refused_with_the_difference(towernet, finished, photos):
+def test_a_different_device_is_refused_and_named(towernet, finished, photos):
     folder, _ = finished
     other = towernet("compare", photos, *WORDS, "--out", folder, "--device", "cuda")
     assert other.returncode == 2
     assert "(device: cpu → cuda)" in other.stderr
 
 
-def test_a_folder_that_holds_something_else_is_refused(towernet, finished, photos):
+def test_a_folder_with_other_content_is_refused(towernet, finished, photos):
     folder, _ = finished
     run_folder = next((folder / "runs").iterdir())
     before = (run_folder / "samples.parquet").read_bytes()
     other = towernet("compare", photos, *WORDS, "--out", run_folder)
     assert other.returncode == 2
-    assert "is not empty and holds no comparison" in other.stderr
+    assert "is not empty and contains no comparison" in other.stderr
     assert (run_folder / "samples.parquet").read_bytes() == before
     among = towernet("compare", photos, *WORDS, "--out", photos / "results")
     assert among.returncode == 2
@@ -143,7 +143,7 @@ def test_a_folder_that_holds_something_else_is_refused(towernet, finished, photo
     assert not (photos / "results").exists()
 
 
-def test_results_said_again_after_a_kill_do_not_depend_on_the_threads(
+def test_results_written_after_a_kill_do_not_depend_on_the_threads(
     towernet, finished, photos, tmp_path
 ):
     import torch
@@ -165,7 +165,7 @@ def test_results_said_again_after_a_kill_do_not_depend_on_the_threads(
     assert exact_files(again) == exact_files(folder)
 
 
-def test_a_device_that_is_gone_fails_no_network(towernet, finished, photos, tmp_path):
+def test_a_missing_device_does_not_mark_a_network_as_failed(towernet, finished, photos, tmp_path):
     import torch
 
     from towernet.comparison.protocol import read_protocol, write_protocol
@@ -201,8 +201,8 @@ def start(*words: object) -> subprocess.Popen[str]:
 
 
 @pytest.mark.proof
-def test_stopped_by_ctrl_c_and_said_again_it_ends_in_the_same_bytes(finished, photos, tmp_path):
-    """Real interrupts at several moments of one protocol, whose timed choices are made already."""
+def test_stopped_with_ctrl_c_and_rerun_it_gives_the_same_bytes(finished, photos, tmp_path):
+    """Real interrupts at several moments of a protocol whose timed choices are already made."""
     folder, _ = finished
     stopped = tmp_path / "stopped"
     stopped.mkdir()
@@ -228,7 +228,7 @@ def test_stopped_by_ctrl_c_and_said_again_it_ends_in_the_same_bytes(finished, ph
     assert exact_files(stopped) == exact_files(folder)
 
 
-def test_a_comparison_may_be_moved_and_predicts_from_anywhere(towernet, finished, photos, tmp_path):
+def test_a_moved_comparison_predicts(towernet, finished, photos, tmp_path):
     folder, _ = finished
     moved = Path(shutil.copytree(folder, tmp_path / "elsewhere" / "moved"))
     images = [photos / "lying" / "03.png", photos / "standing" / "05.png"]
@@ -242,7 +242,7 @@ def test_a_comparison_may_be_moved_and_predicts_from_anywhere(towernet, finished
         assert {first["class_name"], second["class_name"]} <= {"lying", "standing", "leaning"}
 
 
-def test_prediction_gives_what_the_comparison_recorded(towernet, finished, photos):
+def test_predict_reproduces_the_predictions_of_the_comparison(towernet, finished, photos):
     from towernet.data.table import read_frame
 
     folder, _ = finished
@@ -257,7 +257,7 @@ def test_prediction_gives_what_the_comparison_recorded(towernet, finished, photo
         assert row["predictions"][0]["probability"] == pytest.approx(confidence, abs=1e-5)
 
 
-def test_prediction_says_when_it_is_not_sure(towernet, finished, photos, tmp_path):
+def test_predict_marks_what_is_not_sure(towernet, finished, photos, tmp_path):
     folder, _ = finished
     run_folder = Path(
         shutil.copytree(folder / results_of(folder)["winner"]["folder"], tmp_path / "run")
@@ -270,8 +270,8 @@ def test_prediction_says_when_it_is_not_sure(towernet, finished, photos, tmp_pat
         path.write_text(json.dumps(kept | {"threshold": threshold}))
         (row,) = json.loads(towernet("predict", run_folder, image, "--json").stdout)
         assert row["sure"] is sure
-        said = towernet("predict", run_folder, image).stdout
-        assert said.endswith("  (not sure)\n") == (sure is False)
+        printed = towernet("predict", run_folder, image).stdout
+        assert printed.endswith("  (not sure)\n") == (sure is False)
     for damage in ({"temperature": float("inf")}, {"temperature": "1"}, {"threshold": "high"}):
         path.write_text(json.dumps(kept | damage))
         done = towernet("predict", run_folder, image)
@@ -280,7 +280,7 @@ def test_prediction_says_when_it_is_not_sure(towernet, finished, photos, tmp_pat
         assert "restore it or delete it" in done.stderr
 
 
-def test_an_image_that_cannot_be_used_is_named_and_the_others_answered(
+def test_an_unusable_image_is_named_and_the_others_are_predicted(
     towernet, finished, photos, tmp_path
 ):
     folder, _ = finished
@@ -296,7 +296,7 @@ def test_an_image_that_cannot_be_used_is_named_and_the_others_answered(
     assert "missing.png cannot be read" in done.stderr
 
 
-def test_a_network_that_fails_is_reported_and_the_others_go_on(towernet, photos, tmp_path):
+def test_failed_networks_are_reported(towernet, photos, tmp_path):
     recipe = tmp_path / "explosive.toml"
     recipe.write_text(
         "[train]\nlearning_rate = 1e14\ntrial_factors = [1.0]\nwarmup_fraction = 0.0\n"
@@ -317,7 +317,7 @@ def test_a_network_that_fails_is_reported_and_the_others_go_on(towernet, photos,
     assert "has no winner" in refused.stderr
 
 
-def test_repeated_runs_share_the_test_split_and_redraw_the_rest(towernet, photos, tmp_path):
+def test_repeated_runs_share_the_test_split_and_draw_the_rest_again(towernet, photos, tmp_path):
     folder = tmp_path / "comparison"
     words = ("--models", TINY_NETWORK, *WORDS[2:], "--runs", 2)
     done = towernet("compare", photos, *words, "--out", folder)
@@ -333,7 +333,9 @@ def test_repeated_runs_share_the_test_split_and_redraw_the_rest(towernet, photos
 
 
 @pytest.mark.proof
-def test_without_a_test_split_every_run_is_judged_on_what_it_left_out(towernet, photos, tmp_path):
+def test_without_a_test_split_every_run_is_evaluated_on_the_images_it_left_out(
+    towernet, photos, tmp_path
+):
     from towernet.data.table import read_frame, read_table
 
     recipe = tmp_path / "all.toml"
@@ -348,11 +350,12 @@ def test_without_a_test_split_every_run_is_judged_on_what_it_left_out(towernet, 
     left_out = []
     for run in network["runs"]:
         table = read_table(folder / run["folder"] / "samples.parquet")
-        said = read_frame(folder / run["folder"] / "predictions.parquet")
+        predictions = read_frame(folder / run["folder"] / "predictions.parquet")
         left_out.append(set(table.path[table.split == "validation"]))
-        assert set(said.path) == left_out[-1]
-        assert run["accuracy"] == pytest.approx((said.predicted == said.class_name).mean())
-        # The weights that are kept are those of the best epoch on the same images.
+        assert set(predictions.path) == left_out[-1]
+        is_right = predictions.predicted == predictions.class_name
+        assert run["accuracy"] == pytest.approx(is_right.mean())
+        # The saved weights are those of the best epoch on the same images.
         assert run["accuracy"] == pytest.approx(run["validation_accuracy"])
     assert left_out[0] != left_out[1]
     assert sum(row["num_images"] for row in network["per_class"]) == sum(map(len, left_out))
@@ -361,7 +364,7 @@ def test_without_a_test_split_every_run_is_judged_on_what_it_left_out(towernet, 
 
 @pytest.mark.proof
 def test_test_images_decide_nothing_before_the_end(towernet, photos, tmp_path):
-    """With other pictures in the test folder all that is learnt is the same, to the bit."""
+    """With other images in the test folder, weights and metrics are the same to the bit."""
     from PIL import Image
 
     folders = [tmp_path / "as-it-is", tmp_path / "other"]
@@ -404,7 +407,7 @@ def test_train_resumes_to_the_bit_through_the_command(towernet, photos, tmp_path
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     words = ("--model", TINY_NETWORK, "--epochs", 8, "--size", 64, "--batch-size", 8)
     assert towernet("train", photos, *words, "--out", whole).returncode == 0
-    # The same run from its start, with the choices that were timed made already.
+    # The same run from its start, with the timed choices already made.
     record = json.loads((whole / "run.json").read_text())
     stopped.mkdir()
     (stopped / "run.json").write_text(json.dumps(record | {"status": "running"}))
@@ -429,7 +432,7 @@ def test_train_resumes_to_the_bit_through_the_command(towernet, photos, tmp_path
     assert "--epochs has no effect with --resume; leave it out" in idle.stderr
     refused = towernet("train", photos, *words, "--out", whole)
     assert refused.returncode == 2
-    assert "already holds a run; go on with it by --resume" in refused.stderr
+    assert "already contains a run; resume it with --resume" in refused.stderr
 
 
 @pytest.mark.proof
@@ -448,10 +451,10 @@ def test_a_signal_before_training_ends_the_command_at_once(photos, tmp_path):
     assert lines[-1] == "stopped as asked; what was finished is kept"
 
 
-def retold(finished: Path, folder: Path, *, of_trials: float, of_runs: float) -> Path:
-    """Return a copy that is to be ended, with other accuracies of its trials and of its runs.
+def with_accuracies(finished: Path, folder: Path, *, of_trials: float, of_runs: float) -> Path:
+    """Return an unfinished copy with other accuracies of its trials and runs.
 
-    The rates of its runs are those of the trials' lowest losses.
+    The trials of the rates that its runs have get the lowest losses.
     """
     taken = rates_taken(finished)
     shutil.copytree(finished, folder)
@@ -475,10 +478,10 @@ def rates_taken(folder: Path) -> dict[str, float]:
     return {network["name"]: network["learning_rate"] for network in results_of(folder)["networks"]}
 
 
-def test_a_rate_under_which_the_first_run_falls_apart_is_left_for_the_next_best(
+def test_a_rate_with_which_the_first_run_fails_is_replaced_by_the_next_best(
     towernet, finished, photos, tmp_path
 ):
-    folder = retold(finished[0], tmp_path / "worse", of_trials=1.0, of_runs=0.0)
+    folder = with_accuracies(finished[0], tmp_path / "worse", of_trials=1.0, of_runs=0.0)
     again = towernet("compare", photos, *WORDS, "--out", folder)
     assert again.returncode == 0, again.stderr
     before = rates_taken(finished[0])
@@ -487,7 +490,7 @@ def test_a_rate_under_which_the_first_run_falls_apart_is_left_for_the_next_best(
         by_loss = sorted(network["trials"], key=lambda trial: trial["validation_loss"])
         rates = [trial["learning_rate"] for trial in by_loss]
         assert rates[0] == first
-        assert f"{name} fell apart under learning rate {first:.3g}" in again.stderr
+        assert f"{name} ended worse than its trial with learning rate {first:.3g}" in again.stderr
         number = sorted(rates).index(first)
         assert (folder / "trials" / f"{name}-{number}-run" / "best.safetensors").exists()
         assert network["fell_apart"] == rates[: len(network["fell_apart"])]
@@ -495,16 +498,16 @@ def test_a_rate_under_which_the_first_run_falls_apart_is_left_for_the_next_best(
         run = json.loads((folder / network["runs"][0]["folder"] / "run.json").read_text())
         assert run["plan"]["learning_rate"] == network["learning_rate"]
     assert any("ended less accurate" in remark for remark in results_of(folder)["remarks"])
-    # Killed before the results are written, it goes on with what it had found out.
+    # After a kill before the results are written, it continues with the recorded rate.
     results = results_of(folder)
     (folder / "results.json").unlink()
     again = towernet("compare", photos, *WORDS, "--out", folder)
-    assert again.returncode == 0 and "fell apart" not in again.stderr
+    assert again.returncode == 0 and "worse than its trial" not in again.stderr
     assert results_of(folder) == results
 
 
 def test_a_first_run_as_good_as_its_trial_keeps_its_rate(towernet, finished, photos, tmp_path):
-    folder = retold(
+    folder = with_accuracies(
         finished[0], tmp_path / "as good", of_trials=1.0, of_runs=4 / 6
     )  # Wilson: 0.61 to 1
     assert towernet("compare", photos, *WORDS, "--out", folder).returncode == 0
@@ -513,11 +516,9 @@ def test_a_first_run_as_good_as_its_trial_keeps_its_rate(towernet, finished, pho
     assert all(network["rate_by_trials"] for network in results_of(folder)["networks"])
 
 
-def test_trials_no_better_than_guessing_leave_the_recipes_rate(
-    towernet, finished, photos, tmp_path
-):
-    """Whatever their losses: here the highest rate has the lowest."""
-    folder = retold(finished[0], tmp_path / "guessing", of_trials=1 / 3, of_runs=1.0)
+def test_trials_no_better_than_guessing_keep_the_recipes_rate(towernet, finished, photos, tmp_path):
+    """For any losses of the trials: here the highest rate has the lowest."""
+    folder = with_accuracies(finished[0], tmp_path / "guessing", of_trials=1 / 3, of_runs=1.0)
     events = [json.loads(line) for line in _lines(folder / "ledger.jsonl")]
     for event in events:
         if event["event"] == "trial":
@@ -529,15 +530,15 @@ def test_trials_no_better_than_guessing_leave_the_recipes_rate(
     for network in results_of(folder)["networks"]:
         assert network["rate_by_trials"] is False
         assert [*network["fell_apart"], network["learning_rate"]][0] == 0.05
-    said = " ".join(done.stdout.split())
-    assert f"No short trial of {TINY_NETWORK} or {OTHER_NETWORK} was better" in said or (
-        f"No short trial of {OTHER_NETWORK} or {TINY_NETWORK} was better" in said
+    printed = " ".join(done.stdout.split())
+    assert f"No short trial of {TINY_NETWORK} or {OTHER_NETWORK} was better" in printed or (
+        f"No short trial of {OTHER_NETWORK} or {TINY_NETWORK} was better" in printed
     )
-    assert "the learning rate taken was 0.05" in said
+    assert "the learning rate taken was 0.05" in printed
 
 
 @pytest.mark.proof
-def test_a_rate_under_which_the_first_run_diverges_is_left_for_the_next_best(
+def test_a_rate_with_which_the_first_run_diverges_is_replaced_by_the_next_best(
     towernet, photos, tmp_path
 ):
     recipe = tmp_path / "hot.toml"
@@ -546,7 +547,7 @@ def test_a_rate_under_which_the_first_run_diverges_is_left_for_the_next_best(
              "--batch-size", 8, "--recipe", recipe, "--out")  # fmt: skip
     cool, folder = tmp_path / "cool", tmp_path / "hot"
     assert towernet(*words, cool).returncode == 0
-    # As if the trial of 1e14 had not diverged but done best.
+    # As if the trial of 1e14 had been the best instead of diverging.
     shutil.copytree(cool, folder)
     shutil.rmtree(folder / "runs")
     (folder / "results.json").unlink()
@@ -558,21 +559,19 @@ def test_a_rate_under_which_the_first_run_diverges_is_left_for_the_next_best(
     (folder / "ledger.jsonl").write_text("".join(f"{json.dumps(event)}\n" for event in events))
     again = towernet(*words, folder)
     assert again.returncode == 0, again.stderr
-    assert (
-        f"{OTHER_NETWORK} diverged under learning rate 1e+14: it goes on with 0.05" in again.stderr
-    )
+    assert f"{OTHER_NETWORK} diverged with learning rate 1e+14; retrying with 0.05" in again.stderr
     assert "failed" not in again.stderr
     (network,) = results_of(folder)["networks"]
     assert network["status"] != "failed" and network["fell_apart"] == [1e14]
     weights = Path(network["runs"][0]["folder"]) / "best.safetensors"
     assert (folder / weights).read_bytes() == (cool / weights).read_bytes()
     before = exact_files(folder)
-    for instant in ("before it was written down", "before the run was moved"):
+    for instant in ("before it was recorded", "before the run was moved"):
         killed = tmp_path / instant
         shutil.copytree(folder, killed)
         (killed / "results.json").unlink()
         events = [json.loads(line) for line in _lines(killed / "ledger.jsonl")]
-        if instant == "before it was written down":
+        if instant == "before it was recorded":
             events = [event for event in events if event["event"] != "rate fell apart"]
         (killed / "ledger.jsonl").write_text("".join(f"{json.dumps(e)}\n" for e in events))
         shutil.rmtree(killed / network["runs"][0]["folder"])

@@ -1,4 +1,4 @@
-"""A trained run asked about labelled images: the figures, the locked test split, the rest."""
+"""Evaluating a trained run on labelled images: the figures, the locked test split, messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from conftest import TINY_NETWORK, run_towernet
 
 USAGE, DATA = 2, 3
 CLASSES = ("leaning", "lying", "standing")
-NETWORK = "towernet_patch"  # learns these images in a second, and not so well that all are right
+NETWORK = "towernet_patch"  # learns these images in a second, but makes some mistakes
 WORDS = (
     "--models", NETWORK, "--epochs", 3, "--size", 64, "--batch-size", 8, "--workers", 1,
     "--threads", 1,
@@ -34,19 +34,19 @@ def finished(photos, tmp_path_factory):
 
 @pytest.fixture
 def comparison(finished, tmp_path):
-    """A copy whose ledger a test may write into."""
+    """A copy whose ledger a test can change."""
     return Path(shutil.copytree(finished, tmp_path / "comparison"))
 
 
 @pytest.fixture
 def run(comparison):
-    """The folder of its run."""
+    """The folder of the comparison's run."""
     return comparison / "runs" / f"{NETWORK}-0"
 
 
 @pytest.fixture
 def evaluated(towernet):
-    """Run the command, which succeeds; return its JSON."""
+    """Return a function that runs the command, which must succeed, and returns its JSON."""
 
     def evaluate(*words):
         done = towernet("evaluate", *words, "--workers", 1, "--json")
@@ -58,7 +58,7 @@ def evaluated(towernet):
 
 @pytest.fixture
 def refused(towernet):
-    """Run the command, which fails by one sentence."""
+    """Return a function that runs the command, which must fail with one error line."""
 
     def evaluate(words, exit_code, message):
         done = towernet("evaluate", *words, "--workers", 1)
@@ -71,7 +71,7 @@ def refused(towernet):
     return evaluate
 
 
-def looks(comparison: Path) -> list[dict]:
+def later_looks(comparison: Path) -> list[dict]:
     events = [json.loads(line) for line in (comparison / "ledger.jsonl").read_text().splitlines()]
     return [event for event in events if event["event"] == "test split looked at again"]
 
@@ -84,7 +84,7 @@ def paths_of(run: Path, split: str) -> list[str]:
 
 
 def some_of(photos: Path, paths: list[str], folder: Path) -> Path:
-    """Copy some images into a folder of their own."""
+    """Copy some images into another folder."""
     for path in paths:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(photos / path, folder / path)
@@ -92,7 +92,7 @@ def some_of(photos: Path, paths: list[str], folder: Path) -> Path:
 
 
 def with_one_more_byte(folder: Path) -> Path:
-    """Make all images others by their bytes, though not to the eye."""
+    """Change the bytes of all images, but not how they look."""
     for path in folder.rglob("*.png"):
         path.write_bytes(path.read_bytes() + b"\0")
     return folder
@@ -106,7 +106,7 @@ def table_of(path: Path) -> list[dict[str, str]]:
 # --- the figures
 
 
-def test_the_test_split_gives_what_the_comparison_recorded(
+def test_the_test_split_reproduces_the_figures_of_the_comparison(
     evaluated, comparison, run, photos, tmp_path
 ):
     from towernet.data.table import read_frame
@@ -127,12 +127,12 @@ def test_the_test_split_gives_what_the_comparison_recorded(
     assert found["predictions"] == str(written)
 
 
-def test_the_figures_are_those_of_scikit_learn(evaluated, comparison, photos, tmp_path):
+def test_the_figures_agree_with_scikit_learn(evaluated, comparison, photos, tmp_path):
     from sklearn import metrics
 
     paths = sorted(photos.rglob("*.png"))
     labels = {str(path): path.parent.name for path in paths}
-    for i, path in enumerate(paths[::4]):  # wrong ones, so that there is something to tell
+    for i, path in enumerate(paths[::4]):  # wrong labels, so that there are mistakes
         labels[str(path)] = CLASSES[i % 2]
     lines = [f"{path},{label}" for path, label in labels.items()]
     (tmp_path / "labels.csv").write_text("\n".join(["path,label", *lines]))
@@ -141,16 +141,18 @@ def test_the_figures_are_those_of_scikit_learn(evaluated, comparison, photos, tm
         comparison, tmp_path / "labels.csv", "--split", "all", "--predictions", written
     )
     answers = table_of(written)
-    true, said = ([answer[key] for answer in answers] for key in ("class_name", "predicted"))
+    true, predicted = ([answer[key] for answer in answers] for key in ("class_name", "predicted"))
     assert {answer["path"]: answer["class_name"] for answer in answers} == labels
-    assert 3 < sum(map(str.__ne__, true, said)) < 39
-    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(true, said))
-    assert found["num_right"] == sum(map(str.__eq__, true, said))
-    assert found["macro_f1"] == pytest.approx(metrics.f1_score(true, said, average="macro"))
-    wanted = metrics.precision_recall_fscore_support(true, said, labels=CLASSES, zero_division=0)
+    assert 3 < sum(map(str.__ne__, true, predicted)) < 39
+    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(true, predicted))
+    assert found["num_right"] == sum(map(str.__eq__, true, predicted))
+    assert found["macro_f1"] == pytest.approx(metrics.f1_score(true, predicted, average="macro"))
+    wanted = metrics.precision_recall_fscore_support(
+        true, predicted, labels=CLASSES, zero_division=0
+    )
     for i, key in enumerate(("precision", "recall", "f1", "num_images")):
         assert [row[key] for row in found["per_class"]] == pytest.approx(list(wanted[i])), key
-    confusion = metrics.confusion_matrix(true, said, labels=CLASSES)
+    confusion = metrics.confusion_matrix(true, predicted, labels=CLASSES)
     np.fill_diagonal(confusion, 0)
     mistakes = {(row["class_name"], row["predicted"]): row["num_images"]
                 for row in found["confusions"]}  # fmt: skip
@@ -160,7 +162,7 @@ def test_the_figures_are_those_of_scikit_learn(evaluated, comparison, photos, tm
     counts = [row["num_images"] for row in found["confusions"]]
     assert counts == sorted(counts, reverse=True)
     confidence = np.array([float(answer["confidence"]) for answer in answers])
-    right = np.array(true) == np.array(said)
+    right = np.array(true) == np.array(predicted)
     gaps = [abs((confidence - right)[(confidence * 15).astype(int).clip(0, 14) == i].sum())
             for i in range(15)]  # fmt: skip
     assert found["calibration_error"] == pytest.approx(sum(gaps) / 42)
@@ -184,59 +186,64 @@ def test_tied_images_widen_the_interval(evaluated, comparison, photos, tmp_path)
     assert found["interval"][1] - found["interval"][0] > high - low
 
 
-def test_what_is_printed_says_it_all(towernet, comparison, photos, tmp_path):
+def test_the_output_contains_all_figures(towernet, comparison, photos, tmp_path):
     written = tmp_path / "answers.csv"
     done = towernet("evaluate", comparison, photos, "--predictions", written, "--workers", 1)
     assert done.returncode == 0, done.stderr
     network = json.loads((comparison / "results.json").read_text())["results"]["networks"][0]
     low, high = network["interval"]
-    said = " ".join(done.stdout.split())
-    assert f"accuracy {100 * network['accuracy']:.1f} % (" in said
-    assert f"95 % interval {100 * low:.1f} % to {100 * high:.1f} %)" in said
-    assert f"macro F1 {100 * network['macro_f1']:.1f} %" in said
-    assert f"images 9 of {photos.name}, which tested it" in said
+    printed = " ".join(done.stdout.split())
+    assert f"accuracy {100 * network['accuracy']:.1f} % (" in printed
+    assert f"95 % interval {100 * low:.1f} % to {100 * high:.1f} %)" in printed
+    assert f"macro F1 {100 * network['macro_f1']:.1f} %" in printed
+    assert f"images 9 of {photos.name}, in its test split" in printed
     for row in network["per_class"]:
-        assert f"{row['class_name']} 3 " in said
-    assert "33 of 42 images are left out: 27 trained it and 6 chose its epoch; --split all" in said
-    assert said.endswith(f"predictions {written}")
+        assert f"{row['class_name']} 3 " in printed
+    left_out = "27 in its training split and 6 in its validation split"
+    assert f"33 of 42 images are left out: {left_out}; --split all includes them" in printed
+    assert printed.endswith(f"predictions {written}")
     assert "I read this as 3 classes" in done.stderr
-    assert "answering: 9" in done.stderr
+    assert "predicting: 9" in done.stderr
 
 
 # --- which images
 
 
 @pytest.mark.parametrize(
-    ("split", "asked", "flattered"),
+    ("split", "evaluated_images", "remark"),
     [
         ("unseen", {"test": 9}, ""),
         ("test", {"test": 9}, ""),
-        ("validation", {"validation": 6}, "These images chose its epoch: the figures flatter"),
-        ("train", {"train": 27}, "These images trained it: the figures flatter the network."),
+        ("validation", {"validation": 6},
+         "These images are in its validation split: the figures are too optimistic."),
+        ("train", {"train": 27},
+         "These images are in its training split: the figures are too optimistic."),
         ("all", {"train": 27, "validation": 6, "test": 9},
-         "Of these 42 images 27 trained it and 6 chose its epoch: the figures flatter"),
+         "These 42 images include 27 in its training split and 6 in its validation split: the"
+         " figures are too optimistic."),
     ],
 )  # fmt: skip
-def test_each_split_asks_for_its_own(evaluated, comparison, photos, split, asked, flattered):
+def test_each_split_selects_its_images(
+    evaluated, comparison, photos, split, evaluated_images, remark
+):
     found = evaluated(comparison, photos, "--split", split)
-    assert found["asked"] == asked
-    assert sum(asked.values()) + sum(found["left_out"].values()) == 42
+    assert found["asked"] == evaluated_images
+    assert sum(evaluated_images.values()) + sum(found["left_out"].values()) == 42
     assert found["num_images"] == sum(row["num_images"] for row in found["per_class"])
-    flatters = [remark for remark in found["remarks"] if "flatter" in remark]
-    assert len(flatters) == bool(flattered)
-    assert all(remark.startswith(flattered) for remark in flatters)
-    assert (found["later_looks"] is None) == ("test" not in asked)
+    optimistic = [each for each in found["remarks"] if "too optimistic" in each]
+    assert optimistic == ([remark] if remark else [])
+    assert (found["later_looks"] is None) == ("test" not in evaluated_images)
 
 
-def test_images_with_one_byte_more_are_new(evaluated, comparison, run, photos, tmp_path):
+def test_images_with_an_extra_byte_are_new(evaluated, comparison, run, photos, tmp_path):
     images = with_one_more_byte(some_of(photos, paths_of(run, "train"), tmp_path / "images"))
     found = evaluated(comparison, images)
     assert (found["asked"], found["left_out"]) == ({"unknown": 27}, {})
-    assert looks(comparison) == []
+    assert later_looks(comparison) == []
     assert found["accuracy"] == evaluated(comparison, photos, "--split", "train")["accuracy"]
 
 
-def test_what_duplicates_a_training_image_is_left_out(evaluated, comparison, run, photos, tmp_path):
+def test_duplicates_of_training_images_are_left_out(evaluated, comparison, run, photos, tmp_path):
     images = some_of(photos, paths_of(run, "test"), tmp_path / "images")
     first, second = paths_of(run, "train")[:2]
     some_of(photos, [first], images)
@@ -249,10 +256,10 @@ def test_what_duplicates_a_training_image_is_left_out(evaluated, comparison, run
     assert found["left_out"] == {"train": 1, "tied": 1}
     everything = evaluated(comparison, images, "--split", "all")
     assert everything["asked"] == {"train": 1, "tied": 1, "test": 9, "unknown": 1}
-    assert "1 trained it and 1 duplicated or shared a group" in everything["remarks"][0]
+    assert "include 1 in its training split and 1 tied to its training" in everything["remarks"][0]
 
 
-def test_what_was_taken_away_from_a_run_is_not_new_to_it(evaluated, comparison, run, photos):
+def test_images_removed_from_a_runs_data_are_not_new_to_it(evaluated, comparison, run, photos):
     from towernet.data.table import read_table, write_table
 
     table = read_table(run / "samples.parquet").astype(object)
@@ -265,7 +272,7 @@ def test_what_was_taken_away_from_a_run_is_not_new_to_it(evaluated, comparison, 
     assert found["left_out"] == {"train": 26, "validation": 6, "taken_away": 1}
 
 
-def test_one_class_is_enough_and_those_that_lack_are_said(evaluated, comparison, photos, tmp_path):
+def test_one_class_is_enough_and_missing_ones_are_listed(evaluated, comparison, photos, tmp_path):
     shutil.copytree(photos / "lying", tmp_path / "images" / "lying")
     found = evaluated(comparison, tmp_path / "images")
     assert found["asked"] == {"test": 3}
@@ -280,15 +287,13 @@ def test_a_class_that_the_run_does_not_know_is_refused(refused, comparison, own_
     (own_photos / "lying").rename(own_photos / "sleeping")
     refused(
         [comparison, own_photos], DATA,
-        "holds a class that " + str(comparison / "runs" / f"{NETWORK}-0")
-        + " does not know (sleeping); it knows leaning, lying, standing: give it images of those",
+        "contains a class that " + str(comparison / "runs" / f"{NETWORK}-0")
+        + " does not know (sleeping); it knows leaning, lying, standing: use images of these",
     )  # fmt: skip
-    assert looks(comparison) == []
+    assert later_looks(comparison) == []
 
 
-def test_files_that_cannot_be_used_are_counted_and_left_as_they_are(
-    evaluated, refused, comparison, own_photos
-):
+def test_unusable_files_are_counted_and_not_changed(evaluated, refused, comparison, own_photos):
     broken = own_photos / "lying" / "03.png"
     broken.write_bytes(broken.read_bytes()[:200])
     shutil.copy(own_photos / "lying" / "05.png", own_photos / "lying" / "copy.png")
@@ -306,23 +311,25 @@ def test_files_that_cannot_be_used_are_counted_and_left_as_they_are(
     refused([comparison, own_photos], DATA, "no file of photos can be used: 43 files found, 0 used")
 
 
-def test_nothing_left_is_refused_with_what_to_do(refused, comparison, run, photos, tmp_path):
+def test_no_image_left_is_an_error_with_a_remedy(refused, comparison, run, photos, tmp_path):
     images = some_of(photos, paths_of(run, "train"), tmp_path / "images")
     refused(
         [comparison, images], DATA,
-        "none of the 27 usable images in images is new to the run (27 trained it); give other"
-        " images, or count all in by --split all",
+        "none of the 27 usable images in images is new to the run (27 in its training split); use"
+        " other images, or include all with --split all",
     )  # fmt: skip
     refused(
         [comparison, images, "--split", "test"], DATA,
-        "is a test image of the run (27 trained it); give the run's own images, or",
+        "is a test image of the run (27 in its training split); use the run's own images, or",
     )  # fmt: skip
 
 
 # --- the lock
 
 
-def test_every_look_at_test_images_is_written_down_and_told(towernet, comparison, run, photos):
+def test_every_evaluation_on_test_images_is_recorded_and_reported(
+    towernet, comparison, run, photos
+):
     before = (comparison / "ledger.jsonl").read_bytes()
     results = (comparison / "results.json").read_bytes()
     for words, folder, times in (
@@ -333,16 +340,16 @@ def test_every_look_at_test_images_is_written_down_and_told(towernet, comparison
     ):
         done = towernet("evaluate", folder, photos, *words, "--workers", 1)
         assert done.returncode == 0, done.stderr
-        said = " ".join(done.stdout.split())
+        printed = " ".join(done.stdout.split())
         if times is None:
-            assert "looked at" not in said
+            assert "have now been evaluated" not in printed
         else:
-            assert f"have now been looked at {times} since they were opened; choosing by" in said
+            assert f"have now been evaluated {times} since the comparison ended; if you" in printed
     assert (comparison / "ledger.jsonl").read_bytes().startswith(before)
-    assert [(event["run"], event["num_images"]) for event in looks(comparison)] == [
+    assert [(event["run"], event["num_images"]) for event in later_looks(comparison)] == [
         (f"runs/{NETWORK}-0", 9)
     ] * 3
-    assert all(event["date"].endswith("+00:00") for event in looks(comparison))
+    assert all(event["date"].endswith("+00:00") for event in later_looks(comparison))
     assert (comparison / "results.json").read_bytes() == results
     assert not (comparison / "lock").exists()
 
@@ -357,7 +364,7 @@ def test_the_report_shows_later_looks(towernet, evaluated, comparison, photos):
         assert f"Since then these test images were evaluated {times} with" in report
 
 
-def test_an_unfinished_comparison_keeps_its_lock(
+def test_test_images_of_an_unfinished_comparison_stay_locked(
     refused, evaluated, comparison, run, photos, tmp_path
 ):
     (comparison / "results.json").unlink()
@@ -368,7 +375,7 @@ def test_an_unfinished_comparison_keeps_its_lock(
         refused(
             [run, photos, "--split", split, "--predictions", written], DATA,
             f"some of these images are test images of {run} and stay locked until its comparison"
-            " has ended; say the command of that again, or ask about others (--split validation)",
+            " has ended; rerun that command, or use others (--split validation)",
         )  # fmt: skip
     assert not written.exists()
     assert evaluated(run, photos, "--split", "validation")["asked"] == {"validation": 6}
@@ -377,25 +384,25 @@ def test_an_unfinished_comparison_keeps_its_lock(
     assert (comparison / "ledger.jsonl").read_bytes() == ledger
 
 
-def test_a_run_taken_out_of_its_comparison_keeps_the_lock(
+def test_test_images_of_a_run_outside_its_comparison_stay_locked(
     refused, evaluated, run, photos, tmp_path
 ):
     alone = Path(shutil.copytree(run, tmp_path / "alone"))
-    refused([alone, photos], DATA, "until its comparison has ended, and it lies outside; give it")
+    refused([alone, photos], DATA, "until its comparison has ended, but it is outside that folder;")
     assert evaluated(alone, photos, "--split", "validation")["asked"] == {"validation": 6}
 
 
-def test_a_run_trained_alone_has_its_own_ledger(refused, evaluated, finished_run, photos, tmp_path):
+def test_a_single_run_has_its_own_ledger(refused, evaluated, finished_run, photos, tmp_path):
     alone = Path(shutil.copytree(finished_run, tmp_path / "alone"))
     results = json.loads((alone / "results.json").read_text())["results"]["networks"][0]
     for times in (1, 2):
         found = evaluated(alone, photos)
         assert (found["accuracy"], found["later_looks"]) == (results["accuracy"], times)
-    assert [event["run"] for event in looks(alone)] == [".", "."]
+    assert [event["run"] for event in later_looks(alone)] == [".", "."]
     (alone / "results.json").unlink()
     refused(
         [alone, photos], DATA,
-        f"stay locked until it is finished; go on with it by: towernet train --resume {alone}",
+        f"stay locked until it is finished; resume it with: towernet train --resume {alone}",
     )  # fmt: skip
 
 
@@ -404,7 +411,7 @@ def test_a_run_trained_alone_has_its_own_ledger(refused, evaluated, finished_run
 
 @pytest.fixture
 def imported(tmp_path):
-    """A run of 45 classes with the weights of chance, and two images of each."""
+    """A run of 45 classes with random weights, and two images of each class."""
     import torch
     from PIL import Image
 
@@ -424,7 +431,7 @@ def imported(tmp_path):
     return tmp_path / "run", tmp_path / "images"
 
 
-def test_of_weights_from_elsewhere_all_images_are_new_and_the_worst_classes_are_shown(
+def test_imported_weights_know_no_images_and_the_worst_classes_are_shown(
     towernet, evaluated, refused, imported
 ):
     run, images = imported
@@ -432,8 +439,8 @@ def test_of_weights_from_elsewhere_all_images_are_new_and_the_worst_classes_are_
     assert (found["asked"], found["left_out"]) == ({"unknown": 90}, {})
     assert (found["threshold"], found["answered_accuracy"], found["later_looks"]) == (None,) * 3
     assert found["remarks"] == [
-        "Which images trained these weights is not known: if some of these did, the figures flatter"
-        " the network."
+        "It is not known which images these weights were trained on: if they include some of these,"
+        " the figures are too optimistic."
     ]
     done = towernet("evaluate", run, images, "--workers", 1)
     assert "The 40 classes with the lowest F1 of 45:" in done.stdout
@@ -443,10 +450,10 @@ def test_of_weights_from_elsewhere_all_images_are_new_and_the_worst_classes_are_
     by_f1 = sorted(found["per_class"], key=lambda row: row["f1"])
     assert shown[:40] == [row["class_name"] for row in by_f1[:40]]
     assert not (run / "ledger.jsonl").exists()
-    refused([run, images, "--split", "test"], DATA, "is a test image of the run (90 played no")
+    refused([run, images, "--split", "test"], DATA, "is a test image of the run (90 new to it)")
 
 
-def test_answers_that_are_no_numbers_are_refused(refused, comparison, run, photos):
+def test_nan_predictions_are_refused(refused, comparison, run, photos):
     from towernet.engine.checkpoint import read_weights, write_weights
 
     tensors, meta = read_weights(run / "best.safetensors")
@@ -454,14 +461,14 @@ def test_answers_that_are_no_numbers_are_refused(refused, comparison, run, photo
     record = json.loads((run / "run.json").read_text())
     record["weights_sha256"] = write_weights(run / "best.safetensors", tensors, meta)
     (run / "run.json").write_text(json.dumps(record))
-    refused([run, photos], DATA, "answers with what are no numbers")
-    assert looks(comparison) == []
+    refused([run, photos], DATA, "predicted NaN or Inf; its weights are probably corrupt")
+    assert later_looks(comparison) == []
 
 
-# --- what is wrong is one sentence
+# --- every error is one line
 
 
-def test_a_run_that_cannot_be_asked(refused, comparison, run, photos, tmp_path):
+def test_a_run_that_cannot_be_evaluated(refused, comparison, run, photos, tmp_path):
     refused([tmp_path / "no", photos], DATA, "is not a folder; give the folder of a run")
     refused([photos, photos], DATA, "run.json does not exist")
     refused([comparison, tmp_path / "no"], DATA, "no does not exist; give a folder")
@@ -484,20 +491,20 @@ def test_a_damaged_file_is_named(refused, run, photos, name, message):
     refused([run, photos], DATA, message)
 
 
-def test_a_split_that_there_is_not_is_refused_from_python_too():
-    from towernet.comparison.roles import asked_roles
+def test_an_unknown_split_is_refused_from_python_too():
+    from towernet.comparison.roles import roles_of_split
     from towernet.errors import UnknownNameError
 
-    assert asked_roles("unseen") == ("test", "unknown")
+    assert roles_of_split("unseen") == ("test", "unknown")
     with pytest.raises(
         UnknownNameError, match=r"no split is called 'tset'\. Did you mean 'test'\?"
     ):
-        asked_roles("tset")
+        roles_of_split("tset")
 
 
 def test_a_run_without_its_sample_table_is_refused(refused, run, photos):
     (run / "samples.parquet").unlink()
-    refused([run, photos], DATA, "is missing, and it says which images trained the run; restore it")
+    refused([run, photos], DATA, "the list of the run's training images, is missing; restore it")
 
 
 @pytest.mark.parametrize("policy", [{}, {"threads": 0}, {"threads": "x"}, {"speed": 3}, [], None])
@@ -510,7 +517,7 @@ def test_a_damaged_plan_is_refused(refused, run, photos, policy):
     refused([run, photos], DATA, "run.json is damaged")
 
 
-def test_a_value_of_the_wrong_kind_is_named_with_its_place(refused, comparison, run, photos):
+def test_a_value_of_the_wrong_type_is_named_with_its_path(refused, comparison, run, photos):
     record = json.loads((run / "run.json").read_text())
     for part, damaged in (("config", {"seed": "seven"}), ("contract", {"mean": [0.5]})):
         words = json.dumps(record | {part: record[part] | damaged})
@@ -524,10 +531,10 @@ def test_a_value_of_the_wrong_kind_is_named_with_its_place(refused, comparison, 
     written["results"]["winner"]["folder"] = 5
     (comparison / "results.json").write_text(json.dumps(written))
     refused([comparison, photos], DATA, "results.json is damaged (results.winner.folder is 5: ")
-    assert looks(comparison) == []
+    assert later_looks(comparison) == []
 
 
-def test_where_the_run_s_device_is_not_the_cpu_answers(towernet, comparison, run, photos):
+def test_without_the_run_s_device_the_cpu_is_used(towernet, comparison, run, photos):
     import torch
 
     if torch.cuda.is_available():
@@ -542,7 +549,7 @@ def test_where_the_run_s_device_is_not_the_cpu_answers(towernet, comparison, run
     assert json.loads(done.stdout)["accuracy"] == network["accuracy"]
 
 
-def test_a_file_that_answers_had_better_not_replace(
+def test_predictions_do_not_overwrite_other_files(
     refused, evaluated, comparison, photos, own_photos, tmp_path
 ):
     cases = {
@@ -557,13 +564,15 @@ def test_a_file_that_answers_had_better_not_replace(
     for path, message in cases.items():
         refused([comparison, photos, "--predictions", path], USAGE, message)
     assert other.read_text() == "path,label\n1.png,lying\n"
-    assert looks(comparison) == []
-    for _ in range(2):  # its own it may
+    assert later_looks(comparison) == []
+    for _ in range(2):  # its own file can be replaced
         evaluated(comparison, photos, "--predictions", tmp_path / "answers.csv")
     assert len(table_of(tmp_path / "answers.csv")) == 9
 
 
-def test_a_file_whose_name_is_not_utf8_is_answered_for(towernet, comparison, run, photos, tmp_path):
+def test_an_image_with_a_name_that_is_not_utf8_is_predicted(
+    towernet, comparison, run, photos, tmp_path
+):
     images = some_of(photos, paths_of(run, "test"), tmp_path / "images")
     first = images / paths_of(run, "test")[0]
     first.rename(os.fsdecode(os.fsencode(first.parent) + b"/caf\xe9.png"))

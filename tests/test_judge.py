@@ -1,4 +1,4 @@
-"""Anybody's answers: what is read, what is refused, and that the figures are a comparison's own."""
+"""Judging a table of answers: reading, errors, and the same figures as a comparison's."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ def made_up(
     per_group: int | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Answers of networks to images that are hard for all of them, in groups as hard as each other.
+    """Answers of networks for images that are equally hard for all; also within a group.
 
-    The names of images, runs and groups sort otherwise as texts than as numbers.
+    The names of images, runs and groups have a different order as texts than as numbers.
     """
     draw = np.random.default_rng(seed)
     group_N = np.arange(images) // (per_group or 1)
@@ -109,19 +109,19 @@ def refusal(answers: pd.DataFrame | Path) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", " is empty; give a table with a row for each answer"),
-        ("\n\n", " is empty; give a table"),
-        ("network,run,image,right\n", " holds no answers; give a row for each"),
-        ("network,run,image,right\n,,,\n", " holds no answers"),
+        ("", " is empty; pass a table with a row for each answer"),
+        ("\n\n", " is empty; pass a table"),
+        ("network,run,image,right\n", " contains no answers; add a row for each"),
+        ("network,run,image,right\n,,,\n", " contains no answers"),
         (
             RIGHT.replace("network", "Model").replace("image", "imag"),
             " has no column 'network' or 'image'; its columns are 'model', 'run', 'imag' and"
-            " 'right': rename 'model' to 'network' and 'imag' to 'image', if that is what is meant",
+            " 'right': rename 'model' to 'network' and 'imag' to 'image', if that is their meaning",
         ),
         (
             RIGHT.replace("run", "x"),
-            "no column 'run'; its columns are 'network', 'x', 'image' and 'right': with one run of"
-            " each network, give every row the run 0",
+            "no column 'run'; its columns are 'network', 'x', 'image' and 'right': if each network"
+            " has one run, use 0 in every row",
         ),
         (
             NAMED.replace("label", "target").replace("answer", "pred"),
@@ -130,7 +130,7 @@ def refusal(answers: pd.DataFrame | Path) -> str:
         ),
         (NAMED.replace("answer", "said"), " has no column 'answer'; its"),
         (NAMED.replace("label", "y_true"), "no column 'label'; its"),
-        (RIGHT.replace("image", "run"), " has the column 'run' twice; leave one of them"),
+        (RIGHT.replace("image", "run"), " has the column 'run' twice; keep one of them"),
         (RIGHT.replace("image", " RUN"), " has the column 'run' twice"),
         (GROUPED.replace("group", "groups"), " has a column 'groups' and none called 'group'; "),
         (RIGHT.replace("b,0,y", "b,,y"), ": 'run' is empty in row 5; fill it in"),
@@ -138,7 +138,7 @@ def refusal(answers: pd.DataFrame | Path) -> str:
         (NAMED.replace("y.png,dog,", "y.png,,"), ": 'label' is empty in row 3 and 1 more row"),
         (
             RIGHT.replace("y.png,1", "y.png,maybe"),
-            ": 'right' is 'maybe' in row 5; give 1 or 0, or true or false",
+            ": 'right' is 'maybe' in row 5; use 1 or 0, or true or false",
         ),
         (RIGHT.replace("y.png,1", "y.png,0.5"), ": 'right' is '0.5' in row 5;"),
         (
@@ -146,11 +146,11 @@ def refusal(answers: pd.DataFrame | Path) -> str:
             ": row 3 has the label 'cat', the answer 'dog' and '1' under 'right'; make them agree,",
         ),
         (RIGHT.replace("b,", "a2,").replace("a2,", "a,").replace("a,0,y.png,1", "a,1,y.png,1"),
-         " holds the answers of one network, 'a'; add those of another, there is nothing to"),
+         " contains the answers of only one network, 'a'; add those of another to compare it"),
         (
             RIGHT + "b,0,x.png,0\nb,0,x.png,0\n",
-            ": rows 4 and 6 both hold network 'b', run '0', image 'x.png' (one of 2 rows too many);"
-            " leave one answer of each",
+            ": rows 4 and 6 are both for network 'b', run '0', image 'x.png' (one of 2 duplicate"
+            " rows); keep one answer for each",
         ),
         (
             NAMED.replace("b,0,y.png,dog,dog", "b,0,y.png,cat,dog"),
@@ -166,13 +166,13 @@ def refusal(answers: pd.DataFrame | Path) -> str:
         ),
         (
             RIGHT + RIGHT.replace(",0,", ",1,").partition("\n")[2].rpartition("b,1,x")[0],
-            ": network 'b' has 1 of 2 runs, without run '1', which 'a' has; runs are compared in"
-            " pairs, so give every network the same ones, called the same",
+            ": network 'b' has 1 of 2 runs: run '1' is missing, which 'a' has; runs are compared in"
+            " pairs, so use the same run names for every network",
         ),
         (
             RIGHT.replace("b,0,y.png", "b,0,z.png"),
             ": network 'a', run '0' has answers for 2 of 3 images: 'z.png' is missing, which"
-            " network 'b', run '0' has; give the answers of all for the same images",
+            " network 'b', run '0' has; every run needs answers for the same images",
         ),
         (
             RIGHT + "a,0,p,1\na,0,q,1\n",
@@ -180,37 +180,37 @@ def refusal(answers: pd.DataFrame | Path) -> str:
         ),
         (
             NAMED.replace("dog", "cat"),
-            ": every label is 'cat'; with one class there is nothing to judge, give the answers",
+            ": every label is 'cat'; with one class there is nothing to judge, use images of two",
         ),
         (
             NAMED.replace(",cat\n", ",0\n").replace(",dog\n", ",1\n"),
             ": no answer is one of the labels (labels such as 'cat' and 'dog', answers such as '0'"
-            " and '1'); call the classes the same in both columns",
+            " and '1'); use the same class names in both columns",
         ),
         (
             re.sub(r"(?m)^(b,.*),(\w+)$", r"\1,class \2", NAMED),
             ": no answer of 'b' is one of the labels (labels such as 'cat' and 'dog', answers such"
             " as 'class ",
         ),
-        (RIGHT + "b,0,z.png,1,9\n", " is damaged (Expected 4 fields in line 6, saw 5); mend or"),
-        (RIGHT + 'b,0,"z.png,1\n', " is damaged (EOF inside string starting at row 5); mend or"),
+        (RIGHT + "b,0,z.png,1,9\n", " is damaged (Expected 4 fields in line 6, saw 5); fix it"),
+        (RIGHT + 'b,0,"z.png,1\n', " is damaged (EOF inside string starting at row 5); fix it"),
         (RIGHT.encode("utf-16"), " is not UTF-8 but UTF-16; save it as UTF-8 (in Excel: CSV UTF-"),
         (RIGHT.replace("b", "é").encode("latin-1"), " is not UTF-8 (byte 0xe9 in line 4); save it"),
-        (b"PK\x03\x04\0\0", " is neither CSV nor Parquet (it begins as an Excel file or another z"),
-        (b"\x89PNG\r\n\x1a\n\0\0", " is neither CSV nor Parquet (it begins as b'\\x89PNG"),
+        (b"PK\x03\x04\0\0", " is neither CSV nor Parquet (it starts like an Excel file or another"),
+        (b"\x89PNG\r\n\x1a\n\0\0", " is neither CSV nor Parquet (it starts like b'\\x89PNG"),
         (b"PAR1 and no more", " is damaged (Parquet magic bytes not found in footer."),
     ],
 )  # fmt: skip
-def test_what_cannot_be_judged_is_refused_in_one_sentence(text, message, tmp_path):
-    said = refusal(write(tmp_path / "answers.csv", text))
-    assert said.startswith(str(tmp_path / "answers.csv"))
-    assert message in said
-    assert "\n" not in said
+def test_tables_that_cannot_be_judged_are_refused_with_one_line(text, message, tmp_path):
+    error = refusal(write(tmp_path / "answers.csv", text))
+    assert error.startswith(str(tmp_path / "answers.csv"))
+    assert message in error
+    assert "\n" not in error
 
 
-def test_files_that_are_none_are_refused(tmp_path):
-    assert "nowhere.csv does not exist; give a CSV or Parquet" in refusal(tmp_path / "nowhere.csv")
-    assert " is a folder; give a CSV or Parquet file" in refusal(tmp_path)
+def test_paths_that_are_not_tables_are_refused(tmp_path):
+    assert "nowhere.csv does not exist; pass a CSV or Parquet" in refusal(tmp_path / "nowhere.csv")
+    assert " is a folder; pass a CSV or Parquet file" in refusal(tmp_path)
     assert "cannot be read (embedded null byte)" in refusal(Path("a\0b"))
     assert " is damaged (Parquet magic bytes" in refusal(write(tmp_path / "a.parquet", RIGHT))
     whole = tmp_path / "whole.parquet"
@@ -228,47 +228,50 @@ def test_files_that_are_none_are_refused(tmp_path):
         ({"right": [pd.NA, True]}, "the table: 'right' is empty in row 0; fill it in"),
         (
             {"network": [["a"], "b"]},
-            "the column 'network' of the table has values neither text nor numbers",
+            "the column 'network' of the table has values that are neither text nor numbers",
         ),
         ({"RUN": 0}, "the table has the column 'run' twice"),
     ],
 )
 def test_frames_that_cannot_be_judged_are_refused(columns, message):
-    sound = {"network": ["a", "b"], "run": 0, "image": "x", "right": [True, False]}
-    judge(pd.DataFrame(sound))
-    assert message in refusal(pd.DataFrame(sound | columns))
+    valid = {"network": ["a", "b"], "run": 0, "image": "x", "right": [True, False]}
+    judge(pd.DataFrame(valid))
+    assert message in refusal(pd.DataFrame(valid | columns))
 
 
 def test_too_many_networks_and_runs_are_refused():
     many = pd.DataFrame({"network": range(51), "run": 0, "image": "x", "right": True})
-    assert "the table names 51 networks; give at most 50 at once" in refusal(many)
+    assert "the table contains 51 networks; use at most 50" in refusal(many)
     runs = pd.DataFrame({"network": ["a", "b"] * 1001, "run": np.arange(2002) // 2})
-    assert "the table names 1,001 runs; give at most 1,000" in refusal(
+    assert "the table contains 1,001 runs; use at most 1,000" in refusal(
         runs.assign(image="x", right=True)
     )
 
 
-def test_a_long_or_unprintable_name_is_cut_and_visible_in_a_message(tmp_path):
-    said = refusal(write(tmp_path / "answers.csv", RIGHT.replace("b,0,y", "b,0," + "y\x1b" * 99)))
-    assert "y\\x1by" in said
-    assert "…" in said
-    assert len(said) < 400
+def test_a_long_or_unprintable_name_is_shortened_and_escaped_in_a_message(tmp_path):
+    error = refusal(write(tmp_path / "answers.csv", RIGHT.replace("b,0,y", "b,0," + "y\x1b" * 99)))
+    assert "y\\x1by" in error
+    assert "…" in error
+    assert len(error) < 400
 
 
 def test_the_command_refuses_with_one_line_and_the_right_exit_code(towernet, tmp_path):
     answers = write(tmp_path / "answers.csv", RIGHT.replace("b,", "a,").replace(",0,", ",1,", 2))
     done = towernet("judge", answers)
     assert (done.returncode, done.stdout) == (DATA, "")
-    assert done.stderr.startswith(f"error: {answers} holds the answers of one network, 'a';")
-    sound = write(tmp_path / "sound.csv", RIGHT)
+    assert done.stderr.startswith(f"error: {answers} contains the answers of only one network, 'a'")
+    valid = write(tmp_path / "valid.csv", RIGHT)
     for margin in (0, 100, "nan"):
-        done = towernet("judge", sound, "--equal-within", margin)
+        done = towernet("judge", valid, "--equal-within", margin)
         assert done.returncode == USAGE
         assert f"is {margin}; give more than 0 and less than 100 points" in done.stderr
     (tmp_path / "runs").mkdir()
     write(tmp_path / "runs" / "results.json", "{}")
-    for out, message in ((tmp_path / "runs", "holds something else"), (sound, "is a file; name")):
-        done = towernet("judge", sound, "--out", out)
+    for out, message in (
+        (tmp_path / "runs", "is not empty and contains no judgement; choose a new folder"),
+        (valid, "is a file; choose a folder"),
+    ):
+        done = towernet("judge", valid, "--out", out)
         assert done.returncode == USAGE
         assert message in done.stderr
     assert (tmp_path / "runs" / "results.json").read_text() == "{}"
@@ -278,7 +281,7 @@ def same(one: AnswersJudged, other: AnswersJudged) -> bool:
     return one.model_copy(update={"title": ""}) == other.model_copy(update={"title": ""})
 
 
-def test_every_way_to_write_a_table_says_the_same(tmp_path):
+def test_every_way_to_write_a_table_gives_the_same_result(tmp_path):
     table = made_up({"a": 0.6, "b, c": 1.1, "d;": -0.3}, per_group=3)
     truth = table["right"].to_numpy()
     expected = judge(table).judged
@@ -322,7 +325,7 @@ def test_every_way_to_write_a_table_says_the_same(tmp_path):
         check(table.assign(right=~truth))
 
 
-def test_an_empty_group_is_none_and_not_one_that_all_share():
+def test_images_with_an_empty_group_are_not_one_group():
     some = made_up({"a": 0.5, "b": 0.1}, per_group=3)
     alone = some["group"] > 10
     judged = judge(some.assign(group=some["group"].where(~alone))).judged
@@ -333,7 +336,7 @@ def test_an_empty_group_is_none_and_not_one_that_all_share():
 
 
 def reference(table: pd.DataFrame) -> AnswerTable:
-    """The same table by plain loops."""
+    """Return the same table, made with plain loops."""
     images, networks = sorted(set(table["image"])), list(dict.fromkeys(table["network"]))
     runs = sorted(set(table["run"]))
     group = dict(zip(table["image"], table.get("group", table["image"]), strict=True))
@@ -347,12 +350,13 @@ def reference(table: pd.DataFrame) -> AnswerTable:
     )
 
 
-SCENE = {"zeta": 0.6, "alpha": 1.0, "mid": 0.3}  # ranked, they are neither sorted nor as they come
+# The ranking differs from both the alphabetical order and the order in the table.
+SCENE = {"zeta": 0.6, "alpha": 1.0, "mid": 0.3}
 
 
 @pytest.mark.parametrize("per_group", [None, 3])
 @pytest.mark.parametrize("runs", [1, 7])
-def test_the_figures_are_those_of_the_statistics(runs, per_group):
+def test_the_figures_agree_with_the_statistics(runs, per_group):
     from towernet.comparison.judging import scores, statistics
 
     table = made_up(SCENE, runs=runs, per_group=per_group)
@@ -411,21 +415,21 @@ def with_unpaired_runs(table: AnswerTable) -> AnswersJudged:
 @pytest.mark.parametrize(
     "sabotaged", [judged_in_the_order_of_names, without_groups, with_unpaired_runs]
 )
-def test_a_wrong_way_to_judge_is_noticed(sabotaged):
+def test_a_wrong_way_to_judge_is_detected(sabotaged):
     table = made_up(SCENE, runs=7, per_group=3)
-    sound = judge_answers(reference(table), title="", equal_within=0.02)
-    assert same(judge(table, equal_within=2.0).judged, sound)
-    assert sabotaged(read_answers(table)).comparisons != sound.comparisons
+    correct = judge_answers(reference(table), title="", equal_within=0.02)
+    assert same(judge(table, equal_within=2.0).judged, correct)
+    assert sabotaged(read_answers(table)).comparisons != correct.comparisons
 
 
-def test_level_networks_stay_in_the_order_of_the_table():
+def test_tied_networks_stay_in_the_order_of_the_table():
     table = made_up({"b": 0.5}, runs=2)
-    level = pd.concat([table, table.assign(network="a")])
-    assert [network.name for network in judge(level).judged.networks] == ["b", "a"]
-    assert [network.name for network in judge(level[::-1]).judged.networks] == ["a", "b"]
+    tied = pd.concat([table, table.assign(network="a")])
+    assert [network.name for network in judge(tied).judged.networks] == ["b", "a"]
+    assert [network.name for network in judge(tied[::-1]).judged.networks] == ["a", "b"]
 
 
-def test_nothing_differs_and_one_group_of_images_are_no_trouble():
+def test_equal_answers_and_a_single_group_can_be_judged():
     all_right = made_up({"a": 99, "b": 99}, runs=7, images=2000)
     assert judge(all_right).judged.comparisons[0].answer == "equal"
     one = judge(all_right.assign(group="all")).judged.comparisons[0]
@@ -434,7 +438,7 @@ def test_nothing_differs_and_one_group_of_images_are_no_trouble():
     assert single.comparisons[0].interval == (-1.0, 1.0)
 
 
-def test_the_words_are_of_models_or_networks_and_claim_nothing_that_no_table_tells():
+def test_sentences_claim_nothing_that_a_table_of_answers_cannot_show():
     skills = {"resnet18": 1.2, "towernet": 0.2, "svc": 0.1}
     for runs, is_said in ((1, "this compares these trained models, not the networks"), (7, "")):
         judged = judge(made_up(skills, runs=runs, images=400)).judged
@@ -481,7 +485,7 @@ def comparison(tmp_path_factory) -> Path:
 
 
 def agrees(judged: AnswersJudged, conclusion: Conclusion) -> bool:
-    """Whether a judgement has a comparison's own figures, to the last digit."""
+    """Whether a judgement has the figures of a comparison, to the last digit."""
     results = conclusion.results
     ranked = [network for network in results.networks if network.status == "ranked"]
     return judged.comparisons == results.comparisons and figures(judged.networks) == figures(ranked)
@@ -496,7 +500,7 @@ def figures(networks: Iterable[AnsweringNetwork | Network]) -> list[tuple[Any, .
 
 @pytest.mark.proof
 @pytest.mark.timeout(900)
-def test_a_comparisons_answers_give_its_own_figures_to_the_last_digit(comparison, tmp_path):
+def test_a_comparisons_answers_reproduce_its_figures_to_the_last_digit(comparison, tmp_path):
     conclusion = read_record(comparison / "results.json", Conclusion)
     table = answers_table(comparison, conclusion.results)
     assert list(table.columns) == ["network", "run", "image", "label", "answer", "group"]
@@ -512,7 +516,7 @@ def test_a_comparisons_answers_give_its_own_figures_to_the_last_digit(comparison
         "network", key=lambda names: names.map(list(dict.fromkeys(table["network"])).index),
         kind="stable",
     )).judged, conclusion)  # fmt: skip
-    # What is nearly right is not.
+    # A small difference is detected.
     assert not agrees(judge(table.drop(columns="group")).judged, conclusion)
     first_right = (table["answer"] == table["label"]).idxmax()
     wrong = table["answer"].where(table.index != first_right, "nothing")
@@ -529,7 +533,7 @@ def test_answers_that_do_not_belong_to_the_comparison_are_refused(comparison, tm
         answers_table(other, conclusion.results)
 
 
-def test_out_gets_the_record_its_tables_and_the_report(towernet, tmp_path):
+def test_out_contains_the_record_its_tables_and_the_report(towernet, tmp_path):
     answers = tmp_path / "answers.csv"
     made_up(SCENE, runs=7, per_group=3).to_csv(answers, index=False)
     out = tmp_path / "runs" / "judged"
@@ -559,7 +563,7 @@ def test_out_gets_the_record_its_tables_and_the_report(towernet, tmp_path):
     assert AnswersJudged.model_validate(json.loads(printed.stdout)) == judged
 
 
-def test_without_out_nothing_is_written_and_the_terminal_has_it_all(
+def test_without_out_nothing_is_written_and_the_terminal_shows_everything(
     towernet, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -581,14 +585,14 @@ def test_without_out_nothing_is_written_and_the_terminal_has_it_all(
     assert lines[-1] == "answers  3 networks, 7 runs of each, 90 images in 30 groups"
 
 
-def test_of_many_networks_the_terminal_shows_the_pairs_of_the_first(towernet, tmp_path):
+def test_with_many_networks_the_terminal_shows_the_first_pairs(towernet, tmp_path):
     table = made_up({f"net{number}": number / 10 for number in range(6)}, runs=1)
     table.to_csv(tmp_path / "answers.csv", index=False)
     done = towernet("judge", tmp_path / "answers.csv")
     assert "… and 10 more pairs (--out FOLDER or --json has all)" in done.stdout
 
 
-def test_names_are_inert_wherever_they_are_shown(towernet, tmp_path):
+def test_names_are_escaped_everywhere(towernet, tmp_path):
     table = made_up(dict.fromkeys(HOSTILE_NETWORKS, 0.5) | {HOSTILE_NETWORKS[1]: 2.0}, runs=7)
     judgement = judge(table, title="</title><img src=//evil.example>", out=tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()
@@ -609,7 +613,7 @@ def test_names_are_inert_wherever_they_are_shown(towernet, tmp_path):
     assert not re.search("[\x00-\x09\x0b-\x1f\u202e]", done.stdout)
 
 
-def test_python_gets_frames_and_a_notebook_a_piece_of_a_page():
+def test_python_gets_data_frames_and_a_notebook_gets_html():
     judgement = judge(made_up(SCENE, runs=7))
     assert isinstance(judgement, Judgement)
     assert judgement.verdict == judgement.judged.sentence
@@ -628,7 +632,7 @@ def test_python_gets_frames_and_a_notebook_a_piece_of_a_page():
         assert text in html
 
 
-def test_the_piece_of_a_page_takes_networks_that_could_not_be_ranked():
+def test_the_html_includes_networks_that_could_not_be_ranked():
     judged = judge(made_up(SCENE, runs=7)).judged
     good, *_ = judged.networks
     nothing = {"status": "failed", "rank": None, "accuracy": None, "interval": None}
@@ -640,7 +644,7 @@ def test_the_piece_of_a_page_takes_networks_that_could_not_be_ranked():
     assert "<code>towernet check</code>" in html
 
 
-def test_judging_loads_no_torch(tmp_path):
+def test_judging_does_not_import_torch(tmp_path):
     write(tmp_path / "answers.csv", RIGHT)
     code = (
         "import sys; from towernet.cli.main import main; assert main(['judge', 'answers.csv']) == 0"
@@ -655,7 +659,7 @@ def test_judging_loads_no_torch(tmp_path):
 @pytest.mark.proof
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (360, True)])
-def test_a_browser_shows_the_page_and_has_nothing_to_complain_about(tmp_path, width, dark):
+def test_a_browser_shows_the_page_without_errors(tmp_path, width, dark):
     judgement = judge(made_up(SCENE, runs=7, per_group=3))
     page = write(tmp_path / "report.html", answers_page(judgement.judged))
     with open_page(page, width=width, dark=dark) as visit:
@@ -668,7 +672,7 @@ def test_a_browser_shows_the_page_and_has_nothing_to_complain_about(tmp_path, wi
 
 
 def test_a_million_answers_are_judged(tmp_path):
-    """Ten networks, ten runs, ten thousand images: whole columns at a time, or it takes minutes."""
+    """Ten networks, ten runs, ten thousand images: too slow unless vectorised."""
     draw = np.random.default_rng(0)
     right_MKN = draw.random((10, 10, 10_000)) < np.linspace(0.9, 0.95, 10)[:, None, None]
     network, run, image = np.indices(right_MKN.shape).reshape(3, -1)

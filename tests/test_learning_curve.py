@@ -1,4 +1,4 @@
-"""Would more images help? The shares, the answer, and the command."""
+"""The learning curve: the shares of images, the conclusion, and the command."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def dataset():
     return Dataset(table, contract, train, nothing, test, pixels, pixels)
 
 
-def test_a_share_is_of_each_class_and_part_of_a_larger_one(dataset):
+def test_a_share_is_of_each_class_and_included_in_a_larger_share(dataset):
     quarter, half = (
         dataset.with_train_share(share, seed=0, repetition=0).train for share in (0.25, 0.5)
     )
@@ -66,7 +66,7 @@ def test_a_share_is_of_each_class_and_part_of_a_larger_one(dataset):
     assert whole.table.split.tolist() == dataset.table.split.tolist()
 
 
-def test_what_is_left_out_is_in_no_split(dataset):
+def test_images_left_out_are_in_no_split(dataset):
     part = dataset.with_train_share(0.5, seed=0, repetition=0)
     assert Counter(part.table.split) == {"train": 122, "": 121, "test": NUM_TEST}
     assert set(part.table.path[part.table.split == "train"]) == set(part.train.paths)
@@ -74,7 +74,7 @@ def test_what_is_left_out_is_in_no_split(dataset):
 
 
 def test_groups_stay_whole(dataset):
-    """Twenty images of each person: a half has all images of half the persons, not half of each."""
+    """Twenty images of each person: a half has all images of half the people, not half of each."""
     group = [f"person {i // 20}" if i < 240 else "" for i in range(543)]
     grouped = replace(dataset, table=dataset.table.assign(group=group))
     kept = grouped.with_train_share(0.5, seed=0, repetition=0).train
@@ -84,7 +84,7 @@ def test_groups_stay_whole(dataset):
 
 
 def answers(accuracies, *, num_runs=8, seed=0):
-    """Which images each run got right, by share: the harder an image, the more it takes."""
+    """Which images each run got right, by share: hard images need a high accuracy."""
     chance = np.random.default_rng(seed)
     ease = chance.permutation(np.linspace(0, 1, NUM_TEST))
     return {
@@ -97,7 +97,7 @@ def answers(accuracies, *, num_runs=8, seed=0):
 
 
 @pytest.mark.parametrize(
-    ("accuracies", "num_runs", "said"),
+    ("accuracies", "num_runs", "conclusion"),
     [
         ({0.25: 0.5, 0.5: 0.65, 1.0: 0.8}, 8, "More images would probably help. With 243 training"),
         ({0.25: 0.8, 0.5: 0.8, 1.0: 0.7}, 8, "More images did not help. With 243"),
@@ -105,18 +105,18 @@ def answers(accuracies, *, num_runs=8, seed=0):
         ({0.25: 0.5, 0.5: 0.65, 1.0: 0.8}, 3, "3 runs are too few to show"),
     ],
 )
-def test_the_answer(dataset, accuracies, num_runs, said):
+def test_the_conclusion(dataset, accuracies, num_runs, conclusion):
     from towernet.comparison.judging.learning_curve import learning_curve
 
     found = learning_curve("net", answers(accuracies, num_runs=num_runs), dataset, 0, 0.005)
-    assert found.sentence.startswith(said)
+    assert found.sentence.startswith(conclusion)
     assert [point.num_images for point in found.points] == [61, 122, 243]
     for point, accuracy in zip(found.points, accuracies.values(), strict=True):
         assert point.interval[0] < point.accuracy < point.interval[1]
         assert point.accuracy == pytest.approx(accuracy, abs=0.06)
 
 
-def test_hardly_is_said_where_the_whole_interval_is_small(dataset):
+def test_the_sentence_says_hardly_if_the_whole_interval_is_small(dataset):
     from towernet.comparison.judging.learning_curve import learning_curve
 
     found = learning_curve("net", answers({0.25: 0.5, 0.5: 0.8, 1.0: 0.8}), dataset, 0, 0.1)
@@ -124,7 +124,7 @@ def test_hardly_is_said_where_the_whole_interval_is_small(dataset):
     assert found.sentence.endswith("which is within ±10 points.")
 
 
-def test_the_class_that_gains_is_named_and_no_other(dataset):
+def test_only_the_class_that_gains_is_named(dataset):
     from towernet.comparison.judging.learning_curve import learning_curve
 
     right = answers({0.25: 0.8, 0.5: 0.8, 1.0: 0.8}, num_runs=10)
@@ -139,7 +139,7 @@ def test_the_class_that_gains_is_named_and_no_other(dataset):
     assert found.runs_for_classes is None
 
 
-def test_too_few_runs_to_tell_classes_apart_are_called_that(dataset):
+def test_too_few_runs_to_judge_classes_are_reported(dataset):
     from towernet.comparison.judging.learning_curve import learning_curve
 
     right = answers({0.25: 0.5, 0.5: 0.65, 1.0: 0.8}, num_runs=6)
@@ -148,7 +148,7 @@ def test_too_few_runs_to_tell_classes_apart_are_called_that(dataset):
     assert not any(row.is_shown for row in found.classes)
 
 
-def test_one_run_speaks_of_the_models(dataset):
+def test_with_one_run_the_sentence_is_about_two_models(dataset):
     from towernet.comparison.judging.learning_curve import learning_curve
 
     right = answers({0.5: 0.65, 1.0: 0.8}, num_runs=1)
@@ -193,7 +193,7 @@ def test_the_command_trains_the_best_network_on_fewer_images(towernet, photos, t
     refused = towernet(*words)
     assert refused.returncode == USAGE
     assert "learning_curve: True → False" in refused.stderr
-    # Killed before its last run, it ends in the same bytes.
+    # After a kill before the last run, it gives the same bytes.
     last = folder / "runs" / f"{NETWORK}-1-25-percent"
     weights = (last / "best.safetensors").read_bytes()
     (folder / "results.json").unlink()
@@ -204,7 +204,7 @@ def test_the_command_trains_the_best_network_on_fewer_images(towernet, photos, t
     assert again == results
 
 
-def test_without_a_test_split_there_is_no_learning_curve(towernet, photos, tmp_path):
+def test_a_learning_curve_without_a_test_split_is_refused(towernet, photos, tmp_path):
     words = ("--models", TINY_NETWORK, "--recipe", "notebook", "--size", 64, "--epochs", 1)
     done = towernet("compare", photos, *words, "--learning-curve", "--out", tmp_path / "out")
     assert done.returncode == USAGE

@@ -1,4 +1,4 @@
-"""In a notebook: a real kernel runs cells, and what it sends is all that a person sees of them."""
+"""In a notebook: a real kernel runs cells, and its messages are checked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HANDLERS = "import signal\nprint([signal.getsignal(number) for number in (1, 2, 
 
 @dataclass
 class Cell:
-    """What a front end was sent while a cell ran."""
+    """The messages that a front end received while a cell ran."""
 
     messages: list[dict[str, Any]]
 
@@ -35,18 +35,18 @@ class Cell:
 
     @property
     def bars(self) -> set[str]:
-        """The displays that can be brought up to date."""
+        """The displays that can be updated."""
         shown = [each["transient"].get("display_id") for each in self.of("display_data")]
         return {name for name in shown if name}
 
     @property
     def updates(self) -> list[str]:
-        """What the bars became, as text."""
+        """The updates of the bars, as text."""
         return [bar_text(each) for each in self.messages if bar_text(each)]
 
     @property
     def error(self) -> tuple[str, str] | None:
-        """The name of what the cell ended with, and all that is shown of it."""
+        """The name of the exception that ended the cell, and its traceback as shown."""
         found = self.of("error")
         return (found[0]["ename"], "\n".join(found[0]["traceback"])) if found else None
 
@@ -58,29 +58,29 @@ def bar_text(message: dict[str, Any]) -> str:
 
 
 def trained(message: dict[str, Any]) -> bool:
-    """Whether a bar tells of a step."""
+    """Whether a bar shows a training step."""
     return "images/s" in bar_text(message)
 
 
 @dataclass
 class Kernel:
-    """A kernel of its own process, and who talks to it."""
+    """A kernel in a separate process, and its client."""
 
     manager: KernelManager
     client: Any
 
     def run(self, code: str, *, interrupt: Callable[[dict[str, Any]], bool] | None = None) -> Cell:
-        """Run a cell; press its stop button at the first message that is asked for."""
+        """Run a cell; interrupt it at the first message for which `interrupt` is true."""
         messages: list[dict[str, Any]] = []
         waiting = [interrupt] if interrupt else []
 
-        def hear(message: dict[str, Any]) -> None:
+        def receive(message: dict[str, Any]) -> None:
             messages.append(message)
             if waiting and waiting[0](message):
                 waiting.clear()
                 self.manager.interrupt_kernel()
 
-        self.client.execute_interactive(code, output_hook=hear, timeout=SECONDS)
+        self.client.execute_interactive(code, output_hook=receive, timeout=SECONDS)
         cell = Cell(messages)
         assert not waiting, f"it ended before it could be interrupted: {cell.error}"
         return cell
@@ -88,7 +88,7 @@ class Kernel:
 
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    """One kernel for all cells, as in one notebook; it touches nothing of the user's."""
+    """One kernel for all cells, as in one notebook; it does not touch the user's files."""
     folder = tmp_path_factory.mktemp("kernel")
     manager = KernelManager(transport="ipc", connection_file=str(folder / "kernel.json"))
     own = {
@@ -109,33 +109,33 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
 
 @pytest.fixture(scope="module")
 def interrupted(kernel: Kernel) -> tuple[Cell, Path, int]:
-    """A long training that was interrupted, its folder, and the step it says it came to."""
+    """A long training that was interrupted, its folder, and the step that it reported."""
     before = kernel.run(HANDLERS).printed()
     cell = kernel.run(
         f'import towernet\ntowernet.train({WORDS}, epochs=500, out="long")', interrupt=trained
     )
     assert kernel.run(HANDLERS).printed() == before
     assert cell.error is not None
-    said = re.search(r"long is complete up to step (\d+) of \d+", cell.error[1])
-    assert said, cell.error
+    reported = re.search(r"long is complete up to step (\d+) of \d+", cell.error[1])
+    assert reported, cell.error
     folder = Path(kernel.run("import os\nprint(os.getcwd())").printed().strip()) / "long"
-    return cell, folder, int(said[1])
+    return cell, folder, int(reported[1])
 
 
 def faults(cell: Cell) -> list[str]:
-    """What a person would not call a progress bar."""
+    """Return how the cell's output differs from a clean progress bar."""
     found = []
     if len(cell.bars) != 1 or len(cell.updates) < 2:
-        found.append("no single display is brought up to date")
+        found.append("not exactly one display is updated")
     texts = [each["data"].get("text/plain", "") for each in cell.of("display_data")]
     if cell.printed("stderr") or any("Warning" in text for text in texts):
-        found.append("something is wrong, says standard error or a warning")
+        found.append("standard error or a warning was shown")
     if any("widget" in kind for each in cell.of("display_data") for kind in each["data"]):
-        found.append("a widget, which a front end may not have")
+        found.append("a widget, which some front ends cannot show")
     return found
 
 
-def test_a_training_shows_one_bar_and_its_sentences(kernel):
+def test_a_training_shows_one_bar_and_its_messages(kernel):
     cell = kernel.run(f'import towernet\nrun = towernet.train({WORDS}, epochs=1, out="short")')
     assert cell.error is None
     assert not faults(cell)
@@ -146,7 +146,7 @@ def test_a_training_shows_one_bar_and_its_sentences(kernel):
     assert sum(" epoch 1 " in line for line in lines) == 1
 
 
-def test_what_rich_shows_in_a_notebook_is_noticed(kernel):
+def test_richs_progress_bar_would_be_detected(kernel):
     cell = kernel.run(
         "from rich.progress import track\nimport time\n"
         "for _ in track(range(3)):\n    time.sleep(0.2)"
@@ -154,7 +154,7 @@ def test_what_rich_shows_in_a_notebook_is_noticed(kernel):
     assert len(faults(cell)) == 2
 
 
-def test_an_interrupted_training_ends_its_step_and_says_how_to_go_on(interrupted):
+def test_an_interrupted_training_ends_its_step_and_shows_how_to_resume(interrupted):
     cell, folder, step = interrupted
     name, shown = cell.error
     assert name == "Interrupted"
@@ -167,19 +167,19 @@ def test_an_interrupted_training_ends_its_step_and_says_how_to_go_on(interrupted
     assert list(folder.glob("last/*.json")) == [folder / "last" / f"{step:09d}.json"]
 
 
-def test_a_resumed_trainings_bar_tells_all_of_it(kernel, interrupted):
+def test_the_bar_of_a_resumed_training_shows_all_figures(kernel, interrupted):
     figures = r"epoch \d+\.\d/500  loss \d+\.\d+  accuracy \d+ %.*  \d+ images/s  [\d:]+ left"
     cell = kernel.run(
         'import towernet\ntowernet.train(resume="long")',
         interrupt=lambda message: bool(re.search("validation .* images/s", bar_text(message))),
     )
-    told = [each for each in cell.updates if "images/s" in each]
-    assert all(re.search(figures, each) for each in told)
+    shown = [each for each in cell.updates if "images/s" in each]
+    assert all(re.search(figures, each) for each in shown)
     assert f"long goes on after step {interrupted[2]}" in cell.printed()
 
 
 @pytest.mark.parametrize(("seconds", "moves"), [("progress.SECONDS_BETWEEN_UPDATES", 0), ("0", 50)])
-def test_a_bar_moves_a_few_times_a_second_however_short_the_steps(kernel, seconds, moves):
+def test_a_bar_is_updated_a_few_times_a_second_even_with_short_steps(kernel, seconds, moves):
     cell = kernel.run(
         "from towernet import progress\n"
         f"progress.SECONDS_BETWEEN_UPDATES = {seconds}\n"
@@ -204,7 +204,7 @@ def test_the_next_cell_runs_and_can_be_interrupted_itself(kernel, interrupted):
     assert cell.error[0] == "KeyboardInterrupt"
 
 
-def test_an_error_a_user_can_put_right_is_one_line(kernel):
+def test_an_error_a_user_can_fix_is_one_line(kernel):
     cell = kernel.run("import towernet\ntowernet.train()")
     assert cell.error == (
         "ConfigError",
@@ -224,7 +224,7 @@ def test_the_command_leaves_a_kernels_signals_as_they_were(kernel):
     assert kernel.run(HANDLERS).printed() == before
 
 
-def test_a_switch_that_is_left_on_is_noticed(kernel):
+def test_a_stop_switch_left_on_is_detected(kernel):
     before = kernel.run(HANDLERS).printed()
     kernel.run("from towernet.engine.stop import StopSwitch\nstop = StopSwitch().__enter__()")
     assert kernel.run(HANDLERS).printed() != before

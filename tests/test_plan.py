@@ -1,4 +1,4 @@
-"""`towernet plan`: what some hours allow, said before they are spent."""
+"""`towernet plan`: what a budget of hours allows, before it is spent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def command_of(done):
     return shlex.split(done.stdout.splitlines()[-1])
 
 
-def test_it_proposes_a_comparison_that_fits_and_says_what_it_shows(towernet, photos, tmp_path):
+def test_it_proposes_a_comparison_and_its_detectable_difference(towernet, photos, tmp_path):
     data = shutil.copytree(photos, tmp_path / "my photos")
     done = towernet("plan", data, *WORDS, "--hours", 2, "--images-per-class", 9, "--seed", 3)
     assert done.returncode == 0, done.stderr
@@ -25,24 +25,24 @@ def test_it_proposes_a_comparison_that_fits_and_says_what_it_shows(towernet, pho
     assert words[:3] == ["towernet", "compare", str(data)]
     given = dict(zip(words[3::2], words[4::2], strict=True))
     assert given["--models"] == MODELS
-    assert int(given["--runs"]) >= 6  # the fewest that can tell two networks apart
+    assert int(given["--runs"]) >= 6  # the fewest that can show a difference
     assert (given["--seed"], given["--images-per-class"], given["--size"]) == ("3", "9", "64")
     minutes = float(given["--minutes"])
-    # Two networks, their runs and three trials of a share of a run.
+    # Two networks, their runs, and three trials that each take a share of a run.
     assert 60 < minutes * 2 * (int(given["--runs"]) + 0.5) <= 120
     assert "points" in done.stdout
     assert "e+" not in done.stdout
-    assert "none" in done.stdout  # one run each shows nothing of networks
+    assert "none" in done.stdout  # single runs cannot show a difference
 
 
-def test_too_few_hours_are_said(towernet, photos):
+def test_too_few_hours_are_reported(towernet, photos):
     done = towernet("plan", photos, *WORDS, "--hours", 0.002)
     assert done.returncode == 0, done.stderr
     assert "These hours are too few to compare networks" in done.stdout
 
 
 @pytest.mark.proof
-def test_where_the_hours_are_too_few_smaller_images_are_proposed(towernet, photos):
+def test_with_too_few_hours_smaller_images_are_proposed(towernet, photos):
     words = ("plan", photos, "--models", MODELS, "--batch-size", 8)
     done = towernet(*words, "--workers", 1, "--hours", 0.0005)
     assert done.returncode == 0, done.stderr

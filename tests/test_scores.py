@@ -1,4 +1,4 @@
-"""Scores against references, and their intervals against made-up truths."""
+"""Scores against reference implementations, and their intervals against simulations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 
-def test_f1_and_confusion_are_those_of_scikit_learn():
+def test_f1_and_confusion_agree_with_scikit_learn():
     from sklearn import metrics
 
     from towernet.comparison.judging.scores import confusion_matrix, macro_f1, per_class
@@ -32,7 +32,7 @@ def test_frequent_confusions_leave_out_the_diagonal():
     assert confusions(np.diag([3, 0, 2])) == []
 
 
-def test_with_one_run_of_single_images_an_interval_is_wilson_s():
+def test_with_one_run_and_no_clusters_an_interval_is_wilson_s():
     from statsmodels.stats.proportion import proportion_confint
 
     from towernet.comparison.judging.scores import accuracy_interval, per_class
@@ -47,7 +47,7 @@ def test_with_one_run_of_single_images_an_interval_is_wilson_s():
     assert row.precision_interval == pytest.approx(proportion_confint(33, 33, method="wilson"))
 
 
-def test_wilson_s_interval_is_that_of_statsmodels_to_the_last_digit():
+def test_wilson_s_interval_agrees_with_statsmodels_to_the_last_digit():
     from statsmodels.stats.proportion import proportion_confint
 
     from towernet.comparison.judging.scores import wilson
@@ -59,7 +59,7 @@ def test_wilson_s_interval_is_that_of_statsmodels_to_the_last_digit():
             assert wilson(accuracy, num) == (min(low, accuracy), max(high, accuracy))
 
 
-def test_a_class_that_nothing_is_known_of_has_no_interval():
+def test_scores_with_denominator_zero_have_no_interval():
     from towernet.comparison.judging.scores import per_class
 
     rows = per_class(np.array([0, 0, 1]), np.array([[0, 0, 0]]), np.arange(3), ("a", "b", "c"))
@@ -73,7 +73,7 @@ def test_a_class_that_nothing_is_known_of_has_no_interval():
     ("num_images", "num_runs", "accuracy", "luck", "cluster"),
     [(350, 8, 0.85, 0.1, 1), (350, 8, 0.85, 0.4, 1), (400, 8, 0.85, 0.1, 5)],
 )
-def test_accuracies_are_where_their_intervals_say(num_images, num_runs, accuracy, luck, cluster):
+def test_intervals_contain_the_true_accuracy(num_images, num_runs, accuracy, luck, cluster):
     from scipy.special import ndtri
 
     from towernet.comparison.judging.scores import accuracy_interval, wilson
@@ -81,20 +81,19 @@ def test_accuracies_are_where_their_intervals_say(num_images, num_runs, accuracy
     chance = np.random.default_rng(0)
     cluster_N = np.arange(num_images) // cluster
     scale = np.sqrt(1 + 1.5**2 + luck**2)
-    held = held_by_wilson = 0
+    covered = covered_by_wilson = 0
     for _ in range(400):
         ease_N = 1.5 * chance.standard_normal(num_images // cluster)[cluster_N]
         run_R1 = luck * chance.standard_normal((num_runs, 1))
         noise_RN = chance.standard_normal((num_runs, num_images))
         right_RN = ndtri(accuracy) * scale + run_R1 + ease_N + noise_RN > 0
         low, high = accuracy_interval(right_RN, cluster_N)
-        held += low <= accuracy <= high
-        low, high = wilson(
-            float(right_RN.mean()), right_RN.size
-        )  # as if all answers were independent
-        held_by_wilson += low <= accuracy <= high
-    assert 0.92 <= held / 400 <= 0.985
-    assert held_by_wilson / 400 < 0.85
+        covered += low <= accuracy <= high
+        # As if all predictions were independent.
+        low, high = wilson(float(right_RN.mean()), right_RN.size)
+        covered_by_wilson += low <= accuracy <= high
+    assert 0.92 <= covered / 400 <= 0.985
+    assert covered_by_wilson / 400 < 0.85
 
 
 def test_images_shared_among_runs_do_not_count_twice():
@@ -111,24 +110,24 @@ def test_images_shared_among_runs_do_not_count_twice():
 @pytest.mark.parametrize(
     ("num_images", "accuracy"), [(100, 0.99), (10, 0.9), (100, 0.98), (20, 0.9)]
 )
-def test_few_mistakes_do_not_make_it_surer(num_images, accuracy):
-    """Images that are hard for every run: eight answers for one are hardly more than one."""
+def test_few_mistakes_do_not_make_the_interval_too_narrow(num_images, accuracy):
+    """Images that are hard for every run: eight predictions are worth little more than one."""
     from scipy.special import ndtri
 
     from towernet.comparison.judging.scores import accuracy_interval
 
     chance = np.random.default_rng(2)
-    held = 0
+    covered = 0
     for _ in range(300):
         ease_N = 3 * chance.standard_normal(num_images)
         noise_RN = chance.standard_normal((8, num_images))
         right_RN = ndtri(accuracy) * np.sqrt(10) + ease_N + noise_RN > 0
         low, high = accuracy_interval(right_RN, np.arange(num_images))
-        held += low <= accuracy <= high
-    assert held / 300 >= 0.94
+        covered += low <= accuracy <= high
+    assert covered / 300 >= 0.94
 
 
-def test_one_more_mistake_never_raises_the_lower_end():
+def test_one_more_mistake_lowers_the_lower_end():
     from towernet.comparison.judging.scores import accuracy_interval
 
     right = np.ones((8, 100), bool)
@@ -140,7 +139,7 @@ def test_one_more_mistake_never_raises_the_lower_end():
         lowest = low
 
 
-def test_runs_do_not_make_one_person_a_sample_of_persons():
+def test_many_runs_do_not_narrow_the_interval_of_a_single_cluster():
     from towernet.comparison.judging.scores import accuracy_interval
 
     right = np.random.default_rng(0).random((8, 20)) < 0.7
@@ -148,7 +147,7 @@ def test_runs_do_not_make_one_person_a_sample_of_persons():
     assert high - low > 0.6
 
 
-def test_runs_that_left_out_other_images_vary_as_they_vary():
+def test_resampled_intervals_reflect_the_spread_of_the_runs():
     from towernet.comparison.judging.scores import resampled_interval
 
     chance = np.random.default_rng(0)
@@ -159,7 +158,7 @@ def test_runs_that_left_out_other_images_vary_as_they_vary():
     assert narrow[0] < 0.8 < narrow[1]
 
 
-def test_f1_is_jaccard_s_transform():
+def test_f1_and_its_interval_come_from_jaccard_s_index():
     from statsmodels.stats.proportion import proportion_confint
 
     from towernet.comparison.judging.scores import per_class

@@ -1,4 +1,4 @@
-"""The statistics of a verdict, each held to a reference; and a promise kept, seen to be broken."""
+"""The statistics of a verdict, each checked against a reference, and the coverage of intervals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def made_up(num_networks, num_runs, num_images, *, seed, cluster=1, run=0.08, taste=0.5):
-    """Answers of equal networks, about 85 % of them right: (M, K, N); clusters share their ease."""
+    """Return (M, K, N): which images equal networks get right, about 85 %; clusters are similar."""
     chance = np.random.default_rng(seed)
     clusters = num_images // cluster
     ease = np.repeat(1.5 * chance.standard_normal(clusters), cluster)
@@ -20,7 +20,7 @@ def made_up(num_networks, num_runs, num_images, *, seed, cluster=1, run=0.08, ta
 
 
 @pytest.mark.parametrize("num_runs", [2, 6, 9, 13])
-def test_sign_flip_p_is_that_of_every_flip(num_runs):
+def test_sign_flip_p_agrees_with_all_flips(num_runs):
     from scipy.stats import permutation_test
 
     from towernet.comparison.judging.statistics import sign_flip_p
@@ -34,7 +34,7 @@ def test_sign_flip_p_is_that_of_every_flip(num_runs):
     assert sign_flip_p(np.zeros(num_runs)) == 1
 
 
-def test_drawn_flips_come_near_to_every_flip():
+def test_drawn_flips_are_close_to_all_flips():
     from towernet.comparison.judging.statistics import sign_flip_p
 
     differences = np.random.default_rng(5).normal(0.01, 0.02, 20)
@@ -45,13 +45,13 @@ def test_drawn_flips_come_near_to_every_flip():
 
 
 def _halves(differences):
-    """The sums of all flips of each half: their pairs are the flips of the whole."""
+    """Return the sums of all flips of each half; their pairs are the flips of the whole."""
     half = len(differences) // 2
     signs = np.array(list(product((-1, 1), repeat=half)))
     return signs @ differences[:half], signs @ differences[half:]
 
 
-def test_mcnemar_is_that_of_statsmodels():
+def test_mcnemar_agrees_with_statsmodels():
     from statsmodels.stats.contingency_tables import mcnemar
 
     from towernet.comparison.judging.statistics import mcnemar_p
@@ -64,7 +64,7 @@ def test_mcnemar_is_that_of_statsmodels():
     assert mcnemar_p(np.zeros(300)) == 1.0
 
 
-def test_the_exact_interval_is_that_of_statsmodels():
+def test_the_exact_interval_agrees_with_statsmodels():
     from statsmodels.stats.proportion import proportion_confint
 
     from towernet.comparison.judging.statistics import exact_interval
@@ -75,7 +75,7 @@ def test_the_exact_interval_is_that_of_statsmodels():
     assert exact_interval(3.0, 8)[0] < exact_interval(3.5, 8)[0] < exact_interval(4.0, 8)[0]
 
 
-def test_holm_is_that_of_statsmodels_and_of_hand():
+def test_holm_agrees_with_statsmodels_and_a_worked_example():
     from statsmodels.stats.multitest import multipletests
 
     from towernet.comparison.judging.statistics import holm
@@ -86,8 +86,8 @@ def test_holm_is_that_of_statsmodels_and_of_hand():
     assert holm([]) == []
 
 
-def test_the_variance_is_that_of_a_two_way_analysis():
-    """Runs and images crossed, in plain sums: (MS_run + MS_image - MS_rest) / (K N)."""
+def test_the_variance_agrees_with_a_two_way_analysis():
+    """Runs and images crossed, with plain sums: (MS_run + MS_image - MS_rest) / (K N)."""
     from towernet.comparison.judging.statistics import estimate
 
     right = made_up(2, 7, 211, seed=1).astype(float)
@@ -101,7 +101,7 @@ def test_the_variance_is_that_of_a_two_way_analysis():
         for k in range(runs)
         for n in range(images)
     ) / ((runs - 1) * (images - 1))
-    assert of_run > of_rest  # else a part would be cut off at 0
+    assert of_run > of_rest  # otherwise a component would be clipped at 0
     assert of_image > of_rest
     size = (by_image**2).sum() / abs(by_image).sum()
     expected = (of_run + of_image - of_rest) / (runs * images) + 2 * size**2 / (images + 2) ** 2
@@ -110,7 +110,7 @@ def test_the_variance_is_that_of_a_two_way_analysis():
     assert found.rest == pytest.approx(of_rest)
 
 
-def test_one_run_of_clustered_images_has_the_error_of_a_clustered_regression():
+def test_one_run_with_clusters_agrees_with_a_clustered_regression():
     import statsmodels.api as sm
 
     from towernet.comparison.judging.statistics import estimate
@@ -127,8 +127,8 @@ def test_one_run_of_clustered_images_has_the_error_of_a_clustered_regression():
     assert found.degrees_of_freedom(1, 240) == 59
 
 
-def test_few_clusters_that_all_agree_exclude_little():
-    """Fifty clusters of forty images, no answer different: more than whole clusters may differ."""
+def test_few_clusters_without_differences_give_a_wide_interval():
+    """Fifty clusters of forty images, no prediction different: whole clusters may still differ."""
     from towernet.comparison.judging.statistics import judge
 
     right = np.ones((2, 8, 2000), dtype=bool)
@@ -139,7 +139,7 @@ def test_few_clusters_that_all_agree_exclude_little():
     assert single.is_within(0.005)
 
 
-def test_several_intervals_are_as_wide_as_tukey_and_sidak_say():
+def test_simultaneous_intervals_agree_with_tukey_and_sidak():
     from scipy.stats import norm, studentized_range
 
     from towernet.comparison.judging.statistics import simultaneous_level
@@ -153,7 +153,7 @@ def test_several_intervals_are_as_wide_as_tukey_and_sidak_say():
     assert simultaneous_level(np.zeros((3, 3)), pairs) == pytest.approx(0.05 / 3)
 
 
-def test_needed_runs_and_images_are_the_fewest_that_do():
+def test_needed_runs_and_images_are_the_fewest_that_suffice():
     from towernet.comparison.judging.statistics import judge
 
     family = judge(made_up(3, 8, 350, seed=3), np.arange(350))
@@ -165,10 +165,10 @@ def test_needed_runs_and_images_are_the_fewest_that_do():
     assert runs > 8
     assert family.detectable(variance, runs, 350) <= 0.06
     assert runs == 9 or family.detectable(variance, runs - 1, 350) > 0.06
-    assert family.runs_needed(variance, 0.001) is None  # 350 images cannot tell so little
+    assert family.runs_needed(variance, 0.001) is None  # 350 images cannot show so little
 
 
-def test_order_of_networks_and_names_of_clusters_change_nothing():
+def test_the_order_of_networks_images_and_clusters_does_not_matter():
     from towernet.comparison.judging.statistics import judge
 
     right, cluster = made_up(2, 8, 120, seed=4, cluster=3), np.repeat(np.arange(40), 3)
@@ -181,21 +181,21 @@ def test_order_of_networks_and_names_of_clusters_change_nothing():
 
 
 def coverage(interval_of, *, num_comparisons=200, **scene):
-    held = 0
+    covered = 0
     for seed in range(num_comparisons):
         low, high = interval_of(made_up(2, 8, 150, seed=seed, **scene))
-        held += low <= 0 <= high
-    return held / num_comparisons
+        covered += low <= 0 <= high
+    return covered / num_comparisons
 
 
-def ours(right):
+def of_runs_and_images(right):
     from towernet.comparison.judging.statistics import judge
 
     return judge(right, np.arange(right.shape[2])).differences[0].interval
 
 
 def of_runs_alone(right):
-    """What is often done: a t interval over the runs, as if the test images were the world."""
+    """The common method: a t interval over the runs, which ignores the choice of test images."""
     from scipy.stats import t
 
     by_run = right[0].mean(axis=1) - right[1].mean(axis=1)
@@ -203,13 +203,13 @@ def of_runs_alone(right):
     return by_run.mean() - reach, by_run.mean() + reach
 
 
-def test_intervals_hold_the_truth_where_those_of_runs_alone_do_not():
+def test_intervals_contain_the_truth_where_those_of_runs_alone_do_not():
     scene = {"run": 0.03, "taste": 0.8}
-    assert coverage(ours, **scene) >= 0.91
+    assert coverage(of_runs_and_images, **scene) >= 0.91
     assert coverage(of_runs_alone, **scene) < 0.85
 
 
-def test_clusters_taken_for_single_images_would_promise_too_much():
+def test_ignoring_clusters_would_make_intervals_too_narrow():
     from towernet.comparison.judging.statistics import judge
 
     def clustered(right):
@@ -217,10 +217,10 @@ def test_clusters_taken_for_single_images_would_promise_too_much():
 
     scene = {"cluster": 5, "taste": 1.0}
     assert coverage(clustered, **scene) >= 0.91
-    assert coverage(ours, **scene) < 0.86
+    assert coverage(of_runs_and_images, **scene) < 0.86
 
 
-def test_runs_that_left_out_other_images_are_judged_as_nadeau_and_bengio_do():
+def test_resampled_runs_are_judged_with_nadeau_and_bengio_s_test():
     from scipy.stats import t as student
 
     from towernet.comparison.judging.statistics import judge_resampled
@@ -237,8 +237,8 @@ def test_runs_that_left_out_other_images_are_judged_as_nadeau_and_bengio_do():
     assert found.p_adjusted >= found.p
 
 
-def test_runs_that_share_images_are_not_taken_for_independent_ones():
-    """Equal networks, each run trained and judged on other halves of one pool."""
+def test_runs_that_share_images_are_not_treated_as_independent():
+    """Equal networks, each run trained and evaluated on different parts of one pool."""
     from scipy.stats import ttest_rel
 
     from towernet.comparison.judging.statistics import judge_resampled

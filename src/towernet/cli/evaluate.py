@@ -44,10 +44,10 @@ def evaluate(
     from towernet.cli.evaluation_tables import evaluation_tables
     from towernet.comparison.evaluation import evaluate as evaluate_run
     from towernet.comparison.evaluation import open_predictor, write_predictions
-    from towernet.comparison.roles import asked_roles
+    from towernet.comparison.roles import roles_of_split
     from towernet.data.source import open_source
 
-    asked_roles(split)  # one that there is not is refused before anything is opened
+    roles_of_split(split)  # one that there is not is refused before anything is opened
     num_workers = choices.num_workers(workers)
     if predictions is not None:
         _require_writable(predictions, images)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from towernet.cli.tables import terminal
 from towernet.comparison.judging.scores import MAX_CONFUSIONS
-from towernet.comparison.wording.evaluation import asked_words
+from towernet.comparison.wording.evaluation import images_words
 from towernet.records.base import Interval
 from towernet.records.evaluation import Confusion, Evaluation
 from towernet.records.scores import ClassScores
@@ -32,7 +32,7 @@ def evaluation_tables(evaluation: Evaluation) -> None:
 
     low, high = evaluation.interval
     line("network", f"{evaluation.model} in {evaluation.run}")
-    line("images", asked_words(evaluation))
+    line("images", images_words(evaluation))
     line(
         "accuracy",
         f"{percent(evaluation.accuracy)} ({evaluation.num_right:,} of {evaluation.num_images:,};"

@@ -1,6 +1,6 @@
-"""What a comparison found: the final split opened once, a ranking, and the answer in words.
+"""The results of a comparison: the final split evaluated once, a ranking, and the conclusion.
 
-`results` is exact: the same runs give the same bytes. What was measured with a clock is apart.
+`results` is exact: the same runs give the same bytes. Times are stored separately.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from towernet.comparison.judging.attention import judged_pairs, proof
 from towernet.comparison.judging.labels import suspect_labels, write_suspects
 from towernet.comparison.judging.learning_curve import FewerImages, learning_curve
 from towernet.comparison.judging.networks import best_run
-from towernet.comparison.judging.ranking import Judging
+from towernet.comparison.judging.ranking import NOT_FINITE, Judging
 from towernet.comparison.judging.scores import majority_accuracy
 from towernet.comparison.outcome import Outcome
 from towernet.comparison.protocol import LAST_DOUBLING, digest_of, written_digest
@@ -48,11 +48,11 @@ from towernet.records.results import (
     Winner,
 )
 
-MAX_SUSPECTS = 200  # in the results; suspects.csv has them all
+MAX_SUSPECTS = 200  # in the results; suspects.csv contains all of them
 
 
 def finished(folder: Path) -> Conclusion | None:
-    """Return the results that lie in a folder, None while there are none.
+    """Return the results in a folder, None if there are none yet.
 
     Raises:
         DataError: they are damaged.
@@ -71,25 +71,28 @@ def conclude(
     *,
     kind: Literal["comparison", "run"],
 ) -> Conclusion:
-    """Open the final split, once, write `results.json` and what is made of it; return the former.
+    """Evaluate the final split, once; write `results.json` and the files derived from it.
 
     Args:
-        outcomes: The networks, trained.
-        fewer: Runs with fewer images, where they were asked for.
-        protocol: What was frozen before the first step.
+        outcomes: The trained networks.
+        fewer: The runs with fewer images, if they were requested.
+        protocol: The protocol, frozen before the first step.
         dataset_of: The images of each repetition.
-        session: Where the runs are, and who watches.
-        ledger: What happened so far.
-        kind: Whether it is one run on its own.
+        session: The folder of the runs, and the progress.
+        ledger: The events so far.
+        kind: A comparison or a single run.
+
+    Returns:
+        The content of `results.json`.
     """
     folder = session.folder
     if (done := finished(folder)) is not None:
-        session.progress.say(f"{folder} is finished; its results are as they were")
+        session.progress.say(f"{folder} is finished; its results are unchanged")
         return done
     dataset, policy = dataset_of(0), Policy.of(protocol.decided.policy)
     if ledger.find(FinalSplitOpened) is None:
         ledger.add(FinalSplitOpened(split=dataset.final_split, num_images=len(dataset.final)))
-    # The thread count changes bits, so it must be the runs' also when nothing is left to train.
+    # The number of threads changes bits, so it must be that of the runs also if all are finished.
     with policy.active():
         judging = Judging(protocol, session, dataset_of)
         for outcome in outcomes:
@@ -120,7 +123,7 @@ def _results(
     ledger: Ledger,
     kind: Literal["comparison", "run"],
 ) -> Results:
-    """Rank the networks, judge their differences, and put it into words."""
+    """Rank the networks, judge their differences, and describe the result."""
     protocol, session, dataset = judging.protocol, judging.session, judging.dataset
     request, networks, best = protocol.request, judging.ranked(), judging.best
     several = request.runs > 1
@@ -132,7 +135,8 @@ def _results(
     )
     comparisons = judging.comparisons(pairs)
     curve = None if fewer is None else _learning_curve(fewer, judging)
-    suspects = [] if judging.asked is None else suspect_labels(judging.asked, dataset)
+    held_out = judging.out_of_sample
+    suspects = [] if held_out is None else suspect_labels(held_out, dataset)
     write_suspects(session.folder / "suspects.csv", suspects)
     written = written_digest(session.folder / "protocol.toml")
     results = Results(
@@ -165,10 +169,10 @@ def _results(
         remarks=(),
     )
     if of_blocks is not None:
-        sentence, said = ablation.sentence(results), ablation.remarks(results)
+        sentence, notes = ablation.sentence(results), ablation.remarks(results)
     else:
-        sentence, said = verdict(results), remarks(results)
-    return results.model_copy(update={"sentence": sentence, "remarks": tuple(said)})
+        sentence, notes = verdict(results), remarks(results)
+    return results.model_copy(update={"sentence": sentence, "remarks": tuple(notes)})
 
 
 def _all_measured(measured: dict[NetworkName, Measured], fewer: FewerImages | None) -> AllMeasured:
@@ -185,7 +189,7 @@ def _all_measured(measured: dict[NetworkName, Measured], fewer: FewerImages | No
 def _variants(
     outcomes: Sequence[Outcome], networks: Sequence[Network], protocol: Protocol
 ) -> tuple[Variant, ...]:
-    """Return each network's blocks: whose they are, what they added, the proof that they learnt."""
+    """Return each network's blocks: their paper, added parameters, and proof that they learnt."""
     folders = {outcome.name: outcome.folders for outcome in outcomes}
     parameters = {network.name: network.parameters for network in networks}
     return tuple(
@@ -200,16 +204,16 @@ def _variants(
 
 
 def _learning_curve(fewer: FewerImages, judging: Judging) -> LearningCurve | NoLearningCurve:
-    """Judge the runs with fewer images beside those with all of them."""
-    judging.session.progress.say(f"{fewer.name} answers again, trained on fewer images")
+    """Compare the runs with fewer images with those with all images."""
+    judging.session.progress.say(f"evaluating {fewer.name}, trained on fewer images")
     failure = fewer.failure
     by_share = {1.0: judging.right.get(fewer.name, [])}
     for share, folders in fewer.folders.items():
-        answers = judging.ask(folders)
-        if all(answer.are_numbers for answer in answers):
-            by_share[share] = [answer.right_N for answer in answers]
+        predictions = judging.predict(folders)
+        if all(of_run.are_finite for of_run in predictions):
+            by_share[share] = [of_run.right_N for of_run in predictions]
     if failure is None and not (by_share[1.0] and LAST_DOUBLING in by_share):
-        failure = "its answers are not numbers"
+        failure = NOT_FINITE
     if failure is not None:
         return NoLearningCurve(network=fewer.name, failure=failure)
     request = judging.protocol.request

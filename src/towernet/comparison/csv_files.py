@@ -1,4 +1,4 @@
-"""The results as CSV, for spreadsheets: the same numbers as `results.json`, one table a file."""
+"""The results as CSV, for spreadsheets: the same numbers as `results.json`, one file per table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from towernet.records.judgement import AnswersJudged, Judged, JudgedRun, Pair
 from towernet.records.results import Conclusion, Measured
 from towernet.records.scores import ClassScores, RunScores
 
-# A network's other fields are tables of their own, or no figures of it.
+# The other fields of a network are separate tables, or are not figures.
 _NETWORK = (
     "rank", "name", "status", "accuracy", "interval", "macro_f1", "validation_accuracy",
     "parameters", "multiply_adds", "learning_rate", "epochs", "steps",
@@ -25,10 +25,10 @@ _JUDGED_RUN = tuple(JudgedRun.model_fields)
 
 
 def write_csv_files(folder: Path, conclusion: Conclusion) -> None:
-    """Write `results.csv` and `classes.csv`; of a comparison also `runs.csv`, `differences.csv`.
+    """Write `results.csv` and `classes.csv`; for a comparison also `runs.csv`, `differences.csv`.
 
-    One line a network, a network's class, a run, and a pair of networks. An interval becomes two
-    columns, `…_low` and `…_high`.
+    They have one line per network, per class of a network, per run, and per pair of networks. An
+    interval becomes two columns, `…_low` and `…_high`.
     """
     results, measured = conclusion.results, conclusion.measured.networks
     networks = results.networks
@@ -53,7 +53,7 @@ def write_csv_files(folder: Path, conclusion: Conclusion) -> None:
 
 
 def write_judged_csv_files(folder: Path, judged: AnswersJudged) -> None:
-    """Write `results.csv`, `runs.csv` and `differences.csv` of somebody's answers."""
+    """Write `results.csv`, `runs.csv` and `differences.csv` of a judgement."""
     networks = judged.networks
     _write(folder / "results.csv", _JUDGED, (_cells(n, _JUDGED) for n in networks))
     _write(
@@ -76,7 +76,7 @@ def _write(path: Path, columns: Sequence[str], lines: Iterable[Sequence[object]]
 
 
 def _cells(record: Record, columns: Sequence[str]) -> list[object]:
-    """Return a record's values of these columns, an interval's ends apart."""
+    """Return a record's values for these columns; an interval gives two cells."""
     cells: list[object] = []
     for column in columns:
         value = getattr(record, column)

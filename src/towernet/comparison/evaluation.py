@@ -1,9 +1,9 @@
-"""How right a trained run is about labelled images, and which of them it may be asked about.
+"""Evaluation of a trained run on labelled images.
 
-Images that trained the run flatter it (`roles`); test images are locked until the end, and each
-look at them afterwards is written down (`later_look`).
+Images it was trained on would give too optimistic a result (`roles`). Test images are locked until
+the comparison has ended, and each later evaluation on them is recorded (`later_look`).
 
-Shapes: N images that are asked about, K classes.
+Shapes: N images that are evaluated, K classes.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from towernet.comparison.judging.scores import (
     macro_f1,
     per_class,
 )
-from towernet.comparison.later_look import note_look, require_open
-from towernet.comparison.roles import asked_roles, count, known_images, roles
+from towernet.comparison.later_look import record_later_look, require_open
+from towernet.comparison.roles import count, known_images, roles, roles_of_split
 from towernet.comparison.wording.evaluation import found_words, nothing_left_words, remarks
 from towernet.data import splits
 from towernet.data.cache import open_pixels
@@ -51,25 +51,25 @@ from towernet.records.evaluation import Confusion, Evaluation, Figures, Found, Q
 from towernet.records.run import ImportedRun
 from towernet.words import shown, some_listed
 
-# A multiple of the batch, so that an image has the same neighbours, and the same bits, as it had in
-# the comparison; not all at once, since the answers for a million images are large.
+# A multiple of the batch size, so that each image is in the same batch, and gets the same bits, as
+# in the comparison. Not all at once, since the logits of a million images are large.
 NUM_AT_ONCE = 4 * BATCH_SIZE
 PREDICTIONS_HEAD = "path,class_name,predicted,confidence,probability_of_true"
 
 
 def open_predictor(folder: Path, *, say: Callable[[str], None]) -> Predictor:
-    """Load a run, or a comparison's winner, so that it computes as when it was judged.
+    """Load a run, or a comparison's winner, so that it computes as in the comparison.
 
     Args:
-        folder: Of the run or of the comparison.
-        say: Told when this machine cannot compute like that.
+        folder: The folder of the run or of the comparison.
+        say: Prints a message when this machine cannot compute like that.
 
     Raises:
-        DataError: the folder holds no finished run, or a damaged one.
+        DataError: the folder contains no finished run, or a damaged one.
     """
     folder = find_run(folder)
     record = read_run(folder, todo=TRAIN_AGAIN)
-    if isinstance(record, ImportedRun):  # weights from elsewhere: nobody judged them
+    if isinstance(record, ImportedRun):  # imported weights were part of no comparison
         return load_run(folder)
     policy = fp32(Policy.of(record.plan.policy))
     with contextlib.ExitStack() as stack:
@@ -78,13 +78,13 @@ def open_predictor(folder: Path, *, say: Callable[[str], None]) -> Predictor:
                 stack.enter_context(policy.active())
             except EnvironmentFault:
                 say(
-                    "this machine cannot compute as the run did, so torch alone does, on the CPU:"
-                    " the last digits may differ"
+                    "this machine cannot compute as the run did; using torch on the CPU instead,"
+                    " so the last digits may differ"
                 )
                 threads = torch.get_num_threads()
                 policy = replace(policy, device="cpu", kernels="torch", threads=threads)
                 stack.enter_context(policy.active())
-        except RuntimeError as error:  # as of so many threads
+        except RuntimeError as error:  # for example, an invalid number of threads
             raise DataError(f"{folder / 'run.json'} is damaged ({error}); train again") from error
         return load_run(folder, policy)
 
@@ -92,24 +92,24 @@ def open_predictor(folder: Path, *, say: Callable[[str], None]) -> Predictor:
 def evaluate(
     predictor: Predictor, source: Source, *, split: str, workers: int, progress: Progress
 ) -> tuple[Evaluation, pd.DataFrame]:
-    """Ask a run about labelled images; return how right it is, and its answers.
+    """Evaluate a run on labelled images; return the evaluation and the predictions.
 
     Args:
         predictor: From `open_predictor`.
         source: The images, from `open_source`.
-        split: Which of them, a key of `roles.ASKED`.
-        workers: Decoding processes.
-        progress: Told how it goes.
+        split: Which of them, a key of `roles.ROLES_OF_SPLIT`.
+        workers: Number of decoding processes.
+        progress: Shows the progress.
 
     Returns:
-        The evaluation, and the columns of `predictions.parquet`, one row an image.
+        The evaluation, and the columns of `predictions.parquet`, one row per image.
 
     Raises:
         DataError: the run does not know a class, no image is left, or the test split is locked.
         UnknownNameError: there is no such split.
         EnvironmentFault: the ledger cannot be written.
     """
-    asked = asked_roles(split)
+    wanted_roles = roles_of_split(split)
     folder, class_names = predictor.folder, predictor.contract.class_names
     record = read_run(folder, todo=TRAIN_AGAIN)
     _require_known_classes(source, class_names, folder)
@@ -120,7 +120,7 @@ def evaluate(
         raise DataError(f"no file of {shown(source.name)} can be used: {found_words(found)}")
     known = known_images(folder, record)
     role_N = roles(used, known)
-    is_asked_N = np.isin(role_N, asked)
+    is_wanted_N = np.isin(role_N, wanted_roles)
     question = Question(
         run=str(folder),
         model=record.config.model,
@@ -128,21 +128,21 @@ def evaluate(
         reading=source.reading,
         split=split,
         found=found,
-        asked=count(role_N[is_asked_N]),
-        left_out=count(role_N[~is_asked_N]),
+        asked=count(role_N[is_wanted_N]),
+        left_out=count(role_N[~is_wanted_N]),
     )
     if not question.asked:
         raise DataError(nothing_left_words(split, question.left_out, source.name))
     if num_test := question.asked.get(TEST, 0):
         require_open(folder, record, progress)
 
-    part = used[is_asked_N]
+    part = used[is_wanted_N]
     labels_N = labels_of(part, class_names)
     with predictor.policy.active():
-        said = _ask(predictor, source, part, labels_N, workers, progress)
-    figures = _figures(predictor, labels_N, said, splits.tied(used)[is_asked_N])
-    # Nothing is told before the look is written down.
-    later_looks = note_look(folder, num_test, progress) if num_test else None
+        predictions = _predict(predictor, source, part, labels_N, workers, progress)
+    figures = _figures(predictor, labels_N, predictions, splits.tied(used)[is_wanted_N])
+    # Recorded before any result is shown.
+    later_looks = record_later_look(folder, num_test, progress) if num_test else None
     evaluation = Evaluation(
         **dict(question),
         **dict(figures),
@@ -150,16 +150,19 @@ def evaluate(
         remarks=tuple(remarks(question, figures, later_looks, is_known=known is not None)),
         predictions=None,
     )
-    return evaluation, predictions(part["path"].tolist(), labels_N, said, class_names)
+    table = predictions_table(part["path"].tolist(), labels_N, predictions, class_names)
+    return evaluation, table
 
 
-def _figures(predictor: Predictor, labels_N: Labels, said: Said, cluster_N: Labels) -> Figures:
-    """Return how right answers are, and how sure; all classes and all confusions."""
+def _figures(
+    predictor: Predictor, labels_N: Labels, predictions: Predictions, cluster_N: Labels
+) -> Figures:
+    """Return accuracy, calibration, the scores of all classes, and all confusions."""
     class_names = predictor.contract.class_names
-    right_N = said.predicted_N == labels_N
-    confusion_KK = confusion_matrix(labels_N, said.predicted_N, len(class_names))
-    bands = bands_of(said.confidence_N, right_N)
-    given = answered(said.confidence_N, right_N, predictor.threshold)
+    right_N = predictions.predicted_N == labels_N
+    confusion_KK = confusion_matrix(labels_N, predictions.predicted_N, len(class_names))
+    bands = bands_of(predictions.confidence_N, right_N)
+    given = answered(predictions.confidence_N, right_N, predictor.threshold)
     absent = np.flatnonzero(confusion_KK.sum(axis=1) == 0)
     return Figures(
         num_images=len(labels_N),
@@ -173,22 +176,22 @@ def _figures(predictor: Predictor, labels_N: Labels, said: Said, cluster_N: Labe
         threshold=predictor.threshold,
         coverage=given.coverage,
         answered_accuracy=given.accuracy,
-        per_class=per_class(labels_N, said.predicted_N[None], cluster_N, class_names),
+        per_class=per_class(labels_N, predictions.predicted_N[None], cluster_N, class_names),
         classes_without_images=tuple(class_names[label] for label in absent),
         confusions=tuple(
-            Confusion(class_name=class_names[true], predicted=class_names[named], num_images=num)
-            for true, named, num in confusions(confusion_KK)
+            Confusion(class_name=class_names[true], predicted=class_names[wrong], num_images=num)
+            for true, wrong, num in confusions(confusion_KK)
         ),
     )
 
 
-class Said(NamedTuple):
-    """What a network says of N images.
+class Predictions(NamedTuple):
+    """A network's predictions for N images.
 
     Args:
-        predicted_N: The position of the class it names.
-        confidence_N: Its probability for that.
-        of_true_N: Its probability for the true class.
+        predicted_N: Index of the predicted class.
+        confidence_N: Probability of the predicted class.
+        of_true_N: Probability of the true class.
     """
 
     predicted_N: Labels
@@ -196,59 +199,61 @@ class Said(NamedTuple):
     of_true_N: npt.NDArray[np.float64]
 
 
-def said_of(labels_N: Labels, logits_NK: npt.NDArray[np.float32], temperature: float) -> Said:
-    """Return what logits say of images of these classes."""
+def predictions_of(
+    labels_N: Labels, logits_NK: npt.NDArray[np.float32], temperature: float
+) -> Predictions:
+    """Return the predictions that these logits give for images with these labels."""
     probabilities = scipy.special.softmax(logits_NK.astype(np.float64) / temperature, axis=1)
     of_true = probabilities[np.arange(len(labels_N)), labels_N]
-    return Said(logits_NK.argmax(axis=1), probabilities.max(axis=1), of_true)
+    return Predictions(logits_NK.argmax(axis=1), probabilities.max(axis=1), of_true)
 
 
-def predictions(
-    paths: Sequence[str], labels_N: Labels, said: Said, class_names: tuple[str, ...]
+def predictions_table(
+    paths: Sequence[str], labels_N: Labels, predictions: Predictions, class_names: tuple[str, ...]
 ) -> pd.DataFrame:
-    """Return the columns of `predictions.parquet`, one row an image.
+    """Return the columns of `predictions.parquet`, one row per image.
 
     Args:
-        paths: (N,) their keys in the sample table.
+        paths: (N,) the images' keys in the sample table.
         labels_N: Their true classes.
-        said: What a network says of them.
-        class_names: In the order of its logits.
+        predictions: A network's predictions for them.
+        class_names: In the order of the logits.
     """
     names = np.array(class_names, dtype=object)
-    # Names need not be UTF-8, which pandas' own string type would demand of them.
+    # As objects: names need not be valid UTF-8, which pandas' string type requires.
     return pd.DataFrame(
         {
             "path": pd.Series(paths, dtype=object),
             "class_name": pd.Series(names[labels_N], dtype=object),
-            "predicted": pd.Series(names[said.predicted_N], dtype=object),
-            "confidence": said.confidence_N,
-            "probability_of_true": said.of_true_N,
+            "predicted": pd.Series(names[predictions.predicted_N], dtype=object),
+            "confidence": predictions.confidence_N,
+            "probability_of_true": predictions.of_true_N,
         }
     )
 
 
-def write_predictions(path: Path, answers: pd.DataFrame) -> None:
-    """Write answers as CSV, one line an image, their numbers in full.
+def write_predictions(path: Path, table: pd.DataFrame) -> None:
+    """Write predictions as CSV, one line per image, with all digits.
 
     Raises:
-        EnvironmentFault: it cannot be written.
+        EnvironmentFault: the file cannot be written.
     """
-    assert ",".join(answers.columns) == PREDICTIONS_HEAD
-    files.write_csv(path, chain([answers.columns], answers.itertuples(index=False, name=None)))
+    assert ",".join(table.columns) == PREDICTIONS_HEAD
+    files.write_csv(path, chain([table.columns], table.itertuples(index=False, name=None)))
 
 
-def _ask(
+def _predict(
     predictor: Predictor,
     source: Source,
     part: pd.DataFrame,
     labels_N: Labels,
     workers: int,
     progress: Progress,
-) -> Said:
-    """Return what the run says of each image.
+) -> Predictions:
+    """Return the run's prediction for each image.
 
     Raises:
-        DataError: an answer is no number.
+        DataError: a logit is NaN or infinite.
     """
     contract = predictor.contract
     pixels = open_pixels(
@@ -261,21 +266,21 @@ def _ask(
         progress=progress.count,
     )
     num = len(part)
-    # Made beforehand: what is kept of each step would lie between what the next ones need.
-    said = Said(np.zeros(num, np.int64), np.zeros(num), np.zeros(num))
+    # Allocated first: results kept from each step would fragment the memory of the next steps.
+    predictions = Predictions(np.zeros(num, np.int64), np.zeros(num), np.zeros(num))
     for start in range(0, num, NUM_AT_ONCE):
         rows = np.arange(start, min(start + NUM_AT_ONCE, num))
         logits_NK = predict_logits(predictor.model, pixels, contract, predictor.policy, rows=rows)
         if not np.isfinite(logits_NK).all():
             raise DataError(
-                f"{predictor.folder} answers with what are no numbers, as a network does whose"
-                " weights are damaged; train again"
+                f"{predictor.folder} predicted NaN or Inf; its weights are probably corrupt, train"
+                " again"
             )
-        some = said_of(labels_N[rows], logits_NK, predictor.temperature)
-        for whole, values in zip(said, some, strict=True):
+        some = predictions_of(labels_N[rows], logits_NK, predictor.temperature)
+        for whole, values in zip(predictions, some, strict=True):
             whole[rows] = values
-        progress.count("answering", int(rows[-1]) + 1, num)
-    return said
+        progress.count("predicting", int(rows[-1]) + 1, num)
+    return predictions
 
 
 def _require_known_classes(source: Source, class_names: tuple[str, ...], folder: Path) -> None:
@@ -283,14 +288,14 @@ def _require_known_classes(source: Source, class_names: tuple[str, ...], folder:
     if unknown:
         num = "a class" if len(unknown) == 1 else f"{len(unknown):,} classes"
         raise DataError(
-            f"{shown(source.name)} holds {num} that {folder} does not know"
-            f" ({some_listed(unknown)}); it knows {some_listed(class_names)}: give it images of"
-            " those, under those names"
+            f"{shown(source.name)} contains {num} that {folder} does not know"
+            f" ({some_listed(unknown)}); it knows {some_listed(class_names)}: use images of these"
+            " classes, under these names"
         )
 
 
 def _found(table: pd.DataFrame) -> Found:
-    """Return what became of the files, as `check` tells it."""
+    """Return how many files were used, quarantined and ignored, as `check` reports it."""
     quarantined, ignored = (
         dict(Counter(table.reason[table.status == status]).most_common())
         for status in (QUARANTINED, IGNORED)

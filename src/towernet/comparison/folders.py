@@ -1,7 +1,7 @@
-"""Where a comparison lies, or one run on its own, and what differs between the two.
+"""The folder of a comparison or of a single run, and the differences between the two.
 
-A run on its own is a comparison of one network: without trials of learning rates, in one folder
-that also holds the results, its protocol a part of `run.json`.
+A single run is a comparison of one network without learning-rate trials. Its folder also contains
+the results, and its protocol is part of `run.json`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ Steps = dict[NetworkName, int]
 
 
 class OutFolder(abc.ABC):
-    """The folder of a comparison, or of a run on its own.
+    """The folder of a comparison, or of a single run.
 
     Args:
-        session: Whose folder it is.
+        session: The session that uses the folder.
     """
 
     kind: Literal["comparison", "run"]
@@ -41,31 +41,31 @@ class OutFolder(abc.ABC):
         self.folder, self.session = session.folder, session
 
     @property
-    def is_alone(self) -> bool:
-        """Whether it is one run on its own."""
+    def is_single_run(self) -> bool:
+        """Whether it is the folder of a single run."""
         return self.kind == "run"
 
     @property
     @abc.abstractmethod
-    def again(self) -> str:
-        """How to go on with what was stopped."""
+    def how_to_resume(self) -> str:
+        """How the user resumes after a stop."""
 
     @abc.abstractmethod
     def existing_protocol(self) -> Protocol | None:
-        """Return the protocol of what was begun here, None where nothing was.
+        """Return the protocol that was started in this folder, None if there is none.
 
         Raises:
-            ConfigError: something else is here.
-            DataError: its record is damaged.
+            ConfigError: the folder contains something else.
+            DataError: the record is damaged.
         """
 
     @abc.abstractmethod
-    def keep(self, protocol: Protocol) -> None:
-        """Write down what was decided, where no run does."""
+    def save_protocol(self, protocol: Protocol) -> None:
+        """Write the protocol, unless a run's record contains it."""
 
     @abc.abstractmethod
     def final_protocol(self, protocol: Protocol) -> Protocol:
-        """Return the protocol by which the runs were made in the end."""
+        """Return the protocol that the runs were finally made with."""
 
     @abc.abstractmethod
     def run_folder(self, name: NetworkName, repetition: int, share: float = 1.0) -> Path:
@@ -77,35 +77,35 @@ class OutFolder(abc.ABC):
 
     @abc.abstractmethod
     def forecast_words(self, request: Request, dataset: Dataset, costs: Costs, steps: Steps) -> str:
-        """Say what it will take."""
+        """Describe how long it will take."""
 
 
 class ComparisonFolder(OutFolder):
     """A comparison's folder: `protocol.toml`, `trials/`, `runs/`."""
 
     kind = "comparison"
-    again = "say the same command again"
+    how_to_resume = "rerun the same command to resume"
 
     def existing_protocol(self) -> Protocol | None:
         """Read `protocol.toml`."""
         protocol = read_protocol(self.folder / "protocol.toml")
         if protocol is None and not files.is_empty(self.folder):
             raise ConfigError(
-                f"{self.folder} is not empty and holds no comparison; choose another --out"
+                f"{self.folder} is not empty and contains no comparison; choose another --out"
             )
         if protocol is None and self.session.accept != AS_BEGUN:
             raise ConfigError(
-                f"{self.folder} holds nothing to go on with; leave out --accept-data-change and"
+                f"{self.folder} contains nothing to resume; leave out --accept-data-change and"
                 " --accept-changes"
             )
         return protocol
 
-    def keep(self, protocol: Protocol) -> None:
+    def save_protocol(self, protocol: Protocol) -> None:
         """Write `protocol.toml`."""
         write_protocol(self.folder / "protocol.toml", protocol)
 
     def final_protocol(self, protocol: Protocol) -> Protocol:
-        """Return it as it is."""
+        """Return it unchanged."""
         return protocol
 
     def run_folder(self, name: NetworkName, repetition: int, share: float = 1.0) -> Path:
@@ -114,16 +114,16 @@ class ComparisonFolder(OutFolder):
         return self.folder / "runs" / f"{name.folder_name}-{repetition}{less}"
 
     def forecast_words(self, request: Request, dataset: Dataset, costs: Costs, steps: Steps) -> str:
-        """Say what every network will take, and all of them together."""
+        """Describe how long each network will take, and all together."""
         return forecast_words(request, dataset, costs, steps)
 
 
 class RunFolder(OutFolder):
-    """The folder of a run on its own.
+    """The folder of a single run.
 
     Args:
-        session: Whose folder it is.
-        resume: Whether a run in it is gone on with, and not refused.
+        session: The session that uses the folder.
+        resume: Whether to resume an existing run instead of refusing it.
     """
 
     kind = "run"
@@ -133,8 +133,8 @@ class RunFolder(OutFolder):
         self._resume = resume
 
     @property
-    def again(self) -> str:
-        """The command that goes on."""
+    def how_to_resume(self) -> str:
+        """The command that resumes the run."""
         return f"towernet train --resume {self.folder}"
 
     def existing_protocol(self) -> Protocol | None:
@@ -145,12 +145,12 @@ class RunFolder(OutFolder):
             return None
         if not self._resume:
             raise ConfigError(
-                f"{self.folder} already holds a run; go on with it by --resume {self.folder},"
-                " or choose another --out"
+                f"{self.folder} already contains a run; resume it with --resume {self.folder}, or"
+                " choose another --out"
             )
         record = run_alone(self.folder)
         name, plan = record.config.model, record.plan
-        assert record.origin.cost is not None, "it is of a run on its own"
+        assert record.origin.cost is not None, "it is the record of a single run"
         decided = Decided(
             policy=plan.policy,
             num_steps={name: plan.num_steps},
@@ -160,11 +160,11 @@ class RunFolder(OutFolder):
         )
         return make_protocol(request_of(record), record.data, decided, record.versions)
 
-    def keep(self, protocol: Protocol) -> None:
-        """Leave that to the run, whose record holds it."""
+    def save_protocol(self, protocol: Protocol) -> None:
+        """Do nothing: the run's record contains it."""
 
     def final_protocol(self, protocol: Protocol) -> Protocol:
-        """Return it with the versions that the run's record names."""
+        """Return it with the versions in the run's record."""
         return protocol.model_copy(update={"versions": run_alone(self.folder).versions})
 
     def run_folder(self, name: NetworkName, repetition: int, share: float = 1.0) -> Path:
@@ -172,29 +172,29 @@ class RunFolder(OutFolder):
         return self.folder
 
     def forecast_words(self, request: Request, dataset: Dataset, costs: Costs, steps: Steps) -> str:
-        """Say what the one network will take."""
+        """Describe how long the network will take."""
         ((name, cost),) = costs.items()
         seconds = steps[name] * cost.seconds_per_step(dataset, request.recipe.train.batch_size)
         return f"{name}: {steps[name]} steps, about {rough_time(seconds)}"
 
 
 def run_alone(folder: Path) -> RunRecord:
-    """Read the record of a run that was begun on its own.
+    """Read the record of a single run.
 
     Raises:
-        DataError: it is damaged, of a comparison, or of weights that were made elsewhere.
+        DataError: it is damaged, part of a comparison, or of imported weights.
     """
     record = read_trained(folder)
     if record.origin.data is not None and record.origin.cost is not None:
         return record
     raise DataError(
-        f"{folder / 'run.json'} is not of a run begun by `towernet train` (its origin names no"
-        " data); a comparison goes on by its own command"
+        f"{folder / 'run.json'} is not of a run started with `towernet train` (its origin names no"
+        " data); to resume a comparison, rerun its command"
     )
 
 
 def request_of(record: RunRecord) -> Request:
-    """Return what was asked for when a run on its own was begun."""
+    """Return the request that a single run was started with."""
     config = record.config
     return Request(
         models=(config.model,),

@@ -1,4 +1,4 @@
-"""What a comparison will take: disk, before anything is read; time, before anything is trained."""
+"""What a comparison needs: disk, before images are read; time, before networks are trained."""
 
 from __future__ import annotations
 
@@ -24,21 +24,22 @@ from towernet.records.protocol import Request
 from towernet.words import in_bytes, rough_time
 
 BYTES_PER_NUMBER = 4
-# Weights, their average and the momentum, in two states and the one being written; and three bests.
+# Weights, their average and the momentum, in two states and the one being written; and the best
+# weights three times.
 NUM_COPIES_WHILE_TRAINING = 12
 SPARE_BYTES = 20 * 2**20  # predictions, a report with pictures, TensorBoard
 FILES_AT_ONCE, FILES_PER_WORKER = 128, 8
 
 
 def preflight(request: Request, session: Session) -> None:
-    """Say in a moment what disk will be needed, and refuse what cannot end well.
+    """Report how much disk is needed, and refuse to start if disk or open files cannot suffice.
 
     Args:
-        request: What is to be trained.
-        session: Its folder is there and can be written, since its lock is held.
+        request: The networks to train.
+        session: Its folder exists and can be written, since its lock is held.
 
     Raises:
-        EnvironmentFault: too little disk, or too few files may be open at once.
+        EnvironmentFault: too little disk, or the limit of open files is too low.
     """
     folder, source = session.folder, session.source
     _allow_files(FILES_AT_ONCE + FILES_PER_WORKER * session.workers)
@@ -57,28 +58,28 @@ def preflight(request: Request, session: Session) -> None:
         f"disk: at most {in_bytes(for_runs)} in {folder} and {in_bytes(for_pixels)} in {cache};"
         f" {in_bytes(shutil.disk_usage(folder).free)} are free"
     )
-    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    require_disk(folder, max(0, for_runs - there))
+    written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    require_disk(folder, max(0, for_runs - written))
 
 
 def _allow_files(num_files: int) -> None:
-    """Raise the limit of open files to what is needed, as far as the system lets us."""
+    """Raise the limit of open files to the number needed, if the system allows it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= num_files:
         return
     if hard != resource.RLIM_INFINITY and hard < num_files:
         raise EnvironmentFault(
-            f"{hard} files may be open at once and up to {num_files} are needed;"
-            f" raise the limit (ulimit -n {num_files})"
+            f"the limit of open files is {hard} and up to {num_files} are needed; raise the limit"
+            f" (ulimit -n {num_files})"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (num_files, hard))
 
 
 def budget(recipe: Recipe, cost: Cost, dataset: Dataset) -> int:
-    """Turn the recipe's budget into optimiser steps of one run.
+    """Return how many optimiser steps one run takes within the recipe's budget.
 
     Raises:
-        ConfigError: the recipe names no budget.
+        ConfigError: the recipe has no budget.
     """
     train = recipe.train
     if train.epochs is not None:
@@ -86,33 +87,33 @@ def budget(recipe: Recipe, cost: Cost, dataset: Dataset) -> int:
     if train.minutes is not None:
         per_step = cost.seconds_per_step(dataset, train.batch_size)
         return max(1, int(60 * train.minutes / per_step))
-    raise ConfigError("the recipe names no budget; give --epochs or --minutes")
+    raise ConfigError("the recipe has no budget; give --epochs or --minutes")
 
 
 def same_for_all_variants(num_steps: dict[NetworkName, int]) -> dict[NetworkName, int]:
-    """Give a network's variants as many steps each as the slowest of them has time for.
+    """Give all variants of a network the number of steps that the slowest of them has time for.
 
-    So they see the same images in the same order; what attention costs is told beside it.
+    So they see the same images in the same order; the cost of attention is reported separately.
     """
     fewest: dict[str, int] = {}
     for name, steps in num_steps.items():
-        if steps:  # none: it cannot take a step
+        if steps:  # 0 means that it cannot take a step
             fewest[name.base] = min(steps, fewest.get(name.base, steps))
     return {name: fewest[name.base] if steps else 0 for name, steps in num_steps.items()}
 
 
 def mixes(recipe: Recipe, num_steps: int, dataset: Dataset) -> bool:
-    """Whether a run of so many steps is long enough to mix images."""
+    """Whether a run of this many steps is long enough to mix images."""
     return recipe.mixes(num_steps / steps_per_epoch(len(dataset.train), recipe.train.batch_size))
 
 
 def trial_rates(recipe: Recipe) -> list[float]:
-    """Return the learning rates that are tried for each network, lowest first."""
+    """Return the learning rates to try for each network, lowest first."""
     return sorted({recipe.train.learning_rate * factor for factor in recipe.train.trial_factors})
 
 
 def trial_steps(recipe: Recipe, num_steps: int) -> int:
-    """Return how long one trial is; a single learning rate needs none."""
+    """Return how many steps one trial takes; a single learning rate needs no trial."""
     if len(trial_rates(recipe)) < 2:
         return 0
     return max(1, round(recipe.train.trial_share * num_steps))
@@ -132,11 +133,11 @@ def measure_networks(
         request: The networks.
         dataset: The images.
         policy: How numbers are computed.
-        progress: Told what was found.
+        progress: Reports the results.
         leave_out: Whether a network that cannot take a step is left out; else its error is raised.
 
     Raises:
-        TrainingError: none of them can.
+        TrainingError: no network can take a step.
     """
     progress.say(f"self-test: {policy.reason}; using {policy.words()}")
     costs, failures = dict[NetworkName, Cost](), dict[NetworkName, str]()
@@ -167,24 +168,24 @@ def expected_seconds(
 
 
 def _curve_seconds(request: Request, dataset: Dataset, cost: Cost, num_steps: int) -> float:
-    """Return the seconds of one network's runs on fewer images: their epochs are shorter."""
+    """Return the seconds of one network's runs on fewer images, whose epochs are shorter."""
     batch_size = request.recipe.train.batch_size
     parts = [dataset.with_train_share(share, seed=request.seed, repetition=0) for share in SHARES]
     return sum(request.runs * num_steps * cost.seconds_per_step(part, batch_size) for part in parts)
 
 
 def disk_bytes(parameters: Iterable[int], runs: int) -> int:
-    """Return the disk a comparison needs at most, besides the decoded pixels."""
+    """Return how much disk a comparison needs at most, without the decoded pixels."""
     parameters = list(parameters)
     kept = runs * sum(parameters)
     return (kept + NUM_COPIES_WHILE_TRAINING * max(parameters)) * BYTES_PER_NUMBER + SPARE_BYTES
 
 
 def require_disk(folder: Path, needed: int) -> None:
-    """Refuse to begin what the disk cannot hold.
+    """Refuse to start if the disk is too small.
 
     Raises:
-        EnvironmentFault: with what is needed and what is free.
+        EnvironmentFault: it names the space that is needed and that is free.
     """
     free = shutil.disk_usage(folder).free
     if free < needed:
@@ -200,7 +201,7 @@ def forecast_words(
     costs: dict[NetworkName, Cost],
     steps: dict[NetworkName, int],
 ) -> str:
-    """Say in one sentence what the comparison will take."""
+    """Describe in one sentence how long the comparison will take."""
     batch_size = request.recipe.train.batch_size
     total, longest, parts = 0.0, 0.0, []
     for name, cost in costs.items():

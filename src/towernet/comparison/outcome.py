@@ -1,4 +1,4 @@
-"""What became of one network of a comparison while it was trained."""
+"""The outcome of training one network of a comparison."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from towernet.records.run import RunSummary
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a network could not be trained, and after how long; one that `diverged` may bear another
-    learning rate.
+    """Why a network could not be trained, and after how long.
+
+    If it `diverged`, it is worth retrying with a lower learning rate.
     """
 
     reason: str
@@ -24,7 +25,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Finished:
-    """How a run ended well, and after how long."""
+    """The summary of a run that finished, and how long it took."""
 
     summary: RunSummary
     seconds: float
@@ -32,10 +33,10 @@ class Finished:
 
 @dataclass
 class Outcome:
-    """What became of one network: its chosen learning rate, its runs, or why there are none.
+    """The outcome for one network: its chosen learning rate, its runs, or why there are none.
 
-    `rate_by_trials`: whether its trials chose it, None without trials. `fell_apart` holds the rates
-    under which its first run did, with how it ended.
+    `rate_by_trials`: whether the trials determined the rate, None without trials. `fell_apart`
+    lists the rates with which the first run failed, and how it ended.
     """
 
     name: NetworkName
@@ -48,18 +49,19 @@ class Outcome:
 
     @property
     def finished_trials(self) -> list[Trial]:
-        """The trials that came to an end, lowest rate first."""
+        """The trials that finished, lowest rate first."""
         return [trial for trial in self.trials if trial.validation_loss is not None]
 
     @property
     def trials_left(self) -> list[Trial]:
-        """The trials whose rates a whole run may bear: none that one did not, and none as high as
-        one under which it diverged.
+        """The trials whose rates are worth trying in a whole run.
+
+        These are neither rates with which a run failed, nor higher than one with which it diverged.
         """
-        fallen = {event.learning_rate for event in self.fell_apart}
+        failed = {event.learning_rate for event in self.fell_apart}
         below = min((e.learning_rate for e in self.fell_apart if e.diverged), default=math.inf)
         return [
             trial
             for trial in self.finished_trials
-            if trial.learning_rate not in fallen and trial.learning_rate < below
+            if trial.learning_rate not in failed and trial.learning_rate < below
         ]

@@ -1,4 +1,4 @@
-"""How to spend some hours: how many runs of how long, and what such a comparison could show."""
+"""How to use a budget of hours: how many runs, how long, and what the comparison could show."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from towernet.engine.measure import Cost
 from towernet.names import NetworkName
 from towernet.records.protocol import Request
 
-# Before anything is trained nobody knows how networks will differ. Supposed, as small networks on
-# some hundred images a class do: how each one's accuracy varies from run to run, a standard
-# deviation, and how many images one of two networks alone gets right, half of them in every run.
+# Before training it is unknown how networks will differ. These assumptions are typical of small
+# networks with some hundred images per class: the standard deviation of a network's accuracy from
+# run to run, and the share of images that only one of two networks gets right, half of them in
+# every run.
 SUPPOSED_RUN_SPREAD, SUPPOSED_ALONE = 0.015, 0.1
-FEWEST_EPOCHS = 8  # less is no comparison of networks but of first steps
+FEWEST_EPOCHS = 8  # fewer would only compare how fast networks start to learn
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """One way to spend the hours.
+    """One way to use the hours.
 
     Args:
-        size_px: Of the images.
-        runs: Of each network.
-        minutes: Of training, for one run of one network.
-        epochs: That those minutes are, by network.
-        disk_bytes: At most, besides the decoded pixels.
+        size_px: Size of the images.
+        runs: Number of runs of each network.
+        minutes: Training time of one run.
+        epochs: How many epochs those minutes give, by network.
+        disk_bytes: Disk needed at most, without the decoded pixels.
         detectable: The smallest difference it would show in four of five comparisons, a fraction;
-            None where it can show none.
+            None if it can show none.
     """
 
     size_px: int
@@ -45,20 +46,20 @@ class Proposal:
     detectable: float | None
 
     def is_sound(self) -> bool:
-        """Whether it can show a difference, each network seeing its images often enough for it."""
+        """Whether it can show a difference, and trains every network for enough epochs."""
         return self.detectable is not None and min(self.epochs.values()) >= FEWEST_EPOCHS
 
 
 def propose(
     request: Request, dataset: Dataset, costs: Mapping[NetworkName, Cost], hours: float
 ) -> list[Proposal]:
-    """Return some ways to spend so many hours, with few runs first.
+    """Return some ways to use this many hours, those with few runs first.
 
     Args:
-        request: The networks and the recipe; its own number of runs is not looked at.
+        request: The networks and the recipe; its number of runs is ignored.
         dataset: The images.
-        costs: Of the networks that can take a step here.
-        hours: Of computing in all.
+        costs: The costs of the networks that can take a step here.
+        hours: Total time for computing.
     """
     fewest = min_runs(len(costs) * (len(costs) - 1) // 2)
     return [
@@ -68,9 +69,9 @@ def propose(
 
 
 def choose(proposals: list[Proposal]) -> Proposal:
-    """Return the one to take: the sound one that shows the smallest difference.
+    """Return the sound proposal that shows the smallest difference.
 
-    Where none is sound, the single runs that are at least long.
+    If none is sound, return the one with single runs, which are at least long.
     """
     sound = [proposal for proposal in proposals if proposal.is_sound()]
     return min(sound, key=lambda p: (p.detectable, p.runs), default=proposals[0])
@@ -80,7 +81,7 @@ def _proposal(
     request: Request, dataset: Dataset, costs: Mapping[NetworkName, Cost], hours: float, runs: int
 ) -> Proposal:
     train = request.recipe.train
-    # What is tried with several learning rates is part of the bill.
+    # Learning-rate trials count towards the hours.
     trials = train.trial_share * len(train.trial_factors) if len(train.trial_factors) > 1 else 0
     num_clusters = len(np.unique(dataset.final_clusters()))
     num_judged = len(dataset.final) + len(dataset.validation)
@@ -103,7 +104,7 @@ def _proposal(
 def detectable(
     num_networks: int, num_runs: int, num_images: int, num_clusters: int
 ) -> float | None:
-    """Return the smallest difference so many runs would probably show, None where they show none.
+    """Return the smallest difference that these runs would probably show, None if they show none.
 
     Example:
         >>> detectable(4, 7, 350, 350) is None
@@ -116,7 +117,7 @@ def detectable(
         return None
     level = simultaneous_level(np.eye(num_networks), pairs)
     run, half = 2 * SUPPOSED_RUN_SPREAD**2, SUPPOSED_ALONE / 2
-    image = half * num_images / num_clusters  # those tied together tell as much as one
+    image = half * num_images / num_clusters  # a cluster of tied images counts as one image
     variance = Variance(run, image, half, num_clusters, num_images)
     family = Family((), len(pairs), level, num_runs, num_images)
     return family.detectable(variance, num_runs, num_images)

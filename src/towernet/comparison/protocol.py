@@ -1,4 +1,4 @@
-"""The protocol of a comparison: written before its first step, read and held to ever after."""
+"""The protocol of a comparison: written before its first step, and followed when it is resumed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from towernet.errors import DataError, in_one_line
 from towernet.records.base import checked
 from towernet.records.protocol import Decided, Images, Protocol, Request, Rule
 
-# Of the training images, for the learning curve.
-LAST_DOUBLING = 0.5  # the share that answers the question
+# Shares of the training images, for the learning curve.
+LAST_DOUBLING = 0.5  # compared with all images, it shows what the last doubling gave
 SHARES = (LAST_DOUBLING, 0.25)
 
 RULE = Rule(
@@ -35,7 +35,7 @@ RULE = Rule(
 def make_protocol(
     request: Request, fingerprint: str, decided: Decided, versions: dict[str, str]
 ) -> Protocol:
-    """Return the protocol of a request: these images, decided so, under the one rule."""
+    """Return the protocol of a request, for these images and decisions."""
     return Protocol(
         request=request,
         images=Images(fingerprint=fingerprint),
@@ -56,12 +56,12 @@ def write_protocol(path: Path, protocol: Protocol) -> None:
 
 
 def digest_of(protocol: Protocol) -> str:
-    """Return the SHA-256 of all that decides the result, so of nothing measured."""
+    """Return the SHA-256 of everything that determines the result, so without measured costs."""
     return _digest(_tables(protocol))
 
 
 def written_digest(path: Path) -> str | None:
-    """Return the digest that a protocol was written with, None where there is none."""
+    """Return the digest in a written protocol, None if there is none."""
     if not path.exists():
         return None
     digest: str | None = tomllib.loads(path.read_text(encoding="utf-8")).get("digest")
@@ -69,10 +69,10 @@ def written_digest(path: Path) -> str | None:
 
 
 def read_protocol(path: Path) -> Protocol | None:
-    """Read a protocol written earlier, None when there is none.
+    """Read a protocol that was written earlier, None if there is none.
 
     Raises:
-        DataError: it is damaged or was changed, or a newer towernet wrote it.
+        DataError: it is damaged or was edited, or was written by a newer version of towernet.
     """
     if not path.exists():
         return None
@@ -82,8 +82,8 @@ def read_protocol(path: Path) -> Protocol | None:
         digest = values.pop("digest")
         if digest != _digest(values):
             raise DataError(
-                f"{path} was changed after the comparison began (its digest is that of other"
-                " choices); restore it, or choose another --out"
+                f"{path} was changed after the comparison started (its digest does not match);"
+                " restore it, or choose another --out"
             )
     except DataError:
         raise
@@ -94,27 +94,27 @@ def read_protocol(path: Path) -> Protocol | None:
     return checked(Protocol, values, path)
 
 
-def go_on(protocol: Protocol, request: Request, session: Session) -> tuple[Protocol, list[str]]:
-    """Return the protocol to go on by, and what was accepted to differ from the one written.
+def resumed(protocol: Protocol, request: Request, session: Session) -> tuple[Protocol, list[str]]:
+    """Return the protocol to continue with, and the accepted differences from the written one.
 
     Raises:
-        ConfigError: another request, or other circumstances than were accepted; with the diff.
-        EnvironmentFault: the device asked for is not there.
+        ConfigError: the request, or something that was not accepted, differs; it names the changes.
+        EnvironmentFault: the requested device does not exist.
     """
     policy = Policy.of(protocol.decided.policy)
     threads = session.threads or policy.threads
     device = policy.device if session.device == "auto" else session.device
     if session.accept.changes:
-        # The number format stays as it was chosen, as long as the device is the same.
+        # On the same device the number format is kept.
         policy = replace(policy, threads=threads, kernels=kernels_here(policy))
         if device != policy.device:
             policy = choose_policy(device, threads)
-    with policy.active():  # a device that is gone is said first
+    with policy.active():  # first, to report a missing device
         versions = bits_depend_on(policy, request.models)
-    begun = protocol.decided.policy
+    before = protocol.decided.policy
     accepted = refuse_changes(
         session.folder,
-        _decisive(protocol.request, protocol.versions, begun.threads, begun.device),
+        _decisive(protocol.request, protocol.versions, before.threads, before.device),
         _decisive(request, versions, threads, device),
         session.accept,
     )
@@ -127,20 +127,20 @@ def _decisive(request: Request, versions: dict[str, str], threads: int, device: 
 
 
 def _tables(protocol: Protocol) -> dict[str, Any]:
-    """Return it as tables of TOML, which has no null: what is not given is left out.
+    """Return the protocol as TOML tables, without missing values, since TOML has no null.
 
-    Without the costs, which are measured and decide nothing.
+    The costs are left out: they are measured and determine nothing.
     """
     request = protocol.request
-    asked = request.model_dump(
+    requested = request.model_dump(
         mode="json", exclude_none=True, exclude=set() if request.attention else {"attention"}
     )
     rest = protocol.model_dump(exclude={"request": True, "decided": {"costs"}})
-    return {"request": asked} | rest
+    return {"request": requested} | rest
 
 
 def _digest(values: dict[str, Any]) -> str:
-    """Return the SHA-256 of a protocol's tables without what was measured."""
+    """Return the SHA-256 of a protocol's tables without measured values."""
     decided = {key: value for key, value in values["decided"].items() if key != "costs"}
     decided["policy"] = {k: v for k, v in decided["policy"].items() if k != "reason"}
     return files.digest(values | {"decided": decided})

@@ -1,6 +1,6 @@
-"""Which learning rate a network is compared under: by its short trials, and by its first whole run.
+"""The choice of a network's learning rate, by short trials and by its first whole run.
 
-Judged on validation images, as all that is chosen is.
+It uses validation images only, like every other choice.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from towernet.names import NetworkName
 from towernet.records.ledger import Ledger, RateChosen, RateFellApart, RateLasted, Trial
 from towernet.records.run import RunSummary
 
-MAX_LOSS = 2.0  # times ln K, the loss of whoever holds all K classes for as likely
-MAX_LUCK = 0.01  # per trial: of a hundred that guess, one may seem to be better
+MAX_LOSS = 2.0  # times ln K, the loss when all K classes are equally likely
+MAX_LUCK = 0.01  # per trial: one of a hundred guessing trials seems better than guessing
 
 
 @dataclass(frozen=True)
 class RateSearch:
-    """The search for a network's learning rate; every step of it is in the ledger.
+    """The search for a network's learning rate; every step is recorded in the ledger.
 
     Args:
         name: The network.
-        rates: Those that are tried, lowest first.
-        own_rate: The recipe's.
+        rates: The rates to try, lowest first.
+        own_rate: The recipe's rate.
         dataset: The images of the first repetition.
-        ledger: What happened so far.
-        say: Told how it goes.
-        trial: Trains it for a short time with a rate.
-        run: Trains it whole, with the outcome's rate.
+        ledger: The events so far.
+        say: Prints messages about the progress.
+        trial: Trains the network for a short time with a rate.
+        run: Trains the network completely, with the outcome's rate.
     """
 
     name: NetworkName
@@ -47,8 +47,9 @@ class RateSearch:
     run: Callable[[Outcome], Finished | Failure]
 
     def choose(self) -> Outcome:
-        """Try each learning rate on a short run of its own, unless that was done; take the best, or
-        the next best where a first run has shown what the best is worth.
+        """Try each learning rate in a short run, unless that was done, and choose the best.
+
+        Rates with which a first run has already failed are replaced.
         """
         trials = []
         for rate in self.rates:
@@ -72,31 +73,33 @@ class RateSearch:
             self.ledger.add(chosen)
         outcome.learning_rate, outcome.rate_by_trials = chosen.learning_rate, chosen.by_trials
         for event in self.ledger.find_all(RateFellApart, network=self.name):
-            _leave_rate(outcome, event)
+            _replace_rate(outcome, event)
         return outcome
 
     def first_run(self, outcome: Outcome) -> Finished | Failure:
-        """Train a network once; where that falls apart, again with the rate that did next best.
+        """Train a network once; if that fails because of the rate, retry with the next best rate.
 
-        A short trial may like a rate that a whole run, which stays longer near its height, does not
-        bear: then it would be the rate that is compared, and not the network.
+        A rate that does well in a short trial can be too high for a whole run, which spends more
+        steps near the peak rate. The comparison would then be of rates instead of networks.
         """
         while True:
             ended = self.run(outcome)
-            event = self._fallen(outcome, ended)
+            event = self._rate_failure(outcome, ended)
             if event is None:
                 return ended
-            # Written down before it is acted on: killed in between, the next start acts on it.
+            # Recorded before the rate is replaced, so that after a kill the next start does it.
             self.ledger.add(event)
-            _leave_rate(outcome, event)
+            _replace_rate(outcome, event)
             self.say(
-                f"{self.name} {'diverged' if event.diverged else 'fell apart'} under learning"
-                f" rate {event.learning_rate:.3g}: it goes on with {outcome.learning_rate:.3g}"
+                f"{self.name} {'diverged' if event.diverged else 'ended worse than its trial'} with"
+                f" learning rate {event.learning_rate:.3g}; retrying with"
+                f" {outcome.learning_rate:.3g}"
             )
 
-    def _fallen(self, outcome: Outcome, ended: Finished | Failure) -> RateFellApart | None:
-        """Return what is written down of a first run that fell apart while another rate is left to
-        go on with; None where the run stands.
+    def _rate_failure(self, outcome: Outcome, ended: Finished | Failure) -> RateFellApart | None:
+        """Return the event to record if a first run failed because of its rate and another is left.
+
+        None if the run is kept.
         """
         rate = outcome.learning_rate
         trial = next((t for t in outcome.trials if t.learning_rate == rate), None)
@@ -123,49 +126,52 @@ class RateSearch:
         return event.model_copy(update={"instead": best_rate(left, self.own_rate, self.dataset)})
 
 
-def _leave_rate(outcome: Outcome, event: RateFellApart) -> None:
-    """Go on with the next rate."""
+def _replace_rate(outcome: Outcome, event: RateFellApart) -> None:
+    """Switch to the rate that the event gives instead."""
     outcome.folders.clear()
     outcome.fell_apart.append(event)
     outcome.learning_rate = event.instead
 
 
 def best_rate(trials: Sequence[Trial], own_rate: float, dataset: Dataset) -> float:
-    """Return the rate of lowest validation loss among the trials that beat guessing.
+    """Return the rate with the lowest validation loss among the trials that beat guessing.
 
-    Where none did, a low loss is no promise: then it is the rate nearest to the recipe's own, the
-    lower of two that are as near. But not one whose trial was wrong with confidence (`MAX_LOSS`),
-    a sign of too high a rate; where all were, the lowest loss.
+    If no trial beats guessing, a low loss predicts nothing. The result is then the rate nearest to
+    the recipe's rate, the lower one of two that are equally near. Trials with a loss above
+    `MAX_LOSS` are excluded, since such a loss is a sign of too high a rate; if all are above it,
+    the lowest loss decides.
 
     Args:
-        trials: Those that came to an end, at least one, lowest rate first.
-        own_rate: The recipe's.
-        dataset: The images they were judged on.
+        trials: The trials that finished, at least one, lowest rate first.
+        own_rate: The recipe's rate.
+        dataset: The images they were evaluated on.
     """
     better = [trial for trial in trials if beats_guessing(trial, dataset)]
-    most = MAX_LOSS * math.log(len(dataset.contract.class_names))
-    calm = [trial for trial in trials if trial.loss <= most]
-    if better or not calm:
+    max_loss = MAX_LOSS * math.log(len(dataset.contract.class_names))
+    stable = [trial for trial in trials if trial.loss <= max_loss]
+    if better or not stable:
         return min(better or trials, key=lambda trial: trial.loss).learning_rate
     return min(
-        calm, key=lambda trial: round(abs(math.log(trial.learning_rate / own_rate)), 6)
+        stable, key=lambda trial: round(abs(math.log(trial.learning_rate / own_rate)), 6)
     ).learning_rate
 
 
 def beats_guessing(trial: Trial, dataset: Dataset) -> bool:
-    """Whether a trial was right more often than always naming the commonest class would be by luck
-    (exact binomial test, images taken as independent).
+    """Whether a trial's accuracy is too high to be that of always predicting the commonest class.
+
+    By an exact binomial test that treats images as independent.
     """
     num = len(dataset.validation)
     share = majority_accuracy(dataset.train.labels, dataset.validation.labels)
-    # bdtrc is the chance of more than so many.
+    # bdtrc(k, n, p) is the probability of more than k.
     luck = scipy.special.bdtrc(round(trial.accuracy * num) - 1, num, share)
     return bool(luck < MAX_LUCK)
 
 
 def fell_apart(run: RunSummary, trial: Trial, dataset: Dataset) -> bool:
-    """Whether a whole run, many times as long as its trial, ended less accurate by more than
-    chance: below the 95 % interval of the trial's accuracy.
+    """Whether a whole run, although much longer, ended clearly less accurate than its trial.
+
+    Clearly means below the 95 % interval of the trial's accuracy.
     """
     num = len(dataset.validation)
     low, _ = wilson(round(trial.accuracy * num) / num, num)

@@ -1,8 +1,8 @@
-"""What an image is to a run: it knows images by their bytes.
+"""The role of an image for a run: in which split of the run it is, recognised by its bytes.
 
-Its own sample table says which trained it, which chose its epoch, and which were locked away.
+The run's sample table lists its training, validation and test images.
 
-Shapes: N images that are asked about.
+Shapes: N images that are evaluated.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from towernet.errors import DataError
 from towernet.records.run import ImportedRun, RunRecord
 from towernet.registry import unknown_name
 
-# Besides being of one of its splits: taken away since, tied to an image that it learnt from, or
-# neither.
-TAKEN_AWAY, TIED, UNKNOWN = "taken_away", "tied", "unknown"
-LEARNT_FROM = (TRAIN, VALIDATION, TAKEN_AWAY)
+# For images in none of its splits: removed from the data since, tied to an image that it learnt
+# from, or neither.
+REMOVED, TIED, UNKNOWN = "taken_away", "tied", "unknown"
+LEARNT_FROM = (TRAIN, VALIDATION, REMOVED)
 UNSEEN, ALL = "unseen", "all"
-# In the order in which they are told.
+# In the order in which they are listed.
 ROLES = (*LEARNT_FROM, TIED, TEST, UNKNOWN)
-ASKED = {
+ROLES_OF_SPLIT = {
     UNSEEN: (TEST, UNKNOWN),
     TEST: (TEST,),
     VALIDATION: (VALIDATION,),
@@ -39,19 +39,19 @@ ASKED = {
 Roles = npt.NDArray[np.object_]
 
 
-def asked_roles(split: str) -> tuple[str, ...]:
-    """Return which images a split asks for.
+def roles_of_split(split: str) -> tuple[str, ...]:
+    """Return the roles of the images that `--split` selects.
 
     Raises:
-        UnknownNameError: it is no key of `ASKED`.
+        UnknownNameError: it is not a key of `ROLES_OF_SPLIT`.
     """
-    if split not in ASKED:
-        raise unknown_name("split", split, ASKED)
-    return ASKED[split]
+    if split not in ROLES_OF_SPLIT:
+        raise unknown_name("split", split, ROLES_OF_SPLIT)
+    return ROLES_OF_SPLIT[split]
 
 
 def known_images(folder: Path, record: RunRecord | ImportedRun) -> pd.DataFrame | None:
-    """Return the run's sample table; None where its images are not known, as of weights that came.
+    """Return the run's sample table; None for imported weights without one.
 
     Raises:
         DataError: the table is missing or damaged.
@@ -60,16 +60,16 @@ def known_images(folder: Path, record: RunRecord | ImportedRun) -> pd.DataFrame 
     if isinstance(record, ImportedRun) and not path.exists():
         return None
     if not path.exists():
-        raise DataError(f"{path} is missing, and it says which images trained the run; restore it")
+        raise DataError(f"{path}, the list of the run's training images, is missing; restore it")
     return read_table(path)
 
 
 def roles(used: pd.DataFrame, known: pd.DataFrame | None) -> Roles:
-    """Return what each image is to a run, (N,).
+    """Return the role of each image for a run, (N,).
 
     Args:
         used: The images, as rows of a sample table.
-        known: The run's own sample table, None where it has none.
+        known: The run's own sample table, None if it has none.
     """
     role_N = np.full(len(used), UNKNOWN, dtype=object)
     if known is None:
@@ -79,7 +79,7 @@ def roles(used: pd.DataFrame, known: pd.DataFrame | None) -> Roles:
         same: npt.NDArray[np.bool_] = used.content_id.isin(known.content_id[some]).to_numpy(bool)
         return same
 
-    role_N[are_among(known.reason == GONE)] = TAKEN_AWAY
+    role_N[are_among(known.reason == GONE)] = REMOVED
     for split in SPLITS:
         role_N[are_among((known.status == USED) & (known.split == split))] = split
     unit_N = splits.tied(used)
@@ -89,6 +89,6 @@ def roles(used: pd.DataFrame, known: pd.DataFrame | None) -> Roles:
 
 
 def count(role_N: Roles) -> dict[str, int]:
-    """Return how many images have each role, in the order in which they are told."""
+    """Return how many images have each role, in the order in which they are listed."""
     num = Counter(role_N.tolist())
     return {role: num[role] for role in ROLES if num[role]}

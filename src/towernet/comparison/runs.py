@@ -1,4 +1,4 @@
-"""Training the networks of a protocol, run by run; whatever a network raises costs it alone."""
+"""Training the networks of a protocol, run by run; an error of one network stops only that one."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class Runs:
     """The runs of one protocol.
 
     Args:
-        protocol: What was frozen before the first step.
-        session: On what, where and how.
-        out: Whether they are a comparison's, or one run on its own.
-        ledger: What happened so far.
+        protocol: The protocol, frozen before the first step.
+        session: The images, the folder and the device.
+        out: The folder of a comparison or of a single run.
+        ledger: The events so far.
         dataset_of: The images of each repetition.
     """
 
@@ -57,7 +57,7 @@ class Runs:
         recipe = self.protocol.request.recipe
         number, num_steps = trial_rates(recipe).index(rate), self._trial_steps(name)
         folder = self.out.trial_folder(name, number)
-        files.remove(folder)  # one that was interrupted begins anew: it is short, keeps no state
+        files.remove(folder)  # an interrupted trial starts over: it is short and saves no state
         started = time.monotonic()
         ended = self._attempt(
             name, lambda: self._train(name, folder, num_steps, rate, 0, resumable=False)
@@ -74,12 +74,12 @@ class Runs:
         )
 
     def first_run(self, outcome: Outcome) -> Finished | Failure:
-        """Train a network for the first time, once what fell apart before is out of the way."""
+        """Train a network for the first time, after moving a run with a replaced rate away."""
         folder = self.out.run_folder(outcome.name, 0)
-        fallen = {event.learning_rate for event in outcome.fell_apart}
-        if fallen and (folder / "run.json").exists():
+        replaced = {event.learning_rate for event in outcome.fell_apart}
+        if replaced and (folder / "run.json").exists():
             rate = read_trained(folder).plan.learning_rate
-            if rate in fallen:
+            if rate in replaced:
                 number = [trial.learning_rate for trial in outcome.trials].index(rate)
                 kept = self.out.trial_folder(outcome.name, number)
                 kept = kept.with_name(f"{kept.name}-run")
@@ -88,11 +88,11 @@ class Runs:
         return self.run(outcome, 0)
 
     def run(self, outcome: Outcome, repetition: int, share: float = 1.0) -> Finished | Failure:
-        """Train one network once, on a share of the images, unless that is known to fail."""
+        """Train one network once, on a share of the images, unless that has already failed."""
         name, rate = outcome.name, outcome.learning_rate
         if (failed := self._failed_before(outcome, repetition, share)) is not None:
             return failed
-        if not self.out.is_alone:
+        if not self.out.is_single_run:
             of = f" on {100 * share:g} % of the training images" if share < 1 else ""
             self.session.progress.say(
                 f"{name}{of}, run {repetition + 1} of {self.protocol.request.runs}, learning rate"
@@ -105,13 +105,13 @@ class Runs:
         )
         if isinstance(ended, Failure):
             drop_state(folder / "last")
-            self._note_failure(outcome, repetition, share, ended)
+            self._record_failure(outcome, repetition, share, ended)
             return ended
         outcome.folders.append(folder)
         return Finished(ended, training_seconds(folder))
 
-    def note(self, outcome: Outcome, ended: Finished | Failure) -> None:
-        """Give a network up that failed."""
+    def note_failure(self, outcome: Outcome, ended: Finished | Failure) -> None:
+        """Mark a network as failed if its run did."""
         if isinstance(ended, Failure):
             outcome.failure = ended.reason
             self.session.progress.say(f"{outcome.name} failed: {ended.reason}")
@@ -134,7 +134,7 @@ class Runs:
             return None
         return Failure(failed.reason, failed.diverged, failed.seconds)
 
-    def _note_failure(
+    def _record_failure(
         self, outcome: Outcome, repetition: int, share: float, failure: Failure
     ) -> None:
         event = RunFailed(
@@ -174,43 +174,43 @@ class Runs:
         )
         plan = Plan(num_steps, rate, decided.policy, decided.mixes[name])
         session = replace(self.session, folder=folder)
-        if self.out.is_alone:  # its record is its protocol, too
+        if self.out.is_single_run:  # its record also serves as the protocol
             origin = session.origin.model_copy(update={"cost": decided.costs[name]})
             session = replace(session, origin=origin)
-        with contextlib.nullcontext() if self.out.is_alone else session.locked():
+        with contextlib.nullcontext() if self.out.is_single_run else session.locked():
             dataset = self.dataset_of(repetition)
             record = train(config, dataset, session, plan, resumable=resumable)
         assert record.summary is not None, "it is finished"
         return record.summary
 
     def _attempt(self, name: NetworkName, action: Callable[[], RunSummary]) -> RunSummary | Failure:
-        """Do it; a network's own failure is returned, and the comparison goes on."""
+        """Call the action; return a failure of the network, so that the comparison continues."""
         started = time.monotonic()
         try:
             return action()
         except Interrupted as error:
-            raise Interrupted(f"{error}: {self.out.again}", error.exit_code) from None
+            raise Interrupted(f"{error}: {self.out.how_to_resume}", error.exit_code) from None
         except Exception as error:
-            if self.out.is_alone:
-                self._raise_its_own(name, error)
+            if self.out.is_single_run:
+                self._raise_training_error(name, error)
             reason = self._reason(name, error)
             return Failure(reason, isinstance(error, Diverged), time.monotonic() - started)
 
     def _reason(self, name: NetworkName, error: Exception) -> str:
-        """Say why a network failed; raise what is no fault of its own."""
+        """Return why a network failed; raise errors that are not caused by the network."""
         if isinstance(error, TrainingError):
             return str(error).removeprefix(f"{name}: ")
         if isinstance(error, TowernetError):
             raise error
         if isinstance(error, OSError):
-            # The machine's fault, not the network's: nothing is written down against it.
+            # Caused by the machine, not by the network, so the network is not marked as failed.
             raise EnvironmentFault(
-                f"{in_one_line(error)}; make room, then say the same command again"
+                f"{in_one_line(error)}; free some space, then rerun the same command"
             ) from error
         return self._words(error)
 
-    def _raise_its_own(self, name: NetworkName, error: Exception) -> None:
-        """Raise what the one network that is trained did wrong."""
+    def _raise_training_error(self, name: NetworkName, error: Exception) -> None:
+        """Raise the error of the only network as a training error, unless it is of another kind."""
         if isinstance(error, OSError | TowernetError) and not is_out_of_memory(error):
             raise error
         raise TrainingError(f"{name}: {self._words(error)}") from error
@@ -218,5 +218,5 @@ class Runs:
     def _words(self, error: Exception) -> str:
         if is_out_of_memory(error):
             return out_of_memory_words(self.protocol.request.recipe.train.batch_size)
-        # Whatever a network raises costs that network alone; the log keeps the rest.
+        # Any error of a network stops only that network; the log has the traceback.
         return log_failure(self.session.folder, error)

@@ -1,7 +1,7 @@
 """A comparison from start to end: plan, learning-rate trials, runs, the test split, the results.
 
-Every step leaves its outcome on disk, so saying the same command again goes on where it stopped.
-A run on its own is a comparison of one network.
+Every step writes its outcome to disk, so rerunning the same command continues where it stopped.
+A single run is a comparison of one network.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from towernet.comparison.forecast import (
     trial_rates,
 )
 from towernet.comparison.judging.learning_curve import FewerImages
-from towernet.comparison.judging.networks import learnt, num_epochs_of, worth
+from towernet.comparison.judging.networks import learnt, num_epochs_of, selection_key
 from towernet.comparison.outcome import Outcome
-from towernet.comparison.protocol import LAST_DOUBLING, SHARES, go_on, make_protocol
+from towernet.comparison.protocol import LAST_DOUBLING, SHARES, make_protocol, resumed
 from towernet.comparison.rates import RateSearch
 from towernet.comparison.runs import Runs
 from towernet.comparison.wording.verdict import num_pairs, too_few_runs
@@ -42,23 +42,23 @@ from towernet.records.results import Conclusion
 
 
 def compare(request: Request, session: Session) -> Conclusion:
-    """Train every network under one protocol, or go on; return what `results.json` holds.
+    """Train every network under one protocol, or resume; return the content of `results.json`.
 
     Raises:
         TowernetError: the request, the images or the machine do not allow it.
-        Interrupted: the user asked to stop; the same command goes on.
+        Interrupted: the user requested a stop; the same command resumes.
     """
     return _carry_out(request, session, ComparisonFolder(session))
 
 
 def train_alone(request: Request, session: Session, *, resume: bool = False) -> Conclusion:
-    """Train one network in a folder of its own, or go on; return what `results.json` holds.
+    """Train one network in its own folder, or resume; return the content of `results.json`.
 
     Raises:
         TowernetError: the request, the images or the machine do not allow it.
-        Interrupted: the user asked to stop; the session's folder can be resumed.
+        Interrupted: the user requested a stop; the session's folder can be resumed.
     """
-    assert len(request.models) == 1, "several are a comparison"
+    assert len(request.models) == 1, "several networks are a comparison"
     return _carry_out(request, session, RunFolder(session, resume=resume))
 
 
@@ -69,19 +69,19 @@ def _carry_out(request: Request, session: Session, out: OutFolder) -> Conclusion
         protocol, accepted = out.existing_protocol(), list[str]()
         files.sweep(session.folder)
         if protocol is not None:
-            protocol, accepted = go_on(protocol, request, session)
+            protocol, accepted = resumed(protocol, request, session)
         preflight(request, session)
         dataset_of, changed = _open_images(request, session)
         ledger = Ledger(session.folder / "ledger.jsonl")
         if protocol is None:
             protocol = _decide(request, dataset_of(0), session, out)
-            out.keep(protocol)
+            out.save_protocol(protocol)
         else:
             protocol = _continued(protocol, dataset_of(0), changed, accepted, out, ledger)
-        if not (out.is_alone or (session.folder / "samples.parquet").exists()):
+        if not (out.is_single_run or (session.folder / "samples.parquet").exists()):
             write_table(session.folder / "samples.parquet", dataset_of(0).table)
         outcomes, fewer = [], None
-        if finished(session.folder) is None:  # what is finished stays as it is
+        if finished(session.folder) is None:  # finished results are not changed
             runs = Runs(protocol, session, out, ledger, dataset_of)
             outcomes = _run_all(runs)
             fewer = _run_with_fewer(runs, outcomes) if request.learning_curve else None
@@ -90,7 +90,7 @@ def _carry_out(request: Request, session: Session, out: OutFolder) -> Conclusion
 
 
 def _open_images(request: Request, session: Session) -> tuple[Callable[[int], Dataset], str]:
-    """Return the images of each repetition, and what changed since the beginning, in words."""
+    """Return the images of each repetition, and a description of changes since the start."""
     table = sample_table(
         session.source,
         seed=request.seed,
@@ -116,8 +116,8 @@ def _open_images(request: Request, session: Session) -> tuple[Callable[[int], Da
 
     if request.learning_curve and dataset_of(0).final_split == "validation":
         raise ConfigError(
-            "--learning-curve needs a test split: without one the images that judge also chose"
-            " the network; leave it out, or hold images out (data.test_fraction)"
+            "--learning-curve needs a test split: without one the same images would choose the"
+            " network and evaluate it; leave it out, or hold images out (data.test_fraction)"
         )
     return dataset_of, changed
 
@@ -130,45 +130,45 @@ def _continued(
     out: OutFolder,
     ledger: Ledger,
 ) -> Protocol:
-    """Return the protocol to continue by, about the images of today where a change was accepted.
+    """Return the protocol to continue with, for the current images if a change was accepted.
 
     Args:
-        protocol: Of the beginning.
-        dataset: The images of today.
-        changed: What became of the images, in words, where that was accepted; else ''.
-        accepted: What else is not as it was.
-        out: Where, and whether it is a comparison or one run on its own.
-        ledger: What happened so far.
+        protocol: The written protocol.
+        dataset: The current images.
+        changed: Accepted changes of the images, in words; '' if there are none.
+        accepted: Other accepted changes.
+        out: The folder of a comparison or of a single run.
+        ledger: The events so far.
 
     Raises:
-        DataError: the images are others.
+        DataError: the images differ.
     """
     now = protocol.model_copy(update={"images": Images(fingerprint=fingerprint(dataset.table))})
     differs = [words for words in (changed, *accepted) if words]
-    if differs and (out.is_alone or finished(out.folder) is None):
-        # A comparison's protocol first: a kill in between is then met by the same words said again.
-        out.keep(now)
+    if differs and (out.is_single_run or finished(out.folder) is None):
+        # A comparison's protocol first: after a kill in between, the same command repeats this.
+        out.save_protocol(now)
         for words in differs:
             out.session.progress.say(f"accepted: {words}")
             ledger.add(ChangeAccepted(words=words))
         write_table(out.folder / "samples.parquet", dataset.table)
         return now
-    if out.is_alone:  # the run compares its images itself
+    if out.is_single_run:  # the run compares its images itself
         return now
     if not changed and protocol.images != now.images:
         raise DataError(
-            f"the images are not those {out.folder} was begun with; put them back, or choose"
+            f"the images differ from those {out.folder} was started with; restore them, or choose"
             " another --out"
         )
     return protocol
 
 
 def _decide(request: Request, dataset: Dataset, session: Session, out: OutFolder) -> Protocol:
-    """Measure, and turn minutes into steps, before the first step."""
+    """Measure the networks and turn minutes into steps, before the first step."""
     policy = choose_policy(session.device, session.threads)
     say = session.progress.say
     costs, failures = measure_networks(
-        request, dataset, policy, session.progress, leave_out=not out.is_alone
+        request, dataset, policy, session.progress, leave_out=not out.is_single_run
     )
     num_steps = {
         name: 0 if name in failures else budget(request.recipe, cost, dataset)
@@ -202,16 +202,16 @@ def _decide(request: Request, dataset: Dataset, session: Session, out: OutFolder
 
 
 def _run_all(runs: Runs) -> list[Outcome]:
-    """Do what is not done yet: the trials of every network, then run after run."""
+    """Do what is not done yet: first the trials of every network, then the runs."""
     request = runs.protocol.request
     searches = [_search(runs, name) for name in request.models]
-    outcomes = [_begin(runs, search) for search in searches]
+    outcomes = [_initial_outcome(runs, search) for search in searches]
     for repetition in range(request.runs):
         for search, outcome in zip(searches, outcomes, strict=True):
             if outcome.failure is None and repetition == 0:
-                runs.note(outcome, search.first_run(outcome))
+                runs.note_failure(outcome, search.first_run(outcome))
             elif outcome.failure is None:
-                runs.note(outcome, runs.run(outcome, repetition))
+                runs.note_failure(outcome, runs.run(outcome, repetition))
     return outcomes
 
 
@@ -220,7 +220,7 @@ def _search(runs: Runs, name: NetworkName) -> RateSearch:
     own_rate = recipe.train.learning_rate
     return RateSearch(
         name,
-        (own_rate,) if runs.out.is_alone else tuple(trial_rates(recipe)),
+        (own_rate,) if runs.out.is_single_run else tuple(trial_rates(recipe)),
         own_rate,
         runs.dataset_of(0),
         runs.ledger,
@@ -230,8 +230,8 @@ def _search(runs: Runs, name: NetworkName) -> RateSearch:
     )
 
 
-def _begin(runs: Runs, search: RateSearch) -> Outcome:
-    """Return the learning rate a network begins with, or why it cannot."""
+def _initial_outcome(runs: Runs, search: RateSearch) -> Outcome:
+    """Return a network's outcome before its first run: its learning rate, or why it failed."""
     if (reason := runs.protocol.decided.failures.get(search.name)) is not None:
         return Outcome(search.name, search.rates[0], failure=reason)
     if len(search.rates) == 1:
@@ -240,7 +240,7 @@ def _begin(runs: Runs, search: RateSearch) -> Outcome:
 
 
 def _run_with_fewer(runs: Runs, outcomes: list[Outcome]) -> FewerImages | None:
-    """Train the network that is best on validation with fewer images; None if none learnt."""
+    """Train the network that is best on validation with fewer images; None if no network learnt."""
     best = _best_so_far(runs, outcomes)
     if best is None:
         return None
@@ -249,7 +249,7 @@ def _run_with_fewer(runs: Runs, outcomes: list[Outcome]) -> FewerImages | None:
         part = Outcome(best.name, best.learning_rate)
         for repetition in range(runs.protocol.request.runs):
             if part.failure is None:
-                runs.note(part, runs.run(part, repetition, share))
+                runs.note_failure(part, runs.run(part, repetition, share))
         if part.failure is None:
             fewer.folders[share] = part.folders
         elif share == LAST_DOUBLING:
@@ -258,14 +258,14 @@ def _run_with_fewer(runs: Runs, outcomes: list[Outcome]) -> FewerImages | None:
 
 
 def _best_so_far(runs: Runs, outcomes: list[Outcome]) -> Outcome | None:
-    """Return the network that is best on validation, None where none learnt."""
+    """Return the network that is best on validation, None if no network learnt."""
     dataset, best = runs.dataset_of(0), None
     for outcome in outcomes:
         if outcome.failure is None:
             ended = [summary_of(folder) for folder in outcome.folders]
             num_epochs = num_epochs_of(outcome, runs.protocol, dataset)
             status, _ = learnt(ended, num_epochs, dataset)
-            value = worth(ended, runs.protocol.decided.costs[outcome.name].parameters)
+            value = selection_key(ended, runs.protocol.decided.costs[outcome.name].parameters)
             if status == "ranked" and (best is None or value > best[0]):
                 best = value, outcome
     return best and best[1]

@@ -1,4 +1,4 @@
-"""The columns of a table of answers: which there must be, and what their cells say."""
+"""The columns of a table of answers: which are required, and how their cells are read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from towernet.comparison.answers.reading import Given
+from towernet.comparison.answers.reading import RawTable
 from towernet.errors import DataError
 from towernet.registry import nearest
 from towernet.words import counted, listed, shown
@@ -17,7 +17,8 @@ from towernet.words import counted, listed, shown
 Ints = npt.NDArray[np.int64]
 
 KEYS = ("network", "run", "image")
-# What others call our columns. Only ever proposed: whoever is wrong about one gets wrong numbers.
+# Other common names of these columns. They are only suggested, never assumed: a wrong guess would
+# give wrong numbers.
 _OTHER_NAMES = {
     "network": ("model", "classifier", "architecture", "net", "method"),
     "run": ("seed", "repetition", "fold", "trial", "run_id"),
@@ -31,11 +32,11 @@ _OTHER_NAMES = {
 
 @dataclass(frozen=True)
 class Column:
-    """A column of texts, each text once.
+    """A column of texts, each distinct text stored once.
 
     Args:
-        codes: (R,) which of the texts each row has.
-        texts: In the order in which the rows first have them.
+        codes: (R,) for each row, the index of its text.
+        texts: The distinct texts, in the order of their first row.
     """
 
     codes: Ints
@@ -45,11 +46,11 @@ class Column:
         return quoted(self.texts[self.codes[row]])
 
 
-def require_columns(table: Given) -> None:
-    """Refuse a table without a column that it needs, and one whose groups may be misnamed.
+def require_columns(table: RawTable) -> None:
+    """Refuse a table that lacks a required column, or whose group column may be misnamed.
 
     Raises:
-        DataError: naming what is missing, what is there, and what may be meant.
+        DataError: it names the missing columns, the existing ones, and those that may be meant.
     """
     has = [str(column) for column in table.frame.columns]
     if "right" in has:
@@ -60,10 +61,10 @@ def require_columns(table: Given) -> None:
         lacking = [name for name in (*KEYS, "right") if name not in has]
     others = [column for column in has if column not in _OTHER_NAMES]
     if not lacking:
-        if "group" not in has and (near := _meant("group", others, cutoff=0.8)):
+        if "group" not in has and (near := _similar("group", others, cutoff=0.8)):
             raise DataError(
                 f"{table.name} has a column {quoted(near)} and none called 'group'; rename it"
-                " if it says which images belong together, or leave it out"
+                " if it shows which images belong together, or leave it out"
             )
         return
     words = [f"'{name}'" for name in lacking]
@@ -71,35 +72,37 @@ def require_columns(table: Given) -> None:
     if lacking[-1] == "right":
         words[-1] = "'right' (nor 'label' and 'answer')"
         wanted += ["label", "answer"]
-    hints = {name: near for name in wanted if (near := _meant(name, others))}
+    hints = {name: near for name in wanted if (near := _similar(name, others))}
     renamed = [f"{quoted(near)} to '{name}'" for name, near in hints.items()]
-    advice = [f"rename {listed(renamed)}, if that is what is meant"] if renamed else []
+    advice = [f"rename {listed(renamed)}, if that is their meaning"] if renamed else []
     if "run" in lacking and "run" not in hints:
-        advice.append("with one run of each network, give every row the run 0")
+        advice.append("if each network has one run, use 0 in every row")
     found = listed([quoted(column) for column in has[:12]]) if has else "none"
     more = f" and {len(has) - 12} more" if len(has) > 12 else ""
     raise DataError(
         f"{table.name} has no column {listed(words, 'or')}; its columns are {found}{more}:"
-        f" {'; '.join(advice) or 'add what is missing'}"
+        f" {'; '.join(advice) or 'add the missing ones'}"
     )
 
 
-def column_of(table: Given, name: str, *, empty: bool = False) -> Column:
+def column_of(table: RawTable, name: str, *, empty: bool = False) -> Column:
     """Return a column as texts.
 
     Args:
-        name: The column's.
-        empty: Whether a cell may be; it is -1 then.
+        table: The table.
+        name: The column's name.
+        empty: Whether empty cells are allowed; their code is -1.
     """
     values = table.frame[name]
     try:
         codes, distinct = _factorized(values)
     except (TypeError, ValueError, pa.ArrowException) as error:
         raise DataError(
-            f"the column '{name}' of {table.name} has values neither text nor numbers; make it text"
+            f"the column '{name}' of {table.name} has values that are neither text nor numbers;"
+            " make it text"
         ) from error
     texts = [_text(value) for value in distinct]
-    # 1, 1.0 and "1" are one text.
+    # 1, 1.0 and "1" are the same text.
     merged, once = pd.factorize(np.array(texts, dtype=object))
     codes = np.where(codes < 0, -1, merged[codes]) if len(merged) else codes
     is_empty = np.array([not text.strip() for text in once], dtype=bool)
@@ -112,29 +115,29 @@ def column_of(table: Given, name: str, *, empty: bool = False) -> Column:
             f"{table.name}: '{name}' is empty in {table.row(int((codes < 0).argmax()))}{more};"
             " fill it in"
         )
-    # In the order of the rows: categories have another.
+    # In the order of the rows: the order of categories may differ.
     codes[codes >= 0], order = pd.factorize(codes[codes >= 0])
     return Column(codes.astype(np.int64), tuple(str(once[code]) for code in order))
 
 
 def quoted(text: str) -> str:
-    """Return a text of the table in quotes, for a message: visible, and not too long."""
+    """Return a text of the table in quotes, for a message: printable, and not too long."""
     text = shown(text)
     return f"'{text}'" if len(text) <= 60 else f"'{text[:40]}…{text[-19:]}'"
 
 
 def _factorized(values: pd.Series) -> tuple[Ints, list[object]]:
-    """Return each value's place among the distinct ones, -1 where there is none, and those."""
+    """Return the index of each value among the distinct values, -1 if missing, and those values."""
     if isinstance(values.dtype, pd.CategoricalDtype):
         return np.array(values.cat.codes, np.int64), list(values.cat.categories)
-    # Not as a series: pandas would make an index of the texts, and one need not be UTF-8.
+    # Not as a series: pandas would make an index of the texts, which need not be valid UTF-8.
     array = values.to_numpy() if values.dtype == object else values.array
     codes, distinct = pd.factorize(array)
     return np.array(codes, np.int64), list(distinct)
 
 
 def _text(value: object) -> str:
-    """Return what a cell says: 3.0 says 3, since a column with a gap once is one of decimals."""
+    """Return a cell as text; 3.0 becomes 3, since a missing value makes a column of floats."""
     if isinstance(value, str):
         return str(value)
     if isinstance(value, float | np.floating) and float(value).is_integer():
@@ -142,8 +145,8 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def _meant(column: str, others: list[str], *, cutoff: float = 0.6) -> str | None:
-    """Return which of some other columns may be what ours is called."""
+def _similar(column: str, others: list[str], *, cutoff: float = 0.6) -> str | None:
+    """Return the other column that may be meant by this one, None if there is none."""
     for name in _OTHER_NAMES[column]:
         if name in others:
             return name

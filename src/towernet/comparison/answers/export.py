@@ -1,4 +1,4 @@
-"""The answers of a finished comparison as a table that `towernet.judge` reads."""
+"""The predictions of a finished comparison as a table that `towernet.judge` reads."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from towernet.records.results import Results
 
 
 def answers_table(folder: Path, results: Results) -> pd.DataFrame:
-    """Return what every run of the ranked networks answered for the final images.
+    """Return the predictions of every run of the ranked networks for the final images.
 
-    Judged, it gives the comparison's own figures, where that compared each network with each (with
-    attention, a network with a block is only compared with its like without one). Where each run
-    was judged on images of its own it cannot be.
+    Judging this table reproduces the comparison's figures if it compared every pair of networks
+    (with attention, a network with a block is only compared with the same network without one).
+    The table cannot be judged if each run was evaluated on different images.
 
     Args:
-        folder: The comparison's, with `samples.parquet` and the runs.
-        results: What its `results.json` says.
+        folder: The comparison's folder, with `samples.parquet` and the runs.
+        results: The content of its `results.json`.
 
     Returns:
-        A row for each answer, with the columns network, run, image, label, answer and group;
-        networks in the order of the ranking, images in that of the sample table. What near
-        duplicates or groups tie together has the same group.
+        A row for each prediction, with the columns network, run, image, label, answer and group;
+        networks in the order of the ranking, images in the order of the sample table. Images that
+        are tied, as near duplicates or by a group, have the same group.
 
     Raises:
-        DataError: a file is missing or damaged, or they do not belong together.
+        DataError: a file is missing or damaged, or the files do not belong together.
     """
     table = read_table(folder / "samples.parquet")
     used = table[table["status"] == USED]
@@ -46,7 +46,7 @@ def answers_table(folder: Path, results: Results) -> pd.DataFrame:
                 groups = [group_of[image] for image in answers["path"]]
             except KeyError as error:
                 raise DataError(
-                    f"{path} answers for {error}, which the comparison did not use; restore it"
+                    f"{path} contains {error}, which the comparison did not use; restore it"
                 ) from error
             parts.append(
                 pd.DataFrame(
@@ -61,10 +61,10 @@ def answers_table(folder: Path, results: Results) -> pd.DataFrame:
                 )
             )
     if not parts:
-        raise DataError(f"no network of {folder} was ranked, so it has no answers to judge")
+        raise DataError(f"no network of {folder} was ranked, so there are no predictions to judge")
     return pd.concat(parts, ignore_index=True)
 
 
 def _repeated(text: str, times: int) -> pd.Series:
-    # Of objects, as the other texts, of which some need not be UTF-8.
+    # As objects, like the other texts: they need not be valid UTF-8.
     return pd.Series([str(text)] * times, dtype=object)

@@ -1,4 +1,4 @@
-"""What was made of somebody's answers, as files."""
+"""The files of a judgement."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ JUDGEMENT_FILE = "judgement.json"
 
 
 def require_free(folder: Path) -> None:
-    """Refuse a folder that holds something else: a comparison's has files of the same names.
+    """Refuse a folder with other content: a comparison's folder has files of the same names.
 
     Raises:
-        ConfigError: naming it.
+        ConfigError: the folder contains something else, or is a file.
     """
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"--out {shown(str(folder))} is a file; name a folder")
+        raise ConfigError(f"--out {shown(str(folder))} is a file; choose a folder")
     if not files.is_empty(folder) and not (folder / JUDGEMENT_FILE).exists():
         raise ConfigError(
-            f"--out {shown(str(folder))} holds something else, and no judgement; name a new folder"
+            f"--out {shown(str(folder))} is not empty and contains no judgement; choose a new"
+            " folder"
         )
 
 
@@ -31,11 +32,11 @@ def write_judgement(folder: Path, judged: AnswersJudged) -> None:
     """Write `judgement.json`, and its tables as CSV: `results.csv`, `runs.csv`, `differences.csv`.
 
     Raises:
-        EnvironmentFault: they cannot be written.
+        EnvironmentFault: a file cannot be written.
     """
-    # What is of an earlier judgement goes first: no page stands beside another's figures.
+    # Remove the files of an earlier judgement first: no report must be next to other figures.
     for name in ("report.html", "results.csv", "runs.csv", "differences.csv"):
         files.remove(folder / name)
-    # Then the record, since the folder is known by it.
+    # Then the record, by which the folder is recognised.
     files.write_json(folder / JUDGEMENT_FILE, judged.model_dump())
     write_judged_csv_files(folder, judged)

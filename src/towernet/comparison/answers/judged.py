@@ -1,4 +1,4 @@
-"""What a table of answers is worth: the statistics of a comparison, and their words."""
+"""Judging a table of answers by the same statistics and sentences as a comparison."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from towernet.records.judgement import AnsweringNetwork, AnswersJudged, JudgedRu
 
 
 def judge_answers(table: AnswerTable, *, title: str, equal_within: float) -> AnswersJudged:
-    """Rank the networks of a table, judge each pair of them, and say what came out.
+    """Rank the networks of a table, judge each pair of them, and describe the result.
 
     Args:
         table: Their answers.
-        title: What these are called.
+        title: The title of the judgement.
         equal_within: The largest difference in accuracy that does not matter, a fraction.
     """
     accuracy_MK = table.right_MKN.sum(axis=2) / table.right_MKN.shape[2]
     accuracies = [fmean(map(float, runs)) for runs in accuracy_MK]
-    # As level ones are in the table: so a comparison's own order, by size, lasts.
+    # Ties keep the order of the table, so that a comparison's order, by size, is kept.
     order = sorted(range(len(accuracies)), key=lambda i: -accuracies[i])
     networks = tuple(
         AnsweringNetwork(
@@ -42,7 +42,7 @@ def judge_answers(table: AnswerTable, *, title: str, equal_within: float) -> Ans
         )
         for rank, i in enumerate(order, start=1)
     )
-    # In the order of the ranking, as a comparison's: the last digits depend on it.
+    # In the order of the ranking, as in a comparison: the last digits depend on it.
     family = judge(table.right_MKN[np.array(order)], table.cluster_N)
     names = [network.name for network in networks]
     found = AnswersJudged(
@@ -58,5 +58,5 @@ def judge_answers(table: AnswerTable, *, title: str, equal_within: float) -> Ans
         sentence="",
         remarks=(),
     )
-    said = {"sentence": sentence(found), "remarks": tuple(remarks_on_answers(found))}
-    return found.model_copy(update=said)
+    words = {"sentence": sentence(found), "remarks": tuple(remarks_on_answers(found))}
+    return found.model_copy(update=words)

@@ -1,7 +1,7 @@
-"""A table of answers as a frame: from a CSV or Parquet file, or as somebody made it.
+"""Loading a table of answers: from a CSV or Parquet file, or from a data frame.
 
-Nothing is guessed of what a cell holds: in a CSV all are texts, so that a class may be called `NA`
-or `007`.
+The type of a cell is never guessed: all cells of a CSV are texts, so that a class can be called
+`NA` or `007`.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ import pyarrow.parquet as pq
 from towernet.errors import DataError
 from towernet.words import shown
 
-# What a table may have; which of them it must is for `table.checked` to say.
+# All columns that are read; `columns.require_columns` checks which of them are required.
 COLUMNS = ("network", "run", "image", "right", "label", "answer", "group")
-_SEPARATORS = ",;\t"  # Excel writes the second where the first is in its numbers
+_SEPARATORS = ",;\t"  # Excel writes ; in countries where , is the decimal point
 _PARQUET = b"PAR1"
 _HEAD_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
-class Given:
-    """A table as it was given.
+class RawTable:
+    """A table before it is checked.
 
     Args:
-        name: What messages call it.
-        frame: Its columns by their names in small letters; those that mean nothing here too.
-        rows: (R,) what a person calls its rows: in a CSV as a spreadsheet numbers them, else from
-            0, as `DataFrame.iloc` does.
+        name: The table's name in messages.
+        frame: Its columns, with names in lower case, unused columns included.
+        rows: (R,) the row numbers in messages: for a CSV those of a spreadsheet, else from 0, as
+            for `DataFrame.iloc`.
     """
 
     name: str
@@ -45,44 +45,44 @@ class Given:
     rows: npt.NDArray[np.int64]
 
     def row(self, position: int) -> str:
-        """Say which row stands at a position."""
+        """Return the name in messages of the row at a position."""
         return f"row {self.rows[position]}"
 
 
-def given(answers: pd.DataFrame | str | Path) -> Given:
-    """Take a table that is at hand, or read its file.
+def load_table(answers: pd.DataFrame | str | Path) -> RawTable:
+    """Return a data frame as a table, or read a file.
 
     Raises:
-        DataError: the file is missing or damaged or is no table, or a column is there twice.
+        DataError: the file is missing, damaged or not a table, or a column appears twice.
     """
     if isinstance(answers, pd.DataFrame):
         named = _named(answers, "the table")
-        return Given("the table", named, np.arange(len(answers)))
+        return RawTable("the table", named, np.arange(len(answers)))
     path = Path(answers)
     name = shown(str(path))
     content = _content(path, name)
     if content.startswith(_PARQUET) or path.suffix.lower() == ".parquet":
         frame = _parquet(content, name)
-        return Given(name, frame, np.arange(len(frame)))
+        return RawTable(name, frame, np.arange(len(frame)))
     _require_text(content, name)
     frame = _csv(content.removeprefix(codecs.BOM_UTF8), name)
-    return Given(name, frame, frame.index.to_numpy(np.int64) + 1)
+    return RawTable(name, frame, frame.index.to_numpy(np.int64) + 1)
 
 
 def _content(path: Path, name: str) -> bytes:
     if path.is_dir():
         raise DataError(
-            f"{name} is a folder; give a CSV or Parquet file with a row for each answer"
+            f"{name} is a folder; pass a CSV or Parquet file with a row for each answer"
         )
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
-        raise DataError(f"{name} does not exist; give a CSV or Parquet file") from error
-    except (OSError, ValueError) as error:  # a name with a zero byte is no name
-        said = getattr(error, "strerror", None) or error
-        raise DataError(f"{name} cannot be read ({said}); give a file that can") from error
+        raise DataError(f"{name} does not exist; pass a CSV or Parquet file") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{name} cannot be read ({reason}); pass a readable file") from error
     if not content.removeprefix(codecs.BOM_UTF8).strip():
-        raise DataError(f"{name} is empty; give a table with a row for each answer")
+        raise DataError(f"{name} is empty; pass a table with a row for each answer")
     return content
 
 
@@ -96,8 +96,8 @@ def _parquet(content: bytes, name: str) -> pd.DataFrame:
     except DataError:
         raise
     except (OSError, TypeError, ValueError, pa.ArrowException) as error:
-        said = shown(str(error).partition("\n")[0])
-        raise DataError(f"{name} is damaged ({said}); write it again") from error
+        reason = shown(str(error).partition("\n")[0])
+        raise DataError(f"{name} is damaged ({reason}); write it again") from error
     others = [column for column in columns if column not in wanted]
     return _named(frame.assign(**dict.fromkeys(others)), name)
 
@@ -106,10 +106,10 @@ def _require_text(content: bytes, name: str) -> None:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{name} is not UTF-8 but UTF-16; save it as UTF-8 (in Excel: CSV UTF-8)")
     if b"\0" in content:
-        begins = "an Excel file or another zip" if content.startswith(b"PK") else repr(content[:8])
+        start = "an Excel file or another zip" if content.startswith(b"PK") else repr(content[:8])
         raise DataError(
-            f"{name} is neither CSV nor Parquet (it begins as {begins}); save the table as one of"
-            " them"
+            f"{name} is neither CSV nor Parquet (it starts like {start}); save the table as CSV or"
+            " Parquet"
         )
     try:
         content.decode()
@@ -122,22 +122,22 @@ def _require_text(content: bytes, name: str) -> None:
 
 
 def _csv(content: bytes, name: str) -> pd.DataFrame:
-    """Return a CSV's rows, its head being row 0; those without a word are left out."""
+    """Return a CSV's rows, without blank ones; the header is row 0."""
     try:
         frame = pd.read_csv(
             io.BytesIO(content),
             sep=_separator(content),
             header=None,
-            dtype="category",  # each text once, and no number made of any
+            dtype="category",  # stores each text once, and converts none to a number
             keep_default_na=False,
             skip_blank_lines=False,
             skipinitialspace=True,
         )
     except pd.errors.EmptyDataError as error:
-        raise DataError(f"{name} is empty; give a table with a row for each answer") from error
+        raise DataError(f"{name} is empty; pass a table with a row for each answer") from error
     except (csv.Error, pd.errors.ParserError) as error:
-        said = re.sub(r"Error tokenizing data. C error: ", "", str(error).strip())
-        raise DataError(f"{name} is damaged ({shown(said)}); mend or write it again") from error
+        reason = re.sub(r"Error tokenizing data. C error: ", "", str(error).strip())
+        raise DataError(f"{name} is damaged ({shown(reason)}); fix it or write it again") from error
     head = [str(column) for column in frame.iloc[0]]
     frame = frame.iloc[1:].set_axis(head, axis=1)
     is_blank = np.logical_and.reduce([(frame.iloc[:, i] == "") for i in range(len(head))])
@@ -145,7 +145,7 @@ def _csv(content: bytes, name: str) -> pd.DataFrame:
 
 
 def _separator(content: bytes) -> str:
-    """Return what is between the cells of the head: what makes most of it columns that we know."""
+    """Return the separator that makes most cells of the header known columns."""
     start = content[:_HEAD_BYTES].decode(errors="ignore")
 
     def found(separator: str) -> tuple[int, int]:
@@ -168,4 +168,4 @@ def _require_once(columns: list[str], name: str) -> None:
     plain = [_plain(column) for column in columns]
     for column in COLUMNS:
         if plain.count(column) > 1:
-            raise DataError(f"{name} has the column '{column}' twice; leave one of them")
+            raise DataError(f"{name} has the column '{column}' twice; keep one of them")

@@ -1,4 +1,4 @@
-"""A table of answers, checked: every run of every network answered for the same images.
+"""Checking a table of answers: every run of every network must have answers for the same images.
 
 Shapes: R rows, M networks, K runs, N images.
 """
@@ -21,27 +21,27 @@ from towernet.comparison.answers.columns import (
     quoted,
     require_columns,
 )
-from towernet.comparison.answers.reading import Given, given
+from towernet.comparison.answers.reading import RawTable, load_table
 from towernet.comparison.judging.statistics import MAX_RUNS
 from towernet.errors import DataError
 from towernet.words import counted, listed
 
 Bools = npt.NDArray[np.bool_]
 
-MAX_NETWORKS = 50  # each is judged against each: a table of more would be no table of networks
+MAX_NETWORKS = 50  # every pair is judged; with more, the column is probably not the network
 _TRUE, _FALSE = ("1", "true", "1.0"), ("0", "false", "0.0")
 
 
 @dataclass(frozen=True)
 class AnswerTable:
-    """Which images the runs of some networks named rightly.
+    """Which images the runs of some networks classified correctly.
 
     Args:
-        networks: (M,) their names, in the order in which the table first has them.
-        runs: (K,) what they are called; run k of every network shares its draws.
-        right_MKN: Whether each run of each network named each image rightly.
+        networks: (M,) their names, in the order in which they first appear in the table.
+        runs: (K,) their names; run k of every network shares its random draws.
+        right_MKN: Whether each run of each network classified each image correctly.
         cluster_N: Which images belong together.
-        num_groups: How many there are where the table groups its images, else None.
+        num_groups: The number of groups if the table groups its images, else None.
     """
 
     networks: tuple[str, ...]
@@ -55,24 +55,24 @@ def read_answers(answers: pd.DataFrame | str | Path) -> AnswerTable:
     """Read a table of answers, and check that it can be judged.
 
     Args:
-        answers: A frame, or a CSV or Parquet file, with the columns network, run and image, either
-            right or label and answer, and perhaps group.
+        answers: A data frame, or a CSV or Parquet file, with the columns network, run and image,
+            either right or label and answer, and optionally group.
 
     Raises:
-        DataError: it cannot; the message names the row, network, run or image.
+        DataError: it cannot be judged; the message names the row, network, run or image.
     """
-    return _Checks(given(answers)).table()
+    return _Checks(load_table(answers)).table()
 
 
 class _Checks:
-    """The columns of a table, and each of its checks."""
+    """The columns of a table, and its checks."""
 
-    def __init__(self, table: Given) -> None:
-        self.given = table
+    def __init__(self, table: RawTable) -> None:
+        self.raw = table
         self.name = table.name
         require_columns(table)
         if not len(table.frame):
-            raise DataError(f"{self.name} holds no answers; give a row for each")
+            raise DataError(f"{self.name} contains no answers; add a row for each")
         self.network, self.run, self.image = (column_of(table, name) for name in KEYS)
         has = table.frame.columns
         self.label = column_of(table, "label") if "label" in has else None
@@ -80,7 +80,7 @@ class _Checks:
         self.group = column_of(table, "group", empty=True) if "group" in has else None
 
     def table(self) -> AnswerTable:
-        """Make all the checks, those first whose words say best what is wrong."""
+        """Make all checks, those with the most helpful messages first."""
         right_R = self._right()
         self._require_networks()
         unit_R = self._units()
@@ -93,7 +93,7 @@ class _Checks:
         if self.label is not None and len(self.label.texts) == 1:
             raise DataError(
                 f"{self.name}: every label is {self.label[0]}; with one class there is nothing to"
-                " judge, give the answers about images of two or more"
+                " judge, use images of two or more classes"
             )
         return self._arranged(right_R)
 
@@ -101,29 +101,29 @@ class _Checks:
         """Return (R,): whether each row's answer is right.
 
         Raises:
-            DataError: something is neither true nor false, or contradicts the label and answer.
+            DataError: a value is neither true nor false, or contradicts the label and answer.
         """
         by_answer = self._right_by_answer()
-        if "right" not in self.given.frame:
+        if "right" not in self.raw.frame:
             assert by_answer is not None, "required above"
             return by_answer
-        column = column_of(self.given, "right")
+        column = column_of(self.raw, "right")
         folded = [text.strip().casefold() for text in column.texts]
         is_known = np.array([text in (*_TRUE, *_FALSE) for text in folded])[column.codes]
         if not is_known.all():
             row = int((~is_known).argmax())
             raise DataError(
-                f"{self.name}: 'right' is {column[row]} in {self.given.row(row)}; give 1 or 0, or"
-                " true or false"
+                f"{self.name}: 'right' is {column[row]} in {self.raw.row(row)}; use 1 or 0, or true"
+                " or false"
             )
         right_R: Bools = np.array([text in _TRUE for text in folded])[column.codes]
         if by_answer is not None and (right_R != by_answer).any():
             assert self.label is not None and self.answer is not None
             row = int((right_R != by_answer).argmax())
             raise DataError(
-                f"{self.name}: {self.given.row(row)} has the label {self.label[row]}, the answer"
+                f"{self.name}: {self.raw.row(row)} has the label {self.label[row]}, the answer"
                 f" {self.answer[row]} and {column[row]} under 'right'; make them agree, or leave"
-                " out one of both"
+                " out 'right' or 'answer'"
             )
         return right_R
 
@@ -136,64 +136,64 @@ class _Checks:
             raise self._other_names("", self.answer.texts)
         for code, name in enumerate(self.network.texts):
             answers = np.unique(self.answer.codes[self.network.codes == code])
-            # One answer alone may be a mistake; several are other names.
+            # A single answer may be a mistake; several mean that other names are used.
             if len(answers) > 1 and (label_of[answers] < 0).all():
-                said = [self.answer.texts[answer] for answer in answers]
-                raise self._other_names(f" of {quoted(name)}", said)
+                unknown = [self.answer.texts[answer] for answer in answers]
+                raise self._other_names(f" of {quoted(name)}", unknown)
         by_answer: Bools = label_of[self.answer.codes] == self.label.codes
         return by_answer
 
     def _other_names(self, whose: str, answers: Sequence[str]) -> DataError:
         assert self.label is not None, "answers are compared with labels"
-        labels, said = (
+        labels, others = (
             listed([quoted(t) for t in texts[:3]]) for texts in (self.label.texts, answers)
         )
         return DataError(
             f"{self.name}: no answer{whose} is one of the labels (labels such as {labels}, answers"
-            f" such as {said}); call the classes the same in both columns"
+            f" such as {others}); use the same class names in both columns"
         )
 
     def _require_networks(self) -> None:
         names = self.network.texts
         if len(names) == 1:
             raise DataError(
-                f"{self.name} holds the answers of one network, {quoted(names[0])}; add those of"
-                " another, there is nothing to compare it with"
+                f"{self.name} contains the answers of only one network, {quoted(names[0])}; add"
+                " those of another to compare it with"
             )
         if len(names) > MAX_NETWORKS:
             raise DataError(
-                f"{self.name} names {len(names):,} networks; give at most {MAX_NETWORKS} at once"
+                f"{self.name} contains {len(names):,} networks; use at most {MAX_NETWORKS}"
             )
         if len(self.run.texts) > MAX_RUNS:
             raise DataError(
-                f"{self.name} names {len(self.run.texts):,} runs; give at most {MAX_RUNS:,}"
+                f"{self.name} contains {len(self.run.texts):,} runs; use at most {MAX_RUNS:,}"
             )
 
     def _units(self) -> Ints:
-        """Return (R,): which run of which network each row is of."""
+        """Return (R,): a number for each row that identifies its network and run."""
         units: Ints = self.network.codes * len(self.run.texts) + self.run.codes
         return units
 
-    def _of(self, unit: int) -> str:
+    def _unit_name(self, unit: int) -> str:
         network, run = divmod(unit, len(self.run.texts))
         return f"network {quoted(self.network.texts[network])}, run {quoted(self.run.texts[run])}"
 
     def _require_each_once(self, unit_R: Ints) -> None:
         cell_R = unit_R * len(self.image.texts) + self.image.codes
-        is_again = pd.Series(cell_R).duplicated().to_numpy()
-        if is_again.any():
-            row = int(is_again.argmax())
-            before, num = int((cell_R == cell_R[row]).argmax()), int(is_again.sum())
-            more = "" if num == 1 else f" (one of {num:,} rows too many)"
+        is_duplicate = pd.Series(cell_R).duplicated().to_numpy()
+        if is_duplicate.any():
+            row = int(is_duplicate.argmax())
+            before, num = int((cell_R == cell_R[row]).argmax()), int(is_duplicate.sum())
+            more = "" if num == 1 else f" (one of {num:,} duplicate rows)"
             raise DataError(
-                f"{self.name}: rows {self.given.rows[before]} and {self.given.rows[row]} both hold"
-                f" {self._of(int(unit_R[row]))}, image {self.image[row]}{more}; leave one answer of"
-                " each"
+                f"{self.name}: rows {self.raw.rows[before]} and {self.raw.rows[row]} are both for"
+                f" {self._unit_name(int(unit_R[row]))}, image {self.image[row]}{more}; keep one"
+                " answer for each"
             )
 
     def _require_one_of_each_image(self, column: Column, what: str) -> None:
         code_N = np.empty(len(self.image.texts), np.int64)
-        code_N[self.image.codes[::-1]] = column.codes[::-1]  # the first row's is written last
+        code_N[self.image.codes[::-1]] = column.codes[::-1]  # the value of the first row wins
         differs = code_N[self.image.codes] != column.codes
         if differs.any():
             row = int(differs.argmax())
@@ -201,8 +201,8 @@ class _Checks:
             one, other = ("none" if column.codes[i] < 0 else column[i] for i in (first, row))
             raise DataError(
                 f"{self.name}: image {self.image[row]} has the {what} {one} in"
-                f" {self.given.row(first)} and {other} in {self.given.row(row)}; give every image"
-                f" one {what}"
+                f" {self.raw.row(first)} and {other} in {self.raw.row(row)}; give every image one"
+                f" {what}"
             )
 
     def _require_same_runs(self) -> None:
@@ -215,9 +215,9 @@ class _Checks:
         other = int(has_MK[:, run].argmax())
         raise DataError(
             f"{self.name}: network {quoted(self.network.texts[least])} has"
-            f" {has_MK[least].sum()} of {counted(has_MK.shape[1], 'run')}, without run"
-            f" {quoted(self.run.texts[run])}, which {quoted(self.network.texts[other])} has; runs"
-            " are compared in pairs, so give every network the same ones, called the same"
+            f" {has_MK[least].sum()} of {counted(has_MK.shape[1], 'run')}: run"
+            f" {quoted(self.run.texts[run])} is missing, which {quoted(self.network.texts[other])}"
+            " has; runs are compared in pairs, so use the same run names for every network"
         )
 
     def _require_same_images(self, unit_R: Ints) -> None:
@@ -234,9 +234,9 @@ class _Checks:
         num = num_images - int(counts[unit])
         more = "" if num == 1 else f" (and {num - 1:,} more)"
         raise DataError(
-            f"{self.name}: {self._of(unit)} has answers for {counts[unit]:,} of"
+            f"{self.name}: {self._unit_name(unit)} has answers for {counts[unit]:,} of"
             f" {counted(num_images, 'image')}: {quoted(self.image.texts[image])} is missing{more},"
-            f" which {self._of(other)} has; give the answers of all for the same images"
+            f" which {self._unit_name(other)} has; every run needs answers for the same images"
         )
 
     def _arranged(self, right_R: Bools) -> AnswerTable:
@@ -250,7 +250,7 @@ class _Checks:
             places = _places(_in_order(self.group.texts))
             code_R = self.group.codes
             group_N[image_R] = np.where(code_R < 0, -1, places[code_R]) if len(places) else -1
-        # An image of no group is one of its own, after the others.
+        # An image without a group becomes a group of its own, after the others.
         alone = group_N < 0
         num_named = 0 if self.group is None else len(self.group.texts)
         group_N[alone] = num_named + np.arange(alone.sum())
@@ -264,7 +264,7 @@ class _Checks:
 
 
 def _in_order(texts: tuple[str, ...]) -> Ints:
-    """Return the texts' codes in order: whole numbers as such, so that 9 comes before 10."""
+    """Return the codes in the order of their texts; whole numbers by value: 9 comes before 10."""
     try:
         numbers = [int(text) for text in texts]
     except ValueError:

@@ -1,1 +1,1 @@
-"""What judges: scores, statistics, calibration, doubtful labels, the learning curve."""
+"""Judging: scores, statistics, calibration, doubtful labels, the learning curve."""

@@ -1,4 +1,4 @@
-"""What trained runs answer for the final split: the one look at it.
+"""Predictions of trained runs for the final split, which is evaluated only once.
 
 Shapes: N images, K classes, R runs.
 """
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import scipy.special
 
 from towernet import files
-from towernet.comparison.evaluation import predictions, said_of
+from towernet.comparison.evaluation import predictions_of, predictions_table
 from towernet.comparison.judging.calibration import calibrated
 from towernet.comparison.judging.labels import OutOfSample
 from towernet.comparison.judging.scores import Labels
@@ -32,16 +32,16 @@ NUM_LATENCY_RUNS = 15
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What one run answered for the final split.
+class RunPredictions:
+    """The predictions of one run for the final split.
 
     Args:
-        folder: The run.
+        folder: The run's folder.
         dataset: Its images.
-        logits_NK: One row an image.
-        latency_ms: Milliseconds for one image alone, median.
-        validation_logits_NK: What it answered for its own validation images.
-        calibration: What its confidence is worth, None where no split is left to tell it on.
+        logits_NK: One row per image.
+        latency_ms: Median milliseconds for a single image.
+        validation_logits_NK: The logits for its own validation images.
+        calibration: The calibration of its confidence, None if no split is left to measure it on.
     """
 
     folder: Path
@@ -53,28 +53,28 @@ class Answers:
 
     @property
     def predicted_N(self) -> npt.NDArray[np.int64]:
-        """The class it named for each image."""
-        named: npt.NDArray[np.int64] = self.logits_NK.argmax(axis=1)
-        return named
+        """The predicted class of each image."""
+        predicted: npt.NDArray[np.int64] = self.logits_NK.argmax(axis=1)
+        return predicted
 
     @property
     def right_N(self) -> npt.NDArray[np.bool_]:
-        """Which images it named correctly."""
+        """Which images it classified correctly."""
         is_right: npt.NDArray[np.bool_] = self.predicted_N == self.dataset.final.labels
         return is_right
 
     @property
-    def are_numbers(self) -> bool:
-        """Whether its answers are; else the first class would be the largest of them."""
+    def are_finite(self) -> bool:
+        """Whether no logit is NaN or infinite; argmax would take a NaN for the largest."""
         return bool(np.isfinite(self.logits_NK).all())
 
 
-def ask(run_folder: Path, policy: PolicyChoices, dataset: Dataset) -> Answers:
-    """Ask a run's kept weights about the final split, in full precision, and keep what they say."""
-    files.remove(run_folder / CALIBRATION_FILE)  # one of an end that was cut short
+def predict_final(run_folder: Path, policy: PolicyChoices, dataset: Dataset) -> RunPredictions:
+    """Predict the final split with a run's saved weights, in full precision; write the result."""
+    files.remove(run_folder / CALIBRATION_FILE)  # may be left from an interrupted evaluation
     predictor = load_run(run_folder, fp32(Policy.of(policy)))
     logits = _logits(predictor, dataset, dataset.final.rows)
-    # Where there is no test split these are the same images.
+    # Without a test split these are the same images.
     validation_logits = (
         logits
         if dataset.final_split == "validation"
@@ -82,13 +82,14 @@ def ask(run_folder: Path, policy: PolicyChoices, dataset: Dataset) -> Answers:
     )
     calibration = _calibrate(run_folder, dataset, validation_logits, logits)
     degree = calibration.temperature if calibration else 1.0
-    said = said_of(dataset.final.labels, logits, degree)
+    final = dataset.final
+    predictions = predictions_of(final.labels, logits, degree)
     write_frame(
         run_folder / "predictions.parquet",
-        predictions(dataset.final.paths, dataset.final.labels, said, dataset.contract.class_names),
+        predictions_table(final.paths, final.labels, predictions, dataset.contract.class_names),
     )
     latency_ms = _latency_ms(predictor, dataset)
-    return Answers(run_folder, dataset, logits, latency_ms, validation_logits, calibration)
+    return RunPredictions(run_folder, dataset, logits, latency_ms, validation_logits, calibration)
 
 
 def _logits(
@@ -105,7 +106,7 @@ def _calibrate(
     logits_NK: npt.NDArray[np.float32],
     final_logits_NK: npt.NDArray[np.float32],
 ) -> Calibration | None:
-    """Fit a run's confidence on its validation images, and write what `predict` needs of it."""
+    """Calibrate a run's confidence on its validation images; write the part `predict` needs."""
     if dataset.final_split == "validation":
         return None
     if not (np.isfinite(logits_NK).all() and np.isfinite(final_logits_NK).all()):
@@ -119,41 +120,43 @@ def _calibrate(
 
 
 def _latency_ms(predictor: Predictor, dataset: Dataset) -> float:
-    """Return the median time for one image alone, decoding not included."""
+    """Return the median time for a single image, without decoding."""
     milliseconds = []
     for i in range(NUM_LATENCY_RUNS + 1):
         start = time.perf_counter()
         predictor.probabilities(dataset.pixels[i % len(dataset.pixels)][None])
         milliseconds.append(1000 * (time.perf_counter() - start))
-    return median(milliseconds[1:])  # the first one chooses kernels
+    return median(milliseconds[1:])  # the first call chooses kernels
 
 
-def together(answers: Sequence[Answers]) -> tuple[Labels, Labels, Labels]:
-    """Return (N,) labels, (R, N) answers and (N,) clusters of a network's runs.
+def combined(runs: Sequence[RunPredictions]) -> tuple[Labels, Labels, Labels]:
+    """Return (N,) labels, (R, N) predicted classes and (N,) clusters of a network's runs.
 
-    Runs that each left out other images become one run of them all, an image's answers tied.
+    Runs that were evaluated on different images become one run over all of them, in which the
+    predictions for one image are tied.
     """
-    labels, said, clusters = (
-        [answer.dataset.final.labels for answer in answers],
-        [answer.predicted_N for answer in answers],
-        [answer.dataset.final_clusters() for answer in answers],
+    labels, predicted, clusters = (
+        [run.dataset.final.labels for run in runs],
+        [run.predicted_N for run in runs],
+        [run.dataset.final_clusters() for run in runs],
     )
-    if answers[0].dataset.leaves_out_anew:
-        return np.concatenate(labels), np.concatenate(said)[None], np.concatenate(clusters)
-    return labels[0], np.array(said), clusters[0]
+    if runs[0].dataset.leaves_out_anew:
+        return np.concatenate(labels), np.concatenate(predicted)[None], np.concatenate(clusters)
+    return labels[0], np.array(predicted), clusters[0]
 
 
-def out_of_sample(answers: Sequence[Answers]) -> OutOfSample:
-    """Gather what a network's runs say of images they were not trained on."""
-    dataset = answers[0].dataset
+def out_of_sample(runs: Sequence[RunPredictions]) -> OutOfSample:
+    """Collect the predictions of a network's runs for images they were not trained on."""
+    dataset = runs[0].dataset
     found = OutOfSample(len(dataset.pixels), len(dataset.contract.class_names))
-    for answer in answers:
-        degree = answer.calibration.temperature if answer.calibration else 1.0
-        dataset = answer.dataset
-        parts = {dataset.final_split: (dataset.final.rows, answer.logits_NK)}
-        parts["validation"] = (dataset.validation.rows, answer.validation_logits_NK)
+    for run in runs:
+        degree = run.calibration.temperature if run.calibration else 1.0
+        dataset = run.dataset
+        parts = {dataset.final_split: (dataset.final.rows, run.logits_NK)}
+        parts["validation"] = (dataset.validation.rows, run.validation_logits_NK)
         for rows, logits_NK in parts.values():
             if np.isfinite(logits_NK).all():
-                said = scipy.special.softmax(logits_NK.astype(np.float64) / degree, axis=1)
-                found.add(rows, said)
+                found.add(
+                    rows, scipy.special.softmax(logits_NK.astype(np.float64) / degree, axis=1)
+                )
     return found

@@ -1,4 +1,4 @@
-"""Which networks show what a block does; and the proof that it was there and learnt."""
+"""Which pairs of networks show the effect of a block, and the proof that the block learnt."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from towernet.records.run import BlockFigures, EpochMetrics
 def judged_pairs(
     variants: Sequence[VariantName], networks: Sequence[JudgedNetwork]
 ) -> list[tuple[str, str]]:
-    """Return the pairs that can be judged: both answered, and one of them at least learnt.
+    """Return the pairs that can be judged: both have an accuracy, and at least one learnt.
 
     Args:
-        variants: The networks with a block, each with the name of its like without one.
-        networks: All of them.
+        variants: The networks with a block, each with the name of the same network without one.
+        networks: All networks.
     """
-    answered = {network.name for network in networks if network.accuracy is not None}
+    evaluated = {network.name for network in networks if network.accuracy is not None}
     learnt = {network.name for network in networks if network.status == "ranked"}
     pairs = [(variant.name, variant.without) for variant in variants]
-    return [pair for pair in pairs if answered.issuperset(pair) and learnt.intersection(pair)]
+    return [pair for pair in pairs if evaluated.issuperset(pair) and learnt.intersection(pair)]
 
 
 def proof(folders: Sequence[Path]) -> Proof | None:
-    """Return what a network's attention did while it trained, None where it has none.
+    """Return what a network's attention did during training, None if it has no attention.
 
-    It learns where in every run gradients reached every block at the end of each epoch, and moved
-    its gates from the first to the last. The epochs go as far as all runs do.
+    Attention learns if, in every run, gradients reached every block at the end of each epoch, and
+    its gates changed between the first and the last epoch. Only epochs that all runs have are
+    included.
 
     Args:
-        folders: Its runs.
+        folders: The folders of its runs.
 
     Raises:
         DataError: the metrics of a run are damaged.
@@ -65,12 +66,12 @@ def _blocks(row: EpochMetrics) -> dict[str, BlockFigures]:
 
 
 def _learns(run: Sequence[EpochMetrics]) -> bool:
-    """Whether every block of a run had gradients, and gates that moved."""
+    """Whether every block of a run had gradients, and gates that changed."""
     for name in _blocks(run[0]):
         figures = [_blocks(row)[name] for row in run]
         first, last = ((f.gate_mean, f.gate_spread) for f in (figures[0], figures[-1]))
-        # One epoch shows no movement, and over a map of one position a softmax is 1 for ever.
-        moved = len(run) == 1 or first != last or last == (1.0, 0.0)
-        if not (moved and all(f.gradient_norm > 0 for f in figures)):
+        # One epoch cannot show a change, and a softmax over a map of one position is always 1.
+        changed = len(run) == 1 or first != last or last == (1.0, 0.0)
+        if not (changed and all(f.gradient_norm > 0 for f in figures)):
             return False
     return True

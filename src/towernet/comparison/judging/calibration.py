@@ -1,4 +1,4 @@
-"""Whether a network is as sure as it is right, and when it had better say that it does not know.
+"""Calibration: how well confidence matches accuracy, and when a prediction is not sure.
 
 Source: Guo et al. On calibration of modern neural networks. ICML 2017. arXiv:1706.04599
 (temperature, expected calibration error).
@@ -27,9 +27,10 @@ Labels = npt.NDArray[np.int64]
 
 
 def temperature(logits_NK: npt.NDArray[np.floating[Any]], labels_N: Labels) -> float:
-    """Return the number that logits are divided by, so that these answers are least surprising.
+    """Return the temperature: the number to divide logits by that makes the labels most likely.
 
-    With a prior worth one image that it is 1: else answers that are all right would make it 0.
+    A prior with the weight of one image favours 1; without it, predictions that are all correct
+    would give 0.
 
     Example:
         >>> logits = np.array([[9.0, 0.0]] * 4000)  # sure of the first class, right in 3 of 4
@@ -40,22 +41,22 @@ def temperature(logits_NK: npt.NDArray[np.floating[Any]], labels_N: Labels) -> f
     logits = logits_NK.astype(np.float64)
     rows = np.arange(len(labels_N))
 
-    def surprise(log_temperature: float) -> float:
-        said = log_softmax(logits / np.exp(log_temperature), axis=1)[rows, labels_N]
-        return float(log_temperature**2 / (2 * len(rows)) - said.mean())
+    def loss(log_temperature: float) -> float:
+        of_true = log_softmax(logits / np.exp(log_temperature), axis=1)[rows, labels_N]
+        return float(log_temperature**2 / (2 * len(rows)) - of_true.mean())
 
     bounds = (np.log(COLDEST), np.log(HOTTEST))
-    found = minimize_scalar(surprise, bounds=bounds, method="bounded", options={"xatol": 1e-4})
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4})
     return round(float(np.exp(found.x)), 4)
 
 
 def reliability(probabilities_NK: Floats, labels_N: Labels) -> tuple[Band, ...]:
-    """Return, for each band of confidence that has images, how sure and how right they were."""
+    """Return mean confidence and accuracy for each band of confidence that contains images."""
     return bands_of(probabilities_NK.max(axis=1), probabilities_NK.argmax(axis=1) == labels_N)
 
 
 def bands_of(confidence_N: Floats, right_N: npt.NDArray[np.bool_]) -> tuple[Band, ...]:
-    """Return the same of answers whose confidence is known, and which of them are right."""
+    """Return the same as `reliability`, from confidences and which predictions are correct."""
     bins_N = np.minimum((confidence_N * NUM_BINS).astype(np.int64), NUM_BINS - 1)
     return tuple(
         Band(
@@ -69,7 +70,7 @@ def bands_of(confidence_N: Floats, right_N: npt.NDArray[np.bool_]) -> tuple[Band
 
 
 def calibration_error(bands: Sequence[Band]) -> float:
-    """Return the expected calibration error: how far confidence is from accuracy, on average."""
+    """Return the expected calibration error: the mean gap between confidence and accuracy."""
     total = sum(band.num_images for band in bands)
     gaps = (band.num_images * abs(band.confidence - band.accuracy) for band in bands)
     return float(sum(gaps) / total)
@@ -77,11 +78,11 @@ def calibration_error(bands: Sequence[Band]) -> float:
 
 @dataclass(frozen=True)
 class Answered:
-    """What a network answers where it says nothing that it is not sure of.
+    """A network's performance on the images where it is sure.
 
     Args:
-        coverage: Share of the images that it answers for.
-        accuracy: How many of those answers are right; None where there are none.
+        coverage: Share of these images.
+        accuracy: Accuracy on them; None if there are none.
     """
 
     coverage: float
@@ -89,7 +90,7 @@ class Answered:
 
 
 def answered(confidence_N: Floats, right_N: npt.NDArray[np.bool_], sure: float | None) -> Answered:
-    """Return the share of answers that are at least so sure, and how many of those are right."""
+    """Return the share of predictions with at least this confidence, and their accuracy."""
     is_sure_N = np.zeros(len(right_N), dtype=bool) if sure is None else confidence_N >= sure
     return Answered(
         float(is_sure_N.mean()), float(right_N[is_sure_N].mean()) if is_sure_N.any() else None
@@ -97,15 +98,15 @@ def answered(confidence_N: Floats, right_N: npt.NDArray[np.bool_], sure: float |
 
 
 def threshold(probabilities_NK: Floats, labels_N: Labels, wanted: float) -> float | None:
-    """Return the least confidence from which on so many of these answers are right.
+    """Return the lowest confidence above which predictions have the wanted accuracy.
 
-    None where no confidence is enough. At least ten answers must be left to tell.
+    None if no confidence is high enough. At least ten predictions must be above it.
     """
     confidence_N = probabilities_NK.max(axis=1)
     right_N = probabilities_NK.argmax(axis=1) == labels_N
     order = np.argsort(-confidence_N, kind="stable")
     shares = np.cumsum(right_N[order]) / np.arange(1, len(order) + 1)
-    # Answers of one confidence are given together or not at all.
+    # Predictions with equal confidence are all included or all excluded.
     lasts = np.append(np.diff(confidence_N[order]) != 0, True)
     enough = np.flatnonzero((shares >= wanted) & lasts & (np.arange(len(order)) >= 9))
     return float(confidence_N[order][enough[-1]]) if enough.size else None
@@ -115,11 +116,11 @@ def calibrated(
     validation: tuple[npt.NDArray[np.floating[Any]], Labels],
     final: tuple[npt.NDArray[np.floating[Any]], Labels],
 ) -> Calibration:
-    """Return what a run's confidence is worth: fitted on validation images, told on the final ones.
+    """Return a run's calibration: fitted on validation images, measured on the final split.
 
     Args:
         validation: (N, K) logits and (N,) labels.
-        final: The same of the final split.
+        final: The same for the final split.
     """
     degree = temperature(*validation)
     of_validation = softmax(validation[0].astype(np.float64) / degree, axis=1)
@@ -128,7 +129,7 @@ def calibrated(
     confidence, right = warm.max(axis=1), warm.argmax(axis=1) == final[1]
     bands = bands_of(confidence, right)
     accuracy = float((of_validation.argmax(axis=1) == validation[1]).mean())
-    # Half as many mistakes among what is answered, or nineteen in twenty right: the larger.
+    # The larger of 95 % and the accuracy at which half the mistakes are left.
     wanted = max(0.95, 1 - (1 - accuracy) / 2)
     sure = threshold(of_validation, validation[1], wanted)
     given = answered(confidence, right, sure)

@@ -1,7 +1,7 @@
-"""Labels that look wrong: what networks thought of images they had not been trained on.
+"""Labels that look wrong, according to predictions for images that were not used in training.
 
 Source: Northcutt, Jiang, Chuang. Confident learning: estimating uncertainty in dataset labels. JAIR
-2021. arXiv:1911.00068, by the package cleanlab.
+2021. arXiv:1911.00068, as implemented in the package cleanlab.
 
 Shapes: N images, K classes.
 """
@@ -26,14 +26,14 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Doubt:
-    """An image whose label looks wrong, by its position among all of them.
+    """An image whose label looks wrong.
 
     Args:
-        row: Which image.
-        looks_like: The position of the class it looks like.
-        confidence_in_label: How sure the runs are of its label.
-        confidence: How sure they are of the class it looks like.
-        num_runs: How many were asked.
+        row: Index of the image.
+        looks_like: Index of the class it looks like.
+        confidence_in_label: The runs' mean probability of its label.
+        confidence: Their mean probability of the class it looks like.
+        num_runs: How many runs predicted it.
     """
 
     row: int
@@ -47,7 +47,7 @@ class OutOfSample:
     """The mean probabilities of each image over the runs that were not trained on it.
 
     Args:
-        num_images: N, all of them.
+        num_images: N, the number of all images.
         num_classes: K.
     """
 
@@ -56,18 +56,18 @@ class OutOfSample:
         self.num_runs_N: Labels = np.zeros(num_images, dtype=np.int64)
 
     def add(self, rows: Labels, probabilities: Floats) -> None:
-        """Add what one run says of the images of these rows."""
+        """Add one run's probabilities for the images in these rows."""
         self._total_NK[rows] += probabilities
         self.num_runs_N[rows] += 1
 
     def suspects(self, labels_N: Labels) -> list[Doubt]:
         """Return the images whose label looks wrong, the most doubtful first."""
-        with warnings.catch_warnings(action="ignore"):  # in a notebook: of widgets nobody needs
+        with warnings.catch_warnings(action="ignore"):  # a warning about widgets in notebooks
             from cleanlab.filter import find_label_issues
 
         (seen,) = np.nonzero(self.num_runs_N)
         if len(np.unique(labels_N[seen])) < self._total_NK.shape[1]:
-            return []  # a class nobody was asked about: too few images to say anything
+            return []  # a class without predictions: too few images to judge labels
         probabilities = self._total_NK[seen] / self.num_runs_N[seen, None]
         found = find_label_issues(
             labels_N[seen], probabilities, return_indices_ranked_by="self_confidence", n_jobs=1
@@ -84,8 +84,8 @@ class OutOfSample:
         ]
 
 
-def suspect_labels(asked: OutOfSample, dataset: Dataset) -> list[Suspect]:
-    """Return the images whose label looks wrong by their names, the most doubtful first."""
+def suspect_labels(held_out: OutOfSample, dataset: Dataset) -> list[Suspect]:
+    """Return the images whose label looks wrong, with names, the most doubtful first."""
     labels, paths = np.zeros(len(dataset.pixels), np.int64), [""] * len(dataset.pixels)
     for part in (dataset.train, dataset.validation, dataset.test):
         labels[part.rows] = part.labels
@@ -101,11 +101,11 @@ def suspect_labels(asked: OutOfSample, dataset: Dataset) -> list[Suspect]:
             confidence=doubt.confidence,
             num_runs=doubt.num_runs,
         )
-        for doubt in asked.suspects(labels)
+        for doubt in held_out.suspects(labels)
     ]
 
 
 def write_suspects(path: Path, suspects: Sequence[Suspect]) -> None:
-    """Write them as CSV, one line an image; the head alone where there are none."""
+    """Write them as CSV, one line per image; only the header if there are none."""
     lines = (suspect.model_dump().values() for suspect in suspects)
     files.write_csv(path, [Suspect.model_fields, *lines])

@@ -1,8 +1,8 @@
-"""Would more images help, and of which class? The winner again, trained on fewer of them.
+"""Would more images help, and of which class? The winner is also trained on fewer images.
 
-Each run of the network that was best on validation is done again with a half and a quarter of each
-class's training images, drawn anew for each run, in as many steps. What the last doubling of the
-images gave says what the next one may give; it rarely gives more.
+Each run of the network that was best on validation is repeated with a half and a quarter of each
+class's training images, drawn separately for each run, with the same number of steps. The gain of
+the last doubling indicates what the next one could give; it rarely gives more.
 
 Shapes: R runs, N images, K classes.
 """
@@ -34,8 +34,8 @@ class FewerImages:
 
     Args:
         name: The network.
-        folders: Of its runs, by the share of the training images they had.
-        failure: Why there are none with half of them.
+        folders: The folders of its runs, by the share of the training images they had.
+        failure: Why there are no runs with half of the images.
     """
 
     name: str
@@ -46,15 +46,15 @@ class FewerImages:
 def learning_curve(
     name: str, right: Mapping[float, list[Bools]], dataset: Dataset, seed: int, equal_within: float
 ) -> LearningCurve:
-    """Return how accuracy grew with the training images, and what the last doubling gave.
+    """Return how accuracy grew with the training images, and the gain of the last doubling.
 
     Args:
         name: The network.
-        right: Which test images each run named correctly, by its share of the training images, 1
-            being all of them.
+        right: Which test images each run classified correctly, by its share of the training
+            images, 1 being all of them.
         dataset: The images of the first repetition.
-        seed: What the shares were drawn by.
-        equal_within: The largest difference that matters to nobody, a fraction.
+        seed: The seed for drawing the shares.
+        equal_within: The largest difference that does not matter, a fraction.
     """
     clusters, points = dataset.final_clusters(), []
     for share in sorted(right):
@@ -85,7 +85,7 @@ def learning_curve(
 
 
 def _classes(full: list[Bools], half: list[Bools], dataset: Dataset) -> list[ClassGain]:
-    """Return what each class gained in recall, most first; shown where it is more than chance."""
+    """Return each class's gain in recall, largest first; `is_shown` if it is more than chance."""
     right, clusters = np.array([full, half]), dataset.final_clusters()
     class_names, labels_N = dataset.contract.class_names, dataset.final.labels
     num_train = np.bincount(dataset.train.labels, minlength=len(class_names))

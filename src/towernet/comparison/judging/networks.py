@@ -1,4 +1,4 @@
-"""A network's row of the results: its scores, what it cost, and whether it learnt."""
+"""A network's row of the results: its scores, its cost, and whether it learnt."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from statistics import fmean, median
 
 import numpy as np
 
-from towernet.comparison.judging.answers import Answers, together
+from towernet.comparison.judging.answers import RunPredictions, combined
 from towernet.comparison.judging.scores import (
     accuracy_interval,
     confusion_matrix,
@@ -33,31 +33,35 @@ from towernet.records.run import RunSummary
 from towernet.records.scores import RunScores, TrialScores
 from towernet.words import percent
 
-# Both were judged on validation images.
+# Both contain accuracy and loss on validation images.
 OnValidation = RunSummary | RunScores
 
 
 def network_of(
-    outcome: Outcome, answers: Sequence[Answers], folder: Path, protocol: Protocol, dataset: Dataset
+    outcome: Outcome,
+    predictions: Sequence[RunPredictions],
+    folder: Path,
+    protocol: Protocol,
+    dataset: Dataset,
 ) -> Network:
     """Return a network's row of the results, without its rank.
 
     Args:
-        outcome: What became of it.
-        answers: Of its runs; none where it failed.
-        folder: The comparison's.
-        protocol: What was frozen before the first step.
+        outcome: Its outcome.
+        predictions: Those of its runs; none if it failed.
+        folder: The comparison's folder.
+        protocol: The protocol, frozen before the first step.
         dataset: The images of the first repetition.
     """
     request, decided = protocol.request, protocol.decided
     class_names, size_px = dataset.contract.class_names, request.recipe.data.size_px
     confusions = [
-        confusion_matrix(answer.dataset.final.labels, answer.predicted_N, len(class_names))
-        for answer in answers
+        confusion_matrix(of_run.dataset.final.labels, of_run.predicted_N, len(class_names))
+        for of_run in predictions
     ]
     runs = tuple(
-        _run_scores(answer, confusion, folder)
-        for answer, confusion in zip(answers, confusions, strict=True)
+        _run_scores(of_run, confusion, folder)
+        for of_run, confusion in zip(predictions, confusions, strict=True)
     )
     num_epochs = num_epochs_of(outcome, protocol, dataset)
     first_map_px, last_map_px = map_sides(
@@ -98,7 +102,7 @@ def network_of(
     )
     if outcome.failure is not None:
         return row
-    labels_N, predicted_RN, cluster_N = together(answers)
+    labels_N, predicted_RN, cluster_N = combined(predictions)
     status, reason = learnt(runs, num_epochs, dataset)
     return row.model_copy(
         update={
@@ -106,23 +110,23 @@ def network_of(
             "reason": reason,
             "accuracy": fmean(run.accuracy for run in runs),
             "interval": (
-                resampled_interval([answer.right_N for answer in answers], len(dataset.train))
-                if dataset.leaves_out_anew and len(answers) > 1
+                resampled_interval([of_run.right_N for of_run in predictions], len(dataset.train))
+                if dataset.leaves_out_anew and len(predictions) > 1
                 else accuracy_interval(predicted_RN == labels_N, cluster_N)
             ),
             "macro_f1": fmean(run.macro_f1 for run in runs),
             "validation_accuracy": fmean(run.validation_accuracy for run in runs),
             "confusion": tuple(map(tuple, np.sum(confusions, axis=0).tolist())),
             "per_class": per_class(labels_N, predicted_RN, cluster_N, class_names),
-            "calibration": answers[runs.index(best_run(runs))].calibration,
+            "calibration": predictions[runs.index(best_run(runs))].calibration,
         }
     )
 
 
-def _run_scores(answer: Answers, confusion: np.ndarray, folder: Path) -> RunScores:
-    summary, calibration = summary_of(answer.folder), answer.calibration
+def _run_scores(of_run: RunPredictions, confusion: np.ndarray, folder: Path) -> RunScores:
+    summary, calibration = summary_of(of_run.folder), of_run.calibration
     return RunScores(
-        folder=answer.folder.relative_to(folder).as_posix(),
+        folder=of_run.folder.relative_to(folder).as_posix(),
         accuracy=float(confusion.trace() / confusion.sum()),
         macro_f1=macro_f1(confusion),
         validation_accuracy=summary.validation_accuracy,
@@ -134,7 +138,7 @@ def _run_scores(answer: Answers, confusion: np.ndarray, folder: Path) -> RunScor
 
 
 def num_epochs_of(outcome: Outcome, protocol: Protocol, dataset: Dataset) -> float:
-    """Return how many epochs a network's runs have."""
+    """Return the number of epochs of a network's runs."""
     batch_size = protocol.request.recipe.train.batch_size
     return protocol.decided.num_steps[outcome.name] / steps_per_epoch(
         len(dataset.train), batch_size
@@ -144,11 +148,11 @@ def num_epochs_of(outcome: Outcome, protocol: Protocol, dataset: Dataset) -> flo
 def learnt(runs: Iterable[OnValidation], num_epochs: float, dataset: Dataset) -> tuple[Status, str]:
     """Return whether a network learnt enough to be ranked, and if not, why.
 
-    Judged on validation, as the winner is: the final split decides nothing.
+    Uses validation images, as the choice of the winner does: the final split decides nothing.
     """
     if num_epochs < 1:
         return "not_enough_time", (
-            f"had not enough time: it saw {percent(num_epochs, 0)} of the training images, once"
+            f"did not have enough time: it saw only {percent(num_epochs, 0)} of the training images"
         )
     guessed = majority_accuracy(dataset.train.labels, dataset.validation.labels)
     if fmean(run.validation_accuracy for run in runs) <= guessed:
@@ -159,8 +163,8 @@ def learnt(runs: Iterable[OnValidation], num_epochs: float, dataset: Dataset) ->
     return "ranked", ""
 
 
-def worth(runs: Sequence[OnValidation], parameters: int) -> tuple[float, float, float]:
-    """Return what the network to use has most of: on validation, never on the final split."""
+def selection_key(runs: Sequence[OnValidation], parameters: int) -> tuple[float, float, float]:
+    """Return the key by which the network to use is the largest; never uses the final split."""
     return (
         fmean(run.validation_accuracy for run in runs),
         -fmean(run.validation_loss for run in runs),
@@ -169,19 +173,19 @@ def worth(runs: Sequence[OnValidation], parameters: int) -> tuple[float, float, 
 
 
 def best_run(runs: Sequence[RunScores]) -> RunScores:
-    """Return the run to use of a network's: the best on its validation images."""
+    """Return the run of a network to use: the best on its validation images."""
     return max(runs, key=lambda run: (run.validation_accuracy, -run.validation_loss))
 
 
-def measured_of(outcome: Outcome, answers: Sequence[Answers]) -> Measured:
-    """Return what was timed for a network."""
+def measured_of(outcome: Outcome, predictions: Sequence[RunPredictions]) -> Measured:
+    """Return the measured times and memory of a network."""
     lines = [line for folder in outcome.folders for line in read_timings(folder)]
     tried: list[Trial | RateFellApart] = [*outcome.trials, *outcome.fell_apart]
     return Measured(
         training_seconds=sum(map(training_seconds, outcome.folders)),
         trial_seconds=sum(event.seconds for event in tried),
-        # A median: an epoch in which the command stood still (Ctrl-Z) says nothing of the network.
+        # The median: an epoch during which the command was suspended (Ctrl-Z) must not count.
         images_per_second=median(line.images_per_second for line in lines) if lines else None,
-        latency_ms=median(answer.latency_ms for answer in answers) if answers else None,
+        latency_ms=median(of_run.latency_ms for of_run in predictions) if predictions else None,
         peak_memory_mib=max((line.peak_memory_mib for line in lines), default=None),
     )

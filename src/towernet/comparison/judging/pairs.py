@@ -1,4 +1,4 @@
-"""What becomes of a pair of networks: which is better, if that is shown, and what would show it."""
+"""The conclusion about a pair of networks: which is better, if shown, and what would show it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from towernet.comparison.judging.statistics import Difference, Family, min_runs
 from towernet.records.judgement import Answer, Pair
 
-# What can become of a pair: the first is better, …; of a ranking's pairs it is never worse.
+# The conclusions about a pair: the first is better, …; in a ranking's pairs it is never worse.
 BETTER: Final = "better"
 WORSE: Final = "worse"
 EQUAL: Final = "equal"
@@ -20,17 +20,17 @@ TOO_FEW_RUNS: Final = "too_few_runs"
 def pair_of(
     family: Family, difference: Difference, names: Sequence[str], equal_within: float
 ) -> Pair:
-    """Return what became of a pair: its difference, its answer, and what would settle it.
+    """Return a pair's difference, the conclusion, and how many runs or images would decide it.
 
     Args:
-        family: All the pairs that are judged together.
-        difference: The pair's.
-        names: Of the networks, by position.
-        equal_within: The largest difference that matters to nobody, a fraction.
+        family: All pairs that are judged together.
+        difference: The pair's difference.
+        names: The names of the networks, by position.
+        equal_within: The largest difference that does not matter, a fraction.
     """
     num_runs, num_images = family.num_runs, family.num_images
     variance = difference.variance
-    # Where each run left out other images there are no signs to flip.
+    # If each run was evaluated on different images, there are no signs to flip.
     too_few = variance is not None and 1 < num_runs < min_runs(family.num_comparisons)
     to_show = runs = images = None
     answer: Answer
@@ -39,16 +39,16 @@ def pair_of(
     elif difference.is_shown():
         answer = BETTER if difference.mean > 0 else WORSE
     elif variance is None:
-        answer = OPEN  # these images are all there are, and more runs would leave out the same
+        answer = OPEN  # there are no other images, and more runs would hold out the same ones
     else:
         answer = TOO_FEW_RUNS if too_few else OPEN
-        # A difference of the size seen, in half points, and one that matters.
+        # The observed difference, rounded up to half points, but one that matters.
         seen = math.ceil(200 * abs(difference.mean) - 1e-9) / 200
         to_show = max(seen, 2 * equal_within)
-        # Else it would have been shown already, or probably.
+        # Otherwise it would probably have been shown already.
         if too_few or family.detectable(variance, num_runs, num_images) > to_show:
             images = family.images_needed(variance, to_show)
-            if num_runs > 1:  # one run does not tell how runs differ
+            if num_runs > 1:  # one run does not show how much runs differ
                 runs = family.runs_needed(variance, to_show)
             to_show = to_show if runs or images else None
     return Pair(

@@ -1,4 +1,4 @@
-"""The networks of a comparison asked about the final split, ranked, and compared pair by pair."""
+"""The networks of a comparison evaluated on the final split, ranked, and compared in pairs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from towernet.comparison.judging.answers import Answers, ask, out_of_sample
+from towernet.comparison.judging.answers import RunPredictions, out_of_sample, predict_final
 from towernet.comparison.judging.labels import OutOfSample
-from towernet.comparison.judging.networks import measured_of, network_of, worth
+from towernet.comparison.judging.networks import measured_of, network_of, selection_key
 from towernet.comparison.judging.pairs import pair_of
 from towernet.comparison.judging.statistics import judge, judge_resampled
 from towernet.comparison.outcome import Outcome
@@ -22,21 +22,23 @@ from towernet.records.judgement import Pair
 from towernet.records.protocol import Protocol
 from towernet.records.results import Measured, Network
 
+NOT_FINITE = "its predictions contain NaN or Inf"
+
 
 @dataclass
 class Judging:
     """The networks of a comparison, judged one after another.
 
     Args:
-        protocol: What was frozen before the first step.
-        session: Where, and who watches.
+        protocol: The protocol, frozen before the first step.
+        session: The folder, and the progress.
         dataset_of: The images of each repetition.
         networks: Their rows of the results so far.
-        measured: What was timed for each.
-        right: Which images each one's runs named correctly.
+        measured: The measured times of each network.
+        right: Which images the runs of each network classified correctly.
         best: The network to use so far.
-        asked: What its runs said of images they were not trained on; of it alone, since one
-            network's answers can be large.
+        out_of_sample: Its runs' predictions for images they were not trained on; only those of the
+            best network are kept, since they can be large.
     """
 
     protocol: Protocol
@@ -46,7 +48,7 @@ class Judging:
     measured: dict[NetworkName, Measured] = field(default_factory=dict)
     right: dict[str, list[npt.NDArray[np.bool_]]] = field(default_factory=dict)
     best: Network | None = None
-    asked: OutOfSample | None = None
+    out_of_sample: OutOfSample | None = None
 
     @property
     def dataset(self) -> Dataset:
@@ -54,33 +56,34 @@ class Judging:
         return self.dataset_of(0)
 
     def add(self, outcome: Outcome) -> None:
-        """Evaluate a network's kept weights on the final split, in full precision."""
-        self.session.progress.say(f"{outcome.name} answers for {len(self.dataset.final)} images")
-        answers = self.ask(outcome.folders)
-        if not all(answer.are_numbers for answer in answers):
-            outcome.failure, answers = "its answers are not numbers", []
-        network = network_of(outcome, answers, self.session.folder, self.protocol, self.dataset)
+        """Evaluate a network's saved weights on the final split, in full precision."""
+        self.session.progress.say(f"evaluating {outcome.name} on {len(self.dataset.final)} images")
+        predictions = self.predict(outcome.folders)
+        if not all(of_run.are_finite for of_run in predictions):
+            outcome.failure, predictions = NOT_FINITE, []
+        network = network_of(outcome, predictions, self.session.folder, self.protocol, self.dataset)
         self.networks.append(network)
-        self.measured[outcome.name] = measured_of(outcome, answers)
-        if answers:
-            self.right[outcome.name] = [answer.right_N for answer in answers]
+        self.measured[outcome.name] = measured_of(outcome, predictions)
+        if predictions:
+            self.right[outcome.name] = [of_run.right_N for of_run in predictions]
         if network.status == "ranked" and (
-            self.best is None or _worth(network) > _worth(self.best)
+            self.best is None or _selection_key(network) > _selection_key(self.best)
         ):
-            self.best, self.asked = network, None  # the one before goes before another is built
-            self.asked = out_of_sample(answers)
+            self.best, self.out_of_sample = network, None  # free the old one before the next
+            self.out_of_sample = out_of_sample(predictions)
 
-    def ask(self, run_folders: Sequence[Path]) -> list[Answers]:
-        """Ask the runs of a network, one for each repetition."""
+    def predict(self, run_folders: Sequence[Path]) -> list[RunPredictions]:
+        """Return the predictions of a network's runs, one run for each repetition."""
         return [
-            ask(run_folder, self.protocol.decided.policy, self.dataset_of(repetition))
+            predict_final(run_folder, self.protocol.decided.policy, self.dataset_of(repetition))
             for repetition, run_folder in enumerate(run_folders)
         ]
 
     def ranked(self) -> tuple[Network, ...]:
-        """Return all networks in their order, those that learnt with their ranks.
+        """Return all networks in order, those that learnt with their ranks.
 
-        By accuracy; a tie goes to the smaller network, then to the name: never to a timing.
+        The order is by accuracy, then by size, smaller first, then by name; never by a measured
+        time.
         """
         ordered = sorted(
             self.networks,
@@ -94,7 +97,7 @@ class Judging:
         )
 
     def comparisons(self, pairs: Sequence[tuple[str, str]]) -> tuple[Pair, ...]:
-        """Judge pairs of networks, all of them together."""
+        """Judge pairs of networks, all pairs together."""
         if not pairs:
             return ()
         dataset, right = self.dataset, self.right
@@ -104,11 +107,11 @@ class Judging:
             accuracies = np.array([[run.mean() for run in right[name]] for name in names])
             family = judge_resampled(accuracies, len(dataset.final), len(dataset.train), positions)
         else:
-            answers = np.array([right[name] for name in names])
-            family = judge(answers, dataset.final_clusters(), positions)
+            right_MKN = np.array([right[name] for name in names])
+            family = judge(right_MKN, dataset.final_clusters(), positions)
         margin = self.protocol.request.equal_within
         return tuple(pair_of(family, found, names, margin) for found in family.differences)
 
 
-def _worth(network: Network) -> tuple[float, float, float]:
-    return worth(network.runs, network.parameters)
+def _selection_key(network: Network) -> tuple[float, float, float]:
+    return selection_key(network.runs, network.parameters)

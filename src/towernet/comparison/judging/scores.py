@@ -1,11 +1,12 @@
-"""How good answers are: accuracy, precision, recall and F1 with intervals, confusion.
+"""Scores of predictions: accuracy, precision, recall and F1 with intervals, confusion.
 
-All of them are ratios of two sums over images. Their intervals are Wilson's, with as many images as
-the spread over runs and images is worth: near 0 and 1 they stay between 0 and 1.
+All scores are ratios of two sums over images. Their intervals are Wilson's, which stay between 0
+and 1; the number of images is the effective number that gives the observed spread over runs and
+images.
 
 Sources: Wilson, JASA 1927; Korn and Graubard, Confidence intervals for proportions with small
-expected number of positive counts, Survey Methodology 1998 (the effective number); the ratios'
-spread is that of their linear approximation.
+expected number of positive counts, Survey Methodology 1998 (the effective number); the spread of a
+ratio is that of its linear approximation.
 
 Shapes: N images, K classes, R runs, U clusters of images that belong together.
 """
@@ -21,16 +22,16 @@ from towernet.comparison.judging.statistics import SIGNIFICANT, spread
 from towernet.records.base import Interval
 from towernet.records.scores import ClassScores
 
-MAX_CONFUSIONS = 8  # shown to a person
+MAX_CONFUSIONS = 8  # shown in the terminal and the report
 
-NUM_UNTOLD = 5  # so few images on which answers differ tell nothing of how they do
+NUM_DISCOUNTED = 5  # up to this many images with differing predictions do not show their spread
 
 Labels = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.float64]
 
 
 def confusion_matrix(labels_N: Labels, predicted_N: Labels, num_classes: int) -> Labels:
-    """Return (K, K) counts, rows the true class, columns the answer."""
+    """Return (K, K) counts; rows are true classes, columns predicted classes."""
     pairs = np.bincount(labels_N * num_classes + predicted_N, minlength=num_classes**2)
     return pairs.reshape(num_classes, num_classes)
 
@@ -40,18 +41,18 @@ def per_class(
 ) -> tuple[ClassScores, ...]:
     """Return precision, recall and F1 of each class over all runs, each with its 95 % interval.
 
-    0 where a class was never answered, without an interval where nothing could tell it.
+    A score whose denominator is 0 is 0, without an interval.
     """
     rows = []
     for label, images in enumerate(_images_of(labels_N, predicted_RN, len(class_names))):
-        answered_RN = (predicted_RN[:, images] == label).astype(np.float64)
+        positive_RN = (predicted_RN[:, images] == label).astype(np.float64)
         is_true = labels_N[images] == label
-        true_RN = np.broadcast_to(is_true.astype(np.float64), answered_RN.shape)
-        hits_RN = answered_RN * true_RN
-        # F1 is 2J / (1 + J) of Jaccard's J, which is a share of images.
+        true_RN = np.broadcast_to(is_true.astype(np.float64), positive_RN.shape)
+        hits_RN = positive_RN * true_RN
+        # F1 is 2J / (1 + J), where Jaccard's J is a share of images.
         (precision, around_precision), (recall, around_recall), (jaccard, around_jaccard) = (
             _share(hits_RN, whole_RN, cluster_N[images])
-            for whole_RN in (answered_RN, true_RN, np.maximum(true_RN, answered_RN))
+            for whole_RN in (positive_RN, true_RN, np.maximum(true_RN, positive_RN))
         )
         rows.append(
             ClassScores(
@@ -69,7 +70,7 @@ def per_class(
 
 
 def _share(part_RN: Counts, whole_RN: Counts, cluster_N: Labels) -> tuple[float, Interval | None]:
-    """Return the sum of the parts over that of the wholes, 0 where these are 0; its interval."""
+    """Return the sum of the parts over the sum of the wholes, 0 if that is 0, and its interval."""
     share = float(part_RN.sum() / max(1.0, whole_RN.sum()))
     return share, interval(part_RN, whole_RN, cluster_N)
 
@@ -79,26 +80,26 @@ def _f1(jaccard: float) -> float:
 
 
 def _images_of(labels_N: Labels, predicted_RN: Labels, num_classes: int) -> list[Labels]:
-    """Return, for each class, the images that are of it or were once taken for it."""
-    said_RN = np.concatenate([labels_N[None], predicted_RN])
-    pairs = np.unique(said_RN * len(labels_N) + np.arange(len(labels_N)))
+    """Return, for each class, the images that have this label or were ever predicted as it."""
+    classes_RN = np.concatenate([labels_N[None], predicted_RN])
+    pairs = np.unique(classes_RN * len(labels_N) + np.arange(len(labels_N)))
     ends = np.searchsorted(pairs, np.arange(1, num_classes) * len(labels_N))
     return [part % len(labels_N) for part in np.split(pairs, ends)]
 
 
 def confusions(confusion_KK: Labels) -> list[tuple[int, int, int]]:
-    """Return the mistakes, the most frequent first: (true, answered, how often), by class.
+    """Return the mistakes, the most frequent first: (true class, predicted class, how often).
 
     Example:
         >>> confusions(np.array([[9, 1, 0], [0, 5, 4], [0, 0, 7]]))
         [(1, 2, 4), (0, 1, 1)]
     """
-    true, said = np.nonzero(confusion_KK)
-    true, said = true[true != said], said[true != said]
-    counts = confusion_KK[true, said]
+    true, predicted = np.nonzero(confusion_KK)
+    true, predicted = true[true != predicted], predicted[true != predicted]
+    counts = confusion_KK[true, predicted]
     order = np.argsort(-counts, kind="stable")
-    pairs = zip(true[order].tolist(), said[order].tolist(), counts[order].tolist(), strict=True)
-    return list(pairs)
+    columns = (true[order].tolist(), predicted[order].tolist(), counts[order].tolist())
+    return list(zip(*columns, strict=True))
 
 
 def macro_f1(confusion_KK: Labels) -> float:
@@ -110,12 +111,12 @@ def macro_f1(confusion_KK: Labels) -> float:
 
 
 def majority_accuracy(train_labels: Labels, labels_N: Labels) -> float:
-    """Return how often the commonest class of the training images is right."""
+    """Return the accuracy of always predicting the commonest class of the training images."""
     return float((labels_N == np.bincount(train_labels).argmax()).mean())
 
 
 def accuracy_interval(right_RN: npt.NDArray[np.bool_], cluster_N: Labels) -> Interval:
-    """Return the 95 % interval of the mean accuracy of such runs on such images."""
+    """Return the 95 % interval of the mean accuracy over runs and images."""
     found = interval(right_RN.astype(np.float64), np.ones(right_RN.shape), cluster_N)
     assert found is not None, "there are images"
     return found
@@ -124,19 +125,19 @@ def accuracy_interval(right_RN: npt.NDArray[np.bool_], cluster_N: Labels) -> Int
 def interval(part_RN: Counts, whole_RN: Counts, cluster_N: Labels) -> Interval | None:
     """Return the 95 % interval of the sum of the parts over the sum of the wholes.
 
-    None where the wholes are 0.
+    None if the wholes are 0.
 
     Args:
         part_RN: What each run and image adds to the ratio's numerator.
-        whole_RN: And to its denominator.
+        whole_RN: What they add to its denominator.
         cluster_N: Which images belong together.
     """
-    asked_N = whole_RN.any(axis=0)
-    if not asked_N.any():
+    is_counted_N = whole_RN.any(axis=0)
+    if not is_counted_N.any():
         return None
-    _, cluster_N = np.unique(cluster_N[asked_N], return_inverse=True)
+    _, cluster_N = np.unique(cluster_N[is_counted_N], return_inverse=True)
     part_RU, whole_RU = (
-        np.array([np.bincount(cluster_N, run) for run in counts[:, asked_N]])
+        np.array([np.bincount(cluster_N, run) for run in counts[:, is_counted_N]])
         for counts in (part_RN, whole_RN)
     )
     ratio = float(part_RU.sum() / whole_RU.sum())
@@ -144,50 +145,53 @@ def interval(part_RN: Counts, whole_RN: Counts, cluster_N: Labels) -> Interval |
 
 
 def _effective_number(part_RU: Counts, whole_RU: Counts, num_images: int) -> float:
-    """Return how many independent images would leave a ratio as uncertain as it is."""
+    """Return how many independent images would make a ratio as uncertain as it is."""
     num_runs, num_clusters = part_RU.shape
     if num_clusters == 1:
-        return 1.0  # whatever the number of runs: one cluster tells nothing of others
+        return 1.0  # for any number of runs, since one cluster shows nothing about others
     ratio = float(part_RU.sum() / whole_RU.sum())
     of_runs, of_images, of_rest = spread(part_RU - ratio * whole_RU, whole_RU.mean(axis=0))
     of_one_run = ratio * (1 - ratio) / num_images  # if the images were independent
     if num_runs == 1 and num_clusters == num_images:
         return float(num_images)
-    # What few runs or few clusters tell of their spread is itself uncertain.
+    # A spread estimated from few runs or few clusters is itself uncertain.
     variance = max(0.0, of_runs - of_rest) * _widening(num_runs)
     variance += of_images * _widening(num_clusters)
-    # Several answers for an image are worth more than one; how much more, a few images on which
-    # they are not all the same cannot tell.
+    # Several predictions for an image are worth more than one. How much more cannot be estimated
+    # from only a few images on which they differ.
     missed_U, hit_U = (part_RU < whole_RU).any(axis=0), (part_RU > 0).any(axis=0)
-    num_telling = int(min(missed_U.sum(), hit_U.sum()))
+    num_differing = int(min(missed_U.sum(), hit_U.sum()))
     if variance < of_one_run:
-        weight = max(0, num_telling - NUM_UNTOLD) / max(num_telling, 1)
+        weight = max(0, num_differing - NUM_DISCOUNTED) / max(num_differing, 1)
         variance = weight * variance + (1 - weight) * of_one_run
-    if variance <= 1e-12:  # all alike: as many as are certainly not the same
+    if variance <= 1e-12:  # all the same: count only what is certainly independent
         return float(num_clusters)
     return max(1.0, min(float(num_images * num_runs), ratio * (1 - ratio) / variance))
 
 
 def resampled_interval(right: list[npt.NDArray[np.bool_]], num_train: int) -> Interval:
-    """Return the 95 % interval of the mean accuracy of runs that each left out other images.
+    """Return the 95 % interval of the mean accuracy of runs evaluated on different images.
 
-    With Nadeau and Bengio's variance, as `statistics.judge_resampled` has it.
+    Uses Nadeau and Bengio's variance, as `statistics.judge_resampled` does.
 
     Args:
-        right: For each run, whether it named each of its images correctly.
+        right: For each run, whether it classified each of its images correctly.
         num_train: How many images a run was trained on.
     """
     accuracies, num_images = np.array([run.mean() for run in right]), len(right[0])
     accuracy, num_runs = float(accuracies.mean()), len(right)
     variance = (1 / num_runs + num_images / num_train) * float(accuracies.var(ddof=1))
     variance *= _widening(num_runs)
-    most = accuracy * (1 - accuracy) / num_images  # one run's images alone vary by so much
+    most = accuracy * (1 - accuracy) / num_images  # the variance from one run's images alone
     num = accuracy * (1 - accuracy) / variance if variance > most else num_images
     return wilson(accuracy, max(1.0, float(num)))
 
 
 def _widening(num: int) -> float:
-    """Return by what a variance grows that so many values have to tell: Student's over normal."""
+    """Return the factor for a variance that was estimated from this many values.
+
+    It is the squared ratio of Student's quantile to the normal one.
+    """
     from scipy.special import ndtri, stdtrit
 
     if num < 2:
@@ -196,11 +200,11 @@ def _widening(num: int) -> float:
 
 
 def wilson(accuracy: float, num_images: int | float) -> Interval:
-    """Return the 95 % Wilson interval of an accuracy over so many independent images."""
+    """Return the 95 % Wilson interval of an accuracy over this many independent images."""
     from scipy.special import ndtri
 
     num, z = float(num_images), -float(ndtri(SIGNIFICANT / 2))
-    share = accuracy * num / num  # of a count, which scipy's own interval wants whole
+    share = accuracy * num / num  # a count over `num`; scipy's own interval needs whole counts
     widened = 1 + z * z / num
     centre = (share + z * z / (2 * num)) / widened
     half = z * math.sqrt(share * (1 - share) / num + z * z / (4 * num * num)) / widened

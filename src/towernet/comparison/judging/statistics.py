@@ -1,19 +1,19 @@
-"""What differences between networks are worth, when both runs and test images are a sample.
+"""Statistics of differences between networks, when both runs and test images are samples.
 
-K runs draw training images, weights and order anew, the same for every network, and all answer for
-the same N test images. A difference then varies for two reasons: other runs, and other images. The
-interval counts both, as the analysis of several readers and cases does: runs are the readers,
-images the cases. What it speaks of are networks trained on draws from *these* labelled images; what
-another collection of training images would give, no number of runs can tell. Where no images are
-held out for the end, every run is judged on the images it happened to leave out, and K such
-differences are less than K independent ones.
+Each of K runs draws its own training images, initial weights and order, the same for every network,
+and all runs predict the same N test images. A difference would change with other runs and with
+other images. The interval includes both, as in the analysis of multiple readers and multiple cases,
+where runs are the readers and images the cases. It applies to networks trained on draws from
+*these* labelled images; no number of runs can show what other training images would give. Without a
+test split, each run is evaluated on the images it left out, and K such differences are worth less
+than K independent ones.
 
 Sources: Gallas, One-shot estimate of MRMC variance, Academic Radiology 2006 (the sum of variances);
 Satterthwaite, Biometrics Bulletin 1946 (its degrees of freedom); Bonett and Price, Adjusted Wald
 confidence interval for a difference of binomial proportions based on paired data, JEBS 2012 (two
-images are added, one for each side; here to the variance only, as clusters that differ as those
-seen do); Holm, Scandinavian Journal of Statistics 1979; Nadeau and Bengio, Inference for the
-generalization error, Machine Learning 2003 (images left out anew in each run).
+images are added, one in favour of each network; here only to the variance, as clusters that differ
+like the observed ones); Holm, Scandinavian Journal of Statistics 1979; Nadeau and Bengio, Inference
+for the generalization error, Machine Learning 2003 (different images left out in each run).
 
 Shapes: M networks, K runs, N images, C clusters of images that belong together.
 """
@@ -31,11 +31,11 @@ import numpy.typing as npt
 
 SIGNIFICANT = 0.05
 POWER = 0.8
-# Sign flips are counted one and all up to so many runs, and drawn beyond.
+# Up to this many runs all sign flips are counted; beyond, they are drawn.
 MAX_EXACT_RUNS = 16
 NUM_FLIPS = 2**14
-NUM_DRAWS = 2**14  # of the largest of several differences; the level is then right to 0.2 points
-MAX_RUNS, MAX_IMAGES = 1_000, 10_000_000  # more is as good as never
+NUM_DRAWS = 2**14  # of the largest of several differences; gives the level to 0.2 points
+MAX_RUNS, MAX_IMAGES = 1_000, 10_000_000  # more than anyone can use
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -44,14 +44,14 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Variance:
-    """What one run and one image each contribute to the variance of a mean difference.
+    """The components of the variance of a mean difference, for one run and one image.
 
     Args:
-        run: Of the expected difference, from run to run.
-        image: Of the expected difference, from image to image.
-        rest: Of one run's answer for one image beyond both.
-        num_clusters: C, how many images or clusters of images it was estimated from.
-        num_images: N, the images in them.
+        run: Variance of the expected difference from run to run.
+        image: Variance of the expected difference from image to image.
+        rest: Remaining variance of one run's prediction for one image.
+        num_clusters: C, the number of images or clusters it was estimated from.
+        num_images: N, the number of images in them.
     """
 
     run: float
@@ -61,22 +61,22 @@ class Variance:
     num_images: int
 
     def standard_error(self, num_runs: int, num_images: int) -> float:
-        """Return that of the mean difference over so many runs and images."""
+        """Return the standard error of the mean difference over this many runs and images."""
         return math.sqrt(sum(self._parts(num_runs, num_images)))
 
     def degrees_of_freedom(self, num_runs: int, num_images: int) -> float:
-        """Return Satterthwaite's, the images in clusters as large as those seen."""
+        """Return Satterthwaite's degrees of freedom, for clusters as large as the observed ones."""
         run, image, rest = self._parts(num_runs, num_images)
         clusters = max(1.0, self.num_clusters * num_images / self.num_images - 1)
         total = run + image + rest
         if num_runs == 1:
             return clusters
-        lacking = (
+        uncertainty = (
             (run + rest) ** 2 / (num_runs - 1)
             + (image + rest) ** 2 / clusters
             + rest**2 / ((num_runs - 1) * clusters)
         )
-        return max(1.0, total**2 / lacking)
+        return max(1.0, total**2 / uncertainty)
 
     def _parts(self, num_runs: int, num_images: int) -> tuple[float, float, float]:
         return (
@@ -88,19 +88,19 @@ class Variance:
 
 @dataclass(frozen=True)
 class Difference:
-    """How one network's accuracy differs from another's, and what that is worth.
+    """The difference between two networks' accuracies, with its interval and p value.
 
     Args:
-        first: Position of the one network.
-        second: Of the other.
-        mean: Accuracy of the first less that of the second, over all runs.
-        interval: 95 %, for all differences of the family at once.
-        p: Two-sided, of the runs' differences having the signs they have by chance; with one run,
-            of the images'.
-        p_adjusted: The same by Holm's procedure over the family.
-        chance_better: How often the first was ahead in a run, a tie counting half.
-        chance_interval: 95 %, exact where there is no tie.
-        variance: What the interval rests on; None where each run was judged on other images.
+        first: Index of the first network.
+        second: Index of the second network.
+        mean: Accuracy of the first minus accuracy of the second, over all runs.
+        interval: 95 % interval, simultaneous for all differences of the family.
+        p: Two-sided p value of the signs of the runs' differences; with one run, of the images'.
+        p_adjusted: The p value adjusted by Holm's procedure over the family.
+        chance_better: Share of runs in which the first was better, a tie counting half.
+        chance_interval: Its 95 % interval, exact if there is no tie.
+        variance: The variance behind the interval; None if each run was evaluated on different
+            images.
     """
 
     first: int
@@ -114,12 +114,12 @@ class Difference:
     variance: Variance | None
 
     def is_shown(self) -> bool:
-        """Whether the two differ: the one rule, by the runs' signs and by runs and images both."""
+        """Whether the two differ, by both the signs of the runs and the interval."""
         low, high = self.interval
         return self.p_adjusted < SIGNIFICANT and (low > 0 or high < 0)
 
     def is_within(self, margin: float) -> bool:
-        """Whether the whole interval lies within so much of no difference."""
+        """Whether the whole interval is within ± this margin."""
         return max(map(abs, self.interval)) <= margin
 
 
@@ -128,9 +128,9 @@ class Family:
     """Differences between some networks, judged together.
 
     Args:
-        differences: One for each pair, in their order.
+        differences: One for each pair, in the order of the pairs.
         num_comparisons: How many there are, or will be.
-        level: The error each interval alone is given, so that all together err in 5 %.
+        level: The error rate of each single interval, chosen so that all together have 5 %.
         num_runs: K.
         num_images: N.
     """
@@ -142,9 +142,9 @@ class Family:
     num_images: int
 
     def runs_needed(self, variance: Variance, difference: float) -> int | None:
-        """Return how many runs in all, more than there are, would probably show a difference.
+        """Return the total number of runs, more than now, that would probably show a difference.
 
-        None where these images would not do, whatever the number of runs.
+        None if no number of runs suffices with these images.
         """
         if variance.num_clusters < 2:
             return None
@@ -155,9 +155,9 @@ class Family:
         return None
 
     def images_needed(self, variance: Variance, difference: float) -> int | None:
-        """Return how many test images in all would, with the runs there are.
+        """Return the total number of test images that would probably show it, with these runs.
 
-        None where these runs would not do, whatever the number of images.
+        None if no number of images suffices with these runs.
         """
         if variance.num_clusters < 2 or 1 < self.num_runs < min_runs(self.num_comparisons):
             return None
@@ -173,9 +173,9 @@ class Family:
         return low
 
     def detectable(self, variance: Variance, num_runs: int, num_images: int) -> float:
-        """Return the difference that so many runs and images show in four of five comparisons.
+        """Return the difference that this many runs and images show in four of five comparisons.
 
-        By the interval and by the signs of the runs, whichever asks for more.
+        The larger of what the interval and the signs of the runs require.
         """
         from scipy.special import ndtri, stdtrit
 
@@ -186,7 +186,7 @@ class Family:
             return by_interval
         spread = math.sqrt(variance.run + variance.rest / num_images)
         holm_level = SIGNIFICANT / self.num_comparisons
-        if 4 / 2**num_runs >= holm_level:  # then every run has to have the same sign
+        if 4 / 2**num_runs >= holm_level:  # then all runs must have the same sign
             by_signs = spread * float(ndtri(POWER ** (1 / num_runs)))
         else:
             freedom = num_runs - 1.0
@@ -199,13 +199,13 @@ Pairs = Sequence[tuple[int, int]]
 
 
 def judge(right_MKN: Bools, cluster_N: Ints, pairs: Pairs | None = None) -> Family:
-    """Judge pairs of networks by which images their runs got right.
+    """Judge pairs of networks by which images their runs classified correctly.
 
     Args:
-        right_MKN: Whether each run of each network named each image correctly; run k of every
-            network shares its draws.
+        right_MKN: Whether each run of each network classified each image correctly; run k of every
+            network shares its random draws.
         cluster_N: Which images belong together: near duplicates, one person, one place.
-        pairs: Which networks to compare, by position; None: each with each.
+        pairs: Which networks to compare, by position; None means all pairs.
     """
     num_networks, num_runs, num_images = right_MKN.shape
     _, cluster_N = np.unique(cluster_N, return_inverse=True)
@@ -230,16 +230,17 @@ def judge(right_MKN: Bools, cluster_N: Ints, pairs: Pairs | None = None) -> Fami
 def judge_resampled(
     accuracy_MK: Floats, num_images: int, num_train: int, pairs: Pairs | None = None
 ) -> Family:
-    """Judge pairs of networks by runs that each left out other images.
+    """Judge pairs of networks by runs that were evaluated on different images.
 
-    By Nadeau and Bengio's corrected resampled t: training sets overlap, so that the variance of a
-    mean over K runs is 1/K + N / num_train of that of one.
+    Uses Nadeau and Bengio's corrected resampled t test: training sets overlap, so the variance of
+    a mean over K runs is 1/K + N / num_train of the variance of one run.
 
     Args:
-        accuracy_MK: Of each run of each network; run k of every network left out the same images.
-        num_images: N, how many those are.
-        num_train: How many images a run was trained on.
-        pairs: Which networks to compare, by position; None: each with each.
+        accuracy_MK: Accuracy of each run of each network; run k of every network left out the same
+            images.
+        num_images: N, the number of images a run left out.
+        num_train: The number of images a run was trained on.
+        pairs: Which networks to compare, by position; None means all pairs.
     """
     from scipy.special import stdtr, stdtrit
 
@@ -249,7 +250,8 @@ def judge_resampled(
     found, raw = [], []
     for first, second in pairs:
         difference_K = accuracy_MK[first] - accuracy_MK[second]
-        # Runs that all agree do not say that the next one will: two images are added, as above.
+        # That all runs agree does not mean that the next one will, so two images are added to the
+        # variance, as in `estimate`.
         variance = float(difference_K.var(ddof=1)) + 2 / (num_images + 2) ** 2
         error = math.sqrt((1 / num_runs + num_images / num_train) * variance)
         mean = float(difference_K.mean())
@@ -266,7 +268,7 @@ def judge_resampled(
 
 
 def _chance_better(difference_K: Floats) -> tuple[float, tuple[float, float]]:
-    """Return how often the first was ahead, a tie counting half, and its interval."""
+    """Return how often the first was better, a tie counting half, and its interval."""
     wins = float((difference_K > 0).sum() + (difference_K == 0).sum() / 2)
     return wins / len(difference_K), exact_interval(wins, len(difference_K))
 
@@ -287,29 +289,29 @@ def _difference(
     variance = estimate(net_KC, sizes_C)
     freedom = variance.degrees_of_freedom(num_runs, num_images)
     reach = float(stdtrit(freedom, 1 - level / 2)) * variance.standard_error(num_runs, num_images)
-    if len(sizes_C) < 2:  # one cluster tells nothing of others
+    if len(sizes_C) < 2:  # one cluster shows nothing about others
         reach = 2.0
     interval = max(-1.0, mean - reach), min(1.0, mean + reach)
     return Difference(*pair, mean, interval, p, p_adjusted, *_chance_better(by_run_K), variance)
 
 
 def estimate(net_KC: Floats, sizes_C: Ints) -> Variance:
-    """Estimate where a difference's variance comes from.
+    """Estimate the components of a difference's variance.
 
     Args:
-        net_KC: In each run and cluster, how many more images the first network got right.
-        sizes_C: How many images each cluster holds.
+        net_KC: For each run and cluster, how many more images the first network got right.
+        sizes_C: The number of images in each cluster.
     """
     num_runs, num_clusters = net_KC.shape
     num_images = int(sizes_C.sum())
     of_runs, of_images, of_rest = spread(net_KC, sizes_C)
     by_cluster_C = net_KC.mean(axis=0)
-    # By how many images a cluster differs where one does: with one run and single images, 1. Where
-    # none does nobody knows, and it may be whole clusters.
+    # By how many images a cluster differs if it differs: 1 with one run and single images. If none
+    # differs this is unknown, and whole clusters may differ.
     differing = float(np.abs(by_cluster_C).sum())
     size = float((by_cluster_C**2).sum()) / differing if differing else num_images / num_clusters
     added = 2 * size**2 / (num_images + 2) ** 2
-    # Runs and images both contain the rest; neither can be less than nothing.
+    # The variances over runs and over images both contain the rest; neither can be negative.
     return Variance(
         run=max(0.0, of_runs - of_rest) * num_runs,
         image=(max(0.0, of_images - of_rest) + added) * num_images,
@@ -320,9 +322,9 @@ def estimate(net_KC: Floats, sizes_C: Ints) -> Variance:
 
 
 def spread(net_KC: Floats, sizes_C: Ints | Floats) -> tuple[float, float, float]:
-    """Return the variance of a mean over runs and clusters as seen: over runs, clusters, the rest.
+    """Return the observed variances of a mean: over runs, over clusters, and the rest.
 
-    The first two contain the rest each; all three are of the sum of `net_KC` over that of sizes.
+    Each of the first two contains the rest. The mean is the sum of `net_KC` over that of the sizes.
     """
     num_runs, num_clusters = net_KC.shape
     total = float(sizes_C.sum())
@@ -339,7 +341,7 @@ def spread(net_KC: Floats, sizes_C: Ints | Floats) -> tuple[float, float, float]
 
 
 def _covariance(right_MKC: Floats, sizes_C: Ints) -> Floats:
-    """Return (M, M): how the networks' accuracies vary together, over runs and over images."""
+    """Return (M, M): the covariance of the networks' accuracies, over runs and over images."""
     num_runs, num_images = right_MKC.shape[1], int(sizes_C.sum())
     by_run_MK = right_MKC.sum(axis=2) / num_images
     by_cluster_MC = right_MKC.mean(axis=1) - np.outer(by_run_MK.mean(axis=1), sizes_C)
@@ -351,10 +353,10 @@ def _covariance(right_MKC: Floats, sizes_C: Ints) -> Floats:
 
 
 def simultaneous_level(covariance_MM: Floats, pairs: Sequence[tuple[int, int]]) -> float:
-    """Return the error to give each of some differences, so that any of them errs in 5 %.
+    """Return the error rate of each interval for which all of them together have 5 %.
 
-    Drawn from the normal distribution with the networks' own covariance, with a fixed seed: never
-    below Bonferroni's, never above that of one difference alone.
+    Simulated from the normal distribution with the networks' covariance, with a fixed seed. It is
+    never below Bonferroni's, and never above that of a single difference.
     """
     from scipy.special import ndtr
 
@@ -362,7 +364,7 @@ def simultaneous_level(covariance_MM: Floats, pairs: Sequence[tuple[int, int]]) 
         return SIGNIFICANT
     first, second = np.array(pairs).T
     values, vectors = np.linalg.eigh(covariance_MM)
-    # The symmetric root: unlike the eigenvectors themselves, it is one whatever rounding does.
+    # The symmetric root: unlike the eigenvectors, it does not change much with rounding.
     root_MM = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
     draws = _normal_draws(len(covariance_MM)) @ root_MM
     spread = np.sqrt(
@@ -379,7 +381,7 @@ def simultaneous_level(covariance_MM: Floats, pairs: Sequence[tuple[int, int]]) 
     scaled = np.abs(draws[:, first[varies]] - draws[:, second[varies]]) / spread[varies]
     largest = float(np.quantile(scaled.max(axis=1), 1 - SIGNIFICANT))
     level = float(np.clip(2 * ndtr(-largest), SIGNIFICANT / len(pairs), SIGNIFICANT))
-    return round(level, 6)  # the last bits depend on how a product of matrices was summed
+    return round(level, 6)  # the last bits depend on the order of sums in matrix products
 
 
 @cache
@@ -388,15 +390,15 @@ def _normal_draws(num_networks: int) -> Floats:
 
 
 def sign_flip_p(differences_K: npt.NDArray[np.float64]) -> float:
-    """Return the two-sided p of paired differences being as large if their signs were chance.
+    """Return the two-sided p value of paired differences by random sign flips.
 
-    Exact up to 16 runs, where the smallest it can be is 2 / 2^K; beyond, from draws with a fixed
-    seed.
+    Exact up to 16 runs, with 2 / 2^K as the smallest possible value; beyond, from draws with a
+    fixed seed.
     """
     num_runs = len(differences_K)
     observed = abs(float(differences_K.sum()))
     signs = _signs(num_runs)
-    # As large up to rounding: the same sum comes out by many ways.
+    # Compared with a tolerance, since the same sum is rounded differently in different orders.
     is_as_large = np.abs(signs @ differences_K) >= observed * (1 - 1e-9) - 1e-15
     if num_runs <= MAX_EXACT_RUNS:
         return float(is_as_large.mean())
@@ -405,7 +407,7 @@ def sign_flip_p(differences_K: npt.NDArray[np.float64]) -> float:
 
 @cache
 def _signs(num_runs: int) -> Floats:
-    """Return flips, one a row: all that differ in more than every sign, or some drawn ones."""
+    """Return sign flips, one per row: all of them up to a flip of every sign, or drawn ones."""
     if num_runs > MAX_EXACT_RUNS:
         bits = np.random.default_rng(0).integers(0, 2, (NUM_FLIPS - 1, num_runs))
     else:
@@ -414,12 +416,13 @@ def _signs(num_runs: int) -> Floats:
 
 
 def mcnemar_p(net_C: npt.NDArray[np.float64]) -> float:
-    """Return the exact two-sided p of two models being right equally often; a cluster counts once.
+    """Return McNemar's exact two-sided p value for two models; a cluster counts once.
 
-    Source: McNemar, Psychometrika 1947; the exact form is a sign test on what only one got right.
+    Source: McNemar, Psychometrika 1947; the exact form is a sign test on the images that only one
+    model got right.
 
     Args:
-        net_C: In each cluster, how many more images the first got right.
+        net_C: For each cluster, how many more images the first model got right.
     """
     from scipy.stats import binomtest
 
@@ -430,10 +433,10 @@ def mcnemar_p(net_C: npt.NDArray[np.float64]) -> float:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return the p values adjusted for being several, by Holm's procedure."""
+    """Return the p values adjusted for multiple comparisons by Holm's procedure."""
     values = np.array(p, np.float64)
     order = np.argsort(values)
-    # statsmodels has it too, and collects all garbage of the process each time.
+    # Not from statsmodels, which runs a full garbage collection on each call.
     steps = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
     values[order] = np.minimum(steps, 1)
     return [float(value) for value in values]
@@ -450,7 +453,7 @@ def exact_interval(wins: float, num_runs: int) -> tuple[float, float]:
 
 
 def min_runs(num_comparisons: int) -> int:
-    """Return how few runs can show any difference at all among so many.
+    """Return the fewest runs that can show any difference with this many comparisons.
 
     Example:
         >>> [min_runs(num) for num in (1, 3, 4, 6, 8, 10)]
