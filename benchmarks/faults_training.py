@@ -312,7 +312,7 @@ def measure_damage(made: Bench, num_flips: int = 1000, num_cuts: int = 200) -> d
         "flips_noticed": noticed["flips"],
         "num_cuts": num_cuts,
         "cuts_noticed": noticed["cuts"],
-        "said": "is damaged and passed over" in ended.stderr,
+        "said": "is damaged and skipped" in ended.stderr,
         "exact": ended.exit_code == 0 and exact(out) == made.expected["train"][0],
     }
 

@@ -157,7 +157,7 @@ def test_an_interrupted_training_ends_its_step_and_says_how_to_go_on(interrupted
     name, shown = cell.error
     assert name == "Interrupted"
     assert re.fullmatch(
-        r"Interrupted: stopped as asked; long is complete up to step \d+ of \d+:"
+        r"Interrupted: stopped as requested; long is complete up to step \d+ of \d+:"
         r" towernet train --resume long",
         shown,
     )
@@ -173,7 +173,7 @@ def test_a_resumed_trainings_bar_tells_all_of_it(kernel, interrupted):
     )
     told = [each for each in cell.updates if "images/s" in each]
     assert all(re.search(figures, each) for each in told)
-    assert f"long goes on after step {interrupted[2]}" in cell.printed()
+    assert f"long resumes after step {interrupted[2]}" in cell.printed()
 
 
 @pytest.mark.parametrize(("seconds", "moves"), [("progress.SECONDS_BETWEEN_UPDATES", 0), ("0", 50)])
