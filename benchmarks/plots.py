@@ -1,4 +1,4 @@
-"""Draw the README's plots from the results beside this file."""
+"""Draw the README's plots from benchmarks/results."""
 
 from __future__ import annotations
 
