@@ -27,7 +27,7 @@ class StopSwitch:
         self.exit_code = 0
         self.patient = False
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         first, self.exit_code = not self.exit_code, self.exit_code or _EXIT_CODES[number]
         if not (first and self.patient):
             # Not an Exception, so that no handler mistakes it for a failure.
@@ -53,7 +53,9 @@ class StopSwitch:
         self._before = {}
         self._terminal = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
         if threading.current_thread() is threading.main_thread():
-            handlers = dict.fromkeys(_EXIT_CODES, self._ask) | {signal.SIGHUP: self._leave_terminal}
+            handlers = dict.fromkeys(_EXIT_CODES, self._on_signal) | {
+                signal.SIGHUP: self._leave_terminal
+            }
             for number, handler in handlers.items():
                 # A handler that Python did not set (None) could not be restored: leave it.
                 if signal.getsignal(number) is not None:
@@ -69,9 +71,9 @@ class StopSwitch:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if kind is KeyboardInterrupt:
-            self.raise_if_asked("what was finished is kept")
+            self.raise_if_stopped("what was finished is kept")
 
-    def raise_if_asked(self, resumable: str) -> None:
+    def raise_if_stopped(self, resumable: str) -> None:
         """Raise Interrupted if a signal came.
 
         Args:

@@ -137,7 +137,7 @@ class Trainer:
             log.write(self.state.metrics, self.state.timings)
             self.progress.epoch(metrics, timing)
             if not self.is_over:
-                self.stop.raise_if_asked(self.how_far())
+                self.stop.raise_if_stopped(self.how_far())
         return self.state
 
     def resume(self) -> None:
@@ -179,7 +179,7 @@ class Trainer:
             if within and (self.stop.exit_code or overdue):
                 self.read_losses()
                 self.save(seconds=self.state.seconds + clock.seconds())
-                self.stop.raise_if_asked(self.how_far())
+                self.stop.raise_if_stopped(self.how_far())
             if self.is_over:
                 break
         batches.close()
