@@ -126,7 +126,7 @@ def continued(
         if not accept.data:
             raise DataError(
                 f"the images differ from those {folder} was trained on; restore them, choose"
-                " another --out, or continue with the remaining ones with --accept-data-change"
+                " another --out, or accept the change with --accept-data-change"
             )
         accepted.append("images")
     # The preprocessing stays as it was at the start, even if fewer images would give another mean;
