@@ -1,4 +1,4 @@
-"""Two commits side by side: each checked out, and a case run by it, also with an interrupt."""
+"""Check out two commits and run a case with each, optionally interrupted."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = (
     "torch", "torchvision", "numpy", "pillow", "scikit-learn", "scipy", "statsmodels", "cleanlab",
 )  # fmt: skip
-OUT = "out"  # a relative path, so that the temporary folder is named in no result
-SECONDS_OF_TRAINING = 0.3  # of a run that is interrupted; the whole of it takes several
+OUT = "out"  # a relative path, so that no result contains the temporary folder's name
+SECONDS_OF_TRAINING = 0.3  # before a run is interrupted; a whole run takes several seconds
 
 
 class CaseFault(Exception):
-    """A case did not run as it should; the text says which command and how it ended."""
+    """A case did not run as expected; the text gives the command and how it ended."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Case:
 
     Args:
         name: For --only, and the folder of its outputs.
-        command: What follows `towernet`; an archive is one of the image sets.
-        again: What finishes it after an interrupt; empty: it is not interrupted.
+        command: The arguments of `towernet`; an archive is one of the image sets.
+        again: The command that finishes it after an interrupt; empty: it is not interrupted.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Case:
 
     @property
     def commands(self) -> list[str]:
-        """What is run, in order."""
+        """The commands to run, in order."""
         return [self.command, self.again] if self.again else [self.command]
 
 
@@ -58,10 +58,10 @@ class Commit:
 
     Args:
         role: "old" or "new".
-        sha: Its whole name.
+        sha: Its full hash.
         tree: Its worktree.
         cache: Its own TOWERNET_CACHE.
-        outputs: A folder for each case, with what it printed and the folder `OUT`.
+        outputs: A folder for each case, with its printed output and the folder `OUT`.
     """
 
     role: str
@@ -71,7 +71,7 @@ class Commit:
     outputs: Path
 
     def environment(self) -> dict[str, str]:
-        """Return what makes `python -m towernet` this commit's, with one thread."""
+        """Return the environment to run this commit's `python -m towernet` with one thread."""
         return os.environ | {
             "PYTHONPATH": str(self.tree / "src"),
             "TOWERNET_CACHE": str(self.cache),
@@ -81,7 +81,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class Ran:
-    """How a case was run; written beside its outputs once they are complete."""
+    """How a case was run; written next to its outputs once they are complete."""
 
     sha: str
     commands: list[str]
@@ -91,7 +91,7 @@ class Ran:
 
 
 def git(*words: object) -> str:
-    """Return what git prints about this repository; end with its message if it fails."""
+    """Return git's output for this repository; exit with its message if it fails."""
     done = subprocess.run(
         ["git", *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -102,7 +102,7 @@ def git(*words: object) -> str:
 
 @contextlib.contextmanager
 def checked_out(role: str, sha: str, folder: Path, keep: Path) -> Iterator[Commit]:
-    """Make a worktree of a commit in a temporary folder; remove it at the end."""
+    """Create a worktree of a commit in a temporary folder; remove it at the end."""
     tree = folder / role
     try:
         git("worktree", "add", "--detach", tree, sha)
@@ -123,12 +123,12 @@ def checked_out(role: str, sha: str, folder: Path, keep: Path) -> Iterator[Commi
 
 
 def run(case: Case, commit: Commit, machine: dict[str, str], *, reuse: bool) -> Ran:
-    """Run a case by one commit, unless what it made earlier is there and may be used again.
+    """Run a case with one commit, unless its outputs from an earlier call can be reused.
 
     Raises:
-        CaseFault: a command did not end as it should.
+        CaseFault: a command did not end as expected.
     """
-    # Another call of the script may keep its outputs in the same place.
+    # Another call of the script may use the same folder.
     lock = commit.outputs / f"{case.name}.lock"
     with files.lock(lock, holder=str(commit.outputs), wait=True):
         return _run(case, commit, machine, reuse)
@@ -140,9 +140,9 @@ def _run(case: Case, commit: Commit, machine: dict[str, str], reuse: bool) -> Ra
     if reuse and record.exists():
         ran = Ran(**files.read_json(record))
         if (ran.sha, ran.commands, ran.machine) == (commit.sha, case.commands, machine):
-            print(f"{case.name}: the {commit.role} commit ran it earlier", file=sys.stderr)
+            print(f"{case.name}: reusing the {commit.role} commit's outputs", file=sys.stderr)
             return ran
-    print(f"{case.name}: the {commit.role} commit runs it", file=sys.stderr)
+    print(f"{case.name}: running the {commit.role} commit", file=sys.stderr)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     start, cpu_start = time.perf_counter(), cpu_seconds()
@@ -156,14 +156,14 @@ def _run(case: Case, commit: Commit, machine: dict[str, str], reuse: bool) -> Ra
 
 
 def cpu_seconds() -> float:
-    """Return the CPU time of all processes that ended so far, which other load hardly changes."""
+    """Return the CPU time of all finished child processes, hardly affected by other load."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 @contextlib.contextmanager
 def started(command: str, commit: Commit, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a command, in a session of its own: Ctrl-C reaches only this script, which ends it."""
+    """Start a command in its own session: Ctrl-C reaches only this script, which stops it."""
     words = [str(data_set(word)) if word.endswith(".zip") else word for word in command.split()]
     with (folder / "stdout.txt").open("ab") as out, (folder / "stderr.txt").open("ab") as err:
         process = subprocess.Popen(
@@ -192,10 +192,10 @@ def finish(command: str, commit: Commit, folder: Path) -> None:
 
 
 def interrupt(command: str, commit: Commit, folder: Path) -> None:
-    """Start a command, and interrupt it within the one epoch of a run.
+    """Start a command, and interrupt it within the only epoch of a run.
 
     Raises:
-        CaseFault: it ended before, or left no state of a step within the epoch.
+        CaseFault: it ended too early, or left no state of a step within the epoch.
     """
     with started(command, commit, folder) as process:
         while process.poll() is None and not trains(folder / OUT):
@@ -215,24 +215,24 @@ def interrupt(command: str, commit: Commit, folder: Path) -> None:
 
 
 def run_folders(out: Path) -> list[Path]:
-    """Return the folders of runs, without trials: they are too short and keep no state."""
+    """Return the folders of runs, without trials, which are too short and keep no state."""
     return [out, *out.glob("runs/*")]
 
 
 def trains(out: Path) -> bool:
-    """Whether a run has begun to train: right before, its TensorBoard file is made."""
+    """Whether a run trains: its TensorBoard file is created right before."""
     return any(next(run.glob("tensorboard/*"), None) is not None for run in run_folders(out))
 
 
 def ended(command: str, commit: Commit, folder: Path, exit_code: int) -> str:
-    """Say how a command ended."""
-    said = (folder / "stderr.txt").read_text(errors="replace").strip().splitlines()
-    last = f": {said[-1]}" if said else ""
+    """Return how a command ended, in words."""
+    lines = (folder / "stderr.txt").read_text(errors="replace").strip().splitlines()
+    last = f": {lines[-1]}" if lines else ""
     return f"the {commit.role} commit's `towernet {command}` ended with {exit_code}{last}"
 
 
 def this_machine() -> dict[str, str]:
-    """Return what the bits depend on besides the commit, as far as one can know from outside."""
+    """Return what the bits depend on besides the commit, as far as it is known here."""
     cpu: dict[str, str] = {}
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():

@@ -1,4 +1,4 @@
-"""What the benchmarks share: where the image sets are, how a result is written, the machine."""
+"""Shared by the benchmarks: the image sets' folder, and writing results."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def data_set(name: str) -> Path:
-    """Return an image set's path; end with a sentence where there is none."""
+    """Return an image set's path; exit with a message if there is none."""
     folder = os.environ.get("TOWERNET_DATA")
     if not folder:
-        sys.exit("error: TOWERNET_DATA names no folder of image sets; set it and run this again")
+        sys.exit("error: TOWERNET_DATA is not set; set it to the folder of the image sets")
     path = Path(folder) / name
     if not path.exists():
-        sys.exit(f"error: {name} is not in the folder TOWERNET_DATA names; put it there")
+        sys.exit(f"error: {name} is not in the folder given by TOWERNET_DATA; copy it there")
     return path
 
 
 def commit() -> str:
-    """Return the commit that is measured; `-dirty` where files beside its results differ."""
+    """Return the measured commit, with `-dirty` if files other than its results differ."""
 
     def git(*words: str) -> str:
         return subprocess.run(
@@ -40,9 +40,9 @@ def commit() -> str:
 
 
 def own_bytes(process: psutil.Process) -> int:
-    """Return what a process and its children hold beyond mapped files, 0 once they are gone.
+    """Return a process tree's memory without mapped files; 0 once it has ended.
 
-    Mapped pixels are the system's to drop.
+    The system can drop mapped pixels.
     """
     try:
         tree = [process, *process.children(recursive=True)]
@@ -53,7 +53,7 @@ def own_bytes(process: psutil.Process) -> int:
 
 
 def write_result(name: str, result: dict[str, Any]) -> None:
-    """Write a result beside the benchmarks, with the commit and the command."""
+    """Write a result to benchmarks/results, with the commit and the command."""
     command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     path = RESULTS / f"{name}.json"
     files.write_json(path, result | {"commit": commit(), "command": command, "date": files.now()})

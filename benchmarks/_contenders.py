@@ -1,7 +1,7 @@
-"""Programs that take turns: each in a process of its own, so none lives by another's settings.
+"""Programs measured in turn, each in its own process, so that settings do not affect each other.
 
-A script that measures calls `serve` when it was started as a contender, and `Contenders` otherwise.
-One contender works at a time; the others wait for a line on their standard input, asleep.
+A measuring script calls `serve` if it was started as a contender, and `Contenders` otherwise.
+One contender works at a time; the others sleep until they get a line on their standard input.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ SECONDS_TO_FALL_ASLEEP = 0.3  # idle threads of OpenMP spin for a while
 
 
 def serve(make: Callable[[str], Measure]) -> None:
-    """Be a contender: make ready, then measure once for each line that comes in."""
+    """Act as a contender: prepare, then measure once for each line of input."""
     name = sys.argv[sys.argv.index("--contender") + 1]
     try:
         measure = make(name)
         print(json.dumps({"ready": name}), flush=True)
         for _ in sys.stdin:
             print(json.dumps(measure()), flush=True)
-    except Exception as error:  # its words are the result: this contender cannot run here
+    except Exception as error:  # the result is its message: this contender cannot run here
         print(json.dumps({"failed": f"{type(error).__name__}: {str(error)[:300]}"}), flush=True)
 
 
 def timed(action: Callable[[], Any], times: int) -> float:
-    """Return the seconds of one of so many calls in a row."""
+    """Return the mean seconds per call, of several calls in a row."""
     start = time.perf_counter()
     for _ in range(times):
         action()
@@ -48,7 +48,7 @@ class Contenders:
         self.failed: dict[str, str] = {}
         self._processes: dict[str, subprocess.Popen[str]] = {}
         for name in names:
-            print(f"making ready: {name}", flush=True)
+            print(f"preparing: {name}", flush=True)
             self._processes[name] = subprocess.Popen(
                 [sys.executable, str(Path(sys.argv[0])), *sys.argv[1:], "--contender", name],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -66,7 +66,7 @@ class Contenders:
                     self.failed[name] = answer["failed"]
                     return None
                 return answer
-        # Below 0 it is the signal: 9 is how the system ends what takes too much memory.
+        # A negative code is a signal: -9 if the system killed it for its use of memory.
         self.failed[name] = f"its process ended with code {self._processes[name].wait()}"
         return None
 
@@ -80,7 +80,7 @@ class Contenders:
             try:
                 process.stdin.write("go\n")
                 process.stdin.flush()
-            except BrokenPipeError:  # it died; the others go on
+            except BrokenPipeError:  # it ended; the others continue
                 self.failed[name] = f"its process ended with code {process.wait()}"
                 continue
             if (answer := self._read(name)) is not None:
@@ -88,7 +88,7 @@ class Contenders:
                 print(name, {k: round(v, 4) for k, v in answer.items()}, flush=True)
 
     def end(self) -> None:
-        """Let them all end."""
+        """End all of them."""
         for process in self._processes.values():
             assert process.stdin is not None
             with contextlib.suppress(BrokenPipeError):
@@ -97,7 +97,7 @@ class Contenders:
             process.wait()
 
     def summary(self) -> dict[str, Any]:
-        """Return the median, the least and the largest of each figure, by contender."""
+        """Return median, minimum and maximum of each figure, by contender."""
         result: dict[str, Any] = {}
         for name, rounds in self.found.items():
             if not rounds:

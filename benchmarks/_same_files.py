@@ -1,8 +1,8 @@
-"""What two folders of results must have in common to the bit, and where they first differ.
+"""Compare two folders of results bit by bit, and find their first differences.
 
 Compared are weights, metrics, samples, predictions, calibration, every CSV and `paper.tex`, and the
-values of `results.json`, `run.json`, `protocol.toml` and `ledger.jsonl`. Whatever a clock measured
-is left out of them; the rest of a folder (timings, TensorBoard, the report) is not looked at.
+values of `results.json`, `run.json`, `protocol.toml` and `ledger.jsonl`, without measured times.
+The rest of a folder (timings, TensorBoard, the report) is not compared.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ MEASURED_COLUMNS = (
 )  # fmt: skip
 MEASURED_COSTS = ("step_seconds", "image_seconds")  # of a network, in protocol.toml
 MEASURED_OF_EVENTS = ("seconds", "date")  # in ledger.jsonl
-# A difference in these explains those in other files, so it is named before them.
+# A difference in these files explains those in others, so it is named first.
 CAUSES = ("protocol.toml", "samples.parquet", "run.json", "metrics.jsonl")
 MAX_SHOWN = 60  # characters of a value
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What comparing two folders found.
+    """The result of comparing two folders.
 
     Args:
         num_files: Files compared, in the old folder.
-        digest: SHA-256 of all that was compared in the old folder.
-        differences: One sentence each, what explains the others first; empty: they are equal.
-        renamed: Folders of runs that hold the same under another name: the new name to the old.
+        digest: SHA-256 of everything compared in the old folder.
+        differences: One sentence each, explanations of others first; empty: the folders are equal.
+        renamed: Folders of runs with the same content under another name: from new to old name.
     """
 
     num_files: int
@@ -52,10 +52,10 @@ class Comparison:
 
 
 def compare_folders(old: Path, new: Path) -> Comparison:
-    """Compare what must be equal in two folders, one file after the other."""
+    """Compare two folders, one file after the other."""
     before, after = contents(old), contents(new)
     renamed = renamed_runs(before, after)
-    # A text that still names the folder as it was names nothing.
+    # A text with the folder's old name refers to nothing.
     texts = {name: f"{name}, which is not there" for name in renamed.values()} | renamed
     after = {_renamed_path(name, renamed): _replaced(value, texts) for name, value in after.items()}
     differences = [f"{name} is only in the old folder" for name in sorted(before.keys() - after)]
@@ -70,7 +70,7 @@ def compare_folders(old: Path, new: Path) -> Comparison:
 
 
 def contents(folder: Path) -> dict[str, Json]:
-    """Return what is compared of each file, by relative path; of exact files, their SHA-256."""
+    """Return the compared content of each file, by relative path; for exact files, the SHA-256."""
     found = {
         path.relative_to(folder).as_posix(): _content(path)
         for path in folder.rglob("*")
@@ -80,7 +80,7 @@ def contents(folder: Path) -> dict[str, Json]:
 
 
 def first_difference(old: Json, new: Json, path: str = "") -> str | None:
-    """Return where two values first differ, and how; None where they are equal.
+    """Return where two values first differ, and how; None if they are equal.
 
     A key that is absent counts as null, and 1.0 as 1; -0.0 is not 0, nor is false.
 
@@ -113,7 +113,7 @@ def policy(folder: Path) -> Json:
 
 
 def renamed_runs(before: dict[str, Json], after: dict[str, Json]) -> dict[str, str]:
-    """Return the run folders whose name is new and whose content is not: new name to old name."""
+    """Return the run folders with a new name and the same content: from new to old name."""
     old, new = _run_folders(before), _run_folders(after)
     gone: dict[str, list[str]] = {}
     for folder in sorted(old - new):
@@ -126,7 +126,7 @@ def renamed_runs(before: dict[str, Json], after: dict[str, Json]) -> dict[str, s
 
 
 def _content(path: Path) -> Json:
-    """Return what is compared of a file; None of one that is not."""
+    """Return the compared content of a file; None if it is not compared."""
     if path.suffix == ".safetensors" or path.name in EXACT:
         return {"SHA-256": files.sha256(path)}
     if path.suffix == ".csv":
@@ -168,9 +168,9 @@ _READERS = {
 
 
 def _cells(path: Path) -> Json:
-    """Return a table's cells, without the columns that hold timings.
+    """Return a table's cells, without the columns of timings.
 
-    Where there are none, the cells are the bytes between the commas, quotes and line ends included.
+    If there are no such columns, the cells are the text between commas, with quotes and line ends.
     """
     with path.open(encoding="utf-8", newline="") as stream:
         lines = stream.readlines()
@@ -210,7 +210,7 @@ def _renamed_path(name: str, renamed: dict[str, str]) -> str:
 
 
 def _replaced(value: Json, texts: dict[str, str]) -> Json:
-    """Put other texts in place of these, wherever one is a whole value."""
+    """Replace the given texts by others, where they are a whole value."""
     if isinstance(value, dict):
         return {key: _replaced(inner, texts) for key, inner in value.items()}
     if isinstance(value, list):
@@ -230,7 +230,7 @@ def _digest(value: Json | dict[str, Json]) -> str:
 
 
 def _plain(value: Json | dict[str, Json]) -> Json:
-    """Write in one way what counts as equal: null and absent, 1 and 1.0."""
+    """Normalise values that count as equal: null and absent, 1 and 1.0."""
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items() if inner is not None}
     if isinstance(value, list):

@@ -1,6 +1,6 @@
-"""What the tables read of the results beside this file, which older commits wrote as well.
+"""What the tables read from benchmarks/results, which may be from older commits.
 
-A comparison's results are the program's own records as far as these have not changed since.
+A comparison's results use the program's own records, unless these have changed since.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from towernet.words import counted
 
 
 class Stored(BaseModel):
-    """Something in a result's file; what no table shows is not read."""
+    """A part of a result file; values that no table shows are not read."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -34,7 +34,7 @@ class Stored(BaseModel):
 
 
 class Machine(Stored):
-    """What computed."""
+    """The machine that computed a result."""
 
     processor: str
     threads: int
@@ -42,7 +42,7 @@ class Machine(Stored):
 
 
 class MadeOn(Stored):
-    """By what commit, when, and on what a result was measured."""
+    """The commit, date, machine and versions of a measurement."""
 
     commit: str
     date: str
@@ -73,13 +73,13 @@ class NetworkFigures(Stored):
 
 
 class ProvenVariant(Variant):
-    """A network with a block of which is known what it did while it trained."""
+    """A network with a block whose training figures are known."""
 
     proof: Proof
 
 
 class ComparisonResults(Stored):
-    """What a comparison found."""
+    """The results of a comparison."""
 
     sentence: str
     num_images: NumImages
@@ -92,7 +92,7 @@ class ComparisonResults(Stored):
 
 
 class Comparison(Stored):
-    """A comparison, as `compare_sets.py` keeps it."""
+    """A comparison, as `compare_sets.py` writes it."""
 
     commit: str
     date: str
@@ -108,7 +108,7 @@ class Comparison(Stored):
 
 
 class SamePair(Stored):
-    """How a network differs from itself under another name."""
+    """The difference of a network from itself under another name."""
 
     difference: float
     interval: Interval
@@ -116,7 +116,7 @@ class SamePair(Stored):
 
 
 class SameNetwork(MadeOn):
-    """A comparison of a network with itself, as `same_network.py` keeps it."""
+    """A comparison of a network with itself, as `same_network.py` writes it."""
 
     data: str
     num_runs: int
@@ -126,7 +126,7 @@ class SameNetwork(MadeOn):
 
 
 class PlantedRow(Stored):
-    """Which of the wrong labels in a set were found."""
+    """How many of the wrong labels in a set were found."""
 
     data: str
     num_images: int
@@ -137,7 +137,7 @@ class PlantedRow(Stored):
 
 
 class PlantedLabels(Stored):
-    """Sets with wrong labels, as `planted_labels.py` keeps them."""
+    """Sets with wrong labels, as `planted_labels.py` writes them."""
 
     commit: str
     date: str

@@ -1,9 +1,10 @@
-"""Does `attach` put attention into other people's networks, and take nothing from them?
+"""Does `attach` insert attention into third-party networks without changing their outputs?
 
-Every torchvision classifier and one or more of each family of timm's get shuffle attention before
-their residual additions; twelve families get every block. Of each: the answers before and after,
-the gradients, the weights of both kinds, what `detach` leaves; of twenty the exported program.
-`python benchmarks/attach.py` takes most of an hour on one core; said again, it goes on.
+Every torchvision classifier and at least one network of each timm family get shuffle attention
+before their residual additions; twelve families get every block. Checked for each: the outputs
+before and after, the gradients, loading weights with and without attention, the network after
+`detach`; for twenty also the exported program. `python benchmarks/attach.py` takes almost an hour
+on one core; run again, it continues.
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ CASES = Path("runs") / "attach.json"
 NUM_CLASSES, BATCH_SIZE = 10, 2
 MOST_PARAMETERS = 100_000_000
 TOLERANCE = 1e-5
-MOST_STEPS, STARTS = 4, 4  # random depth may skip a block for some
+MOST_STEPS, STARTS = 4, 4  # stochastic depth can skip a block in some steps
 
 SIZE_PX = 96
-# Those that do not take it.
+# Networks that need another size.
 SIZES_PX = {
     "maxvit_t": 224,
     "vit_h_14": 224,
@@ -99,7 +100,7 @@ timm:swin_tiny_patch4_window7_224
 
 
 class Broken(Exception):
-    """What was found instead of what `attach` promises."""
+    """`attach` did not do what it promises; the message is what was found."""
 
 
 def require(condition: bool, found: str) -> None:
@@ -108,7 +109,7 @@ def require(condition: bool, found: str) -> None:
 
 
 def num_parameters(network: str) -> int:
-    """Return how many parameters a network has, without the memory for them."""
+    """Return the number of a network's parameters, without allocating them."""
     if not network.startswith(TIMM_PREFIX):
         from torchvision import models
 
@@ -119,7 +120,7 @@ def num_parameters(network: str) -> int:
 
 
 def build(network: str, size_px: int, *, seed: int) -> nn.Module:
-    """Return a network with random weights, norms and scales off their start values."""
+    """Return a network with random weights, its norms and scales off their initial values."""
     torch.manual_seed(seed)
     if network.startswith(TIMM_PREFIX):
         model = build_timm(network.removeprefix(TIMM_PREFIX), NUM_CLASSES, size_px)
@@ -131,11 +132,11 @@ def build(network: str, size_px: int, *, seed: int) -> nn.Module:
         for parameter in model.parameters():
             if sum(length > 1 for length in parameter.shape) < 2:
                 parameter.add_(0.1 * torch.randn_like(parameter))
-            elif not bool(parameter.any()):  # a head that starts at 0 answers the same to all
+            elif not bool(parameter.any()):  # a head of zeros gives the same output for all images
                 parameter.normal_(std=0.1)
         for norm in norms:
             norm.momentum = 1.0
-        if norms:  # statistics of real maps: with others a deep network answers with infinities
+        if norms:  # statistics of its maps: with others the outputs of a deep network overflow
             model.train()(images(size_px, seed=seed + 1))
         for norm, momentum in zip(norms, usual, strict=True):
             norm.momentum = momentum
@@ -150,7 +151,7 @@ def images(size_px: int, *, seed: int = 0) -> Tensor:
 @torch.no_grad()
 def answers(model: nn.Module, size_px: int) -> Tensor:
     logits_BK: Tensor = model(images(size_px))
-    require(bool(torch.isfinite(logits_BK).all()), "its answers are not finite")
+    require(bool(torch.isfinite(logits_BK).all()), "its outputs are not finite")
     return logits_BK
 
 
@@ -160,7 +161,7 @@ def error_of(found: Tensor, wanted: Tensor) -> float:
 
 @torch.no_grad()
 def move_attention(model: nn.Module) -> None:
-    """Bring blocks off their start, so that they do something."""
+    """Move blocks off their initial values, so that they have an effect."""
     torch.manual_seed(7)
     for block in attention_blocks(model).values():
         for parameter in block.parameters():
@@ -181,14 +182,14 @@ def calls_of_blocks(model: nn.Module, size_px: int) -> Counter[str]:
     return calls
 
 
-def steps_to_gradients(model: nn.Module, put_in: Callable[[], object], size_px: int) -> int:
+def steps_to_gradients(model: nn.Module, insert: Callable[[], object], size_px: int) -> int:
     """Return after how many steps every parameter of attention has had a gradient.
 
-    A bottleneck of two ReLUs may be shut for one start; it is not for all.
+    A bottleneck's ReLU may output only zeros for some initial weights; it does not for all.
     """
     first: dict[str, int] = {}
     for _ in range(STARTS):
-        put_in()
+        insert()
         for name, step in first_gradients(model, size_px).items():
             first[name] = min(step, first.get(name, step))
         detach(model)
@@ -236,11 +237,11 @@ def stages_of(model: nn.Module, size_px: int) -> list[str]:
 def exports(model: nn.Module, size_px: int) -> None:
     program = torch.export.export(model, (images(size_px),)).module()
     error = error_of(answers(program, size_px), answers(model, size_px))
-    require(error <= TOLERANCE, f"the exported program answers with an error of {error:.1e}")
+    require(error <= TOLERANCE, f"the exported program's outputs have an error of {error:.1e}")
 
 
 def examine(network: str, block: str) -> dict[str, Any]:
-    """Return what was found where attention was put into a network."""
+    """Return the findings for a network into which attention was inserted."""
     if (count := num_parameters(network)) > MOST_PARAMETERS:
         return shapes_only(network, block, f"{count / 1e6:.0f} million parameters")
     size_px = SIZES_PX.get(network, SIZE_PX)
@@ -254,26 +255,26 @@ def examine(network: str, block: str) -> dict[str, Any]:
         inserted = attach(model, block, input_shape=shape)
     except TowernetError as error:
         same = list(model.state_dict()) == list(plain)
-        require(same, f"refused, it left something behind: {error}")
+        require(same, f"it was refused, but changed the network: {error}")
         return row | {"outcome": "refused", "reason": str(error)}
     row["places"] = by_pattern([attached.place.name for attached in inserted])
     row["num_places"] = len(inserted)
     row["num_channels_last"] = sum(attached.place.channels_last for attached in inserted)
     row["added_parameters"] = sum(attached.num_parameters for attached in inserted)
 
-    # What stands there and does nothing.
+    # The blocks are there and have no effect.
     row["identity_error"] = error_of(answers(model, size_px), wanted_BK)
     require(row["identity_error"] <= TOLERANCE, f"identity is off by {row['identity_error']:.1e}")
     calls = calls_of_blocks(model, size_px)
     once = dict.fromkeys(attention_blocks(model), 1)
     require(calls == once, f"blocks are called {dict(calls)}"[:300])
 
-    # Weights of both kinds, in a network that has others.
+    # Weights without and with attention, loaded into a network with other weights.
     other = build(network, size_px, seed=2)
     attach(other, block, input_shape=shape)
     added = set(model.state_dict()) - set(plain)
     missing, unexpected = other.load_state_dict(plain, strict=False)
-    # Norms do not miss how many batches they have seen.
+    # load_state_dict does not report a missing num_batches_tracked.
     known = {name for name in added if name.endswith("num_batches_tracked")}
     require(set(missing) | known == added and not unexpected, "plain weights do not fit")
     off = error_of(answers(other, size_px), wanted_BK)
@@ -281,7 +282,7 @@ def examine(network: str, block: str) -> dict[str, Any]:
     move_attention(model)
     moved_BK = answers(model, size_px)
     row["moved_by"] = error_of(moved_BK, wanted_BK)
-    require(row["moved_by"] > 1e-4, "attention changes no answer")
+    require(row["moved_by"] > 1e-4, "attention changes no output")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.pt"
         torch.save(model.state_dict(), path)
@@ -293,9 +294,9 @@ def examine(network: str, block: str) -> dict[str, Any]:
         row["exported"] = True
     del other
 
-    # Taken out, and put in again to be trained.
+    # Removed, and inserted again for training.
     require(detach(model) == len(inserted), "detach leaves blocks")
-    require(torch.equal(answers(model, size_px), wanted_BK), "detached, it answers otherwise")
+    require(torch.equal(answers(model, size_px), wanted_BK), "detached, its outputs differ")
     require(list(model.state_dict()) == list(plain), "detached, it has other names")
     row["steps_to_gradients"] = steps_to_gradients(
         model, lambda: attach(model, block, input_shape=shape), size_px
@@ -305,7 +306,7 @@ def examine(network: str, block: str) -> dict[str, Any]:
 
 def shapes_only(network: str, block: str, reason: str) -> dict[str, Any]:
     """Return where attention goes in a network that is too large to be run."""
-    if network.startswith("regnet"):  # whose sizes are computed by tensors
+    if network.startswith("regnet"):  # its layer sizes are computed with tensors
         return {"outcome": "left out", "reason": reason}
     size_px = SIZES_PX.get(network, SIZE_PX)
     with torch.device("meta"):
@@ -332,7 +333,7 @@ def cases() -> list[tuple[str, str]]:
 
 
 def examined(network: str, block: str) -> dict[str, Any]:
-    """Examine a case; whatever goes wrong is its outcome."""
+    """Examine a case; an exception is recorded as its outcome."""
     started = time.perf_counter()
     try:
         with warnings.catch_warnings():
@@ -340,7 +341,7 @@ def examined(network: str, block: str) -> dict[str, Any]:
             row = examine(network, block)
     except Broken as error:
         row = {"outcome": "failed", "reason": str(error)}
-    except Exception as error:  # a crash is a finding, and not the end
+    except Exception as error:  # a crash is a finding and does not stop the script
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(last.filename).name}:{last.lineno}"
         row = {"outcome": "failed", "reason": f"{in_one_line(error)} in {where}"}
@@ -362,10 +363,10 @@ def totals(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--fresh", action="store_true", help="Forget what was done before.")
+    parser.add_argument("--fresh", action="store_true", help="Ignore earlier results.")
     parser.add_argument("--only", default="", help="A regular expression for NETWORK+BLOCK.")
     parser.add_argument(
-        "--minutes", type=float, default=60, help="Then it stops; again, it goes on."
+        "--minutes", type=float, default=60, help="Stop after this; run again to continue."
     )
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -386,10 +387,10 @@ def main() -> None:
         row = done[key] = examined(*chosen[key])
         files.write_json(CASES, done)
         gc.collect()
-        said = row.get("reason") or f"{row['num_places']} places"
+        details = row.get("reason") or f"{row['num_places']} places"
         left = (time.monotonic() - started) / number * (len(waiting) - number)
         print(f"[{number}/{len(waiting)}, {left / 60:.0f} min left] {key}: {row['outcome']},"
-              f" {said}, {row['seconds']} s", flush=True)  # fmt: skip
+              f" {details}, {row['seconds']} s", flush=True)  # fmt: skip
     rows = [done[key] for key in chosen if key in done]
     write_result(
         "attach",

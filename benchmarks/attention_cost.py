@@ -1,11 +1,11 @@
-"""What attention costs: its kernel against the textbook's module, and blocks within a ResNet-50.
+"""The cost of attention: the kernel against the textbook module, and blocks within a ResNet-50.
 
-One process, in which all contenders take a step in turn; a round's ratio compares steps that follow
-each other. The layer is timed forward and backward on 8 × 256 × 56 × 56, as a module and as a block
-that shuffles; all blocks also on 8 × 256 × 28 × 28, beside a 3×3 convolution. The network takes 16
-images of 224 px, without attention and with a block before each of its 16 additions, blended in by
-a gain that is not 0; training is a step of SGD, inference runs in eval mode, bf16 by autocast.
-Freed memory is kept from step to step, for all, as in a run.
+In one process, all contenders take a step in turn; a round's ratio compares consecutive steps. The
+layer is timed forward and backward on 8 × 256 × 56 × 56, as a textbook module and as the block with
+its kernel; all blocks also on 8 × 256 × 28 × 28, compared with a 3×3 convolution. The network takes
+16 images of 224 px, without attention and with a block before each of its 16 additions, blended in
+with a gain that is not 0. Training is a step of SGD, inference runs in eval mode, bf16 uses
+autocast. Freed memory is kept from step to step, for all, as in a run.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Step = Callable[[], None]
 
 
 def in_turn(steps: dict[str, Step], rounds: int) -> dict[str, Any]:
-    """Let all take a step in each round; the first is the one that the others are compared with.
+    """Let all take a step in each round; the others are compared with the first.
 
     Returns each one's milliseconds, and the ratios of its steps to the first one's: medians and
     ranges.
@@ -54,7 +54,7 @@ def in_turn(steps: dict[str, Step], rounds: int) -> dict[str, Any]:
     first, *_ = steps
     taken: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(-2, rounds):  # two rounds to warm up
-        # Who comes after whom changes: what one leaves in the caches is another's gain.
+        # The order alternates, since the caches' content after one affects the next.
         names = list(steps) if number % 2 else list(reversed(steps))
         for name in names:
             start = time.perf_counter()
@@ -75,7 +75,7 @@ def spread(figures: list[float]) -> dict[str, float]:
 
 
 def layer(dtype: str, layout: str) -> dict[str, Step]:
-    """The block, and the module as its paper's listing writes it."""
+    """Return steps of the block, and of the module as in its paper's listing."""
     channels = LAYER_SHAPE[1]
     torch.manual_seed(0)
     x, weights = (
@@ -100,7 +100,7 @@ def layer(dtype: str, layout: str) -> dict[str, Step]:
 
 
 def networks(dtype: str, *, train: bool) -> dict[str, Step]:
-    """A ResNet-50 without attention, and with each block at all its places."""
+    """Return steps of a ResNet-50 without attention, and with each block at all its places."""
     torch.manual_seed(0)
     plain = resnet50().to(memory_format=torch.channels_last)
     images = torch.randn(NETWORK_SHAPE).contiguous(memory_format=torch.channels_last)
@@ -145,7 +145,7 @@ def inference_step(model: nn.Module, images: Tensor, labels: Tensor, dtype: str)
 
 
 def what(block: type) -> str:
-    """The first sentence of a block's docstring."""
+    """Return the first sentence of a block's docstring."""
     return (block.__doc__ or "").partition(".")[0]
 
 

@@ -1,4 +1,4 @@
-"""A comparison on an image set, end to end through the command; said again, it goes on.
+"""A comparison on an image set, end to end through the command; run again, it continues.
 
 python benchmarks/compare_sets.py caltech16 sign-digits --minutes 2.5
 python benchmarks/compare_sets.py sign-digits --models towernet,resnet18 --runs 8 --minutes 1
@@ -36,7 +36,7 @@ def towernet(*words: object, **environment: str) -> str:
 
 def checked(name: str) -> dict[str, Any]:
     words = ("check", data_set(f"{name}.zip"), "--out", f"runs/check-{name}", "--json")
-    with tempfile.TemporaryDirectory() as cache:  # an empty one: unpacked and decoded anew
+    with tempfile.TemporaryDirectory() as cache:  # empty, so everything is unpacked and decoded
         start = time.perf_counter()
         found: dict[str, Any] = json.loads(towernet(*words, TOWERNET_CACHE=cache))
         return found | {"seconds": time.perf_counter() - start}
@@ -45,11 +45,11 @@ def checked(name: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="+", help="caltech16, sign-digits …: NAME.zip is compared.")
-    parser.add_argument("--minutes", type=float, help="Of one run; else 4, or --epochs.")
+    parser.add_argument("--minutes", type=float, help="Of one run; default: 4, or --epochs.")
     parser.add_argument("--epochs", type=int, help="Of one run.")
-    parser.add_argument("--models", help="Else the command's own five.")
+    parser.add_argument("--models", help="Default: the command's five.")
     parser.add_argument("--attention", help="Blocks that each network is given in turn.")
-    parser.add_argument("--threads", type=int, help="Else one a core.")
+    parser.add_argument("--threads", type=int, help="Default: one per core.")
     parser.add_argument("--runs", type=int, default=1, help="Of each network.")
     parser.add_argument("--check-only", action="store_true", help="Open no test split.")
     args = parser.parse_args()
@@ -65,7 +65,7 @@ def main() -> None:
             kind = "ablation-" + args.models.replace(",", "-")
         folder = Path("runs") / f"{kind}-{name}"
         if (folder / "results.json").exists():
-            sys.exit(f"error: {folder} is finished, maybe by another commit; move it away")
+            sys.exit(f"error: {folder} is finished, perhaps by another commit; move it away")
         budget = ["--minutes", f"{args.minutes or 4:g}"]
         if args.epochs:
             budget = ["--epochs", str(args.epochs)]

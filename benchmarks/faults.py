@@ -1,7 +1,7 @@
-"""Everything that can go wrong, measured: `python benchmarks/faults.py [SECTION …]`.
+"""Measure behaviour under faults: `python benchmarks/faults.py [SECTION …]`.
 
-Each section's figures are kept as soon as they are there, so that it can be run in parts.
-The tests run a smaller share of the same trials. A C compiler is needed (for the file faults).
+Each section's figures are written as soon as they are known, so that it can be run in parts.
+The tests run fewer of the same trials. A C compiler is needed (for the file faults).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import tables
 from _common import RESULTS, commit, write_result
 from towernet.engine.device import Policy, hardware, versions
 
-# What the trials use: a thread each.
+# The trials' policy: one thread each.
 POLICY = Policy("cpu", "bfloat16", True, 1, "")
 
 SECTIONS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -51,7 +51,7 @@ def _training() -> dict[str, Any]:
             start = time.monotonic()
             found[name] = getattr(faults_training, f"measure_{name}")(made)
             found[name]["minutes"] = (time.monotonic() - start) / 60
-        # Where the trials lay is nobody's business.
+        # Results contain no paths of this machine.
         text = json.dumps(found).replace(f"{made.root}/", "")
     cleaned: dict[str, Any] = json.loads(text)
     return cleaned

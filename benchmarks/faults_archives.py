@@ -1,4 +1,4 @@
-"""Hostile archives, each opened in a process of its own: time, memory, disk, what is outside."""
+"""Hostile archives, each opened in its own process: time, memory, disk, files written outside."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _processes = multiprocessing.get_context("forkserver")
 
 
 def measure() -> dict[str, Any]:
-    """Open every hostile archive, then more good ones than the cache may hold; print a table."""
+    """Open every hostile archive, then more good ones than fit in the cache; print a table."""
     _processes.set_forkserver_preload(["towernet.data.source", "hostile_archives"])
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        # Four folders deep: what climbs out lands where it is seen.
+        # Four folders deep: files written outside are still inside the temporary folder.
         inner = Path(folder, "a/b/c")
         inner.mkdir(parents=True)
         for name, case in HOSTILE.items():
             rows.append(_row(name, case, Path(folder), inner))
         cap_bytes = int(CAP_GB * 1e9)
         disk_bytes = max(_fill_cache(inner), *(row["disk_bytes"] for row in rows))
-    print(f"{'archive':<46} {'came out':<10} {'seconds':>8} {'MB more':>8} {'outside':>8}")
+    print(f"{'archive':<46} {'outcome':<10} {'seconds':>8} {'MB more':>8} {'outside':>8}")
     for row in sorted(rows, key=lambda row: -row["seconds"]):
         print(
             f"{row['name']:<46} {row['outcome']:<10} {row['seconds']:8.2f}"
@@ -78,7 +78,7 @@ def _row(name: str, case: Case, folder: Path, inner: Path) -> dict[str, Any]:
 
 
 def _outside(folder: Path, inner: Path) -> set[tuple[str, int]]:
-    """All there is around the cache, and what stands at the places the archives aim at."""
+    """Return the files around the cache, and those at the archives' target paths."""
     found = [file for file in folder.rglob("*") if inner / "cache" not in (file, *file.parents)]
     found += [file for file in TARGETS if os.path.lexists(file)]
     return {(str(file), file.lstat().st_size) for file in found if not file.is_dir()}
@@ -88,7 +88,7 @@ def _disk_bytes(cache: Path) -> int:
     num_bytes = 0
     for folder, _, names in os.walk(cache):
         for name in names:
-            with contextlib.suppress(FileNotFoundError):  # gone meanwhile
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                 num_bytes += Path(folder, name).stat().st_blocks * 512
     return num_bytes
 
@@ -128,7 +128,7 @@ def _open(name: str, path: Path) -> tuple[str, float, float]:
     from towernet.errors import DataError
 
     case = HOSTILE[name]
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     idle_kib = _status_kib("VmRSS")
     start = time.perf_counter()
     try:
@@ -148,7 +148,7 @@ def _status_kib(field: str) -> int:
 
 
 def _fill_cache(folder: Path) -> int:
-    """Open good archives one after the other; return the most bytes that the cache ever held."""
+    """Open good archives one after the other; return the cache's largest size in bytes."""
     disk_bytes = [0]
     for number in range(NUM_GOOD):
         path = folder / f"good-{number}.zip"

@@ -1,4 +1,4 @@
-"""Ten thousand hostile files through `towernet check`, and bad files beside good ones in training.
+"""Ten thousand hostile files through `towernet check`, and training with bad files among good ones.
 
 python benchmarks/faults_images.py [number of hostile files]
 """
@@ -31,10 +31,9 @@ _STATUSES = ["used", "quarantined", "ignored"]
 
 
 def measure(num: int = NUM_FILES) -> dict[str, Any]:
-    """Check hostile files with the real command; return what became of them, and what it cost.
+    """Check hostile files with the real command; return the outcomes and the cost.
 
-    Memory is the resident memory of all processes together, sampled; pages they share count
-    in each.
+    Memory is the sampled resident memory of all processes; shared pages count for each process.
     """
     with tempfile.TemporaryDirectory(prefix="towernet-hostile-") as temporary:
         folder, out = Path(temporary) / "photos", Path(temporary) / "out"
@@ -62,10 +61,10 @@ def measure(num: int = NUM_FILES) -> dict[str, Any]:
 
 
 def measure_mixed(num_good: int = NUM_GOOD, num_bad: int = NUM_BAD) -> dict[str, Any]:
-    """Train on good pictures, and on the same with bad files among them; compare the bytes.
+    """Train on good images, and on the same with bad files among them; compare the bytes.
 
-    Each run chooses its number format by a timing of its own, so pairs are trained until two
-    runs chose alike.
+    Each run chooses its number format by its own timing, so pairs are trained until two runs have
+    chosen the same.
     """
     with tempfile.TemporaryDirectory(prefix="towernet-mixed-") as temporary:
         alone, mixed = Path(temporary) / "alone", Path(temporary) / "mixed"
@@ -81,7 +80,7 @@ def measure_mixed(num_good: int = NUM_GOOD, num_bad: int = NUM_BAD) -> dict[str,
             if alike:
                 break
         table = read_table(mixed / "run-0" / "samples.parquet")
-    assert alike, "no two runs chose the same number format; let the machine rest and try again"
+    assert alike, "no two runs chose the same number format; try again without other load"
     counts = {status: int((table.status == status).sum()) for status in _STATUSES}
     one, other = runs[alone][alike[0]], runs[mixed][alike[0]]
     return {
@@ -97,7 +96,7 @@ def measure_mixed(num_good: int = NUM_GOOD, num_bad: int = NUM_BAD) -> dict[str,
 
 
 def make_good(folder: Path, num: int) -> None:
-    """Two classes of noisy stripes that lie or stand, 40 × 36 pixels."""
+    """Write two classes of noisy stripes, horizontal and vertical, 40 × 36 pixels."""
     rng = np.random.default_rng(SEED)
     rows, columns = np.mgrid[:36, :40]
     for i in range(num):
@@ -109,7 +108,7 @@ def make_good(folder: Path, num: int) -> None:
 
 
 def make_bad(folder: Path, num: int) -> None:
-    """Files of which none can be used, named so that they come before, between and after."""
+    """Write unusable files with names that sort before, between and after the good ones."""
     rng = np.random.default_rng(SEED + 1)
     for i in range(num):
         good = sorted((folder / "lying").glob("0*.png"))[i % 5].read_bytes()
@@ -127,7 +126,7 @@ def make_bad(folder: Path, num: int) -> None:
 
 
 def train_tiny(folder: Path, out: Path) -> tuple[str, dict[str, str]]:
-    """Train the smallest network for an epoch; return its policy and hashes of what is exact."""
+    """Train the smallest network for an epoch; return its policy and hashes of the exact files."""
     words = ["train", folder, "--model", "shufflenet_v2_x0_5", "--epochs", "1", "--size", "64"]
     code, _ = _watched([*words, "--device", "cpu", "--out", out], out.parent)
     assert code == 0, f"towernet train ended with {code}"
@@ -139,7 +138,7 @@ def train_tiny(folder: Path, out: Path) -> tuple[str, dict[str, str]]:
 
 
 def _watched(words: list[Any], cache: Path) -> tuple[int, float]:
-    """Run the command with a cache of its own; return its exit code and peak memory, in MB."""
+    """Run the command with its own cache; return its exit code and peak memory, in MB."""
     process = psutil.Popen(
         [sys.executable, "-m", "towernet", *map(str, words)],
         stdout=subprocess.DEVNULL,
@@ -158,7 +157,7 @@ def _resident_bytes(root: psutil.Process) -> int:
     try:
         for process in (root, *root.children(recursive=True)):
             total += process.memory_info().rss
-    except psutil.NoSuchProcess:  # one has just ended; the next sample has the rest
+    except psutil.NoSuchProcess:  # one has just ended; the next sample counts the others
         pass
     return total
 

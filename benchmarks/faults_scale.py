@@ -1,7 +1,7 @@
-"""A million files: seconds to the first sentence, memory for each image, near duplicates.
+"""A million files: seconds to the first sentence, memory per image, near duplicates.
 
-Each measurement is a process of its own. The pictures are real ones of 8 × 8 pixels of chance, all
-different, so that every one is decoded and used. A million of them take 4 GB of disk for a while.
+Each measurement runs in its own process. The images have 8 × 8 random pixels and are all different,
+so that each is decoded and used. A million of them need 4 GB of disk temporarily.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SIDE_PX = 8
 
 
 def plant(folder: Path, num_files: int, num_classes: int) -> None:
-    """Write so many pictures of chance into so many classes."""
+    """Write random images into class folders."""
     import numpy as np
 
     num_bytes = 3 * SIDE_PX**2
@@ -43,16 +43,16 @@ def resident(key: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(key):
             return int(line.split()[1]) * 1024
-    raise AssertionError(f"the system tells no {key}")
+    raise AssertionError(f"the system does not report {key}")
 
 
 def forget_peak() -> None:
-    """Let the peak begin anew."""
+    """Reset the peak."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def look(folder: str, small: str) -> dict[str, float]:
-    """Scan and check a folder; what is imported and made once is paid for with a small one."""
+    """Scan and check a folder; a small one first, to exclude imports and other one-time costs."""
     from towernet.data.check import check
     from towernet.data.source import open_source
 
@@ -80,7 +80,7 @@ def look(folder: str, small: str) -> dict[str, float]:
 
 
 def first_sentence(folder: str) -> dict[str, float]:
-    """Start the command and stop the clock at its first sentence."""
+    """Measure the time from the start of the command to its first sentence."""
     began = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "towernet", "check", folder, "--out", f"{folder}-out"],
@@ -99,7 +99,7 @@ def near_duplicates(num: str) -> dict[str, float]:
     """Search synthetic thumbnails, a tenth of them near duplicates of others."""
     import numpy as np
     import scipy.fftpack
-    import scipy.sparse.csgraph  # noqa: F401 - what is imported is not what is measured
+    import scipy.sparse.csgraph  # noqa: F401 - imported before the measurement
 
     from towernet.data import duplicates
 
@@ -127,7 +127,7 @@ def near_duplicates(num: str) -> dict[str, float]:
 
 
 def sign_digits(path: str) -> dict[str, Any]:
-    """Split look-alike pictures: do the three splits exist, and how far off are the classes?"""
+    """Split look-alike images; return the splits' sizes and the largest deviation of a class."""
     from towernet.config import DataConfig
     from towernet.data import splits
     from towernet.data.check import check
@@ -153,7 +153,7 @@ PARTS = {part.__name__: part for part in (look, first_sentence, near_duplicates,
 
 
 def in_child(part: str, *words: str, cache: str) -> dict[str, Any]:
-    """Measure a part in a fresh process with an empty cache."""
+    """Measure a part in a new process, with the given cache folder."""
     done = subprocess.run(
         [sys.executable, __file__, part, *words],
         capture_output=True, text=True, check=False, env=os.environ | {"TOWERNET_CACHE": cache},

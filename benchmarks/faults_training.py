@@ -1,4 +1,4 @@
-"""Real commands killed, refused by the disk, given damaged states and changed inputs.
+"""Real commands that are killed, whose disk fails, with damaged states and changed inputs.
 
 Each function returns plain figures for `faults.py`. Trials run two at a time, one thread each.
 """
@@ -44,7 +44,7 @@ VERBS = ("train", "compare")
 
 
 def make_photos(folder: Path, num: int = 14, seed: int = 5) -> Path:
-    """Three classes of stripes that lie, stand or lean."""
+    """Write three classes of stripes: horizontal, vertical and diagonal."""
     draw = np.random.default_rng(seed)
     rows, columns = np.mgrid[:36, :40]
     for name, wave in {"lying": rows, "standing": columns, "leaning": rows + columns}.items():
@@ -66,7 +66,7 @@ def words(verb: str, photos: Path, out: Path) -> list[str]:
 
 
 def words_again(verb: str, photos: Path, out: Path) -> list[str]:
-    """Return what a user says after it was cut off."""
+    """Return the command with which a user continues after the command was killed."""
     if verb == "train" and (out / "run.json").exists():
         return ["train", "--resume", str(out)]
     return words(verb, photos, out)
@@ -95,7 +95,7 @@ class Bench:
             self.labs.put(lab)
 
     def all(self, tasks: Sequence[Callable[[], Any]], what: str) -> Iterator[Any]:
-        """Do all tasks, so many at once as there are labs; tell how far it is."""
+        """Do all tasks, one at a time per lab; print the progress."""
         with concurrent.futures.ThreadPoolExecutor(NUM_LABS) as pool:
             done = [pool.submit(task) for task in tasks]
             for i, future in enumerate(concurrent.futures.as_completed(done)):
@@ -104,7 +104,7 @@ class Bench:
                 yield future.result()
 
     def undisturbed(self, verb: str) -> None:
-        """Run a verb to its end, in each lab so that the caches are warm; keep what it made."""
+        """Run a verb to its end, in each lab so that the caches are warm; keep its results."""
         out = self.root / "undisturbed" / verb
         for _ in range(NUM_LABS + 1):
             shutil.rmtree(out, ignore_errors=True)
@@ -128,7 +128,7 @@ class Bench:
 
 @contextmanager
 def bench() -> Iterator[Bench]:
-    """Make labs in a temporary folder, and take them away."""
+    """Create labs in a temporary folder, and remove them afterwards."""
     with tempfile.TemporaryDirectory(prefix="towernet-faults-") as folder:
         made = Bench(Path(folder))
         try:
@@ -141,7 +141,7 @@ def bench() -> Iterator[Bench]:
 
 
 def instants(found: list[tuple[int, str, str]], num: int) -> list[int]:
-    """Return numbers of operations: one of every kind on every file, then others evenly."""
+    """Return numbers of operations: one of each kind on each file, then others evenly spaced."""
     firsts = {(kind, path): number for number, kind, path in reversed(found)}
     chosen = sorted(firsts.values())
     if len(chosen) > num:
@@ -152,7 +152,7 @@ def instants(found: list[tuple[int, str, str]], num: int) -> list[int]:
 
 
 def measure_kills(made: Bench, num_random: int = 100, num_operations: int = 100) -> dict[str, Any]:
-    """Kill at random instants and at file operations, go on, compare with the undisturbed run."""
+    """Kill at random instants and at file operations, resume, compare with the undisturbed run."""
     draw = np.random.default_rng(0)
     tasks = []
     for verb in VERBS:
@@ -164,7 +164,7 @@ def measure_kills(made: Bench, num_random: int = 100, num_operations: int = 100)
             partial(_killed, made, verb, f"{verb}-random-{i}", {"after_s": float(after_s)})
             for i, after_s in enumerate(draw.uniform(0.05, made.seconds[verb], num_random // 2))
         ]
-    trials = list(made.all(tasks, "killed and gone on"))
+    trials = list(made.all(tasks, "killed and resumed"))
     return {
         "num": len(trials),
         "num_killed": sum(trial["killed"] for trial in trials),
@@ -188,7 +188,7 @@ def _killed(made: Bench, verb: str, name: str, when: dict[str, Any]) -> dict[str
         done, finished = epochs_done(out), _finished(out)
         ended = made.run(words_again(verb, made.photos, out), out)
         if policy(out) == expected_policy or ended.exit_code:
-            break  # else the self-test, which is timed, chose other numbers: no comparison
+            break  # else the self-test, which is timed, chose another number format: try again
     went_on = went_on_from(ended)
     lost = [step - went_on.get(run, 0) for run, step in done.items() if run not in finished]
     result = {
@@ -213,7 +213,7 @@ def _finished(out: Path) -> set[str]:
 
 
 def measure_failures(made: Bench, num_compare: int = 60, num_full: int = 20) -> dict[str, Any]:
-    """Let the n-th file operation fail, every n of a run; fill the disk from the n-th on."""
+    """Let the n-th file operation fail, for each n in a run; or all operations from the n-th."""
     tasks = []
     for verb in VERBS:
         numbers = [number for number, _, _ in made.operations[verb]]
@@ -243,14 +243,14 @@ def measure_failures(made: Bench, num_compare: int = 60, num_full: int = 20) -> 
     }
 
 
-def _failed(made: Bench, verb: str, action: str, nth: int, go_on: bool) -> dict[str, Any]:
+def _failed(made: Bench, verb: str, action: str, nth: int, resume: bool) -> dict[str, Any]:
     expected, expected_files, expected_policy = made.expected[verb]
     out = made.root / "trials" / f"{verb}-{action}-{nth}".replace(" ", "-")
     ended = made.run(words(verb, made.photos, out), out, action=action, nth=nth)
     last = ended.stderr.splitlines()[-1]
     same: bool | None = None
     valid = _valid(out)
-    if go_on:
+    if resume:
         again = made.run(words_again(verb, made.photos, out), out)
         if policy(out) == expected_policy:
             same = again.exit_code == 0 and exact(out) == expected
@@ -268,7 +268,7 @@ def _failed(made: Bench, verb: str, action: str, nth: int, go_on: bool) -> dict[
 
 
 def _valid(out: Path) -> bool:
-    """Whether every file of ours is whole and every state but the one not yet there is good."""
+    """Whether every JSON file is complete and every state is valid."""
     try:
         for path in (*out.rglob("*.json"), *out.rglob("*.jsonl")):
             (files.read_json if path.suffix == ".json" else files.read_jsonl)(path)
@@ -278,7 +278,7 @@ def _valid(out: Path) -> bool:
 
 
 def measure_damage(made: Bench, num_flips: int = 1000, num_cuts: int = 200) -> dict[str, Any]:
-    """Flip bits of the newest state and cut its files; the one before has to be taken."""
+    """Flip bits of the newest state and truncate its files; the state before must be used."""
     draw = np.random.default_rng(1)
     out = made.root / "damaged"
     made.cut_off("train", out)
@@ -287,7 +287,7 @@ def measure_damage(made: Bench, num_flips: int = 1000, num_cuts: int = 200) -> d
     before, newest = (json.loads(path.read_text())["manifest"] for path in manifests[-2:])
     best_of_both = set(before["files"])
     targets = [manifests[-1], *(folder / n for n in newest["files"] if n not in best_of_both)]
-    noticed = {"flips": 0, "cuts": 0}
+    detected = {"flips": 0, "cuts": 0}
     for i in range(num_flips + num_cuts):
         path = targets[i % len(targets)]
         whole = path.read_bytes()
@@ -298,27 +298,27 @@ def measure_damage(made: Bench, num_flips: int = 1000, num_cuts: int = 200) -> d
             path.write_bytes(damaged)
         else:
             path.write_bytes(whole[:at] + (bytes(len(whole) - at) if i % 2 else b""))
-        found, said = read_state(folder)
+        found, sentences = read_state(folder)
         older = found is not None and found[1] == before["state"]
-        noticed["flips" if i < num_flips else "cuts"] += older and len(said) == 1
+        detected["flips" if i < num_flips else "cuts"] += older and len(sentences) == 1
         path.write_bytes(whole)
-    # Once through the command: it says so, and ends in the same bytes.
+    # Once through the command: it reports the damage, and ends with the same bytes.
     content = bytearray(targets[1].read_bytes())
     content[len(content) // 2] ^= 4
     targets[1].write_bytes(content)
     ended = made.run(words_again("train", made.photos, out), out)
     return {
         "num_flips": num_flips,
-        "flips_noticed": noticed["flips"],
+        "flips_noticed": detected["flips"],
         "num_cuts": num_cuts,
-        "cuts_noticed": noticed["cuts"],
-        "said": "is damaged and passed over" in ended.stderr,
+        "cuts_noticed": detected["cuts"],
+        "said": "is damaged and skipped" in ended.stderr,
         "exact": ended.exit_code == 0 and exact(out) == made.expected["train"][0],
     }
 
 
 def measure_changes(made: Bench) -> dict[str, Any]:
-    """Go on with something that was begun otherwise: refused, each in its own words."""
+    """Resume with a changed input: each kind of change is refused with its own message."""
     base = made.root / "begun"
     for verb in VERBS:
         made.cut_off(verb, base / verb)
@@ -326,7 +326,7 @@ def measure_changes(made: Bench) -> dict[str, Any]:
     def edited(file: str, old: str, new: str) -> Callable[[Path, Path], None]:
         def edit(photos: Path, out: Path) -> None:
             text = (out / file).read_text()
-            assert old in text, f"{file} holds no {old}"
+            assert old in text, f"{file} does not contain {old}"
             (out / file).write_text(text.replace(old, new))
 
         return edit
@@ -335,7 +335,7 @@ def measure_changes(made: Bench) -> dict[str, Any]:
         return lambda photos, out: action(photos)
 
     def nothing(photos: Path, out: Path) -> None:
-        """Change what is said, not what is there."""
+        """Change no file: the command's options differ."""
 
     def added(photos: Path) -> None:
         make_photos(photos / "more", 1, seed=9)
@@ -418,17 +418,17 @@ def _changed(
     out = Path(shutil.copytree(base / verb, trial / verb))
     change(photos, out)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    said = words(verb, photos, out) if verb == "compare" else ["train", str(photos)]
-    said += options if verb == "compare" else [*options, "--resume", str(out)]
-    ended = made.run(said, out)
+    command = words(verb, photos, out) if verb == "compare" else ["train", str(photos)]
+    command += options if verb == "compare" else [*options, "--resume", str(out)]
+    ended = made.run(command, out)
     now = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     before, now = ({p: b for p, b in of.items() if p.name != "lock"} for of in (before, now))
     accepted: bool | None = None
     if accept:
         flag = "--accept-data-change" if accept == "data" else "--accept-changes"
-        # Cut off while it accepts, then said again: what was accepted is not asked for twice.
-        made.run([*said, flag], out, action="kill", nth=60)
-        again = made.run([*said, flag], out)
+        # Killed while it accepts, then run again: the change stays accepted.
+        made.run([*command, flag], out, action="kill", nth=60)
+        again = made.run([*command, flag], out)
         accepted = again.exit_code == 0 and bool(
             json.loads((out / "results.json").read_text())["results"]["accepted"]
         )
@@ -443,7 +443,7 @@ def _changed(
 
 
 def measure_machine(made: Bench) -> dict[str, Any]:
-    """A small disk, and a tiny shared memory; None where the system lets us make none."""
+    """Run with a small disk, and with a tiny shared memory; None if the system allows neither."""
     small = made.root / "small-disk"
     small.mkdir()
     full: dict[str, Any] = {"seconds": None, "said": None}

@@ -1,8 +1,8 @@
-"""Our own parsers, fed with mutated files: all but an answer or a TowernetError is a finding.
+"""Fuzz towernet's parsers: anything but a result or a TowernetError is a finding.
 
-With atheris (`pip install atheris`, for the Pythons it has a wheel for) the mutations are led by
-what of our code they reach; without it they are drawn with a seed. Each target runs in a process
-of its own, so a crash or a hang is a finding and not the end.
+With atheris (`pip install atheris`, for the Python versions with a wheel) the mutations are guided
+by code coverage; without it they are drawn with a seed. Each target runs in its own process, so a
+crash or a hang is a finding and does not stop the script.
 
     python benchmarks/fuzz.py --seconds 120
     python benchmarks/fuzz.py --seconds 60 --target archives
@@ -37,13 +37,13 @@ SLOW_SECONDS = 5.0
 HANG_SECONDS = 60
 MAX_BYTES = 8192
 OUR_SOURCE = "towernet"
-LED_BY = [OUR_SOURCE, "csv", "json", "pickletools", "tarfile", "tomllib", "zipfile"]
+GUIDED_BY = [OUR_SOURCE, "csv", "json", "pickletools", "tarfile", "tomllib", "zipfile"]
 
-Parse = Callable[[Path], object]  # of a file that holds the mutated bytes, in an empty folder
+Parse = Callable[[Path], object]  # parses a file of mutated bytes, in an empty folder
 
 
 def layout(path: Path) -> object:
-    """Lines are paths as a scan gives them; the first line's length chooses the layout."""
+    """Read lines as paths found by a scan; the first line's length selects the layout."""
     from towernet.data.layout import LAYOUTS, hidden_part, read_layout
 
     lines = os.fsdecode(path.read_bytes().replace(b"\0", b"")).split("\n")
@@ -131,7 +131,7 @@ def class_names(path: Path) -> object:
     return read_class_names(path)
 
 
-# Sound files to begin with.
+# Valid files to start with.
 
 
 def _zip(method: int) -> bytes:
@@ -225,15 +225,15 @@ def _protocols() -> list[bytes]:
     from towernet.records.protocol import Decided, Request
     from towernet.records.run import CostFigures, PolicyChoices
 
-    ours, other = NetworkName("towernet"), NetworkName("resnet18")
+    one, other = NetworkName("towernet"), NetworkName("resnet18")
     decided = Decided(
         policy=PolicyChoices("cpu", "float32", True, 1, "told"),
-        num_steps={ours: 3},
-        mixes={ours: True},
+        num_steps={one: 3},
+        mixes={one: True},
         failures={},
-        costs={ours: CostFigures(0.1, 0.01, 3, 5)},
+        costs={one: CostFigures(0.1, 0.01, 3, 5)},
     )
-    request = Request(models=(ours, other), recipe=load_recipe("quick"))
+    request = Request(models=(one, other), recipe=load_recipe("quick"))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "protocol.toml"
         write_protocol(path, make_protocol(request, "ab" * 32, decided, {"torch": "2.13"}))
@@ -264,7 +264,7 @@ TARGETS: dict[str, tuple[Parse, Callable[[], list[bytes]]]] = {
 
 
 class Session:
-    """The runs of one target: counted, timed, and their findings kept, each kind once."""
+    """The runs of one target: counts, times, and one finding of each kind."""
 
     def __init__(self, name: str, seconds: float, folder: Path) -> None:
         self.parse = TARGETS[name][0]
@@ -302,7 +302,7 @@ class Session:
         self.num_runs += 1
         if time.monotonic() > self.end:
             self.write()
-            os._exit(0)  # libFuzzer would go on
+            os._exit(0)  # libFuzzer would continue
 
     def found(self, kind: str, content: bytes, words: str) -> None:
         """Keep the shortest input of each kind."""
@@ -311,7 +311,7 @@ class Session:
             self.findings[kind] = {"kind": kind, "error": words[:300], "input": content.hex()}
 
     def write(self) -> None:
-        """Write the figures where the parent looks for them."""
+        """Write the figures for the parent process."""
         figures = {
             "runs": self.num_runs,
             "refused": self.num_refused,
@@ -357,7 +357,7 @@ def fuzz(name: str, seconds: float, folder: Path) -> None:
             session.run(mutated(seeds, draw))
     corpus = folder / "corpus"
     corpus.mkdir()
-    with atheris.instrument_imports(include=LED_BY):
+    with atheris.instrument_imports(include=GUIDED_BY):
         from towernet.errors import TowernetError
 
         for number, seed in enumerate(sound()):
@@ -373,28 +373,28 @@ def fuzz(name: str, seconds: float, folder: Path) -> None:
 
 
 def measure(seconds_per_target: float, names: list[str] | None = None) -> dict[str, Any]:
-    """Fuzz each target for so long; return its runs and its findings."""
+    """Fuzz each target for some seconds; return its runs and its findings."""
     results: dict[str, Any] = {"engine": "atheris" if atheris else "seeded mutations"}
     for name in names or list(TARGETS):
         with tempfile.TemporaryDirectory() as scratch:
-            words = [sys.executable, __file__, "--in-process", scratch]
-            words += ["--target", name, "--seconds", str(seconds_per_target)]
+            command = [sys.executable, __file__, "--in-process", scratch]
+            command += ["--target", name, "--seconds", str(seconds_per_target)]
             environment = os.environ | {"TOWERNET_CACHE": f"{scratch}/cache"}
             try:
                 done = subprocess.run(
-                    words, env=environment, capture_output=True, check=False, cwd=scratch,
+                    command, env=environment, capture_output=True, check=False, cwd=scratch,
                     timeout=seconds_per_target + 2 * HANG_SECONDS,
                 )  # fmt: skip
-                ended, said = f"ended with {done.returncode}", done.stderr.decode(errors="replace")
+                ended, words = f"ended with {done.returncode}", done.stderr.decode(errors="replace")
             except subprocess.TimeoutExpired:
-                ended, said = "hung", ""
+                ended, words = "hung", ""
             figures = Path(scratch) / "figures.json"
             if figures.exists():
                 results[name] = json.loads(figures.read_text())
             else:
                 left = [path for path in (Path(scratch) / "work").rglob("*") if path.is_file()]
                 content = left[0].read_bytes().hex() if left else ""
-                crash = {"kind": f"the process {ended}", "error": said[-600:], "input": content}
+                crash = {"kind": f"the process {ended}", "error": words[-600:], "input": content}
                 results[name] = {"findings": [crash]}
         found = results[name]
         print(f"{name}: {found.get('runs', 0):,} runs, {len(found['findings'])} findings")
@@ -405,7 +405,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--target", choices=sorted(TARGETS))
-    parser.add_argument("--in-process", type=Path, help="what a target's own process is told")
+    parser.add_argument(
+        "--in-process", type=Path, help="The folder of a target's process; used by this script."
+    )
     given = parser.parse_args()
     if given.in_process:
         fuzz(given.target, given.seconds, given.in_process)

@@ -1,8 +1,8 @@
-"""Inference without decoding, batch 1 and 32, at 256 px: ours beside tuned peers; all take turns.
+"""Inference without decoding, batch 1 and 32, at 256 px: built-in networks and tuned peers in turn.
 
-`default` is torch as it comes, `optimized` is `towernet.models.optimize` in bf16, channels_last,
-`compiled` is that under torch.compile with its weights frozen. A peer counts with its best. What
-decoding a JPEG of caltech16 takes is measured beside them.
+`default` is torch with its default settings, `optimized` is `towernet.models.optimize` in bf16 and
+channels_last, `compiled` is that under torch.compile with frozen weights. Of a peer's modes the
+fastest counts. Decoding a JPEG of caltech16 is measured too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MODES = ("default", "optimized", "compiled")
 
 
 def decoding() -> Measure:
-    """One picture after another, from bytes to the network's pixels."""
+    """Measure one image after another, from bytes to the network's pixels."""
     with zipfile.ZipFile(data_set("caltech16.zip")) as archive:
         names = [name for name in archive.namelist() if name.endswith(".jpg")][::60]
         contents = [archive.read(name) for name in names]
@@ -69,17 +69,17 @@ def make(name: str) -> Measure:
         for size in BATCHES
     }
 
-    def answer(size: int) -> None:
+    def predict(size: int) -> None:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             called(images[size])
 
     def measure() -> dict[str, Any]:
         return {
-            f"batch_{size}_ms": 1000 * timed(lambda size=size: answer(size), calls)  # type: ignore[misc]
+            f"batch_{size}_ms": 1000 * timed(lambda size=size: predict(size), calls)  # type: ignore[misc]
             for size, calls in BATCHES.items()
         }
 
-    if policy is not None:  # else it is torch as it comes: no memory kept
+    if policy is not None:  # else torch's default settings: no memory kept
         measure = policy.active()(measure)
     measure()
     return measure
@@ -107,11 +107,11 @@ def main() -> None:
     times = {}
     for size in BATCHES:
         key = f"batch_{size}_ms"
-        for ours in OURS:
+        for network in OURS:
             for peer in PEERS:
-                # As fast as the peer is 1: the peer's time over ours. Ours as the product has it.
-                times[f"{ours} over {peer}, batch {size}"] = contenders.ratio(
-                    key, best(peer, key), f"{ours} optimized"
+                # The peer's best time divided by the network's time when optimized.
+                times[f"{network} over {peer}, batch {size}"] = contenders.ratio(
+                    key, best(peer, key), f"{network} optimized"
                 )
     write_result(
         "inference",

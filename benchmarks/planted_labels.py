@@ -1,7 +1,7 @@
-"""Are wrong labels found? A set with one label in twenty changed, compared as users do.
+"""Are wrong labels found? A comparison on a set with one label in twenty changed.
 
-The first 2F lines of `suspects.csv` are looked at, F being how many labels were changed.
-`python benchmarks/planted_labels.py caltech16 sign-digits`; said again, it goes on.
+Evaluated are the first 2F lines of `suspects.csv`, where F is the number of changed labels.
+`python benchmarks/planted_labels.py caltech16 sign-digits`; run again, it continues.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from towernet.records.results import Conclusion
 
 
 def plant(name: str, folder: Path, share: float) -> set[str]:
-    """Write the images into class folders, some into a wrong one; return the paths of those."""
+    """Write the images into class folders, some into wrong ones; return the paths of those."""
     found = open_source(str(data_set(f"{name}.zip"))).files
     classes = sorted({file.class_name for file in found})
     chance = random.Random(0)
@@ -43,8 +43,8 @@ def plant(name: str, folder: Path, share: float) -> set[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="+", help="caltech16, sign-digits …: NAME.zip is used.")
-    parser.add_argument("--share", type=float, default=0.05, help="Of all labels, changed.")
-    parser.add_argument("--model", default="towernet_patch", help="The network that is asked.")
+    parser.add_argument("--share", type=float, default=0.05, help="Share of labels to change.")
+    parser.add_argument("--model", default="towernet_patch", help="The network to train.")
     parser.add_argument("--runs", type=int, default=8, help="Of it.")
     parser.add_argument("--minutes", type=float, default=0.5, help="Of one run.")
     args = parser.parse_args()

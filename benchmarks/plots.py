@@ -1,4 +1,4 @@
-"""Draw the plots of docs/ from the results beside this file."""
+"""Draw the plots of docs/ from benchmarks/results."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""Do two commits give the same bits? The same commands by both, on this machine, in one go.
+"""Do two commits give the same bits? Run the same commands with both, on this machine.
 
 python benchmarks/same_bits.py fb0484d
 python benchmarks/same_bits.py fb0484d --new main --keep bits
 python benchmarks/same_bits.py fb0484d --keep bits --only train --only notebook
 
-Each commit has a git worktree and a cache of its own, in a temporary folder that is removed at the
-end. With --keep, what the old commit made is used again by a later call. The exit code is 1 where
-anything differs; `_same_files.py` says what is compared. With --only, no result is written.
+Each commit has its own git worktree and cache, in a temporary folder that is removed at the end.
+With --keep, a later call reuses the old commit's outputs. The exit code is 1 if anything differs;
+`_same_files.py` documents what is compared. With --only, no result is written.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from _same_files import Comparison, compare_folders, policy
 from towernet.errors import INTERRUPTED, TERMINATED
 
 SIGNS = "sign-digits.zip"
-MAX_RERUNS = 2  # of each commit, where the two chose other number formats
+MAX_RERUNS = 2  # of each commit, if the two chose different number formats
 MAX_WRITTEN = 20  # differences of a case in the result
 
-# Small, but long enough that towernet_patch learns: what did not learn is not ranked, nor judged.
+# Small, but long enough for towernet_patch to learn: otherwise it is not ranked.
 ONE_THREAD = "--threads 1 --workers 1"
 ALL = f"--epochs 1 --batch-size 8 {ONE_THREAD} --out {OUT}"
 SMALL = f"--images-per-class 40 --size 32 {ALL}"
@@ -71,7 +71,7 @@ CASES = (
 
 @dataclass(frozen=True)
 class Row:
-    """A case's outcome; `old` and `new` are None where that commit could not run it."""
+    """A case's outcome; `old` and `new` are None if that commit could not run it."""
 
     case: Case
     old: Ran | None
@@ -79,7 +79,7 @@ class Row:
     found: Comparison
 
     def as_json(self) -> dict[str, object]:
-        """Return what is written of it."""
+        """Return its entry in the result."""
         return {
             "case": self.case.name,
             "commands": [f"towernet {command}" for command in self.case.commands],
@@ -100,7 +100,7 @@ class Row:
         if len(differences) > 1:
             outcome += f" (the first of {len(differences)} differences)"
         if self.found.renamed:
-            outcome += f"; {len(self.found.renamed)} folders of runs have other names"
+            outcome += f"; {len(self.found.renamed)} run folders were renamed"
         old, new = (f"{ran.cpu_seconds:.0f}" if ran else "-" for ran in (self.old, self.new))
         return table_line(self.case.name, str(self.found.num_files), old, new, outcome)
 
@@ -110,10 +110,10 @@ def table_line(name: str, num_files: str, old: str, new: str, outcome: str) -> s
 
 
 def compared(case: Case, old: Commit, new: Commit, machine: dict[str, str]) -> Row:
-    """Run a case by both commits, and compare what they made.
+    """Run a case with both commits, and compare the results.
 
-    Each command times several number formats and takes the fastest. Where the two commits took
-    different ones, as happens on a busy machine, they run again in turn: their bits must differ.
+    Each command times several number formats and takes the fastest. If the two commits took
+    different ones, as can happen on a busy machine, their bits differ, so they run again in turn.
     """
     folders = {commit.role: commit.outputs / case.name / OUT for commit in (old, new)}
     ran: dict[str, Ran] = {}
@@ -136,7 +136,7 @@ def compared(case: Case, old: Commit, new: Commit, machine: dict[str, str]) -> R
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("old", help="The commit from before.")
-    parser.add_argument("--new", default="HEAD", help="The commit from after; else HEAD.")
+    parser.add_argument("--new", default="HEAD", help="The commit from after; default: HEAD.")
     parser.add_argument("--keep", type=Path, help="A folder that keeps the outputs.")
     parser.add_argument(
         "--only", action="append", choices=[case.name for case in CASES], help="May be repeated."
@@ -147,7 +147,7 @@ def main() -> None:
         for role, name in (("old", args.old), ("new", args.new))
     }
     if args.new == "HEAD" and git("status", "--porcelain", "--untracked-files=no", "--", "src"):
-        print("changes that are not committed are not compared", file=sys.stderr)
+        print("uncommitted changes are not compared", file=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     machine, rows, skipped = this_machine(), [], []
     with contextlib.ExitStack() as stack:
@@ -181,7 +181,7 @@ def main() -> None:
     for row in rows:
         print(row.line())
     for name in skipped:
-        print(f"{name:<20} skipped, since TOWERNET_DATA names no folder of image sets")
+        print(f"{name:<20} skipped, since TOWERNET_DATA is not set")
     sys.exit(0 if equal else 1)
 
 

@@ -1,7 +1,7 @@
 """Is a network called better than itself? A real comparison of one network under several names.
 
-All names share images, order and augmentation draws; each starts from initial weights of its own.
-`python benchmarks/same_network.py caltech16 --runs 8 --minutes 0.2`; said again, it goes on.
+All names share images, order and augmentation draws; each has its own initial weights.
+`python benchmarks/same_network.py caltech16 --runs 8 --minutes 0.2`; run again, it continues.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from towernet.records.base import read_record
 from towernet.records.results import Conclusion
 
 
-def starting_elsewhere(num_classes: int, *, number: int) -> nn.Module:
-    """Return a network that is `towernet_patch` with other initial weights."""
-    torch.rand(number)  # moves the generator that the weights are drawn with
+def with_other_weights(num_classes: int, *, number: int) -> nn.Module:
+    """Return `towernet_patch` with other initial weights."""
+    torch.rand(number)  # advances the generator that draws the weights
     return PatchTowerNet(num_classes)
 
 
 # One network each, by its import path: `same_network:same_0`.
 MOST_NETWORKS = 16
 for each in range(MOST_NETWORKS):
-    globals()[f"same_{each}"] = functools.partial(starting_elsewhere, number=each)
+    globals()[f"same_{each}"] = functools.partial(with_other_weights, number=each)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", help="caltech16, sign-digits …: NAME.zip is used.")
-    parser.add_argument("--networks", type=int, default=4, help="How many names it has.")
+    parser.add_argument("--networks", type=int, default=4, help="How many names to compare.")
     parser.add_argument("--runs", type=int, default=8, help="Of each.")
     parser.add_argument("--minutes", type=float, default=0.2, help="Of one run.")
     args = parser.parse_args()

@@ -1,8 +1,8 @@
-"""How time and memory grow: with images, with pixels, with classes.
+"""How time and memory grow with the number of images, pixels and classes.
 
-Each point is a process of its own. Images: real pictures of 8 × 8 pixels of chance, checked and
-prepared as the command does; and a million rows, synthetic, through the making of batches. Memory
-is what the process holds for itself: the mapped pixels belong to the system's cache.
+Each point runs in its own process. Images: files of 8 × 8 random pixels, checked and prepared as by
+the command; also a million synthetic rows, from which batches are made. Memory is the private
+memory of the process: the mapped pixels belong to the system's cache.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def memory(key: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(key):
             return int(line.split()[1]) * 1024
-    raise AssertionError(f"the system tells no {key}")
+    raise AssertionError(f"the system does not report {key}")
 
 
 def images(folder: str, small: str) -> dict[str, Any]:
-    """Check and prepare a folder; what is imported and made once is paid for with a small one."""
+    """Check and prepare a folder; a small one first, to exclude one-time costs."""
     from towernet.config import DataConfig
     from towernet.data.prepare import prepare, sample_table
     from towernet.data.source import open_source
@@ -64,7 +64,7 @@ def images(folder: str, small: str) -> dict[str, Any]:
 
 
 def batches(dataset: Any) -> dict[str, Any]:
-    """Order an epoch and make some batches of it."""
+    """Order an epoch and make some of its batches."""
     from towernet import rng
     from towernet.config import load_recipe
     from towernet.engine.batches import make_batch
@@ -86,7 +86,7 @@ def batches(dataset: Any) -> dict[str, Any]:
 
 
 def synthetic(num_rows: int, pixels: Any) -> Any:
-    """Return training data of so many rows in ten classes, whose pixels are few pictures' again."""
+    """Return training data of `num_rows` rows in ten classes that share a few images."""
     from dataclasses import replace
 
     import numpy as np
@@ -116,7 +116,7 @@ def rows(num: str) -> dict[str, Any]:
 
 
 def steps(network: str, size_px: str, num_classes: str) -> dict[str, Any]:
-    """Take training steps; a million pictures or ten cost the same."""
+    """Take training steps; their cost does not depend on the number of images."""
     import torch
 
     from towernet.config import load_recipe
@@ -153,7 +153,7 @@ PARTS: dict[str, Callable[..., dict[str, Any]]] = {"images": images, "rows": row
 
 
 def apart(part: str, *words: object, cache: str | None = None) -> dict[str, Any]:
-    """Measure one point in a process of its own."""
+    """Measure one point in its own process."""
     environment = os.environ | ({"TOWERNET_CACHE": cache} if cache else {})
     done = subprocess.run(
         [sys.executable, __file__, "--part", part, *map(str, words)],
@@ -166,7 +166,7 @@ def apart(part: str, *words: object, cache: str | None = None) -> dict[str, Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", nargs="+", help="One point, measured by this process.")
+    parser.add_argument("--part", nargs="+", help="One point to measure in this process.")
     args = parser.parse_args()
     if args.part:
         print(json.dumps(PARTS[args.part[0]](*args.part[1:])))

@@ -1,14 +1,14 @@
-"""Does a verdict keep its word? Thousands of made-up comparisons whose truth is known.
+"""Are verdicts calibrated? Thousands of simulated comparisons whose truth is known.
 
-Each is judged by `towernet.comparison.judging.statistics`, as a real one is. A network names an
-image correctly when the sum of its skill, the image's ease (for all networks and for this one), the
-run's luck and chance is above 0. A run's luck has two parts: its weights, and which images of the
-labelled pool it was trained on: four of five, the same for all networks, so that training sets
-overlap. The truth is then known in closed form.
+Each is judged by `towernet.comparison.judging.statistics`, like a real one. A network classifies an
+image correctly if the sum of its skill, the image's ease (for all networks and for this one), the
+run's luck and a random number is above 0. A run's luck has two parts: its weights, and which images
+of the labelled pool it was trained on: four of five, the same for all networks, so that training
+sets overlap. The truth is then known in closed form.
 
-Coverage: how often all intervals of a comparison hold the truth at once. Accuracies: how often the
-interval of one network's accuracy does. False: how often equal networks were called different.
-`fresh pool` is the coverage of what another collection of training images would give, which the
+Coverage: how often all intervals of a comparison contain the truth at once. Accuracies: how often
+the interval of one network's accuracy does. False: how often equal networks were called different.
+`fresh pool` is the coverage of the truth for another collection of training images, which the
 interval does not claim.
 """
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before numpy is there: a process computes by one thread
+os.environ["OMP_NUM_THREADS"] = "1"  # before numpy is imported: one thread per process
 
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -33,7 +33,7 @@ from towernet.comparison.judging.statistics import judge
 
 RUNS = (8, 10, 29)
 POOL, SHARE = 200, 0.8
-EASE = 1.5  # standard deviation of what makes an image easy for all networks
+EASE = 1.5  # standard deviation of an image's ease for all networks
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Scene:
     """A kind of comparison.
 
     Args:
-        name: What it is called.
+        name: Its name.
         networks: How many.
         images: In the test split.
         cluster: How many images belong together.
-        accuracy: Of the networks, about.
-        taste: Standard deviation of what makes an image easy for one network.
-        seed_luck: Of a run's weights.
-        training_luck: Of which images a run was trained on.
+        accuracy: Approximate accuracy of the networks.
+        taste: Standard deviation of an image's ease for one network.
+        seed_luck: Standard deviation due to a run's weights.
+        training_luck: Standard deviation due to the images a run was trained on.
     """
 
     name: str
@@ -72,8 +72,8 @@ SCENES = (
 
 
 def play(scene: Scene, num_runs: int, num_comparisons: int, equal: bool, seed: int) -> Any:
-    """Return how often all truths were held, for this pool and a fresh one, how often one
-    network's accuracy was, and how often any two networks were called different.
+    """Return how often all intervals contained the truth, for this pool and a fresh one, how often
+    the interval of one network's accuracy did, and how often networks were called different.
     """
     chance = np.random.default_rng(seed)
     num, clusters = scene.networks, -(-scene.images // scene.cluster)
@@ -85,8 +85,8 @@ def play(scene: Scene, num_runs: int, num_comparisons: int, equal: bool, seed: i
         skill = np.full(num, ndtri(scene.accuracy) * scale)
         if not equal:
             skill += chance.normal(0, 0.1 * scale, num)
-        # What each image of the pool is worth to each network, so scaled that a run's share of
-        # them varies as wanted about the pool's mean.
+        # The worth of each image of the pool to each network, scaled so that the mean over a run's
+        # training images has the intended spread about the pool's mean.
         worth = chance.normal(0, 1, (num, POOL))
         worth *= scene.training_luck * np.sqrt(POOL * SHARE / (1 - SHARE))
         pool = np.zeros(num)

@@ -1,6 +1,6 @@
-"""How long `towernet --help` and `import towernet` take: whole processes, medians, in turn.
+"""Time of `towernet --help` and `import towernet`: whole processes in turn, medians.
 
-The import is reported as the difference to a Python that imports nothing.
+The import is reported as the difference from a Python that imports nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
             subprocess.run([sys.executable, *words], stdout=subprocess.DEVNULL, check=True)
             seconds[name].append(time.perf_counter() - start)
     for times in seconds.values():
-        del times[0]  # the first one reads the files from disk
+        del times[0]  # the first run reads the files from disk
     over_bare = [a - b for a, b in zip(seconds["import"], seconds["bare"], strict=True)]
     write_result(
         "startup",

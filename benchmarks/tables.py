@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/*.md from the results beside this file.
+"""Write the tables of README.md and docs/*.md from benchmarks/results.
 
 `--check` only compares.
 
@@ -189,9 +189,9 @@ def spread(figure: dict[str, float], digits: int = 1) -> str:
 
 MODE_WORDS = {
     "plain": "plain fp32 program, textbook layers",
-    "default": "torch as it comes: fp32, contiguous",
+    "default": "torch with default settings: fp32, contiguous",
     "engine": "this engine",
-    "torch": "this engine without the kernels in C",
+    "torch": "this engine without the C kernels",
     "compiled": "this engine under torch.compile",
     "with data": "this engine, default recipe, batches included",
     "optimized": "`optimize`: norms folded, bf16, channels_last",
@@ -217,13 +217,13 @@ def throughput(result: dict[str, Any]) -> str:
         [
             *lines,
             "",
-            f"towernet's steps are {spread(result['times_plain'])}× those of the plain program, and"
-            f" {peers}, each at its best of those above. GEMM reaches"
+            f"towernet trains {spread(result['times_plain'])}× as fast as the plain program;"
+            f" compared with the best mode of each peer: {peers}. GEMM reaches"
             f" {gemm['gflops_bfloat16']['median']:.0f} GFLOP/s in bf16 and"
             f" {gemm['gflops_float32']['median']:.0f} in fp32 in the same window. Making batches"
             f" takes {100 * share:.1f} % of a step; one epoch of `--recipe notebook` peaks at"
-            f" {result['peak_memory_mib'] / 1024:.1f} GiB, all processes, mapped files apart."
-            f" Median and range of rounds in turn."
+            f" {result['peak_memory_mib'] / 1024:.1f} GiB in all processes, without mapped files."
+            f" Median and range over the rounds."
             f" {made_on(result)}",
         ]
     )
@@ -289,8 +289,8 @@ def inference(result: dict[str, Any]) -> str:
         [
             *lines,
             "",
-            f"As many times as fast as the peer at its best ({times}). Decoding and fitting one"
-            f" JPEG of caltech16 takes {decoding:.1f} ms more."
+            f"Speed relative to the peer's best mode ({times}). Decoding and fitting one JPEG of"
+            f" caltech16 takes another {decoding:.1f} ms."
             f" {made_on(result)}",
         ]
     )
@@ -304,7 +304,7 @@ def scaling(result: dict[str, Any]) -> str:
             f" {point['held_bytes_per_image'] * point['num_images'] / 1e6:.1f} MB of memory |"
         )
     lines += [
-        f"| {point['num_rows']:,} rows | an epoch is put in order in"
+        f"| {point['num_rows']:,} rows | ordering an epoch takes"
         f" {1000 * point['order_seconds']:.1f} ms; a batch takes {point['batch_ms']:.1f} ms |"
         for point in result["rows"]
     ]
@@ -323,7 +323,7 @@ def scaling(result: dict[str, Any]) -> str:
             *lines,
             "",
             f"From 10,000 to 100,000 images memory grows by"
-            f" {result['growth_bytes_per_image']:,.0f} bytes an image, mapped pixels apart."
+            f" {result['growth_bytes_per_image']:,.0f} bytes per image, without mapped pixels."
             f" {made_on(result)}",
         ]
     )
@@ -343,28 +343,29 @@ def checks(results: list[dict[str, Any]]) -> str:
 
 
 def faults(result: dict[str, Any]) -> str:
-    """Return what `faults.py` found; a part that was not measured has no rows."""
+    """Return the results of `faults.py`; a part that was not measured has no rows."""
     rows: list[tuple[str, str]] = []
     if training := result.get("training"):
         kills, failures = training["kills"], training["failures"]
         damage, changes = training["damage"], training["changes"]
         rows += [
             (
-                f"SIGKILL at {kills['num']} instants of `train` and `compare`, then gone on",
+                f"SIGKILL at {kills['num']} instants of `train` and `compare`, then resumed",
                 f"{kills['num_exact']} byte-identical, {kills['epochs_lost']} lost an epoch,"
                 f" {kills['stale_files']} stale files",
             ),
             (
-                f"{failures['num']} file operations that fail, or a disk that is full from then on",
+                f"{failures['num']} failing file operations, or a disk that is full from then on",
                 f"{failures['state_valid']} left a valid state; {failures['exit_code_4']} ended"
-                f" with exit code 4, {failures['finished_all_the_same']} could do without it;"
-                f" {failures['tracebacks']} tracebacks; gone on exactly"
+                f" with exit code 4, {failures['finished_all_the_same']} finished without the"
+                f" operation; {failures['tracebacks']} tracebacks; resumed to the same bytes:"
                 f" {failures['gone_on_exactly'][0]} of {failures['gone_on_exactly'][1]}",
             ),
             (
-                f"{damage['num_flips']:,} bit flips and {damage['num_cuts']} cuts of a checkpoint",
-                f"{damage['flips_noticed']:,} and {damage['cuts_noticed']} noticed, the older one"
-                " taken",
+                f"{damage['num_flips']:,} bit flips and {damage['num_cuts']} truncations of a"
+                " checkpoint",
+                f"{damage['flips_noticed']:,} and {damage['cuts_noticed']} detected, the older"
+                " checkpoint used",
             ),
             (
                 f"{changes['num']} kinds of changed input on resume",
@@ -373,11 +374,11 @@ def faults(result: dict[str, Any]) -> str:
             ),
         ]
     if mixed := result.get("mixed"):
-        same = "the same" if mixed["same_weights"] and mixed["same_metrics"] else "other"
+        same = "the same" if mixed["same_weights"] and mixed["same_metrics"] else "different"
         rows.append(
             (
                 f"{mixed['good']:,} good and {mixed['bad']} bad images mixed",
-                f"{same} weights and metrics, to the byte, as the good ones alone",
+                f"{same} bytes in weights and metrics, compared with the good images alone",
             )
         )
     if images := result.get("images"):
@@ -393,9 +394,10 @@ def faults(result: dict[str, Any]) -> str:
         rows.append(
             (
                 f"{archives['num']} hostile archives",
-                f"{archives['refused_or_quarantined']} refused or read without what is bad, in at"
-                f" most {archives['max_seconds']:.2f} s and {archives['max_mb_above_idle']:.0f} MB;"
-                f" {archives['written_outside']} wrote outside the cache",
+                f"{archives['refused_or_quarantined']} refused or read without the bad entries, in"
+                f" at most {archives['max_seconds']:.2f} s and"
+                f" {archives['max_mb_above_idle']:.0f} MB; {archives['written_outside']} wrote"
+                " outside the cache",
             )
         )
     if scale := result.get("scale"):
@@ -413,7 +415,7 @@ def faults(result: dict[str, Any]) -> str:
         ]
     lines = [f"| {what} | {found} |" for what, found in rows]
     made = made_on(result)
-    return "\n".join(["| what | what came out |", "|---|---|", *lines, "", made])
+    return "\n".join(["| trial | result |", "|---|---|", *lines, "", made])
 
 
 def table(name: str) -> str:
@@ -465,7 +467,8 @@ def main() -> int:
         after = MARKED.sub(lambda found: f"{found[1]}{table(found[2])}\n{found[3]}", before)
         if after != before and args.check:
             print(
-                f"error: {page.name}'s tables are not those of benchmarks/results; run this script"
+                f"error: the tables in {page.name} are not up to date with benchmarks/results; run"
+                " this script"
             )
             return 1
         if not args.check:

@@ -1,12 +1,12 @@
-"""Training speed at 256 px, batch 32: ours, a plain program of the same network, tuned peers.
+"""Training speed at 256 px, batch 32: towernet, a plain program of the same network, tuned peers.
 
-Contenders take turns, each in a process of its own: first ours, then towernet beside each peer in
-turn, since a sleeping one keeps its memory; a GEMM is measured in every round. The plain program is
-what one would write first: fp32, contiguous tensors, the layers in the notebook's order with
-textbook shuffle attention.
-A peer's `default` is torch as it comes (fp32, contiguous), its `engine` is towernet's own engine
-(bf16, channels_last, memory kept), its `compiled` is the same under torch.compile; the best of
-those measured counts. The share of GEMM's peak counts 3 × 2 × multiply-adds an image.
+Contenders are measured in turn, each in its own process: first the built-in networks, then towernet
+with each peer separately, since a sleeping process keeps its memory; a GEMM is measured in every
+round. The plain program is a straightforward one: fp32, contiguous tensors, the layers in the
+notebook's order with textbook shuffle attention.
+A peer's `default` is torch with its default settings (fp32, contiguous), its `engine` is towernet's
+engine (bf16, channels_last, memory kept), its `compiled` is the same under torch.compile; the best
+of those measured counts. The share of GEMM's peak counts 3 × 2 × multiply-adds per image.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from towernet.models.summary import multiply_adds
 SIZE_PX, BATCH_SIZE, NUM_CLASSES = 256, 32, 16
 PEERS = ("mobilenet_v2", "resnet50", "vgg19")
 MODES = ("default", "engine", "compiled")
-# Steps of one round: some seconds for each contender.
+# Steps per round: some seconds for each contender.
 STEPS = {"towernet": 8, "towernet_patch": 12, "mobilenet_v2": 3, "resnet50": 2, "vgg19": 1}
 GEMM_SIDE = 2048
 
 
 class PlainShuffleAttention(nn.Module):
-    """The layer as its paper's listing writes it."""
+    """The layer as in its paper's listing."""
 
     def __init__(self, channels: int, groups: int = 64) -> None:
         super().__init__()
@@ -109,13 +109,13 @@ def plain_towernet(num_classes: int) -> nn.Module:
 
 
 def images_per_second(step: Any, steps: int) -> Measure:
-    for _ in range(min(steps, 2)):  # the first ones choose kernels and claim memory
+    for _ in range(min(steps, 2)):  # the first steps select kernels and allocate memory
         step()
     return lambda: {"images_per_second": BATCH_SIZE / timed(step, steps)}
 
 
 def plain(network: str) -> Measure:
-    """torch as it comes."""
+    """Measure torch with its default settings."""
     torch.manual_seed(0)
     model = plain_towernet(NUM_CLASSES) if network == "towernet" else build(network, 16, SIZE_PX)
     optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=2e-4)
@@ -137,7 +137,7 @@ def policy_of(mode: str) -> Policy:
 
 
 def engine(network: str, mode: str) -> Measure:
-    """Steps of the notebook recipe by our engine, on one batch; `with data` makes batches too."""
+    """Measure steps of the notebook recipe by towernet's engine, on one batch."""
     policy = policy_of(mode)
     torch.manual_seed(0)
     recipe = load_recipe("notebook")
@@ -156,7 +156,7 @@ def engine(network: str, mode: str) -> Measure:
 
 
 def data_path(network: str) -> Measure:
-    """The default recipe with everything in it: what part of a step goes to making its batch."""
+    """Measure the default recipe with its batches, and their share of a step."""
     policy = policy_of("engine")
     recipe = load_recipe("default")
     source = open_source(str(data_set("caltech16.zip")))
@@ -201,7 +201,7 @@ def gemm() -> Measure:
         for dtype in (torch.bfloat16, torch.float32):
             a, b = (torch.randn(GEMM_SIDE, GEMM_SIDE).to(dtype) for _ in range(2))
             torch.mm(a, b)
-            # The best of some: others on the machine can only slow it down.
+            # The best of several: other programs can only slow it down.
             seconds = min(timed(lambda a=a, b=b: torch.mm(a, b), 2) for _ in range(5))  # type: ignore[misc]
             found[f"gflops_{str(dtype).split('.')[1]}"] = 2e-9 * GEMM_SIDE**3 / seconds
         return found
@@ -244,7 +244,7 @@ def main() -> None:
     if args.contender:
         serve(make)
         return
-    ours = ["towernet plain", "towernet engine", "towernet torch", "towernet compiled",
+    built_in = ["towernet plain", "towernet engine", "towernet torch", "towernet compiled",
             "towernet with data", "towernet_patch engine"]  # fmt: skip
     peers = {peer: ["towernet engine", *(f"{peer} {mode}" for mode in MODES)] for peer in PEERS}
     policy = choose_policy()
@@ -252,7 +252,7 @@ def main() -> None:
     failed: dict[str, str] = {}
     best, times_peer, shares = {}, {}, {}
     times_plain: dict[str, float] = {}
-    for group, names in {"ours": ours, **peers}.items():
+    for group, names in {"ours": built_in, **peers}.items():
         contenders = Contenders(["gemm", *names])
         for _ in range(args.rounds):
             contenders.round()

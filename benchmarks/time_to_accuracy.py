@@ -1,12 +1,12 @@
-"""How long until the notebook's best accuracy, on its own split of caltech16?
+"""Time to the notebook's best accuracy, on its own split of caltech16.
 
-The notebook recipe trains TowerNet at 256 px for some of its 100 epochs; 100 times its median epoch
-is the time the ratios are taken of. The target is its best accuracy on its selection set: that of
-60 epochs where so many are run, else the 83.4 % that were measured when the recipe was rebuilt.
-The default recipe trains at 128 px on the same split, with a short and a long budget, several seeds
-each. Times count from the start of the command with an empty cache: Python, self-test, checking and
-decoding included. The notebook's run is interrupted and resumed between the others, so that all
-meet the same machine. Each result is kept: started again, the script goes on.
+The notebook recipe trains TowerNet at 256 px for some of its 100 epochs; ratios are relative to 100
+times its median epoch. The target is its best accuracy on its selection set: that of 60 epochs if
+so many are run, otherwise the 83.4 % measured when the recipe was rebuilt. The default recipe
+trains at 128 px on the same split, with a short and a long budget, several seeds each. Times are
+measured from the start of the command with an empty cache: Python, self-test, checking and decoding
+included. The notebook's run is interrupted and resumed between the others, so that all have the
+same conditions. Each result is kept: run again, the script continues.
 
 python benchmarks/time_to_accuracy.py --work /tmp/time-to-accuracy
 """
@@ -47,7 +47,7 @@ def command(*words: object, cache: Path) -> subprocess.Popen[bytes]:
 
 
 def notebook_epochs(work: Path, until: int) -> list[dict[str, Any]]:
-    """Go on with the notebook's run until so many epochs are done; return their lines."""
+    """Continue the notebook's run until `until` epochs are done; return their lines."""
     folder = work / "notebook"
     metrics = folder / "metrics.jsonl"
     if len(files.read_jsonl(metrics)) < until:
@@ -67,7 +67,7 @@ def notebook_epochs(work: Path, until: int) -> list[dict[str, Any]]:
 
 
 def one_run(work: Path, network: str, minutes: float, seed: int) -> dict[str, Any]:
-    """Train once from an empty cache; return the accuracy at each second it became known."""
+    """Train once from an empty cache; return the accuracies with the seconds they were known at."""
     kept = work / f"{network}-{minutes:g}-{seed}.json"
     if kept.exists():
         found: dict[str, Any] = json.loads(kept.read_text())
@@ -115,12 +115,12 @@ def one_run(work: Path, network: str, minutes: float, seed: int) -> dict[str, An
 
 
 def seconds_to(run: dict[str, Any], accuracy: float) -> float | None:
-    """Return when a run's evaluation first reached an accuracy."""
+    """Return the seconds until a run's evaluation first reached an accuracy."""
     return next((seconds for seconds, found in run["curve"] if found >= accuracy), None)
 
 
 def median_or_none(values: list[float | None]) -> float | None:
-    """Return the median, where what was never reached is later than everything."""
+    """Return the median, with None (never reached) as the largest value."""
     middle = sorted(float("inf") if value is None else value for value in values)[len(values) // 2]
     return None if middle == float("inf") else middle
 
@@ -145,7 +145,7 @@ def main() -> None:
         print(f"notebook: {len(epochs)} epochs", flush=True)
         one_run(work, *run)
     epochs = epochs[:num_epochs]
-    # The epoch a run was interrupted in counts what it was trained before and after.
+    # An interrupted epoch counts its time before and after the interruption.
     hundred = NUM_EPOCHS * median(row["seconds"] for row in epochs)
     best = max(row["validation_accuracy"] for row in epochs)
     target = best if num_epochs >= NUM_EPOCHS_TO_BEST else max(best, KNOWN_BEST)

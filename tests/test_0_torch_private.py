@@ -1,6 +1,6 @@
-"""Each private name of torch's that we use, tried against the torch that is installed.
+"""Each private name of torch's that towernet uses, tested with the installed torch.
 
-This file sorts before all others: where a new torch renamed one of them, this says so first.
+This file sorts before all others: if a new torch renamed one of them, this fails first.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def test_a_hook_for_all_modules_is_found():
     assert not torch_private.has_global_hook()
 
 
-def test_a_compiled_module_is_told_from_others():
+def test_a_compiled_module_is_recognised():
     module = nn.ReLU()
     assert not torch_private.is_compiled(module)
     program = torch.compile(module, backend="eager")
@@ -67,14 +67,14 @@ def test_a_compiled_module_is_told_from_others():
     assert torch_private.has_compiled_call(module) and torch_private.is_compiled(module)
 
 
-def test_programs_are_told_to_watch_hooks():
+def test_programs_are_recompiled_when_hooks_change():
     torch_private.recompile_when_hooks_change()
     assert torch._dynamo.config.skip_nnmodule_hook_guards is False
     assert "skip_nnmodule_hook_guards" in torch._dynamo.config.get_config_copy()
-    torch_private.recompile_when_hooks_change()  # a second time there is nothing to do
+    torch_private.recompile_when_hooks_change()  # a second call has no effect
 
 
-def test_the_kinds_of_norms_and_convolutions_are_told_apart():
+def test_the_kinds_of_norms_and_convolutions_are_recognised():
     norms = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
     assert all(issubclass(norm, torch_private.BATCH_NORM) for norm in norms)
     assert not issubclass(nn.GroupNorm, torch_private.BATCH_NORM)
@@ -83,7 +83,7 @@ def test_the_kinds_of_norms_and_convolutions_are_told_apart():
     assert not issubclass(nn.Linear, torch_private.CONVOLUTION)
 
 
-def test_views_and_changes_of_a_tensor_are_seen():
+def test_views_and_changes_of_a_tensor_are_detected():
     x = torch.ones(3)
     assert torch_private.is_view(x[:2]) and not torch_private.is_view(x[[0, 1]])
     before = torch_private.num_changes(x)
@@ -93,7 +93,7 @@ def test_views_and_changes_of_a_tensor_are_seen():
     assert torch_private.num_changes(x) == before + 1
 
 
-def test_a_transform_or_a_trace_is_noticed():
+def test_a_transform_or_a_trace_is_detected():
     seen = []
 
     def function(x: Tensor) -> Tensor:
@@ -119,14 +119,14 @@ class Dispatches(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("watch", [Functions, Dispatches, forward_ad.dual_level])
-def test_what_watches_every_operation_is_noticed(watch):
+def test_a_mode_that_watches_every_operation_is_detected(watch):
     assert not torch_private.is_watched()
     with torch.no_grad(), watch():
         assert torch_private.is_watched()
     assert not torch_private.is_watched()
 
 
-def test_what_made_a_gradient_is_known():
+def test_the_function_of_a_gradient_is_found():
     class Doubled(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):
@@ -164,7 +164,7 @@ OF_TORCH = {
 
 
 def private_names(source: str) -> Iterator[str]:
-    """Yield the private names of torch's that a program uses."""
+    """Yield torch's private names that a program uses."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom | ast.Import):
             module = getattr(node, "module", "") or ""
@@ -203,6 +203,6 @@ def test_no_other_file_uses_private_names():
         "self._modules.clear()",
     ],
 )
-def test_a_private_name_elsewhere_is_noticed(planted):
+def test_a_private_name_elsewhere_is_detected(planted):
     assert len(list(private_names(planted))) >= 1
     assert not list(private_names("self._own()\nmodel.modules()\npair._replace(a=1)"))

@@ -1,4 +1,4 @@
-"""Attention in networks that are built already: where it goes, what it leaves, what is refused."""
+"""Attention in existing networks: where it is inserted, what it changes, what is refused."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _shapes_of(name: str) -> nn.Module:
 
 
 def shapes_of(name: str) -> nn.Module:
-    """Return a network without the memory for its weights."""
+    """Return a network on the meta device, without memory for its weights."""
     return copy.deepcopy(_shapes_of(name))
 
 
@@ -70,7 +70,7 @@ def names(model: nn.Module | str, where: object = "blocks", size_px: int = 224) 
 
 
 def trained(model: nn.Module, size_px: int = SIZE_PX, channels: int = 3) -> nn.Module:
-    """Move norms, scales and statistics off their start values."""
+    """Move norms, scales and statistics off their initial values."""
     model.train()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -82,7 +82,7 @@ def trained(model: nn.Module, size_px: int = SIZE_PX, channels: int = 3) -> nn.M
 
 @torch.no_grad()
 def moved(model: nn.Module) -> nn.Module:
-    """Bring attention off its start."""
+    """Move attention off its initial values."""
     for parameter in attention_parameters(model):
         parameter.add_(0.3 * torch.randn_like(parameter) + 0.1)
     return model
@@ -102,14 +102,14 @@ def relative_error(got, wanted):
 RESNET18 = [f"layer{stage}.{block}.bn2" for stage in (1, 2, 3, 4) for block in (0, 1)]
 
 
-def test_in_residual_networks_attention_stands_before_every_addition():
+def test_in_residual_networks_attention_is_before_every_addition():
     assert names("resnet18") == RESNET18
     assert names("resnet50") == [
         f"layer{stage}.{block}.bn3"
         for stage, num_blocks in ((1, 3), (2, 4), (3, 6), (4, 3))
         for block in range(num_blocks)
     ]
-    # Those of MobileNet's blocks that have a shortcut.
+    # MobileNet's blocks with a shortcut.
     with_shortcut = (3, 5, 6, 8, 9, 10, 12, 13, 15, 16)
     assert names("mobilenet_v2") == [f"features.{i}.conv.3" for i in with_shortcut]
 
@@ -121,7 +121,7 @@ def test_places_have_their_channels_their_size_and_a_reason():
     assert last.reason == "before the addition in layer4.2"
 
 
-# Stages end behind their last addition or joint, where all that follows hangs on one map.
+# A stage ends after its last addition or joint, where everything that follows depends on one map.
 @pytest.mark.parametrize(
     ("name", "num_places", "first", "stages"),
     [
@@ -136,41 +136,41 @@ def test_places_have_their_channels_their_size_and_a_reason():
          ["features.1.2", "features.3.2", "features.5.8", "features.7.2"]),
         ("swin_t", 24, "features.1.0.attn",
          ["features.1.1", "features.3.1", "features.5.5", "features.7.1"]),
-        # Between module and addition stands nothing but a scale.
+        # Between module and addition there is only a scale.
         ("timm:nf_resnet26", 8, "stages.0.0.conv3", [f"stages.{i}.1" for i in range(4)]),
-        # Its mixers are poolings, which learn nothing: not depth tells the branch, but descent.
+        # Its mixers are poolings, without parameters: the branch is found by descent, not by depth.
         ("timm:poolformerv2_s12", 24, "stages.0.blocks.0.token_mixer",
          [f"stages.{i}.blocks.{j}" for i, j in ((0, 1), (1, 1), (2, 5), (3, 1))]),
-        # Of branches that are added up, none is the shortcut; an identity beside them is.
+        # Of the branches that are added up, none is the shortcut; an identity among them is.
         ("timm:repvgg_a0", 18, "stages.0.1.drop_path",
          [f"stages.{i}.{j}.act" for i, j in ((0, 1), (1, 3), (2, 13), (3, 0))]),
-        # One addition, else joints.
+        # One addition, otherwise joints.
         ("timm:hgnet_tiny", 4, "stages.0.blocks.0.aggregation.1",
          ["stages.0.blocks.0.aggregation.1", "stages.1.blocks.0.aggregation.1",
           "stages.2.blocks.1", "stages.3.blocks.0.aggregation.1"]),
-        # timm's Swin has maps where it attends and tokens where it does not.
+        # timm's Swin has maps in its attention and tokens elsewhere.
         ("timm:swin_tiny_patch4_window7_224", 12, "layers.0.blocks.0.drop_path1",
          [f"layers.{i}.blocks.{j}" for i, j in ((0, 1), (1, 1), (2, 5), (3, 1))]),
-        # 1×1 convolutions only, behind products of matrices.
+        # 1×1 convolutions only, after matrix products.
         ("timm:levit_conv_128s", 20, "stages.0.blocks.0.attn.proj.ln.bn",
          [f"stages.{i}.blocks.{j}" for i, j in ((0, 1), (1, 2), (2, 3))]),
-        # Rows of tokens that look like maps, and are maps again behind them.
+        # Rows of tokens that look like maps, and are converted to maps later.
         ("timm:mobilevitv2_050", 1, "stages.1.1.conv3_1x1.bn",
          ["stages.1.1", *(f"stages.{i}.1.conv_proj.bn" for i in (2, 3, 4))]),
         ("timm:mobilevit_xxs", 6, "stages.0.0.conv3_1x1.bn",
          ["stages.0.0", "stages.1.2", *(f"stages.{i}.1.conv_fusion.bn.act" for i in (2, 3, 4))]),
-        # A joint follows the last addition, inside the module that is the stage.
+        # A joint follows the last addition, inside the stage's module.
         ("timm:dla46x_c", 12, "level2.tree1.bn3",
          [f"level{i}.root.relu" for i in ("2", "3.tree2", "4.tree2", "5")]),
         # No addition, no joint.
         ("timm:lcnet_050", 5, "blocks.0.0.bn2.act",
          [f"blocks.{i}.bn2.act" for i in ("0.0", "1.1", "2.1", "4.3", "5.1")]),
-        # Its first convolution has 48 channels: pixels are put into them.
+        # Its first convolution has 48 channels, made from pixels.
         ("timm:tresnet_m", 21, "body.layer1.0.se",
          [f"body.layer{i}.{j}.act" for i, j in ((1, 2), (2, 3), (3, 10), (4, 2))]),
     ],
 )  # fmt: skip
-def test_in_other_networks_it_stands_where_their_operations_say(name, num_places, first, stages):
+def test_in_other_networks_the_places_follow_from_the_operations(name, num_places, first, stages):
     model = _shapes_of(name)
     found = [attached.place for attached in attach(model, "eca")]
     assert detach(model) == len(found) == num_places
@@ -188,22 +188,23 @@ def test_last_of_stage_is_the_last_place_of_each_size():
     ]  # fmt: skip
 
 
-def test_stages_of_tokens_may_end_in_maps():
+def test_stages_of_tokens_can_end_in_maps():
     with pytest.raises(ConfigError, match="its features are tokens"):
         names("timm:pvt_v2_b0")
     assert names("timm:pvt_v2_b0", "stages") == [f"stages.{i}" for i in range(4)]
 
 
-def test_modules_are_named_or_meant_by_a_pattern_and_come_in_their_order():
+def test_modules_are_given_by_name_or_pattern_and_returned_in_their_order():
     model = _shapes_of("resnet18")
     assert names(model, "layer2.0.bn1") == ["layer2.0.bn1"]
     assert names(model, ["layer4.1", "layer2.0.bn1"]) == ["layer2.0.bn1", "layer4.1"]
     assert names(model, "layer[34].*.bn2") == RESNET18[4:]
-    # Of what a pattern meets, what can hold attention: no container, nothing that is called twice.
+    # Of the matches of a pattern, those that can have attention: no container, no module that is
+    # called twice.
     assert names(model, "layer4.1*") == [
         f"layer4.1{part}" for part in (".conv1", ".bn1", ".conv2", ".bn2", "")
     ]
-    # Behind one map attention stands once, whatever returns that map.
+    # After one map there is attention once, even if several modules return that map.
     block = "stages.0.0"
     assert names(shapes_of("timm:repvgg_a0"), [block, f"{block}.act"]) == [block]
 
@@ -225,7 +226,7 @@ class Block(nn.Module):
 
 
 class Gated(Block):
-    """The shortcut is what is put on the left, and the branch is scaled by hand."""
+    """The shortcut is the left operand, and the branch is scaled by hand."""
 
     def forward(self, x):
         scaled = self.branch(x).mul_(0.3)
@@ -234,21 +235,21 @@ class Gated(Block):
 
 
 class Parallel(Block):
-    """Two branches beside each other and beside the shortcut: a longer sum."""
+    """Two parallel branches and the shortcut: a longer sum."""
 
     def forward(self, x):
         return x + self.norm_1(self.conv_1(x)) + self.norm_2(self.conv_2(x))
 
 
 class TwoBranches(Block):
-    """No shortcut: both branches learn."""
+    """No shortcut: both branches have parameters."""
 
     def forward(self, x):
         return self.norm_1(self.conv_1(x)) + self.norm_2(self.conv_2(x))
 
 
 class WithItself(Block):
-    """A map doubled is no residual addition."""
+    """Doubling a map is not a residual addition."""
 
     def forward(self, x):
         x = self.branch(x)
@@ -274,7 +275,7 @@ class OnChannelsLastInside(Block):
 
 
 class Gate(Block):
-    """A gate of its own, with an addition in it."""
+    """It has its own gate, which contains an addition."""
 
     def __init__(self, channels):
         super().__init__(channels)
@@ -301,7 +302,7 @@ class SpatialGate(Gate):
 
 
 class Doubled(torch.autograd.Function):
-    """An operation that torch functions do not see."""
+    """An operation that is not visible to torch function modes."""
 
     @staticmethod
     def forward(ctx, x):
@@ -312,15 +313,15 @@ class Doubled(torch.autograd.Function):
         return 2 * gradient
 
 
-class Own(nn.Module):
+class CustomFunction(nn.Module):
     def forward(self, x):
         return Doubled.apply(x)
 
 
-class WithOwn(Block):
+class WithCustomFunction(Block):
     def __init__(self, channels):
         super().__init__(channels)
-        self.own = Own()
+        self.own = CustomFunction()
 
     def forward(self, x):
         return self.own(self.branch(x)) + x
@@ -330,7 +331,7 @@ CHANNELS = 32
 
 
 def network_of(*blocks: nn.Module, channels: int = 3) -> nn.Module:
-    """Return a user's own network, as Sequential as they come."""
+    """Return a custom network, a plain Sequential."""
     return nn.Sequential(
         nn.Conv2d(channels, CHANNELS, 3, 2, 1), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         nn.Linear(CHANNELS, 3),
@@ -349,10 +350,10 @@ def network_of(*blocks: nn.Module, channels: int = 3) -> nn.Module:
         (OnChannelsLastInside, ["1.linear"]),
         (Gate, ["1.norm_2"]),
         (SpatialGate, ["1.norm_2"]),
-        (WithOwn, ["1.own"]),
+        (WithCustomFunction, ["1.own"]),
     ],
 )
-def test_the_branch_is_told_from_the_shortcut(block, found):
+def test_the_branch_is_distinguished_from_the_shortcut(block, found):
     model = network_of(block(CHANNELS))
     assert [
         attached.place.name for attached in attach(model, "se", input_shape=(1, 3, 32, 32))
@@ -360,7 +361,7 @@ def test_the_branch_is_told_from_the_shortcut(block, found):
     assert names(network_of(block(CHANNELS)), "blocks", 32) == found
 
 
-def test_a_network_of_the_users_own_is_no_different():
+def test_a_custom_network_is_no_different():
     model = trained(network_of(Block(CHANNELS), Block(CHANNELS)), 32)
     x = images(size_px=32)
     wanted = model(x)
@@ -369,7 +370,7 @@ def test_a_network_of_the_users_own_is_no_different():
     assert relative_error(moved(model)(x), wanted) > 1e-3
 
 
-def test_grey_images_need_no_word():
+def test_grey_images_need_no_option():
     model = trained(network_of(Block(CHANNELS), channels=1), 32, channels=1)
     x = images(size_px=32, channels=1)
     wanted = model(x)
@@ -435,7 +436,7 @@ def test_grey_images_need_no_word():
          " maps with a height and a width;"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_said_in_a_sentence_and_leaves_the_network_as_it_was(
+def test_an_impossible_place_is_refused_in_a_sentence_and_the_network_is_unchanged(
     model, words, error, message
 ):
     model = shapes_of(model)
@@ -467,7 +468,7 @@ NO_NETWORK = "; pass one that is built, such as torchvision.models.resnet18()"
         ({"input_shape": (64, 64)}, "input_shape is (64, 64); give (1, channels, height, width)"),
     ],
 )
-def test_what_is_of_another_kind_is_refused(words, message):
+def test_arguments_of_the_wrong_kind_are_refused(words, message):
     words = {"model": network_of(), "block": "se", "where": "0"} | words
     with pytest.raises(ConfigError) as raised:
         untyped(attach)(**words)
@@ -479,11 +480,11 @@ def test_what_is_of_another_kind_is_refused(words, message):
 
 
 def untyped(function):
-    """Return a function without the tests' own type checks."""
+    """Return a function without the tests' runtime type checks."""
     return inspect.unwrap(function)
 
 
-def test_a_module_is_meant_by_its_name():
+def test_a_module_must_be_given_by_name():
     model = network_of(Block(CHANNELS))
     with pytest.raises(ConfigError, match=r"^where is a BatchNorm2d; give its name, '1.norm_2'$"):
         untyped(attach)(model, "se", model[1].norm_2)
@@ -589,7 +590,7 @@ class ReturnsDouble(SqueezeExcitation):
          " of torch.float32; let it end with .to(x.dtype)"),
     ],
 )  # fmt: skip
-def test_a_block_that_breaks_its_promise_in_its_place_is_put_nowhere(block, message):
+def test_a_block_that_breaks_its_contract_in_its_place_is_not_inserted(block, message):
     model = network_of(Block(CHANNELS))
     before = list(model.state_dict())
     with pytest.raises(ConfigError) as raised:
@@ -599,14 +600,14 @@ def test_a_block_that_breaks_its_promise_in_its_place_is_put_nowhere(block, mess
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_a_trial_draws_nothing_and_leaves_the_block_as_it_was():
+def test_a_trial_call_draws_no_random_numbers_and_leaves_the_block_as_it_was():
     class Draws(SqueezeExcitation):
         def forward(self, x_BCHW):
             self.seen = (self.training, torch.is_grad_enabled())
             return x_BCHW * torch.rand(())
 
     states = []
-    for block in (SqueezeExcitation, Draws):  # ours is not tried
+    for block in (SqueezeExcitation, Draws):  # a built-in block gets no trial call
         torch.manual_seed(3)
         model = network_of(Block(CHANNELS))
         (attached,) = attach(model, block, input_shape=(1, 3, 32, 32))
@@ -624,7 +625,7 @@ def test_a_trial_draws_nothing_and_leaves_the_block_as_it_was():
     ],
 )
 @torch.no_grad()
-def test_detectors_are_networks_as_any_other(network, num_places):
+def test_detectors_are_networks_like_any_other(network, num_places):
     model = getattr(detection, network)(weights=None, weights_backbone=None).eval()
     x = [torch.rand(3, 200, 180)]
     (wanted,) = model(x)
@@ -642,7 +643,7 @@ class TwoInputs(nn.Module):
         return self.body(left) - self.body(right)
 
 
-def test_a_network_of_two_inputs_is_said_to_be_one():
+def test_for_a_network_with_two_inputs_the_reason_is_given():
     with pytest.raises(ConfigError) as raised:
         attach(TwoInputs(), "se")
     assert str(raised.value).endswith(
@@ -651,7 +652,7 @@ def test_a_network_of_two_inputs_is_said_to_be_one():
     )
 
 
-def test_what_a_network_keeps_is_not_left_without_numbers():
+def test_tensors_that_a_network_keeps_are_not_left_on_the_meta_device():
     class Keeps(nn.Sequential):
         def forward(self, x):
             self.last = super().forward(x)
@@ -663,14 +664,14 @@ def test_what_a_network_keeps_is_not_left_without_numbers():
     assert torch.equal(model.last, torch.ones(1))
 
 
-def test_a_module_that_is_not_called_is_said_not_to_be():
+def test_for_a_module_that_is_not_called_the_reason_is_given():
     model = network_of(Block(CHANNELS))
     model[1].spare = nn.Conv2d(CHANNELS, CHANNELS, 1)
     with pytest.raises(ConfigError, match=r"1\.spare: it is not called; name a module that is"):
         attach(model, "se", "1.spare")
 
 
-def test_a_block_that_does_not_fit_one_place_is_put_nowhere():
+def test_a_block_that_does_not_fit_one_place_is_not_inserted_at_all():
     model = shapes_of("resnet18")
     with pytest.raises(ConfigError, match=r"^at layer4.0.bn2, ShuffleAttention: 512 channels"):
         attach(model, lambda channels: ShuffleAttention(channels, groups=min(channels // 4, 100)))
@@ -678,7 +679,7 @@ def test_a_block_that_does_not_fit_one_place_is_put_nowhere():
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_attention_is_attached_once_and_not_behind_attention():
+def test_attention_is_attached_once_and_not_after_attention():
     model = shapes_of("resnet18")
     attach(model, "shuffle")
     with pytest.raises(ConfigError, match=r"^layer1.0.bn2 already has attention; call detach"):
@@ -692,7 +693,7 @@ def test_attention_is_attached_once_and_not_behind_attention():
 
 def test_traced_programs_are_refused():
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.jit is going away
+        warnings.simplefilter("ignore")  # torch.jit is deprecated
         traced = torch.jit.trace(network_of(), images())
     with pytest.raises(ConfigError, match="is a TorchScript program, which cannot be changed"):
         attach(traced, "se", "0")
@@ -702,7 +703,7 @@ def test_traced_programs_are_refused():
         attach(compiled, "se", "0")
 
 
-# What it leaves
+# What it does not change
 
 
 @pytest.mark.parametrize("block", sorted(ATTENTION))
@@ -718,7 +719,7 @@ def test_every_block_starts_as_the_identity(block):
 
 
 @torch.no_grad()
-def test_a_start_that_is_no_identity_is_noticed():
+def test_a_start_that_is_not_the_identity_is_detected():
     model = trained(build("resnet18", 5, SIZE_PX))
     x = images()
     wanted = model(x)
@@ -730,7 +731,7 @@ def test_a_start_that_is_no_identity_is_noticed():
     "name", [TINY, "timm:test_resnet", "timm:test_convnext", "timm:test_mambaout"]
 )
 @torch.no_grad()
-def test_answers_stay_move_and_come_back_bit_for_bit(name):
+def test_outputs_stay_then_move_and_are_restored_bit_for_bit(name):
     model = trained(build(name, 5, SIZE_PX))
     x = images()
     wanted, before = model(x), list(model.state_dict())
@@ -754,16 +755,16 @@ def test_every_parameter_of_attention_learns_by_the_second_step():
         assert all(f".{CHILD}.block." in name for name in silent) == (step == 1 or not silent)
         optimizer.step()
     assert not silent
-    # A block behind a wall would not, and that would be seen.
-    walled = trained(build("resnet18", 5, SIZE_PX)).train()
-    attach(walled, Walled, "layer4.1.bn2")
-    nn.functional.cross_entropy(walled(images()), torch.tensor([0, 1])).backward()
-    assert [n for n, p in walled.named_parameters() if p.grad is None] == [
+    # The sabotaged twin: a block that detaches its map does not learn, which is detected.
+    network = trained(build("resnet18", 5, SIZE_PX)).train()
+    attach(network, Detaches, "layer4.1.bn2")
+    nn.functional.cross_entropy(network(images()), torch.tensor([0, 1])).backward()
+    assert [n for n, p in network.named_parameters() if p.grad is None] == [
         f"layer4.1.bn2.{CHILD}.block.squeeze.{what}" for what in ("weight", "bias")
     ] + [f"layer4.1.bn2.{CHILD}.block.excite.{what}" for what in ("weight", "bias")]
 
 
-class Walled(SqueezeExcitation):
+class Detaches(SqueezeExcitation):
     def attention_map(self, x_BCHW):
         return super().attention_map(x_BCHW).detach()
 
@@ -791,7 +792,7 @@ def test_weights_load_before_and_after_without_a_pickle(tmp_path):
 
 
 @torch.no_grad()
-def test_a_copy_has_attention_of_its_own():
+def test_a_copy_has_its_own_attention():
     model = trained(build(TINY, 5, SIZE_PX))
     attach(model, "se")
     x = images()
@@ -805,7 +806,7 @@ def test_a_copy_has_attention_of_its_own():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 @torch.no_grad()
-def test_blocks_take_the_number_format_of_where_they_stand(dtype):
+def test_blocks_take_the_number_format_of_their_place(dtype):
     model = trained(build("timm:test_convnext", 5, SIZE_PX)).to(dtype)
     x = images().to(dtype)
     wanted = model(x)
@@ -816,7 +817,7 @@ def test_blocks_take_the_number_format_of_where_they_stand(dtype):
 
 
 @torch.no_grad()
-def test_blocks_take_mode_layout_and_device_of_where_they_stand():
+def test_blocks_take_mode_layout_and_device_of_their_place():
     model = build("resnet18", 5, SIZE_PX).to(memory_format=torch.channels_last).eval()
     model.layer4.train()
     attach(model, "cbam")
@@ -831,9 +832,9 @@ def test_blocks_take_mode_layout_and_device_of_where_they_stand():
     model(x)
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
 
-    nowhere = shapes_of("resnet18")
-    attach(nowhere, "cbam")
-    assert {p.device.type for p in attention_parameters(nowhere)} == {"meta"}
+    on_meta = shapes_of("resnet18")
+    attach(on_meta, "cbam")
+    assert {p.device.type for p in attention_parameters(on_meta)} == {"meta"}
 
 
 def test_attached_in_inference_mode_it_can_be_trained():
@@ -844,7 +845,7 @@ def test_attached_in_inference_mode_it_can_be_trained():
     assert all(p.grad is not None for p in attention_parameters(model))
 
 
-def test_maps_with_the_channels_last_are_turned_for_the_block_and_back():
+def test_maps_with_the_channels_last_are_permuted_for_the_block_and_back():
     model = trained(build("timm:test_mambaout", 5, SIZE_PX))
     seen = []
     for attached in attach(model, "coordinate"):
@@ -857,7 +858,7 @@ def test_maps_with_the_channels_last_are_turned_for_the_block_and_back():
 @pytest.mark.parametrize("start", ["identity", "paper"])
 @pytest.mark.parametrize("block", ["shuffle", "cbam"])
 @torch.no_grad()
-def test_norms_fold_with_attention_behind_them(start, block):
+def test_norms_fold_with_attention_after_them(start, block):
     model = trained(build("resnet18", 5, SIZE_PX))
     num_norms = len(foldable(model, SIZE_PX))
     attach(model, block, start=start)
@@ -868,13 +869,13 @@ def test_norms_fold_with_attention_behind_them(start, block):
     assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
     assert relative_error(fast(x), model(x)) < 1e-5
     assert len(attention_blocks(model)) == 8
-    # A norm that took its attention away with it would be noticed.
+    # If folding a norm removed its attention, the comparison above would detect it.
     detach(fast)
     assert relative_error(fast(x), model(x)) > 1e-2
 
 
 @torch.no_grad()
-def test_a_norm_behind_attention_is_not_folded_through_it():
+def test_a_norm_after_attention_is_not_folded_through_it():
     model = trained(network_of(Block(CHANNELS)), 32)
     attach(model, "se", "1.conv_1", input_shape=(1, 3, 32, 32))
     moved(model)
@@ -885,7 +886,7 @@ def test_a_norm_behind_attention_is_not_folded_through_it():
 
 @pytest.mark.parametrize("block", sorted(ATTENTION))
 @torch.no_grad()
-def test_the_exported_program_answers_as_the_network_does(block):
+def test_the_exported_program_computes_the_networks_outputs(block):
     model = trained(network_of(Block(CHANNELS)), 32)
     attach(model, block, input_shape=(1, 3, 32, 32))
     moved(model)
@@ -929,7 +930,7 @@ def test_the_compiled_network_is_one_graph_and_learns_as_the_network_does():
 
 
 class ReadsTwice(nn.Module):
-    """Reads what a module returns after that has been weighed."""
+    """Reads a module's output after attention has weighed it."""
 
     def __init__(self, module):
         super().__init__()
@@ -940,7 +941,7 @@ class ReadsTwice(nn.Module):
 
 
 def strong(model: nn.Module) -> nn.Module:
-    """Bring the blocks of a network off the identity."""
+    """Move the blocks of a network off the identity."""
     for block in attention_blocks(model).values():
         block.gain.data.fill_(0.8)
     return model.eval()
@@ -951,7 +952,7 @@ with_kernels = pytest.mark.skipif(compiler() is None, reason="no C compiler")
 
 @with_kernels
 @pytest.mark.parametrize("module", [nn.Dropout(), nn.Identity()])
-def test_what_a_module_did_not_make_is_not_written_over(module):
+def test_an_output_that_is_the_modules_input_is_not_overwritten(module):
     model = network_of(ReadsTwice(module))
     attach(model, "shuffle", "1.module", input_shape=(1, 3, 32, 32))
     strong(model)
@@ -963,25 +964,25 @@ def test_what_a_module_did_not_make_is_not_written_over(module):
 
 
 class Seen(nn.BatchNorm2d):
-    """A norm that is not torch's own may have shown its map to anyone."""
+    """A subclass of torch's norm may have passed its map to other code."""
 
 
-class Looks(TorchFunctionMode):
+class WatchesFunctions(TorchFunctionMode):
     def __torch_function__(self, function, types, args=(), kwargs=None):
         return function(*args, **(kwargs or {}))
 
 
-class Watches(TorchDispatchMode):
+class WatchesOperations(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         return function(*args, **(kwargs or {}))
 
 
 def _nothing(*_):
-    """Be a hook that changes nothing."""
+    """A hook that changes nothing."""
 
 
 WATCHERS = {
-    "nobody": lambda norm: contextlib.nullcontext(),
+    "none": lambda norm: contextlib.nullcontext(),
     "a later hook": lambda norm: norm.register_forward_hook(_nothing),
     "an earlier hook": lambda norm: norm.register_forward_hook(_nothing, prepend=True),
     "a hook for all": lambda norm: nn.modules.module.register_module_forward_hook(_nothing),
@@ -993,15 +994,15 @@ WATCHERS = {
         norm.get_submodule(CHILD), "forward", norm.get_submodule(CHILD).forward
     ),
     "another class": lambda norm: setattr(norm, "__class__", Seen),
-    "functions": lambda norm: Looks(),
-    "operations": lambda norm: Watches(),
+    "functions": lambda norm: WatchesFunctions(),
+    "operations": lambda norm: WatchesOperations(),
     "forward derivatives": lambda norm: forward_ad.dual_level(),
 }
 
 
 @with_kernels
-@pytest.mark.parametrize("who", WATCHERS)
-def test_what_others_may_have_seen_is_not_written_over(who, monkeypatch):
+@pytest.mark.parametrize("name", WATCHERS)
+def test_a_map_that_other_code_can_hold_is_not_overwritten(name, monkeypatch):
     model, x = network_of(Block(CHANNELS)), torch.randn(2, 3, 32, 32)
     attach(model, "shuffle", input_shape=(1, 3, 32, 32))
     strong(model)
@@ -1012,11 +1013,11 @@ def test_what_others_may_have_seen_is_not_written_over(who, monkeypatch):
     )
     with ops.enabled(True):
         wanted = model(x).detach()
-        assert over.pop() is False  # a gradient is wanted
-        watcher = WATCHERS[who](model[1].norm_2) or contextlib.nullcontext()
+        assert over.pop() is False  # a gradient is needed
+        watcher = WATCHERS[name](model[1].norm_2) or contextlib.nullcontext()
         with torch.no_grad(), watcher:
             assert torch.equal(model(x), wanted)
-    assert over == [who in ("nobody", "a later hook")]
+    assert over == [name in ("none", "a later hook")]
 
 
 def test_optimisers_leave_attention_undecayed():
@@ -1084,9 +1085,7 @@ IDLE = (
     ],
 )
 @torch.no_grad()
-def test_attention_that_was_changed_by_halves_is_said_to_be(
-    change, num_blocks, num_places, message
-):
+def test_partly_changed_attention_is_reported(change, num_blocks, num_places, message):
     model = network_of(Block(CHANNELS)).eval()
     x, plain = images(size_px=32), list(model.state_dict())
     attach(model, "se", input_shape=(1, 3, 32, 32))

@@ -1,4 +1,4 @@
-"""Attention and torch.compile: a program made for one network is not taken for another."""
+"""Attention and torch.compile: a program compiled for one network is not used for another."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-# In a process without the tests' shape checks, which the compiler cannot read. What a researcher
-# writes: the network without attention first, then with it, in one process.
+# In a process without the tests' shape checks, which the compiler cannot read. The network first
+# without attention, then with it, in one process, as in an ablation script.
 FACTORIAL = """
 import sys
 import torch
@@ -42,12 +42,12 @@ def printed(*words: str) -> list[str]:
 
 
 @pytest.mark.proof
-def test_attention_is_in_the_program_although_the_network_was_compiled_without():
+def test_attention_is_in_the_program_even_after_compiling_the_network_without_it():
     assert printed() == ["32", "32", "True"]
 
 
 @pytest.mark.proof
-def test_a_program_that_is_reused_is_noticed():
+def test_a_reused_program_is_detected():
     assert printed("sabotaged")[:2] == ["32", "0"]
 
 

@@ -1,4 +1,4 @@
-"""Attention blocks: a contract over everything registered, and what single blocks promise."""
+"""Attention blocks: the contract, for every registered block; properties of single blocks."""
 
 import functools
 import subprocess
@@ -159,7 +159,7 @@ class NeverArrives(Sound):
         return super().blend(x_BCHW, gain / 2)
 
 
-class BlendsOtherwiseInPlace(Sound):
+class BlendsDifferentlyInPlace(Sound):
     def blend_(self, x_BCHW, gain):
         return x_BCHW.add_(1)
 
@@ -280,58 +280,61 @@ TWINS = [
     ),
     (testing.check_interface, MapsNothing, "MapsNothing.attention_map returns None for a map of"),
     (testing.check_interface, Mistypes, "no attribute 'wieght'); fix it"),
-    (testing.check_shape, DropsAnAxis, "(2, 128, 5, 7) came in and (2, 128, 7) went out"),
+    (
+        testing.check_shape, DropsAnAxis,
+        "the input has shape (2, 128, 5, 7) and the output (2, 128, 7)",
+    ),
     (
         testing.check_shape, MapsTheOtherWayRound,
-        "the attention map over (2, 128, 5, 7) is (2, 128, 7, 5)",
+        "the input has shape (2, 128, 5, 7) and the attention map (2, 128, 7, 5)",
     ),
-    (testing.check_gates, DoesNotSquash, "its attention map goes from 0."),
-    (testing.check_batch_independence, SeesItsNeighbours, "an image among others differs by up"),
-    (testing.check_gradients, CutsTheGradient, "none reaches weight;"),
-    (testing.check_gradients, HasAnIdleParameter, "none reaches idle;"),
-    (testing.check_gradients, HasAnInfiniteGradient, "that of the input is not finite"),
-    (
-        testing.check_layout, ForgetsTheLayout,
-        "a channels_last map came in and another went out",
-    ),
+    (testing.check_gates, DoesNotSquash, "its attention map ranges from 0."),
+    (testing.check_batch_independence, SeesItsNeighbours, "an image in a batch differs by up"),
+    (testing.check_gradients, CutsTheGradient, "no gradient reaches weight;"),
+    (testing.check_gradients, HasAnIdleParameter, "no gradient reaches idle;"),
+    (testing.check_gradients, HasAnInfiniteGradient, "the gradient of the input is not finite"),
+    (testing.check_layout, ForgetsTheLayout, "the input is channels_last and the output is not"),
     (
         testing.check_layout, TurnsTheGradient,
-        "the gradient of a channels_last map lies in another layout",
+        "the input is channels_last and its gradient is not",
     ),
     (
         testing.check_autocast, ForgetsAutocast,
-        "leave autocast in forward by `with towernet.attention.full_precision(x.device.type):`",
+        "disable autocast in forward with `with towernet.attention.full_precision(x.device.type):`",
     ),
     (testing.check_autocast, CountsInBfloat16, "a bf16 map under autocast differs by up to"),
     (
         testing.check_parameters_and_dtypes, ReturnsWhatItsGatesAre,
-        "it was given bfloat16 and returned float32",
+        "its input was bfloat16 and its output float32",
     ),
     (
         testing.check_parameters_and_dtypes, OverflowsInHalf,
-        "it returned numbers that are not finite",
+        "it returned NaN or Inf",
     ),
-    (testing.check_state, KeepsAWeightToItself, "the state in a fresh block differs by up to"),
-    (testing.check_state, KeepsItsStatisticsToItself, "the state in a fresh block differs by up"),
+    (testing.check_state, KeepsAWeightToItself, "a new block with its state differs by up to"),
+    (testing.check_state, KeepsItsStatisticsToItself, "a new block with its state differs by up"),
     (testing.check_identity, IgnoresTheGain, "blend with a gain of 0 differs by up to"),
     (testing.check_identity, NeverArrives, "blend with a gain of 1 differs by up to"),
-    (testing.check_identity, BlendsOtherwiseInPlace, "blend_ beside blend differs by up to"),
+    (
+        testing.check_identity, BlendsDifferentlyInPlace,
+        "blend_, compared with blend, differs by up to",
+    ),
     (
         testing.check_identity, CallsItselfTheIdentity,
-        "starts_as_identity is True, and as built it moves x by",
+        "starts_as_identity is True, and a new block changes x by",
     ),
     (
         testing.check_identity, HidesThatItIsTheIdentity,
-        "starts_as_identity is False, and as built it moves x by 0;",
+        "starts_as_identity is False, and a new block changes x by 0;",
     ),
     (testing.check_trains, StartsBehindTwoZeros, "first, second had no gradient in 2 steps"),
     (testing.check_trains, HidesThatItIsTheIdentity, "the gain, weight had no gradient in 2"),
     (testing.check_meta, MakesTensorsOnTheCpu, "RuntimeError: "),
     (
         testing.check_meta, LosesAnAxisWithoutNumbers,
-        "(2, 128, 7, 5) came in and (2, 128, 5) went out",
+        "the input has shape (2, 128, 7, 5) and the output (2, 128, 5)",
     ),
-    (testing.check_export, CountsItsCalls, "the program on 3 images differs by up to"),
+    (testing.check_export, CountsItsCalls, "the exported program on 3 images differs by up to"),
     (testing.check_export, WritesTheBatchDown, "UserError: Constraints violated (batch)"),
 ]  # fmt: skip
 
@@ -358,16 +361,16 @@ def test_each_check_rejects_its_sabotaged_twins_in_a_sentence(check, sabotaged, 
         (lambda channels: nn.Identity(), "<lambda> builds an Identity; derive it from"),
     ],
 )
-def test_what_is_no_class_of_blocks_is_said_to_be_none(block, found):
+def test_an_object_that_builds_no_blocks_is_refused_with_the_reason(block, found):
     with pytest.raises(ContractError, match=found):
         testing.check_block(block)
-    # What the tests' own type checks would refuse.
+    # Arguments that the tests' runtime type checks would refuse.
     assert builder_problem("se").startswith("is a str; give a class derived from")
     assert builder_problem(None).startswith("is None; give a class derived from")
     assert builder_problem(Sound) == builder_problem(Sound.__call__) == ""
 
 
-def test_a_promise_broken_on_few_channels_is_said_to_be():
+def test_a_promise_broken_only_with_few_channels_is_reported():
     def build(channels):
         return (Sound if channels > 100 else SeesItsNeighbours)(channels)
 
@@ -377,21 +380,20 @@ def test_a_promise_broken_on_few_channels_is_said_to_be():
         testing.check_block(build)
 
 
-def test_autocast_and_conversion_are_given_one_advice():
-    """What is done on one check's word does not break the other's."""
-    said = []
+def test_autocast_and_conversion_give_the_same_advice():
+    """Following one check's advice does not break the other check."""
+    sentences = []
     for check, sabotaged in (
         (testing.check_autocast, ForgetsAutocast),
         (testing.check_parameters_and_dtypes, ReturnsWhatItsGatesAre),
     ):
         with pytest.raises(ContractError) as caught:
             check(sabotaged)
-        said.append(str(caught.value))
-    assert all(
-        "compute in the parameters' number format, x.to(self.weight.dtype)" in s for s in said
-    )
+        sentences.append(str(caught.value))
+    advice = "compute in the parameters' number format, for example x.to(self.weight.dtype)"
+    assert all(advice in sentence for sentence in sentences)
 
-    class Mended(ForgetsAutocast):
+    class Fixed(ForgetsAutocast):
         def attention_map(self, x_BCHW):
             return super().attention_map(x_BCHW.to(self.mix.weight.dtype))
 
@@ -400,7 +402,7 @@ def test_autocast_and_conversion_are_given_one_advice():
                 gates = self.attention_map(x_BCHW)
             return x_BCHW * gates.to(x_BCHW.dtype)
 
-    testing.check_block(Mended)
+    testing.check_block(Fixed)
 
 
 def test_every_check_has_a_sabotaged_twin():
@@ -418,7 +420,7 @@ import torch
 from torch import nn
 from towernet.attention import ATTENTION
 
-class LooksAtItsNumbers(ATTENTION["se"]):
+class DependsOnValues(ATTENTION["se"]):
     def attention_map(self, x):
         gates = super().attention_map(x)
         return gates / 2 if x.mean() > 0 else gates
@@ -434,7 +436,7 @@ def compiles(block_class):
 for block_class in ATTENTION.values():
     compiles(block_class)
 try:
-    compiles(LooksAtItsNumbers)
+    compiles(DependsOnValues)
 except torch._dynamo.exc.Unsupported:
     print("all compile, and the twin does not")
 """
@@ -442,7 +444,7 @@ except torch._dynamo.exc.Unsupported:
 
 @pytest.mark.proof
 def test_every_block_compiles_into_one_graph():
-    """In a process of its own: torch.compile cannot see through the checks of shapes."""
+    """In another process: torch.compile cannot trace the tests' shape checks."""
     done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True)
     assert done.stdout == "all compile, and the twin does not\n", done.stderr
 
@@ -450,7 +452,7 @@ def test_every_block_compiles_into_one_graph():
 # Shuffle attention beyond its equations.
 
 
-def test_at_its_start_it_is_a_number_times_a_permutation():
+def test_a_new_block_is_a_number_times_a_permutation():
     x = feature_map(2, CHANNELS, 5, 7)
     wanted = torch.sigmoid(torch.tensor(1.0)) * shuffle_channels(x)
     torch.testing.assert_close(ShuffleAttention(CHANNELS, groups=GROUPS)(x), wanted)
@@ -461,7 +463,7 @@ def test_the_spatial_half_of_a_single_pixel_is_constant():
     gates = block.attention_map(feature_map(9, CHANNELS, 1, 1))
     spatial = gates.unflatten(1, (GROUPS, 2, -1))[:, :, 1]
     wanted = torch.sigmoid(block.spatial_weight * block.norm_bias + block.spatial_bias)
-    # The slope is up to 316 there, and fp32 forgets the seventh digit of x times it.
+    # The slope is up to 316 there, so rounding x in fp32 changes the gates by more than usual.
     wanted = wanted[:, None, None].expand_as(spatial)
     torch.testing.assert_close(spatial, wanted, rtol=1e-4, atol=1e-4)
 
@@ -478,7 +480,7 @@ def test_channels_last_is_not_copied_into_another_layout():
     assert x.grad.stride() == x.stride()
 
 
-def test_the_gates_of_coordinate_attention_lie_in_memory_as_the_map_does():
+def test_the_gates_of_coordinate_attention_have_the_maps_memory_layout():
     block, x = CoordinateAttention(128), feature_map(2, 128, 5, 7)
     assert block.attention_map(x).is_contiguous()
     x = x.contiguous(memory_format=torch.channels_last)
@@ -581,7 +583,7 @@ def test_options_that_do_not_fit_are_refused(block_class, channels, options, mes
     assert str(caught.value) == message
 
 
-def test_a_misspelt_name_is_answered_with_the_nearest():
+def test_for_a_misspelt_name_the_nearest_is_suggested():
     for misspelt, meant in (("shufle", "shuffle"), ("SE", "se"), ("Shuffle", "shuffle")):
         message = f"no attention block is called '{misspelt}'. Did you mean '{meant}'"
         with pytest.raises(UnknownNameError, match=message):
@@ -589,12 +591,12 @@ def test_a_misspelt_name_is_answered_with_the_nearest():
 
 
 @pytest.mark.parametrize("block_class", [SqueezeExcitation, ConvolutionalBlockAttention])
-def test_a_bottleneck_fits_itself_to_few_channels(block_class):
+def test_a_bottleneck_adapts_to_few_channels(block_class):
     for channels, bottleneck in ((1, 1), (8, 1), (16, 1), (31, 1), (64, 4), (256, 16)):
         assert block_class(channels).squeeze.out_features == bottleneck
 
 
-def test_a_block_names_its_paper_itself_or_in_its_file():
+def test_a_block_cites_its_paper_in_its_docstring_or_its_module():
     class Cites(Sound):
         """Weighs.
 
@@ -609,6 +611,6 @@ def test_a_block_names_its_paper_itself_or_in_its_file():
     assert paper(Sound) == ""
 
 
-def test_global_context_fits_itself_to_few_channels():
+def test_global_context_adapts_to_few_channels():
     for channels, bottleneck in ((2, 2), (3, 3), (8, 2), (24, 2), (64, 4), (256, 16)):
         assert GlobalContext(channels).squeeze.out_features == bottleneck

@@ -1,8 +1,8 @@
 """Every block against its paper's equations, in plain Python loops over plain numbers.
 
-Each seed draws sizes (small primes), options, parameters and a map. The loops know nothing of
-torch: they take the numbers of the block's state and of the map, and return the attention map and
-the output. The block must give both in fp64 and in fp32, and its gradient must be the slope of the
+Each seed draws sizes (small primes), options, parameters and a map. The loops do not use torch:
+they take the numbers of the block's state and of the map, and return the attention map and the
+output. The block must compute both in fp64 and in fp32, and its gradient must be the slope of the
 loops along a random direction of the map and all parameters.
 
 A sabotaged twin is the block's own source with one thing changed.
@@ -26,8 +26,8 @@ from towernet.testing import build_block, feature_map
 
 SEEDS = 200
 DOUBLE_TOLERANCE = 1e-9
-# fp32 has seven digits. A mean of 100 costs two of them, and a flat map some more, where the gates
-# of shuffle attention and SGE rise by up to 316 for 1.
+# fp32 has seven digits. A mean of 100 costs two of them; a flat map some more, since the slope of
+# the gates of shuffle attention and SGE is then up to 316.
 FLOAT_TOLERANCE = {0: 1e-4, 3: 1e-4, 100: 1e-3}
 PRIMES = (2, 3, 5, 7, 11, 13)
 SIDES = (1, 2, 3, 5, 7)
@@ -38,7 +38,7 @@ Image = list[Plane]  # channels
 State = dict[str, Any]
 
 
-# Small words for the loops.
+# Helpers for the loops.
 
 
 def sigmoid(value: float) -> float:
@@ -66,14 +66,14 @@ def dot(left: Vector, right: Vector) -> float:
 
 
 def linear(state: State, layer: str, values: Vector) -> Vector:
-    """A linear layer, or a 1 × 1 convolution at one place."""
+    """Apply a linear layer, or a 1 × 1 convolution at one position."""
     weight, bias = state[f"{layer}.weight"], state.get(f"{layer}.bias", [0.0] * 99)
     rows = [[w[0][0] if isinstance(w, list) else w for w in row] for row in weight]
     return [dot(row, values) + bias[r] for r, row in enumerate(rows)]
 
 
 def filled(image: Image, value: Callable[[int, int, int], float]) -> Image:
-    """An image of the same size with value(channel, row, column) at each place."""
+    """Return an image of the same size with value(channel, row, column) at each position."""
     return [
         [[value(c, i, j) for j in range(len(row))] for i, row in enumerate(plane)]
         for c, plane in enumerate(image)
@@ -84,8 +84,7 @@ def gated(image: Image, gates: Image) -> Image:
     return filled(image, lambda c, i, j: image[c][i][j] * gates[c][i][j])
 
 
-# The equations: from the state of a block, its options and an image to its attention map and the
-# output.
+# The equations: from a block's state, its options and an image to its attention map and output.
 
 
 def squeeze_excitation(state: State, _options: dict, image: Image) -> tuple[Image, Image]:
@@ -162,7 +161,7 @@ def spatial_group(state: State, options: dict, image: Image) -> tuple[Image, Ima
 
 
 def coordinate(state: State, options: dict, images: list[Image]) -> list[tuple[Image, Image]]:
-    """All images at once: in training, batch norm sees them together."""
+    """For all images at once: in training, batch norm uses statistics of the batch."""
     strips = []  # [image][row or column][bottleneck channel]
     for image in images:
         height, width = len(image[0]), len(image[0][0])
@@ -242,7 +241,7 @@ def shuffle(state: State, options: dict, image: Image) -> tuple[Image, Image]:
     return gates, [plane for pair in zip(first, second, strict=True) for plane in pair]
 
 
-# What is drawn.
+# Random sizes and options.
 
 
 def _reduced(draw: random.Random, least: int = 1) -> tuple[int, dict]:
@@ -279,12 +278,12 @@ Loops = Callable[[State, dict, list[Image]], list[tuple[Image, Image]]]
 
 
 def each(loops: Callable[[State, dict, Image], tuple[Image, Image]]) -> Loops:
-    """Return the loops over all images of those that know one."""
+    """Return loops over all images, from loops over one image."""
     return lambda state, options, images: [loops(state, options, image) for image in images]
 
 
 class Equations(NamedTuple):
-    """A block's equations, and how the sizes and options of a seed are drawn."""
+    """A block's equations, and how a seed's sizes and options are drawn."""
 
     loops: Loops
     draw: Callable[[random.Random], tuple[int, dict]]
@@ -303,7 +302,7 @@ EQUATIONS = {
 
 
 def check_equations(name: str, block_class: Callable[..., AttentionBlock], seed: int) -> None:
-    """Hold the block of one seed to the loops: its map, its output and its gradient."""
+    """Compare the block of one seed with the loops: its map, its output and its gradient."""
     equations, draw = EQUATIONS[name], random.Random(seed)
     channels, options = equations.draw(draw)
     num_images, height, width = draw.choice((1, 2, 3)), draw.choice(SIDES), draw.choice(SIDES)
@@ -344,7 +343,7 @@ def _error(found: Tensor, wanted: Tensor) -> float:
 
 
 def _check_slope(block: nn.Module, state: dict[str, Tensor], x: Tensor, in_loops: Any, seed: int):
-    """The block's gradient along a random direction is the loops' difference quotient."""
+    """Check the block's gradient along a random direction against a difference quotient."""
     generator = torch.Generator().manual_seed(seed)
     direction = {
         key: torch.randn(value.shape, generator=generator, dtype=torch.double)
@@ -371,7 +370,7 @@ def _check_slope(block: nn.Module, state: dict[str, Tensor], x: Tensor, in_loops
 
 
 @pytest.mark.parametrize("name", sorted(ATTENTION))
-def test_every_block_is_its_papers_equations(name):
+def test_every_block_computes_its_papers_equations(name):
     for seed in range(SEEDS):
         check_equations(name, ATTENTION[name], seed)
 
@@ -500,27 +499,27 @@ TWINS = [
 ]
 
 
-def sabotaged(name: str, said: str, says: str) -> type[AttentionBlock]:
-    """Return the block that its source would make if it said something else in one place."""
+def sabotaged(name: str, old: str, new: str) -> type[AttentionBlock]:
+    """Return the block whose source has `new` in place of `old`."""
     module = sys.modules[ATTENTION[name].__module__]
     source = re.sub(r"^@ATTENTION.*\n", "", inspect.getsource(module), flags=re.MULTILINE)
-    assert said in source, f"{name} no longer says {said!r}"
+    assert old in source, f"the source of {name} no longer contains {old!r}"
     twin = {"__name__": "sabotaged"}
-    exec(source.replace(said, says), twin)
+    exec(source.replace(old, new), twin)
     return twin[ATTENTION[name].__name__]
 
 
-@pytest.mark.parametrize(("name", "said", "says"), TWINS)
-def test_the_equations_reject_every_sabotaged_twin(name, said, says):
-    twin = sabotaged(name, said, says)
+@pytest.mark.parametrize(("name", "old", "new"), TWINS)
+def test_the_equations_reject_every_sabotaged_twin(name, old, new):
+    twin = sabotaged(name, old, new)
     with pytest.raises(AssertionError):
         for seed in range(SEEDS):
             check_equations(name, twin, seed)
 
 
 @pytest.mark.parametrize("name", sorted(ATTENTION))
-def test_a_twin_that_says_the_same_is_not_rejected(name):
-    """What rejects the twins is what they say otherwise, and not how they are made."""
+def test_a_twin_without_a_change_is_not_rejected(name):
+    """The twins are rejected because of their change, not because of how they are made."""
     twin = sabotaged(name, "torch.", "torch.")
     for seed in range(SEEDS // 10):
         check_equations(name, twin, seed)

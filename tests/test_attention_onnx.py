@@ -13,13 +13,13 @@ onnx, _, onnxruntime = (
 )
 
 SEEDS = 200
-# Of the largest number: sums of up to 128 products in fp32, added in another order. No block is
-# further off than 1e-5.
+# Relative to the largest number: sums of up to 128 products in fp32, added in another order. No
+# block differs by more than 1e-5.
 TOLERANCE = 3e-5
 
 
 def exported(block: AttentionBlock, *, batch: torch.export.Dim | None) -> bytes:
-    """Return the block as an ONNX model whose batch may have any size, or the example's."""
+    """Return the block as an ONNX model for any batch size, or only for the example's."""
     program = torch.onnx.export(
         block.eval(),
         (feature_map(3, CHANNELS, 7, 5),),
@@ -31,7 +31,7 @@ def exported(block: AttentionBlock, *, batch: torch.export.Dim | None) -> bytes:
 
 
 def check_export(block: AttentionBlock, model: bytes) -> None:
-    """ONNX Runtime computes what the block does, for every size of a batch."""
+    """Check that ONNX Runtime computes the same as the block, for several batch sizes."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -51,7 +51,7 @@ def test_every_block_computes_the_same_in_onnx_runtime(name):
     check_export(block, exported(block, batch=torch.export.Dim("batch")))
 
 
-class SigmoidIsNearlyEnough(ATTENTION["se"]):
+class UsesHardSigmoid(ATTENTION["se"]):
     def attention_map(self, x_BCHW):
         mean_BC = x_BCHW.mean(dim=(2, 3))
         gate_BC = torch.nn.functional.hardsigmoid(self.excite(torch.relu(self.squeeze(mean_BC))))
@@ -59,7 +59,7 @@ class SigmoidIsNearlyEnough(ATTENTION["se"]):
 
 
 def _with_another_activation(block: AttentionBlock) -> bytes:
-    twin = build_block(SigmoidIsNearlyEnough)
+    twin = build_block(UsesHardSigmoid)
     twin.load_state_dict(block.state_dict())
     return exported(twin, batch=torch.export.Dim("batch"))
 

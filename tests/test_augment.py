@@ -1,4 +1,4 @@
-"""Augmentation: what it must leave alone, and the notebook's rotation in plain loops."""
+"""Augmentation: what it must not change, and the notebook's rotation in plain loops."""
 
 import math
 
@@ -35,12 +35,12 @@ def test_a_flip_mirrors_left_and_right(images):
     config = STILL.model_copy(update={"flip": True})
     x = augment(images, flipped, config, size_px=23)
     torch.testing.assert_close(x, images.permute(0, 3, 1, 2).flip(3) / 255, atol=1e-5, rtol=0)
-    # Without permission the same draw mirrors nothing.
+    # With flip off, the same draw mirrors nothing.
     still = augment(images, flipped, STILL, size_px=23)
     torch.testing.assert_close(still, images.permute(0, 3, 1, 2) / 255, atol=1e-5, rtol=0)
 
 
-def test_an_image_does_not_see_its_neighbours(images):
+def test_images_of_a_batch_do_not_affect_each_other(images):
     config, numbers = AugmentConfig(), draws(3, 1, np.arange(5, dtype=np.uint64))
     together = augment(images, numbers, config, size_px=17)
     for i in range(5):
@@ -92,7 +92,7 @@ def test_input_is_the_normalised_image(images):
     np.testing.assert_allclose(x.permute(0, 2, 3, 1).numpy(), expected, atol=1e-6)
 
 
-def test_images_and_targets_are_mixed_by_the_same_shares_with_the_next():
+def test_images_and_targets_are_mixed_with_the_next_by_the_same_shares():
     shares = torch.tensor([1.0, 0.75, 0.5])
     images = torch.arange(3.0)[:, None, None, None].repeat(1, 3, 2, 2)
     mixed = mix(images, shares)

@@ -1,4 +1,4 @@
-"""Which axes of a tensor are pixels, after whatever became of its shape; held to the numbers."""
+"""Which axes of a tensor are pixels after its shape was changed; checked with numbered pixels."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from towernet.attention.trace import trace
 B, C, H, W = 2, 6, 12, 8
 
 
-class Doing(nn.Module):
-    """A network of one function."""
+class Applies(nn.Module):
+    """A network that applies one function."""
 
     def __init__(self, function):
         super().__init__()
@@ -27,10 +27,10 @@ class Doing(nn.Module):
         return self.function(x)
 
 
-def axes_behind(function):
-    """Return what was noted of a function's output, and the output for numbered pixels."""
+def axes_after(function):
+    """Return the axes found for a function's output, and the output for numbered pixels."""
     x_BCHW = torch.arange(B * C * H * W).reshape(B, C, H, W).float()
-    seen = trace(Doing(function), (B, C, H, W))
+    seen = trace(Applies(function), (B, C, H, W))
     return seen.returned[""].axes, function(x_BCHW)
 
 
@@ -66,7 +66,7 @@ def is_map(y, rows, columns):
         (lambda x: x.mul(2).add(x).relu(), (2, 3)),
         (lambda x: x * x.mean((2, 3), keepdim=True), (2, 3)),
         (lambda x: torch.cat([x, x.neg()], dim=1), (2, 3)),
-        # Every other position of both axes among the channels: how Swin and Focus make a map small.
+        # Every other position of both axes becomes a channel: how Swin and Focus shrink a map.
         (lambda x: into_channels(x), (1, 2)),
         (lambda x: from_windows(into_windows(x)), (1, 2)),
         (lambda x: into_windows(x), None),
@@ -76,12 +76,12 @@ def is_map(y, rows, columns):
         # Rows of patches and rows of pixels in a patch, as MobileViT has them.
         (lambda x: into_patches(x), None),
         (lambda x: x.flatten(2).reshape(B, C, W, H), None),
-        # A class token among them.
+        # A class token among the pixels.
         (lambda x: torch.cat([x.flatten(2)[:, :, :1], x.flatten(2)], 2)[:, :, 1:], None),
     ],
 )  # fmt: skip
-def test_a_map_is_known_for_what_it_is(function, found):
-    axes, y = axes_behind(function)
+def test_the_axes_of_a_map_are_found(function, found):
+    axes, y = axes_after(function)
     assert pixels(axes) == found
     if found is not None and sorted(y.flatten()) == list(range(B * C * H * W)):
         assert y.shape[found[0]] == H // 2 or is_map(y, *found)
@@ -112,18 +112,18 @@ def into_grid(x_BCHW, size=4):
     return x.permute(0, 2, 4, 1, 3, 5).reshape(-1, size, size, C)
 
 
-def test_attention_among_tokens_leaves_them_where_they_are():
+def test_attention_among_tokens_keeps_their_positions():
     def function(x):
         q = k = v = x.flatten(2).transpose(1, 2).unflatten(2, (3, 2)).transpose(1, 2)
         by_hand = (q @ k.transpose(2, 3)).softmax(-1) @ v
         at_once = nn.functional.scaled_dot_product_attention(q, k, v)
         return (by_hand + at_once).transpose(2, 3).reshape(B, C, H, W)
 
-    assert pixels(axes_behind(function)[0]) == (2, 3)
+    assert pixels(axes_after(function)[0]) == (2, 3)
 
 
 def lost(x):
-    """Return a map that is none anybody has followed."""
+    """Return a map by operations that the tracer does not follow."""
     return nn.functional.fold(nn.functional.unfold(x, 1), (H, W), 1)
 
 
@@ -137,24 +137,24 @@ def lost(x):
         nn.ConvTranspose2d(C, C, 2),
     ],
 )
-def test_what_is_lost_is_known_again_where_it_is_read(reads):
-    network = nn.Sequential(Doing(lost), nn.BatchNorm2d(C), reads).eval()
+def test_a_lost_map_is_recognised_again_by_the_layer_that_reads_it(reads):
+    network = nn.Sequential(Applies(lost), nn.BatchNorm2d(C), reads).eval()
     seen = trace(network, (B, C, H, W))
     assert all(seen.returned[name].is_feature_map for name in ("0", "1", "2"))
     assert not trace(network[:2], (B, C, H, W)).returned["1"].is_feature_map
 
 
-def test_rows_of_tokens_that_a_1x1_convolution_reads_are_no_map():
+def test_rows_of_tokens_that_a_1x1_convolution_reads_are_not_a_map():
     def rows(x):
         return nn.functional.unfold(x, 1).reshape(B, C, 4, H * W // 4)
 
-    seen = trace(nn.Sequential(Doing(rows), nn.Conv2d(C, C, 1)), (B, C, H, W))
+    seen = trace(nn.Sequential(Applies(rows), nn.Conv2d(C, C, 1)), (B, C, H, W))
     assert not seen.returned["1"].is_feature_map
 
 
 @st.composite
 def chains(draw):
-    """Return functions that take a tensor apart, turn it and put it together again."""
+    """Draw lists of functions that split, permute and merge a tensor's axes."""
     kinds = st.sampled_from(["permute", "split", "merge", "pixels"])
     return draw(st.lists(st.tuples(kinds, st.integers(0, 99)), max_size=6))
 
@@ -181,17 +181,17 @@ def apply(x, chain):
 
 @settings(max_examples=150, deadline=None)
 @given(chains())
-def test_what_is_said_to_be_a_map_is_one(chain):
-    axes, y = axes_behind(lambda x: apply(x, chain))
+def test_what_is_reported_as_a_map_is_one(chain):
+    axes, y = axes_after(lambda x: apply(x, chain))
     found = pixels(axes)
     if found is not None:
         assert y.dim() == 4
-        # A coarse axis of a split one is a map of fewer pixels: its rows come in their order, too.
+        # A coarse part of a split axis is a map of fewer pixels, with its rows in order, too.
         if y.shape[found[0]] == H and y.shape[found[1]] == W:
             assert is_map(y, *found)
 
 
-def test_the_numbers_tell_a_turned_map_from_a_map():
+def test_numbered_pixels_distinguish_a_transposed_map_from_a_map():
     x_BCHW = torch.arange(B * C * H * W).reshape(B, C, H, W)
     assert is_map(x_BCHW, 2, 3)
     assert not is_map(x_BCHW, 3, 2)

@@ -267,7 +267,7 @@ def test_what_decides_the_run_cannot_be_edited(towernet, begun):
     edit_record(begun, '"learning_rate": 0.05', '"learning_rate": 0.07')
     refused = towernet("train", begun / "photos", "--resume", begun / "run", "--accept-changes")
     assert refused.returncode == 3
-    assert "is not what the states beside it were made by" in refused.stderr
+    assert "belongs to another run than the states in" in refused.stderr
 
 
 def test_what_a_newer_version_wrote_is_left_alone(towernet, begun):

@@ -1,4 +1,4 @@
-"""Weights and states on disk: readable by others, whole or passed over, only what is needed."""
+"""Weights and states on disk: readable by others, complete or skipped, only what is needed."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ TENSORS = {
 
 
 def state_files(folder: Path, *steps: int) -> None:
-    """Write states as the loop does, each with a best of its own."""
+    """Write states as the training loop does, each with its own best weights."""
     for step in steps:
         name = f"best-{step:09d}.safetensors"
         best = {name: checkpoint.write_weights(folder / name, TENSORS, {"step": step})}
         checkpoint.write_state(folder, step, TENSORS, {"step": step}, best)
 
 
-def test_others_read_the_weights_and_we_read_theirs(tmp_path):
+def test_the_library_and_towernet_read_the_weights_alike(tmp_path):
     path = tmp_path / "w.safetensors"
     meta = {"epoch": 3, "names": ["é", "</script>", "\udce9"]}
     checkpoint.write_weights(path, TENSORS, meta)
-    theirs = safetensors.torch.load_file(path)
-    ours, meta_read = checkpoint.read_weights(path)
+    by_library = safetensors.torch.load_file(path)
+    by_towernet, meta_read = checkpoint.read_weights(path)
     assert meta_read == meta
     for name, tensor in TENSORS.items():
-        for read in (theirs[name], ours[name]):
+        for read in (by_library[name], by_towernet[name]):
             assert read.dtype == tensor.dtype and torch.equal(read, tensor), name
-    # Their own writer gives the same bytes for the same header.
+    # The library's writer gives as many bytes for the same header.
     text = {checkpoint.METADATA_KEY: json.dumps(meta, sort_keys=True)}
     plain = {name: tensor.contiguous() for name, tensor in TENSORS.items()}
     library = safetensors.torch.save(plain, text)
@@ -52,9 +52,9 @@ def test_the_hash_returned_is_the_file_s(tmp_path):
     import hashlib
 
     path = tmp_path / "w.safetensors"
-    told = checkpoint.write_weights(path, TENSORS, {})
-    assert told == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert checkpoint.write_weights(path, TENSORS, {}) == told  # the same bytes each time
+    returned = checkpoint.write_weights(path, TENSORS, {})
+    assert returned == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert checkpoint.write_weights(path, TENSORS, {}) == returned  # the same bytes each time
 
 
 def test_only_two_states_and_what_they_need_are_kept(tmp_path):
@@ -63,7 +63,7 @@ def test_only_two_states_and_what_they_need_are_kept(tmp_path):
         "000000008.json", "000000008.safetensors", "000000012.json", "000000012.safetensors",
         "best-000000008.safetensors", "best-000000012.safetensors",
     ]  # fmt: skip
-    # A best that is older than both states stays as long as one of them names it.
+    # Best weights that are older than both states stay as long as one of them refers to them.
     old = {"best-000000012.safetensors": _sha(tmp_path / "best-000000012.safetensors")}
     for step in (16, 20):
         checkpoint.write_state(tmp_path, step, TENSORS, {"step": step}, old)
@@ -79,7 +79,7 @@ def _sha(path: Path) -> str:
     return files.sha256(path)
 
 
-def test_every_damage_to_the_newest_state_is_noticed_and_the_one_before_taken(tmp_path):
+def test_any_damage_to_the_newest_state_is_detected_and_the_one_before_is_used(tmp_path):
     state_files(tmp_path, 4, 8)
     draw = np.random.default_rng(3)
     names = ("000000008.json", "000000008.safetensors", "best-000000008.safetensors")
@@ -90,9 +90,9 @@ def test_every_damage_to_the_newest_state_is_noticed_and_the_one_before_taken(tm
         damaged = bytearray(whole)
         damaged[at] ^= 1 << int(draw.integers(8))
         path.write_bytes(damaged if i < 120 else whole[:at])
-        found, said = checkpoint.read_state(tmp_path)
+        found, sentences = checkpoint.read_state(tmp_path)
         assert found is not None and found[1] == {"step": 4}, (path.name, at)
-        assert said == [f"{path} is damaged and passed over"]
+        assert sentences == [f"{path} is damaged and skipped"]
         path.write_bytes(whole)
     for name in names[1:]:
         content = (tmp_path / name).read_bytes()
@@ -102,7 +102,7 @@ def test_every_damage_to_the_newest_state_is_noticed_and_the_one_before_taken(tm
 
 
 def test_a_reader_that_trusts_the_file_would_miss_the_damage(tmp_path):
-    """The sabotaged twin: safetensors by itself takes flipped numbers for numbers."""
+    """The sabotaged twin: safetensors by itself accepts flipped bits."""
     state_files(tmp_path, 4)
     path = tmp_path / "000000004.safetensors"
     content = bytearray(path.read_bytes())
@@ -112,7 +112,7 @@ def test_a_reader_that_trusts_the_file_would_miss_the_damage(tmp_path):
     assert checkpoint.read_state(tmp_path)[0] is None
 
 
-def test_a_state_after_damaged_ones_takes_their_place(tmp_path):
+def test_a_state_after_damaged_ones_replaces_them(tmp_path):
     state_files(tmp_path, 4, 8)
     (tmp_path / "000000008.json").write_text("{}")
     state_files(tmp_path, 6)
@@ -129,13 +129,13 @@ def test_two_damaged_states_are_two_sentences_and_no_state(tmp_path):
     assert found is None and len(damaged) == 2
 
 
-def test_weights_of_others_are_no_weights_of_ours(tmp_path):
+def test_weights_of_other_programs_are_refused(tmp_path):
     safetensors.torch.save_file({"a": torch.ones(2)}, tmp_path / "w.safetensors")
-    with pytest.raises(DataError, match="holds no weights of ours"):
+    with pytest.raises(DataError, match="contains no towernet weights"):
         checkpoint.read_weights(tmp_path / "w.safetensors")
 
 
-def test_what_cannot_be_removed_is_named(tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_removed_is_named(tmp_path, monkeypatch):
     state_files(tmp_path, 4, 8)
 
     def refuse(*_: object, **__: object) -> None:

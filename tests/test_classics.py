@@ -1,4 +1,4 @@
-"""Other people's networks: every name builds, sizes are refused in words, costs add up."""
+"""Third-party networks: every name builds, unsuitable sizes are refused, costs add up."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from towernet.models import catalogue
 from towernet.models.summary import count_parameters, layers, multiply_adds
 from towernet.shapes import run_on_meta
 
-# Each at a size it takes: a vision transformer's patches and MaxViT's windows must fit exactly.
+# Networks that need a certain size: a vision transformer's patches and MaxViT's windows must fit.
 SIZES = {"vit_h_14": 224, "maxvit_t": 224}
 # The smallest of each family; the others differ from them in depth and width.
 FAMILIES = {
@@ -31,7 +31,7 @@ FAMILIES = {
         for name in catalogue.names()
     ],
 )
-def test_every_network_answers_for_any_number_of_classes(name):
+def test_every_network_has_an_output_for_each_class(name):
     size_px = SIZES.get(name, 160)
     network = catalogue.outline(name, 7, size_px)
     assert run_on_meta(network, 1, 3, size_px, size_px).shape == (1, 7)
@@ -104,19 +104,19 @@ def test_a_size_that_does_not_fit_is_refused_with_one_that_does(name, size_px, f
 @pytest.mark.parametrize(
     ("name", "size_px"), [("alexnet", 63), ("inception_v3", 75), ("vgg11", 32)]
 )
-def test_the_size_found_on_the_meta_device_is_the_real_one(name, size_px):
+def test_the_size_found_on_the_meta_device_is_correct(name, size_px):
     network = catalogue.build(name, 3, size_px)
     assert network(torch.rand(2, 3, size_px, size_px)).shape == (2, 3)
     with pytest.raises(RuntimeError):
         network(torch.rand(2, 3, size_px - 1, size_px - 1))
 
 
-def test_towernets_size_is_refused_in_its_own_words():
+def test_towernet_refuses_a_size_with_its_own_message():
     with pytest.raises(ConfigError, match=r"^towernet cannot take 96-px images, since its maps"):
         catalogue.build("towernet", 3, 96)
 
 
-def test_a_network_made_for_one_size_is_made_for_ours():
+def test_a_network_with_a_fixed_size_is_built_for_the_given_size():
     network = catalogue.outline("vit_b_16", 5, 64)
     assert network.image_size == 64
     assert run_on_meta(network, 1, 3, 64, 64).shape == (1, 5)
@@ -138,15 +138,13 @@ def test_auxiliary_heads_are_off(name):
         ("timm:resnet51", "^no network of timm is called 'resnet51'. Did you mean 'resnet5"),
     ],
 )
-def test_an_unknown_name_is_answered_with_the_nearest(name, message):
+def test_for_an_unknown_name_the_nearest_is_suggested(name, message):
     with pytest.raises(UnknownNameError, match=message):
         catalogue.build(name, 3, 128)
 
 
 def test_one_class_is_refused():
-    with pytest.raises(
-        ConfigError, match=r"^a network for 1 classes decides nothing; give at least 2$"
-    ):
+    with pytest.raises(ConfigError, match=r"^a network cannot have 1 classes; give at least 2$"):
         catalogue.build("resnet18", 1, 128)
 
 
@@ -159,7 +157,7 @@ def test_detection_and_the_like_are_not_listed():
     assert not any("rcnn" in name or "quantized" in name or "deeplab" in name for name in names)
 
 
-def test_a_seed_decides_the_weights_whether_or_not_the_size_was_checked_before():
+def test_a_seed_determines_the_weights_whether_or_not_the_size_was_checked_before():
     states = []
     for _ in range(2):
         torch.manual_seed(7)
@@ -173,7 +171,7 @@ def test_a_network_of_timm():
     assert network(torch.rand(2, 3, 64, 64)).shape == (2, 3)
 
 
-def test_a_network_of_timm_made_for_one_size_is_made_for_ours():
+def test_a_network_of_timm_with_a_fixed_size_is_built_for_the_given_size():
     pytest.importorskip("timm")
     network = catalogue.build("timm:vit_tiny_patch16_224", 3, 64)
     assert network(torch.rand(2, 3, 64, 64)).shape == (2, 3)
@@ -181,7 +179,7 @@ def test_a_network_of_timm_made_for_one_size_is_made_for_ours():
         catalogue.build("timm:vit_tiny_patch16_224", 3, 9)
 
 
-def test_a_network_that_fits_no_size_nearby_says_why():
+def test_for_a_network_that_fits_no_size_nearby_the_reason_is_given():
     pytest.importorskip("timm")
     message = (
         r"^timm:crossvit_15_dagger_408 cannot be built for 128-px images \(.*length 107.*\);"
@@ -191,10 +189,8 @@ def test_a_network_that_fits_no_size_nearby_says_why():
         catalogue.require_size("timm:crossvit_15_dagger_408", 128)
 
 
-def test_without_timm_the_message_says_how_to_install_it(monkeypatch):
-    monkeypatch.setitem(
-        sys.modules, "timm", None
-    )  # how Python itself marks what cannot be imported
+def test_without_timm_the_message_gives_the_install_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)  # makes `import timm` fail
     message = (
         r"^timm:resnet18 needs the package timm; install it with: pip install 'towernet\[timm\]'$"
     )
@@ -221,7 +217,7 @@ def test_models_lists_networks_with_their_cost(capsys):
     assert problems["vit_h_14"] == "vit_h_14 cannot take 128-px images; give --size 224"
 
 
-def test_models_prints_a_row_for_each_and_a_sentence_for_those_that_do_not_fit(capsys):
+def test_models_prints_a_row_for_each_network_and_a_sentence_for_each_that_does_not_fit(capsys):
     models(["mobilenet_v2", "vit_h_14"], size=128, classes=16)
     out = capsys.readouterr().out
     assert "mobilenet_v2 │     2.24 M │       0.098 G" in out
@@ -241,14 +237,14 @@ def test_summary_prints_layers_shapes_and_parameters(capsys):
     assert lines[-1].startswith("1,559,600 parameters, 0.800 G multiply-adds")
 
 
-def test_summary_speaks_json(capsys):
+def test_summary_prints_json(capsys):
     summary("mobilenet_v2", size=128, classes=5, json=True)
     found = json.loads(capsys.readouterr().out)
     assert found["parameters"] == sum(row["num_parameters"] for row in found["layers"])
     assert found["layers"][0]["output_shape"] == [32, 64, 64]
 
 
-def test_summary_refuses_a_size_in_words():
+def test_summary_refuses_a_size_with_a_message():
     with pytest.raises(ConfigError, match=r"^alexnet cannot take 32-px images; give --size 63$"):
         summary("alexnet", size=32, classes=5)
 
@@ -262,14 +258,14 @@ def test_summary_refuses_a_size_in_words():
         ("vgg19", (128, 4)),
     ],
 )
-def test_a_network_s_first_and_last_map_are_found(name, expected):
+def test_the_sides_of_the_first_and_last_map_are_found(name, expected):
     from towernet.models.summary import layers, map_sides
 
     assert map_sides(layers(catalogue.outline(name, 10, 128), 128)) == expected
     assert map_sides([]) == (None, None)
 
 
-def test_attention_is_one_layer_behind_the_one_it_weighs():
+def test_attention_is_a_layer_after_the_one_it_weighs():
     network = catalogue.outline("resnet18+se", 5, 64)
     rows = {row.name: row for row in layers(network, 64)}
     norm, attention = rows["layer1.0.bn2"], rows["layer1.0.bn2.added_attention"]

@@ -448,7 +448,7 @@ def test_a_signal_before_training_ends_the_command_at_once(photos, tmp_path):
     lines += process.stderr.read().splitlines()
     process.stderr.close()
     assert process.wait() == 143
-    assert lines[-1] == "stopped as asked; what was finished is kept"
+    assert lines[-1] == "stopped as requested; what was finished is kept"
 
 
 def with_accuracies(finished: Path, folder: Path, *, of_trials: float, of_runs: float) -> Path:

@@ -181,7 +181,7 @@ def test_a_network_too_large_for_memory_is_named_and_the_others_continue(lab, ph
     results = json.loads((out / "results.json").read_text())["results"]
     failed, other = sorted(results["networks"], key=lambda n: n["name"] == TINY_NETWORK)
     assert (failed["name"], failed["status"]) == ("vgg19", "failed")
-    assert "needs more memory than there is at 8 images in one step" in failed["reason"]
+    assert "ran out of memory at 8 images per step" in failed["reason"]
     assert "give --batch-size 4" in failed["reason"]
     assert other["status"] != "failed" and len(other["runs"]) == 1
 
@@ -242,5 +242,5 @@ def test_missing_states_are_reported(lab, undisturbed, photos, tmp_path):
     shutil.rmtree(out / "last")
     ended = lab.run(["train", "--resume", str(out)], out)
     assert ended.exit_code == 0
-    assert f"no state is left in {out / 'last'}: run begins anew" in ended.stderr
+    assert f"no state is left in {out / 'last'}: run starts over" in ended.stderr
     assert exact(out) == undisturbed[0] or policy(out) != undisturbed[3]

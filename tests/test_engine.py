@@ -1,4 +1,4 @@
-"""Training: the same bytes however batches are made and wherever a run is stopped."""
+"""Training: the same bytes, however batches are made and wherever a run is stopped."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def make_dataset(photos):
 
 @pytest.fixture
 def session(photos):
-    """Make what a run in a folder works with."""
+    """Return a function that makes the session of a run in a folder."""
     from towernet.data.source import open_source
     from towernet.engine.runlog import Progress
     from towernet.engine.session import Session
@@ -56,7 +56,7 @@ def session(photos):
 
 @pytest.fixture
 def run(make_dataset, session):
-    """Train the tiny network; the arguments say what is different."""
+    """Return a function that trains the tiny network; its arguments change the defaults."""
     from towernet.config import RunConfig, load_recipe, override
     from towernet.engine.batches import steps_per_epoch
     from towernet.engine.device import Policy
@@ -86,7 +86,7 @@ def exact(folder: Path) -> dict[str, bytes]:
 def test_workers_and_prefetching_change_no_byte(run, tmp_path, monkeypatch):
     results = []
     for i, (workers, depth) in enumerate([(1, 0), (2, 0), (2, 1), (1, 3)]):
-        monkeypatch.setenv("TOWERNET_CACHE", str(tmp_path / f"cache-{i}"))  # decoded anew
+        monkeypatch.setenv("TOWERNET_CACHE", str(tmp_path / f"cache-{i}"))  # decoded again
         run(tmp_path / f"run-{i}", workers=workers, depth=depth)
         results.append(exact(tmp_path / f"run-{i}"))
     assert results[0] == results[1] == results[2] == results[3]
@@ -99,7 +99,7 @@ def test_another_seed_is_another_run(run, tmp_path):
 
 
 def stops_after(last, stop):
-    """Show progress, and press Ctrl-C for the user at a step of our choosing."""
+    """Return a progress that stops the run after a step, as Ctrl-C would."""
     from towernet.engine.runlog import Progress
     from towernet.errors import INTERRUPTED
 
@@ -162,7 +162,7 @@ def test_with_kernels_mixing_and_two_sizes_a_resumed_run_ends_in_the_same_bytes(
         train(config, make_dataset(), session(folder, progress, stop), plan)
 
     go(tmp_path / "whole")
-    for last in (3, 7, 9):  # with smaller images, at the change, at full size
+    for last in (3, 7, 9):  # with smaller images, at the change of size, at full size
         stop = StopSwitch()
         with pytest.raises(Interrupted):
             go(tmp_path / f"stopped-{last}", stops_after(last, stop), stop)
@@ -170,7 +170,7 @@ def test_with_kernels_mixing_and_two_sizes_a_resumed_run_ends_in_the_same_bytes(
         assert exact(tmp_path / f"stopped-{last}") == exact(tmp_path / "whole")
 
 
-def test_a_resume_that_forgets_the_momentum_is_noticed(run, tmp_path, monkeypatch):
+def test_a_resume_without_the_momentum_is_detected(run, tmp_path, monkeypatch):
     """The sabotaged twin of exact resume."""
     from towernet.engine.learner import Learner
     from towernet.engine.runlog import Progress
@@ -196,20 +196,20 @@ def test_a_resume_that_forgets_the_momentum_is_noticed(run, tmp_path, monkeypatc
     assert exact(tmp_path / "stopped") != exact(tmp_path / "whole")
 
 
-def test_a_damaged_state_is_passed_over_for_the_one_before(run, tmp_path):
+def test_a_damaged_state_is_skipped_for_the_one_before(run, tmp_path):
     from towernet.engine.runlog import Progress
     from towernet.engine.stop import StopSwitch
     from towernet.errors import Interrupted
 
     class Stops(Progress):
-        said = ()
+        sentences = ()
 
         def epoch(self, metrics, timing):
             if metrics.epoch == 2:
                 stop.exit_code = 130
 
         def say(self, text):
-            self.said = (*self.said, text)
+            self.sentences = (*self.sentences, text)
 
     run(tmp_path / "whole")
     stop = StopSwitch()
@@ -222,11 +222,11 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(run, tmp_path):
     progress = Stops()
     stop = StopSwitch()
     run(tmp_path / "damaged", progress=progress)
-    assert any(f"{newest} is damaged" in text for text in progress.said)
+    assert any(f"{newest} is damaged" in text for text in progress.sentences)
     assert exact(tmp_path / "damaged") == exact(tmp_path / "whole")
 
 
-def test_a_state_of_another_version_is_refused_with_what_is_strange_in_it(run, tmp_path):
+def test_a_state_of_another_version_is_refused_with_its_invalid_entry(run, tmp_path):
     from towernet.engine.stop import StopSwitch
     from towernet.errors import DataError, Interrupted
 
@@ -266,7 +266,7 @@ def test_a_run_with_other_choices_is_refused_with_the_difference(run, tmp_path):
         run(tmp_path / "run", label_smoothing=0.2)
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run(run, tmp_path):
+def test_a_loss_of_nan_or_inf_stops_the_run(run, tmp_path):
     from towernet.errors import TrainingError
 
     with pytest.raises(
@@ -300,7 +300,7 @@ def test_an_epoch_sees_every_training_image_once(make_dataset):
         augment={"brightness": 0, "contrast": 0, "mixup_alpha": 0},
     )
     policy = Policy("cpu", "float32", False, 1, "test")
-    # Every image a shade of its own, so that it is known again: nothing is augmented here.
+    # Each image has its own shade, by which it is recognised: nothing is augmented here.
     shades = np.arange(len(dataset.train_pixels), dtype=np.uint8)
     dataset = replace(
         dataset,
@@ -325,7 +325,7 @@ def test_an_epoch_sees_every_training_image_once(make_dataset):
     torch.testing.assert_close(late[0].images_BCHW, batches[2].images_BCHW, rtol=0, atol=0)
 
 
-def test_prefetching_hands_errors_on_and_ends_its_thread():
+def test_prefetching_passes_errors_on_and_ends_its_thread():
     from towernet.engine.batches import prefetch
 
     def broken():
@@ -347,7 +347,7 @@ def test_the_notebook_learning_rates_are_the_original_ones(data_sets):
 
     golden = data_sets.parent / "golden" / "expected.npz"
     if not golden.exists():
-        pytest.skip("no golden values beside TOWERNET_DATA")
+        pytest.skip("no golden values next to TOWERNET_DATA")
     expected = np.load(golden, allow_pickle=False)["learning_rates"]
     config = load_recipe("notebook").train
     rates = [learning_rate(step, 4500, config, config.learning_rate) for step in range(4500)]
@@ -369,7 +369,7 @@ def test_the_default_schedule_warms_up_once_and_anneals_to_zero():
     assert all(math.isfinite(learning_rate(0, n, config, 0.5)) for n in (1, 2, 3))
 
 
-def test_norms_biases_and_gates_are_not_decayed_unless_the_notebook_says_so():
+def test_norms_biases_and_gates_are_decayed_only_by_the_notebook_recipe():
     from towernet.config import load_recipe
     from towernet.engine.optimizer import make_optimizer
     from towernet.models.catalogue import build
@@ -394,7 +394,7 @@ def test_the_average_follows_the_weights_and_their_statistics():
 
     model = torch.nn.BatchNorm1d(3)
     averaged = average_weights(model, 0.5, 20)
-    averaged.update_parameters(model)  # the first one copies
+    averaged.update_parameters(model)  # the first update copies
     model.weight.data.fill_(3.0)
     model.running_mean.fill_(5.0)
     averaged.update_parameters(model)
@@ -403,18 +403,18 @@ def test_the_average_follows_the_weights_and_their_statistics():
     torch.testing.assert_close(averaged.module.running_mean, torch.full((3,), 5 * (1 - keep)))
 
 
-def test_the_self_test_takes_what_is_right_and_not_what_is_wrong(monkeypatch):
+def test_the_self_test_accepts_correct_results_only(monkeypatch):
     from towernet.engine import device
 
     policy = device.choose_policy("cpu", threads=1)
     assert policy.threads == 1
     assert "bfloat16" in policy.reason
-    # The sabotaged twin: a fast bf16 that answers wrong is not taken.
+    # The sabotaged twin: a fast bf16 with wrong results is not chosen.
     right = device._self_test
 
     def wrong_bf16(policy):
-        answer, seconds = right(policy)
-        return (answer.flip(0), 1e-9) if policy.dtype == "bfloat16" else (answer, seconds)
+        gradients, seconds = right(policy)
+        return (gradients.flip(0), 1e-9) if policy.dtype == "bfloat16" else (gradients, seconds)
 
     monkeypatch.setattr(device, "_self_test", wrong_bf16)
     assert device.choose_policy("cpu", threads=1).dtype == "float32"
@@ -427,11 +427,11 @@ def test_an_unknown_or_absent_device_is_refused():
     with pytest.raises(ConfigError, match="no device is called 'gpu'; give auto, cpu, cuda or mps"):
         choose_policy("gpu")
     if not torch.cuda.is_available():
-        with pytest.raises(EnvironmentFault, match="no cuda device; leave out --device"):
+        with pytest.raises(EnvironmentFault, match="no cuda device on this machine; leave out --d"):
             choose_policy("cuda")
 
 
-def test_a_long_epoch_is_saved_half_way_and_ends_in_the_same_bytes(run, tmp_path, monkeypatch):
+def test_a_long_epoch_is_saved_in_between_and_ends_in_the_same_bytes(run, tmp_path, monkeypatch):
     from towernet.engine import checkpoint
     from towernet.engine import trainer as trainer_module
 
@@ -495,7 +495,7 @@ def test_orthogonalised_steps_have_singular_values_near_one_and_the_same_directi
     values = torch.linalg.svdvals(found)
     assert values.min() > 0.5
     assert values.max() < 1.3
-    # U Vᵀ of the matrix itself is what is approached.
+    # The iteration approaches U Vᵀ of the matrix.
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
     nearest = u @ v
     assert (found - nearest).norm() / nearest.norm() < 0.35
@@ -503,7 +503,7 @@ def test_orthogonalised_steps_have_singular_values_near_one_and_the_same_directi
     assert (half - found).norm() / found.norm() < 0.05
 
 
-def test_filters_step_orthogonally_and_all_else_by_sgd():
+def test_filters_have_orthogonalised_steps_and_all_other_parameters_sgd():
     from towernet.config import TrainConfig
     from towernet.engine.optimizer import make_optimizer, orthogonalise, set_learning_rate
 
@@ -534,7 +534,7 @@ def test_filters_step_orthogonally_and_all_else_by_sgd():
     for name in start:
         if name != "0.weight":
             torch.testing.assert_close(ends[0][name], ends[1][name])
-    # The filters' steps in plain words.
+    # The filters' steps, written out.
     weight, momentum = start["0.weight"].clone(), torch.zeros_like(start["0.weight"])
     for gradient in gradients:
         momentum = 0.9 * momentum + gradient["0.weight"]
@@ -544,7 +544,7 @@ def test_filters_step_orthogonally_and_all_else_by_sgd():
     torch.testing.assert_close(ends[0]["0.weight"], weight)
 
 
-def test_a_run_begins_with_smaller_images_and_ends_at_full_size():
+def test_a_run_starts_with_smaller_images_and_ends_at_full_size():
     from towernet.config import TrainConfig
     from towernet.engine.schedule import training_size_px
 
@@ -556,12 +556,12 @@ def test_a_run_begins_with_smaller_images_and_ends_at_full_size():
     assert sizes("resnet18", 224, small_share=0.25) == [160] * 2 + [224] * 8
     assert sizes("towernet", 128) == [128] * 10  # it takes no less than 127
     assert sizes("towernet", 256) == [192] * 6 + [256] * 4
-    assert sizes("vit_b_16", 128) == [128] * 10  # made for one size
+    assert sizes("vit_b_16", 128) == [128] * 10  # has a fixed size
     assert sizes("resnet18", 200, small_size=1) == [200] * 10
     assert sizes("resnet18", 8) == [8] * 10
 
 
-def test_a_steps_images_are_of_its_size(make_dataset):
+def test_a_steps_images_have_the_steps_size(make_dataset):
     from towernet.config import load_recipe, override
     from towernet.engine.batches import epoch_batches
     from towernet.engine.device import Policy
@@ -578,8 +578,8 @@ def test_a_steps_images_are_of_its_size(make_dataset):
 
 
 @pytest.mark.skipif(compiler() is None, reason="no C compiler")
-def test_the_dry_run_takes_its_steps_as_the_run_will(make_dataset, monkeypatch):
-    """Minutes become steps by it: measured without the kernels, there would be too few."""
+def test_steps_are_measured_with_the_runs_kernels(make_dataset, monkeypatch):
+    """The measurement converts minutes to steps: without the kernels there would be too few."""
     from towernet.config import RunConfig, load_recipe, override
     from towernet.engine import measure as measure_module
     from towernet.engine.device import Policy

@@ -1,4 +1,7 @@
-"""Attention compiled for a device: the formula's numbers, or a reason; tried on a CPU here."""
+"""Attention compiled for a device: it computes the formula's numbers, or gives a reason why not.
+
+Tested on a CPU here.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from towernet.engine import kernels
 
 
 @pytest.fixture(autouse=True)
-def _asked_anew(monkeypatch):
+def _no_cached_result(monkeypatch):
     kernels.compiled_fault.cache_clear()
     monkeypatch.setattr(fused, "_programs", {})
     yield
@@ -30,8 +33,8 @@ def test_compiled_attention_gives_the_formulas_numbers():
     assert done.stdout == "None\n", done.stdout
 
 
-# Training and answering, with and without a gain, wide and narrow maps, single images: more than
-# the eight programs that one piece of code may have.
+# Training and inference, with and without a gain, wide and narrow maps, single images: more than
+# the eight programs that torch allows for one piece of code.
 EVERY_USE = """
 import warnings
 import torch
@@ -59,19 +62,19 @@ print(len(fused._programs) > 8)
 
 
 @pytest.mark.proof
-def test_no_use_is_one_too_many_for_the_compiler():
+def test_no_use_exceeds_the_compilers_limit():
     done = subprocess.run(
         [sys.executable, "-c", EVERY_USE], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr[-2000:]
 
 
-def test_a_program_with_other_numbers_is_noticed(monkeypatch):
+def test_a_program_with_other_numbers_is_detected(monkeypatch):
     monkeypatch.setattr(
         fused, "_compiled", lambda formula: lambda x, *others: formula(x, *others) * 1.1
     )
     fault = kernels.compiled_fault("cpu")
-    assert fault == "compiled attention does not do here what the formula does"
+    assert fault == "compiled attention and its formula give different results here"
 
 
 def fail(formula):
@@ -87,7 +90,7 @@ def test_a_compiler_that_fails_is_a_reason_and_no_crash(monkeypatch):
     assert fault == "attention runs in eager mode, compiling failed: RuntimeError: no triton"
 
 
-def test_a_program_that_fails_later_is_told_once_and_the_formula_answers(monkeypatch):
+def test_a_program_that_fails_later_warns_once_and_the_formula_is_used(monkeypatch):
     block, x = ShuffleAttention(8, groups=2), torch.rand(2, 8, 3, 3)
     wanted = block(x)
     monkeypatch.setattr(fused, "_compiled", fail)
@@ -97,7 +100,7 @@ def test_a_program_that_fails_later_is_told_once_and_the_formula_answers(monkeyp
         assert torch.equal(block(x), wanted)  # a second warning would be an error
 
 
-def test_it_is_compiled_where_it_is_switched_on_and_nowhere_else(monkeypatch):
+def test_it_is_compiled_only_for_the_enabled_device(monkeypatch):
     calls = []
     monkeypatch.setattr(
         fused, "_compiled", lambda formula: lambda *given: calls.append(1) or formula(*given)

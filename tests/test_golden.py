@@ -1,4 +1,4 @@
-"""The original network, held to what PaddlePaddle computed: `golden/` beside the image sets."""
+"""The original network against PaddlePaddle's numbers, in `golden/` next to the image sets."""
 
 import os
 from pathlib import Path
@@ -27,10 +27,10 @@ STD = (0.26059777, 0.26041326, 0.29220656)
 def golden() -> Path:
     data = os.environ.get("TOWERNET_DATA")
     if not data:
-        pytest.skip("TOWERNET_DATA is not set: the golden files lie beside that folder")
+        pytest.skip("TOWERNET_DATA is not set: the golden files are next to that folder")
     folder = Path(data).resolve().parent / "golden"
     if not (folder / "expected.npz").exists():
-        pytest.skip(f"{folder} holds no expected.npz")
+        pytest.skip(f"{folder} contains no expected.npz")
     return folder
 
 
@@ -41,12 +41,12 @@ def expected(golden: Path) -> dict[str, np.ndarray]:
 
 
 def images(expected: dict[str, np.ndarray]) -> Tensor:
-    """The notebook's evaluation path for pixels that are 256² already."""
+    """Return the notebook's evaluation input for pixels that are 256² already."""
     x_BHWC = torch.from_numpy(expected["images"]).float() / 255
     normalised_BHWC = (x_BHWC - torch.tensor(MEAN)) / torch.tensor(STD)
-    # Contiguous, as the port was measured. In channels_last batch norm adds in another order, and
-    # these weights have a max-pooling window whose two largest values agree to eight digits
-    # (3.55800197 and 3.55800204): the gradient then takes the other one.
+    # Contiguous, as in the original measurement. In channels_last batch norm adds in another order,
+    # and with these weights the two largest values in a max-pooling window agree to eight digits
+    # (3.55800197 and 3.55800204), so the gradient goes to the other one.
     return normalised_BHWC.permute(0, 3, 1, 2).contiguous()
 
 
@@ -57,13 +57,13 @@ def imported(path: Path) -> TowerNet:
 
 
 def relative(found: Tensor, wanted: np.ndarray) -> float:
-    """The largest difference over the largest value."""
+    """Return the largest difference divided by the largest value."""
     difference = np.abs(found.detach().double().numpy() - wanted).max()
     return float(difference / np.abs(wanted).max())
 
 
 def check_parity(network: TowerNet, expected: dict[str, np.ndarray]) -> dict[str, float]:
-    """Logits at the start, of three training steps, and after them."""
+    """Check the logits at the start, in three training steps, and after them."""
     x, labels = images(expected), torch.from_numpy(expected["labels"])
     figures = {}
     with torch.no_grad():
@@ -113,8 +113,8 @@ def test_the_trained_weights_are_paddles(golden, expected):
     check_parity(network, expected)
     wanted = imported(golden / "after_3_steps.pdparams").state_dict()
     for name, value in network.state_dict().items():
-        # A bias before batch norm has a gradient of rounding errors only. Of the others the
-        # biases of stage 1, which began at 0 and are three steps long, differ most.
+        # A bias before batch norm has a gradient of rounding errors only. Of the others, the biases
+        # of stage 1 differ most, since they started at 0 three steps ago.
         if not name.endswith(("num_batches_tracked", "conv.bias")):
             scale = wanted[name].abs().max()
             assert (value - wanted[name]).abs().max() <= 1e-2 * scale, name

@@ -1,4 +1,4 @@
-"""The kernels in C against torch's own operations, and what happens where there are none."""
+"""The C kernels against torch's own operations, and the behaviour without kernels."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def feature_map(shape, dtype, *, offset=0.0):
 def norm_of(channels):
     norm = torch.nn.BatchNorm2d(channels, eps=1e-3)
     with torch.no_grad():
-        norm.weight.normal_()  # some fall, so the window's smallest pixel counts
+        norm.weight.normal_()  # some are negative, so the window's smallest pixel is the maximum
         norm.bias.normal_()
     return norm
 
@@ -65,11 +65,11 @@ def relative_error(got, wanted):
 )
 def test_norm_pool_relu_is_batch_norm_pooling_and_relu(shape, dtype):
     x, weights = feature_map(shape, dtype, offset=3.0), torch.randn(shape)
-    # In bfloat16 torch rounds before it chooses; a float32 reference chooses as the kernel does.
+    # In bfloat16 torch rounds before taking the maximum; a float32 reference does as the kernel.
     exact = with_gradients(by_torch, x.float(), seeded(norm_of, shape[1]), weights)
     got = with_gradients(ops.norm_pool_relu, x, seeded(norm_of, shape[1]), weights)
-    for mine, wanted in zip(got, exact, strict=True):
-        assert relative_error(mine, wanted) < TOLERANCE[dtype]
+    for found, wanted in zip(got, exact, strict=True):
+        assert relative_error(found, wanted) < TOLERANCE[dtype]
 
 
 def seeded(make, *arguments):
@@ -87,7 +87,7 @@ def test_of_equal_pixels_the_first_gets_the_gradient():
     torch.testing.assert_close(got, wanted)
 
 
-def test_statistics_do_not_cancel_where_the_mean_is_large():
+def test_statistics_do_not_cancel_for_a_large_mean():
     x = feature_map((4, 16, 64, 64), torch.float32, offset=1000.0)
     norm = torch.nn.BatchNorm2d(16)
     ops.norm_pool_relu(x, norm)
@@ -95,7 +95,7 @@ def test_statistics_do_not_cancel_where_the_mean_is_large():
     torch.testing.assert_close(norm.running_var.double(), 0.9 + 0.1 * variance, rtol=1e-5, atol=0)
 
 
-def test_what_is_not_a_number_stays_so():
+def test_nan_stays_nan():
     x = feature_map((2, 16, 4, 4), torch.float32)
     x[0, 3, 1, 1] = torch.nan
     y = ops.norm_pool_relu(x, torch.nn.BatchNorm2d(16))
@@ -118,7 +118,7 @@ def attention_of(channels, groups, *, shuffles=True):
 
 
 def attended(block, x, gain, weights):
-    """Output and gradients; the gain's gradient beside what it is the sum of."""
+    """Return the output and the gradients of map, parameters and gain."""
     x = x.clone().requires_grad_()
     if gain is None:
         y, gains = block(x), []
@@ -133,7 +133,7 @@ def check_attention(found, exact, tolerance):
     y, dx, *vectors = zip(found, exact, strict=True)
     for got, wanted in (y, dx):
         assert relative_error(got, wanted) < tolerance
-    for got, wanted in vectors:  # sums, whose terms may cancel
+    for got, wanted in vectors:  # sums, whose terms can cancel
         assert got.isfinite().all()
         assert (got - wanted).norm() < tolerance * (wanted.norm() + exact[0].norm())
 
@@ -146,7 +146,8 @@ def check_attention(found, exact, tolerance):
 @pytest.mark.parametrize(
     ("shape", "groups"),
     [
-        # Sixteen lanes hold whole sub-groups of 1, 2, 4, 8, 16 channels, or none; tails; odd sides.
+        # Sixteen lanes hold whole sub-groups of 1, 2, 4, 8 or 16 channels, or do not; tails; odd
+        # sides.
         ((2, 128, 5, 7), 64),
         ((2, 256, 16, 17), 64),
         ((3, 64, 13, 11), 8),
@@ -178,17 +179,18 @@ def test_shuffle_attention_is_its_formula(shape, groups, gain, shuffles, layout,
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["channels_last", "contiguous"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shape", [(2, 256, 16, 17), (2, 96, 61, 33), (3, 26, 3, 1)])
-def test_shuffle_attention_over_its_map_has_the_same_bits(shape, dtype, layout):
+def test_shuffle_attention_in_place_has_the_same_bits(shape, dtype, layout):
     block, gain = attention_of(shape[1], 1), torch.tensor(0.7)
     x = torch.randn(shape).to(dtype).contiguous(memory_format=layout)
     wanted, kept = block.blend(x, gain).detach(), x.clone()
-    assert torch.equal(block.blend_(x, gain), wanted) and torch.equal(x, kept)  # a gradient's
+    # With gradients enabled, x is not overwritten.
+    assert torch.equal(block.blend_(x, gain), wanted) and torch.equal(x, kept)
     with torch.no_grad():
         over = block.blend_(x, gain)
     assert over.data_ptr() == x.data_ptr() and torch.equal(over, wanted)
 
 
-def test_a_block_derived_from_shuffle_attention_keeps_its_own_blend():
+def test_a_subclass_of_shuffle_attention_keeps_its_own_blend():
     from towernet.attention.shuffle import ShuffleAttention
 
     class Half(ShuffleAttention):
@@ -203,7 +205,7 @@ def test_a_block_derived_from_shuffle_attention_keeps_its_own_blend():
 @pytest.mark.parametrize(
     "change", [{"shuffles": True}, {"epsilon": 4.0}, {"gain": torch.tensor(0.75)}, {"gain": None}]
 )
-def test_another_formula_is_not_taken_for_shuffle_attention(change, monkeypatch):
+def test_another_formula_is_detected(change, monkeypatch):
     block, gain = attention_of(64, 8, shuffles=False), torch.tensor(0.7)
     x, weights = feature_map((2, 64, 7, 5), torch.float32, offset=1.0), torch.randn(2, 64, 7, 5)
     exact = attended(copy.deepcopy(block).double(), x.double(), gain.double(), weights)
@@ -216,8 +218,8 @@ def test_another_formula_is_not_taken_for_shuffle_attention(change, monkeypatch)
 
 
 @pytest.mark.parametrize("wrong", [0, 1, 5, 10])
-def test_a_wrong_gradient_is_not_taken_for_shuffle_attentions(wrong, monkeypatch):
-    """Of the map, of the gain, of a vector."""
+def test_a_wrong_gradient_of_shuffle_attention_is_detected(wrong, monkeypatch):
+    """For the map, the gain, and two vectors."""
     block, gain = attention_of(64, 8, shuffles=False), torch.tensor(0.7)
     x, weights = feature_map((2, 64, 7, 5), torch.float32, offset=1.0), torch.randn(2, 64, 7, 5)
     exact = attended(copy.deepcopy(block).double(), x.double(), gain.double(), weights)
@@ -236,21 +238,21 @@ def test_a_wrong_gradient_is_not_taken_for_shuffle_attentions(wrong, monkeypatch
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["channels_last", "contiguous"])
 @pytest.mark.parametrize("pixels", [(19, 23), (160, 170)])
-def test_attentions_statistics_do_not_cancel_where_the_mean_is_large(pixels, layout):
+def test_attentions_statistics_do_not_cancel_for_a_large_mean(pixels, layout):
     block = attention_of(32, 4)
     x = (torch.randn(2, 32, *pixels) + 1000).contiguous(memory_format=layout)
     exact = copy.deepcopy(block).double()(x.double())
-    # The line a·x + d has its own rounding at a thousand spreads from 0: 1000·2^-24 of a gate.
+    # a·x + d rounds by itself at 1000 standard deviations from 0: 1000·2^-24 of a gate.
     assert relative_error(block(x), exact) < 2e-4
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["channels_last", "contiguous"])
 @pytest.mark.parametrize("special", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("gain", [None, 0.5])
-def test_what_is_not_finite_reaches_its_own_channel_alone(gain, special, layout):
+def test_nan_and_inf_stay_in_their_channel(gain, special, layout):
     block = attention_of(64, 8, shuffles=False)
     x = torch.randn(2, 64, 5, 7).contiguous(memory_format=layout)
-    x[0, [3, 5], 1, 1] = special  # one of either half
+    x[0, [3, 5], 1, 1] = special  # one channel in each half
     gain = None if gain is None else torch.tensor(gain)
     weights = torch.ones_like(x)
     y, dx = attended(block, x, gain, weights)[:2]
@@ -261,12 +263,12 @@ def test_what_is_not_finite_reaches_its_own_channel_alone(gain, special, layout)
     for got, wanted in ((y, y_torch), (dx, dx_torch)):
         torch.testing.assert_close(got[~spoilt], wanted[~spoilt], rtol=1e-5, atol=1e-5)
         assert not got[0, [3, 5], 1, 1].isfinite().any() or got is dx
-        if special != special:  # the mean of what is infinite may be, or not be a number
+        if special != special:  # the mean of infinities can be infinite or NaN
             assert torch.equal(got.isfinite(), wanted.isfinite())
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["channels_last", "contiguous"])
-def test_gates_far_from_a_half_neither_overflow_nor_vanish(layout):
+def test_gates_near_0_or_1_neither_overflow_nor_vanish(layout):
     block = attention_of(32, 4)
     x = feature_map((2, 32, 5, 7), torch.float32).contiguous(memory_format=layout)
     for bias in (-200.0, -60.0, 60.0, 200.0):
@@ -274,13 +276,13 @@ def test_gates_far_from_a_half_neither_overflow_nor_vanish(layout):
         torch.nn.init.constant_(block.channel_bias, bias)
         found = attended(block, x, None, torch.ones_like(x))
         exact = attended(copy.deepcopy(block).double(), x.double(), None, torch.ones_like(x))
-        # A float32 has no number below exp(-87); torch's vanishes there too.
+        # A float32 has no number below exp(-87); torch's gates vanish there too.
         for got, wanted in zip(found, exact, strict=True):
             torch.testing.assert_close(got.double(), wanted, rtol=1e-3, atol=1e-30)
 
 
 @pytest.mark.parametrize("stride", ["expanded", "other layout", "sliced"])
-def test_a_gradient_of_another_layout_is_read_right(stride):
+def test_a_gradient_in_another_layout_is_read_correctly(stride):
     block = attention_of(32, 4)
     x = feature_map((2, 32, 4, 6), torch.float32)
     weights = {
@@ -292,12 +294,12 @@ def test_a_gradient_of_another_layout_is_read_right(stride):
     check_attention(attended(block, x, None, weights), exact, 3e-5)
 
 
-def test_all_halves_are_read_and_rounded_as_torch_does():
+def test_all_float16_values_are_read_and_rounded_as_in_torch():
     block = attention_of(64, 32, shuffles=False)
     with torch.no_grad():
         for parameter in block.parameters():
             parameter.zero_()
-    # In channel halves, whose gate is one half to the last bit.
+    # In the channel branch, whose gate is exactly 1/2.
     halves = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(torch.float16)
     x = torch.stack([halves, halves]).reshape(2, -1, 32).permute(1, 2, 0).reshape(-1, 64, 1, 1)
     for gain in (0.0, 1.0, 0.3, -700.0):
@@ -374,13 +376,13 @@ def test_augmentation_is_its_formula(stored, wanted, config):
     )
     formula = augment(torch.from_numpy(pixels[rows]), numbers, config, size_px=wanted)
     different = (x - normalise(formula, mean, std)).abs() > 1e-3
-    # A position half way between two pixels may be rounded to the other one.
+    # A position half way between two pixels can be rounded to the other one.
     assert different.float().mean() < (1e-3 if config.interpolation == "nearest" else 1e-9)
     assert x.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_pixels_that_are_a_tensor_give_the_same_images():
-    """As they are on a GPU."""
+def test_pixels_in_a_tensor_give_the_same_images():
+    """On a GPU they are in a tensor."""
     pixels = np.random.default_rng(3).integers(0, 256, (9, 40, 40, 3), dtype=np.uint8)
     rows = np.array([4, 0, 8])
     numbers = draws(1, 2, rows.astype(np.uint64))
@@ -391,7 +393,7 @@ def test_pixels_that_are_a_tensor_give_the_same_images():
 
 
 def test_the_last_picture_is_not_read_beyond_its_end():
-    """Its file is mapped, and the page behind it may not be there: here it may not be read."""
+    """The file is memory-mapped, and the page after it may not exist; here it must not be read."""
     import ctypes
     import mmap
 
@@ -408,14 +410,14 @@ def test_the_last_picture_is_not_read_beyond_its_end():
         mean=(0.0,) * 3, std=(1.0,) * 3, kernels=True,
     )  # fmt: skip
     assert not x.any()
-    with pytest.raises(AssertionError):  # a row that is not there
+    with pytest.raises(AssertionError):  # a row that does not exist
         training_input(
             stored, np.array([1]), np.full((1, NUM_DRAWS), 0.99), AugmentConfig(), size_px=size,
             mean=(0.0,) * 3, std=(1.0,) * 3, kernels=True,
         )  # fmt: skip
 
 
-def test_maps_the_kernels_do_not_take_go_to_torch():
+def test_maps_that_the_kernels_do_not_support_are_left_to_torch():
     x = torch.rand(2, 32, 4, 4).contiguous(memory_format=torch.channels_last)
     assert ops.usable(x, torch.ones(32))
     assert not ops.usable(x.contiguous())
@@ -451,18 +453,18 @@ def test_a_stage_with_an_unusual_norm_does_what_torch_does(change):
     from towernet.models.blocks import ConvNormPool
 
     x = torch.randn(3, 3, 12, 12).contiguous(memory_format=torch.channels_last)
-    answers = []
+    results = []
     for native in (True, False):
         torch.manual_seed(1)
         stage = ConvNormPool(3, 16).to(memory_format=torch.channels_last).train()
         change(stage.norm)
         with ops.enabled(native):
-            answers.append([stage(x).detach().float(), stage.norm.running_mean.float()])
-    for mine, theirs in zip(*answers, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+            results.append([stage(x).detach().float(), stage.norm.running_mean.float()])
+    for found, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_an_attention_given_other_channels_is_refused_by_torch():
+def test_an_attention_for_other_channels_is_refused_by_torch():
     from towernet.attention.shuffle import ShuffleAttention
 
     x = torch.rand(2, 512, 4, 4).contiguous(memory_format=torch.channels_last)
@@ -482,7 +484,7 @@ def test_other_defaults_of_torch_change_nothing():
     assert torch.equal(found, wanted)
 
 
-def test_the_self_test_agrees_here():
+def test_the_self_test_passes_here():
     from towernet.engine import kernels
 
     assert selftest.excess() < 1
@@ -502,7 +504,7 @@ def test_the_self_test_rejects_a_wrong_gradient(broken, factor, monkeypatch):
     assert not selftest.excess() <= 1
 
 
-def test_the_self_test_rejects_a_wrong_picture(monkeypatch):
+def test_the_self_test_rejects_a_wrong_image(monkeypatch):
     from towernet.engine import kernels
 
     original = ops.augment
@@ -526,7 +528,7 @@ def in_a_new_process(code, **environment):
         ("", "no C compiler was found (install gcc)"),
     ],
 )
-def test_without_a_compiler_torch_does_it_and_that_is_said(named, words, tmp_path):
+def test_without_a_compiler_torch_is_used_and_the_reason_is_reported(named, words, tmp_path):
     out = in_a_new_process(
         "from towernet.engine import device\n"
         "policy = device.Policy('cpu', 'float32', True, 1, '')\n"
@@ -538,7 +540,7 @@ def test_without_a_compiler_torch_does_it_and_that_is_said(named, words, tmp_pat
 
 
 @pytest.mark.proof
-def test_a_compiler_may_be_several_words(tmp_path):
+def test_cc_can_be_several_words(tmp_path):
     out = in_a_new_process(
         "from towernet.native.library import load\nprint(load().identity)",
         CC=f"env {compiler()}",
@@ -548,15 +550,15 @@ def test_a_compiler_may_be_several_words(tmp_path):
 
 
 @pytest.mark.proof
-def test_a_cache_that_others_may_write_to_is_not_loaded_from(tmp_path):
+def test_a_cache_that_others_can_write_to_is_not_used(tmp_path):
     code = "from towernet.native.library import load\nprint(getattr(load(), 'reason', 'loaded'))"
     assert in_a_new_process(code, TOWERNET_CACHE=str(tmp_path)) == "loaded\n"
     (tmp_path / "native").chmod(0o777)
-    assert "others may write to" in in_a_new_process(code, TOWERNET_CACHE=str(tmp_path))
+    assert "other users can write to" in in_a_new_process(code, TOWERNET_CACHE=str(tmp_path))
 
 
 @pytest.mark.proof
-def test_a_damaged_library_is_compiled_anew(tmp_path):
+def test_a_damaged_library_is_recompiled(tmp_path):
     code = "from towernet.native.library import load\nprint(getattr(load(), 'reason', 'loaded'))"
     in_a_new_process(code, TOWERNET_CACHE=str(tmp_path))
     (file,) = (tmp_path / "native").glob("*.so")
@@ -564,7 +566,7 @@ def test_a_damaged_library_is_compiled_anew(tmp_path):
     assert in_a_new_process(code, TOWERNET_CACHE=str(tmp_path)) == "loaded\n"
 
 
-def test_a_compiler_that_fails_is_said(tmp_path):
+def test_a_failing_compiler_is_reported(tmp_path):
     failing = tmp_path / "cc"
     failing.write_text("#!/bin/sh\necho 'kernels.c:1: error: no' >&2\nexit 1\n")
     failing.chmod(0o755)
@@ -576,7 +578,7 @@ def test_a_compiler_that_fails_is_said(tmp_path):
     assert out == "the kernels could not be compiled (kernels.c:1: error: no)\n"
 
 
-def test_a_run_begun_with_kernels_is_not_silently_gone_on_without(monkeypatch):
+def test_a_run_started_with_kernels_is_not_silently_resumed_without(monkeypatch):
     from towernet.engine import kernels
     from towernet.engine.device import Policy, kernels_here
     from towernet.errors import EnvironmentFault
@@ -585,7 +587,7 @@ def test_a_run_begun_with_kernels_is_not_silently_gone_on_without(monkeypatch):
     assert kernels_here(policy) == "native"
     monkeypatch.setattr(kernels, "fault", lambda: "no C compiler was found (install gcc)")
     refused = pytest.raises(
-        EnvironmentFault, match=r"begun with kernels in C and no C compiler.*--acc"
+        EnvironmentFault, match=r"started with the C kernels and no C compiler.*--acc"
     )
     with refused, policy.active():
         pass
@@ -604,7 +606,7 @@ def test_the_library_is_compiled_once(tmp_path):
 
 
 def test_the_kernels_share_torchs_threads():
-    """A second pool of threads would wait, spinning, for the cores of the first."""
+    """A second pool of threads would spin, waiting for the cores of the first."""
     assert isinstance(library.load(), Library)
     out = in_a_new_process(
         "import torch\n"

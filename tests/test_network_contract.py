@@ -1,4 +1,4 @@
-"""The promises of a network: a contract over ours and other people's, and what breaks it."""
+"""The contract of networks: built-in and third-party ones keep it; each violation is detected."""
 
 import functools
 
@@ -228,7 +228,7 @@ class CutsTheGradient(Sound):
         return super().features(x).detach()
 
 
-class ForgetsWhatItSaw(Sound):
+class IgnoresItsInput(Sound):
     def features(self, x):
         return super().features(x) * 0
 
@@ -246,12 +246,15 @@ ONE_FOR_ALL = Sound(5)
 TWINS = [
     (
         testing.check_network_building, NeedsTwoNumbers,
-        "missing 1 required positional argument: 'width'; let it take the number of classes, and",
+        "missing 1 required positional argument: 'width'; it must take the number of classes, and",
     ),
-    (testing.check_network_building, IsNoNetwork, "it builds a function; let it return a torch"),
+    (
+        testing.check_network_building, IsNoNetwork,
+        "it builds a function; it must return an instance of torch.nn.Module",
+    ),
     (testing.check_network_building, IsOfAnotherKind, "it is a class of another kind; derive it"),
     (testing.check_network_building, HasNothingToTrain, "nothing in it is trained; give it para"),
-    (testing.check_network_building, ReturnsTheSame, "two of them share their weights; let each"),
+    (testing.check_network_building, ReturnsTheSame, "two of them share their weights; each cal"),
     (testing.check_network_outline, DecidesByNumbers, "RuntimeError: Tensor.item() cannot be cal"),
     (testing.check_network_outline, MakesTensorsOnTheCpu, "RuntimeError: "),
     (
@@ -260,52 +263,64 @@ TWINS = [
     ),
     (
         testing.check_network_outline, IsNarrowerWithNumbers,
-        "more has another shape with numbers than without",
+        "more has another shape on the meta device",
     ),
-    (testing.check_network_seed, DrawsWithNumpy, "under one seed, more was drawn in two ways"),
+    (
+        testing.check_network_seed, DrawsWithNumpy,
+        "with the same seed, more was built with different numbers",
+    ),
     (
         testing.check_network_logits, IgnoresTheClasses,
         "in training mode, 3 images and 2 classes gave a tensor of (3, 5) and not of (3, 2)",
     ),
     (testing.check_network_logits, ReturnsTwoInTraining, "in training mode, 3 images and 2 classe"),
     (testing.check_network_logits, AnswersWithProbabilities, "are probabilities; leave out the so"),
-    (testing.check_network_logits, DividesByZero, "3 images and 2 classes gave NaN or infinity"),
-    (testing.check_network_repetition, DropsAlways, "asked again, its answers differ by up to"),
-    (testing.check_network_neighbours, NormalisesByTheBatch, "the answer for 1 of 5 images d"),
+    (testing.check_network_logits, DividesByZero, "3 images and 2 classes gave NaN or Inf"),
+    (
+        testing.check_network_repetition, DropsAlways,
+        "for the same images, its outputs differ by up to",
+    ),
+    (testing.check_network_neighbours, NormalisesByTheBatch, "the output for 1 of 5 images d"),
     (
         testing.check_network_neighbours, SqueezesTooMuch,
-        "the answer for 1 of 5 images is (5,) and not (1, 5)",
+        "the output for 1 of 5 images is (5,) and not (1, 5)",
     ),
     (testing.check_network_layout, TakesOneLayout, "view size is not compatible"),
-    (testing.check_network_layout, ReadsTheMemory, "the answer in channels_last differs by up to"),
+    (testing.check_network_layout, ReadsTheMemory, "the output in channels_last differs by up to"),
     (
         testing.check_network_sizes, MakesImagesOfRows,
         "in training mode, 2 images of 64 px gave a tensor of (8, 5) and not of (2, 5)",
     ),
     (
         testing.check_network_sizes, RefusesOtherNumbers,
-        "in training mode, 2 images of 16 px raise ValueError: not this size, and their shape a",
+        "in training mode, 2 images of 16 px raise ValueError: not this size, but meta tensors of",
     ),
-    (testing.check_network_state, KeepsAWeightToItself, "in evaluation mode, a fresh one with its"),
+    (
+        testing.check_network_state, KeepsAWeightToItself,
+        "in evaluation mode, the outputs of a new one with its state differ by up to",
+    ),
     (
         testing.check_network_state, KeepsItsStatisticsToItself,
-        "in evaluation mode, a fresh one with its state answers otherwise, by up to",
+        "in evaluation mode, the outputs of a new one with its state differ by up to",
     ),
     (
         testing.check_network_state, WarmsUpByItself,
-        "in training mode, a fresh one with its state answers otherwise, by up to",
+        "in training mode, the outputs of a new one with its state differ by up to",
     ),
     (
         testing.check_network_state, HasAWordInItsState,
-        "_extra_state in its state is a str, which no weights file can hold",
+        "_extra_state in its state is a str, which no weights file can store",
     ),
     (testing.check_network_gradients, HasAnIdleParameter, "in 3 steps no gradient reached idle;"),
     (
         testing.check_network_gradients, CutsTheGradient,
         "in 3 steps no gradient reached conv.weight, norm.bias, norm.weight;",
     ),
-    (testing.check_network_gradients, ForgetsWhatItSaw, "no gradient reached any of it;"),
-    (testing.check_network_gradients, HasAnInfiniteGradient, "that of norm.bias is not finite;"),
+    (testing.check_network_gradients, IgnoresItsInput, "no gradient reached any parameter;"),
+    (
+        testing.check_network_gradients, HasAnInfiniteGradient,
+        "the gradient of norm.bias is not finite;",
+    ),
 ]  # fmt: skip
 
 
@@ -356,13 +371,13 @@ class DropsWhileItTrains(Sound):
         lambda k: Sound(k),
     ],
 )
-def test_what_a_network_may_do_is_not_refused(network):
+def test_allowed_behaviour_of_a_network_is_not_refused(network):
     testing.check_network(network, size_px=SIZE_PX)
 
 
 def test_a_network_for_one_size_is_refused_at_another():
     with pytest.raises(
-        ContractError, match=r"^TakesOneSize does not run on shapes alone \(.*64-px"
+        ContractError, match=r"^TakesOneSize does not run on meta tensors \(.*64-px"
     ):
         testing.check_network(TakesOneSize, size_px=64)
 
@@ -372,7 +387,7 @@ def test_a_network_for_one_size_is_refused_at_another():
     [
         (
             Sound(2),
-            "is built already; give the class Sound, so that each run has weights of its own",
+            "is built already; give the class Sound, so that each run has its own weights",
         ),
         (
             42,
@@ -382,7 +397,7 @@ def test_a_network_for_one_size_is_refused_at_another():
         (IsNoNetwork, ""),
     ],
 )
-def test_what_builds_no_networks_is_said_to_build_none(found, problem):
+def test_an_object_that_builds_no_networks_is_refused_with_the_reason(found, problem):
     assert network_problem(found).startswith(problem)
     assert bool(network_problem(found)) == bool(problem)
 

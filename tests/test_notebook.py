@@ -159,7 +159,7 @@ def test_an_interrupted_training_ends_its_step_and_shows_how_to_resume(interrupt
     name, shown = cell.error
     assert name == "Interrupted"
     assert re.fullmatch(
-        r"Interrupted: stopped as asked; long is complete up to step \d+ of \d+:"
+        r"Interrupted: stopped as requested; long is complete up to step \d+ of \d+:"
         r" towernet train --resume long",
         shown,
     )
@@ -175,7 +175,7 @@ def test_the_bar_of_a_resumed_training_shows_all_figures(kernel, interrupted):
     )
     shown = [each for each in cell.updates if "images/s" in each]
     assert all(re.search(figures, each) for each in shown)
-    assert f"long goes on after step {interrupted[2]}" in cell.printed()
+    assert f"long resumes after step {interrupted[2]}" in cell.printed()
 
 
 @pytest.mark.parametrize(("seconds", "moves"), [("progress.SECONDS_BETWEEN_UPDATES", 0), ("0", 50)])

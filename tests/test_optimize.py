@@ -1,4 +1,4 @@
-"""A network made ready to answer: the same answers, folded norms, absorbed shuffles."""
+"""A network prepared for inference: the same outputs, folded norms, absorbed shuffles."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from towernet.native import ops
 
 
 def trained(model: nn.Module, size_px: int = 128) -> nn.Module:
-    """Move statistics, norms and gates off their start values."""
+    """Move statistics, norms and gates off their initial values."""
     model.train()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -38,18 +38,18 @@ def relative_error(got, wanted):
         ("googlenet", 57),
         ("vgg11", 0),
         ("vgg11_bn", 8),
-        # Its norms come before the convolutions: only those between two of them can go.
+        # Its norms come before the convolutions: only those between two of them can be folded.
         ("densenet121", 59),
         ("shufflenet_v2_x0_5", 56),
         ("regnet_y_400mf", 53),
         ("convnext_tiny", 0),
-        # timm's norms hold an activation: they stay.
+        # timm's norms include an activation: they stay.
         ("timm:efficientnet_lite0", 0),
         ("timm:resnet18", 20),
     ],
 )
 @torch.no_grad()
-def test_every_norm_behind_a_convolution_is_folded_and_no_answer_changes(name, num_norms):
+def test_every_norm_after_a_convolution_is_folded_and_no_output_changes(name, num_norms):
     model = trained(build(name, 5, 128))
     assert len(foldable(model, 128)) == num_norms
     x = torch.randn(2, 3, 128, 128)
@@ -69,7 +69,7 @@ def test_the_network_itself_stays_as_it_was():
 
 
 @torch.no_grad()
-def test_shuffles_are_absorbed_by_whoever_reads_them():
+def test_shuffles_are_absorbed_by_the_layers_that_read_them():
     model = trained(TowerNet(5)).double()
     x = torch.randn(2, 3, 127, 140, dtype=torch.float64)
     wanted = model(x)
@@ -79,7 +79,7 @@ def test_shuffles_are_absorbed_by_whoever_reads_them():
 
 
 @torch.no_grad()
-def test_an_absorbed_shuffle_that_is_still_done_is_noticed():
+def test_an_absorbed_shuffle_that_is_still_done_is_detected():
     model = trained(TowerNet(5))
     x = torch.randn(2, 3, 128, 128)
     wanted = model(x)
@@ -89,7 +89,7 @@ def test_an_absorbed_shuffle_that_is_still_done_is_noticed():
 
 
 class ReadsTwice(nn.Module):
-    """The convolution's output goes past the norm as well."""
+    """The convolution's output is used without the norm as well."""
 
     def __init__(self):
         super().__init__()
@@ -113,7 +113,7 @@ class CallsTwice(nn.Module):
 
 
 class DoesMore(nn.BatchNorm2d):
-    """As timm's, a norm with an activation."""
+    """A norm with an activation, like timm's."""
 
     def forward(self, x):
         return super().forward(x).relu()
@@ -129,7 +129,7 @@ class WithMore(nn.Module):
 
 
 class Reparametrised(nn.Module):
-    """Its weight is made anew at every call."""
+    """Its weight is recomputed at every call."""
 
     def __init__(self):
         super().__init__()
@@ -142,7 +142,7 @@ class Reparametrised(nn.Module):
 
 @pytest.mark.parametrize("make", [WithMore, Reparametrised])
 @torch.no_grad()
-def test_what_does_more_than_its_kind_is_not_folded(make):
+def test_layers_that_do_more_than_their_kind_are_not_folded(make):
     model = trained(make(), 16)
     assert foldable(model, 16) == []
     x = torch.randn(2, 3, 16, 16)
@@ -151,10 +151,10 @@ def test_what_does_more_than_its_kind_is_not_folded(make):
 
 @pytest.mark.parametrize("make", [ReadsTwice, CallsTwice])
 @torch.no_grad()
-def test_what_others_read_is_not_folded(make):
+def test_a_convolution_with_several_readers_is_not_folded(make):
     model = trained(make(), 16)
     assert foldable(model, 16) == []
-    # Folded all the same, it would answer otherwise: the check is needed.
+    # If it were folded, the outputs would change: the check is needed.
     x = torch.randn(2, 3, 16, 16)
     wanted = model(x)
     fold(model, "conv", "norm" if make is ReadsTwice else "norm_1")
@@ -162,7 +162,7 @@ def test_what_others_read_is_not_folded(make):
 
 
 @torch.no_grad()
-def test_bf16_keeps_its_weights_in_bf16_and_answers_within_its_digits():
+def test_bf16_keeps_its_weights_in_bf16_and_its_outputs_within_rounding():
     model = trained(build("resnet18", 5, 128))
     x = torch.randn(4, 3, 128, 128)
     fast = optimize(model, size_px=128, dtype=torch.bfloat16)
@@ -173,7 +173,7 @@ def test_bf16_keeps_its_weights_in_bf16_and_answers_within_its_digits():
 
 @pytest.mark.skipif(compiler() is None, reason="no C compiler")
 @torch.no_grad()
-def test_with_the_kernels_the_answers_are_the_same():
+def test_with_the_kernels_the_outputs_are_the_same():
     model = trained(TowerNet(5))
     x = torch.randn(2, 3, 128, 128).contiguous(memory_format=torch.channels_last)
     wanted = model(x)
@@ -198,19 +198,19 @@ def test_the_package_offers_it_without_importing_torch_at_once():
 
 
 @pytest.mark.parametrize("name", ["resnet18+shuffle", "resnet18+shuffle@stages"])
-def test_the_shuffle_of_attention_behind_a_folded_norm_is_absorbed(name):
+def test_the_shuffle_of_attention_after_a_folded_norm_is_absorbed(name):
     model, images = trained(build(name, 7, 64), 64), torch.randn(3, 3, 64, 64)
     with torch.no_grad():
         wanted = optimize(model, size_px=64, absorb=False)(images)
         fast = optimize(model, size_px=64)
         found = fast(images)
     num_folded = sum(isinstance(module, UnshuffledAttention) for module in fast.modules())
-    # Behind a stage's end stands a ReLU, which folds into nothing: there the block shuffles itself.
+    # A stage ends with a ReLU, which is not folded: there the block shuffles itself.
     assert num_folded == (0 if "stages" in name else 8)
     assert (found - wanted).abs().max() <= 1e-6 * wanted.abs().max()
 
 
-def test_a_shuffle_absorbed_the_other_way_is_noticed(monkeypatch):
+def test_a_shuffle_absorbed_the_other_way_is_detected(monkeypatch):
     model, images = trained(build("resnet18+shuffle", 7, 64), 64), torch.randn(3, 3, 64, 64)
     monkeypatch.setattr(
         "towernet.models.optimize.came_from", lambda channels: torch.argsort(came_from(channels))

@@ -207,21 +207,21 @@ def test_its_layers_are_listed(nets, towernet):
         (
             "my_nets:built", ConfigError,
             "network 'my_nets:built': my_nets:built is already built; give the class Small, so that"
-            " each run has weights of its own",
+            " each run has its own weights",
         ),
         (
             "my_nets:nothing", ConfigError,
-            "my_nets:nothing builds None; let it return a torch.nn.Module that is built",
+            "my_nets:nothing builds None; it must return an instance of torch.nn.Module",
         ),
         (
             "my_nets:NeedsMore", ConfigError,
             "my_nets:NeedsMore cannot be built for 2 classes (TypeError: NeedsMore.__init__()"
-            " missing 1 required positional argument: 'width'); let it take the number of classes,"
-            " and anything else by keyword with a default",
+            " missing 1 required positional argument: 'width'); it must take the number of classes,"
+            " and everything else by keyword with a default",
         ),
         (
             "my_nets:AsksForMore", ConfigError,
-            "my_nets:AsksForMore cannot take 32-px images, nor larger ones (AttributeError:"
+            "my_nets:AsksForMore cannot take 32-px images or larger ones (AttributeError:"
             " 'AsksForMore' object has no attribute 'mroe'); fix its forward(), which is traced on"
             " meta tensors",
         ),
@@ -355,9 +355,7 @@ def test_another_source_is_refused_of_a_block_too_and_what_was_not_recorded_is_n
         require_same_code(name, as_now, "runs/mine")
         require_same_code(name, {"torch": "2"}, "runs/mine")  # weights of before it was recorded
         for key in ("network my_nets:Small", "attention my_block:Mine"):
-            with pytest.raises(
-                ConfigError, match=f"^the source of {key} is not what it was when r"
-            ):
+            with pytest.raises(ConfigError, match=f"^the source of {key} has changed since r"):
                 require_same_code(name, as_now | {key: "0" * 64}, "runs/mine")
     finally:
         sys.modules.pop("my_block", None)
@@ -488,7 +486,7 @@ def test_another_source_does_not_answer_with_the_weights_of_the_one_that_was_tra
     assert refused.returncode == 2 and refused.stdout == ""
     key = "network my_nets:Small"
     assert re.fullmatch(
-        rf"error: the source of {key} is not what it was when {re.escape(str(run))} was trained"
+        rf"error: the source of {key} has changed since {re.escape(str(run))} was trained"
         r" \(its SHA-256 was \w{8} and is \w{8}\); restore the file, or train again\n",
         refused.stderr,
     )

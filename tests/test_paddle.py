@@ -1,4 +1,4 @@
-"""Paddle's parameter files: read without running anything, and turned into a run that predicts."""
+"""Paddle's parameter files: read without running code, and turned into a run that predicts."""
 
 import builtins
 import collections
@@ -28,13 +28,13 @@ SPLIT = "UnpackBigParamInfor@@"
 
 
 def notebook_arrays(num_classes: int = 3) -> dict[str, np.ndarray]:
-    """What the notebook would save: its names and shapes, with numbers of our own."""
+    """Return arrays as the notebook would save them: its names and shapes, other numbers."""
     state = TowerNet(num_classes).state_dict()
     arrays = {}
-    for theirs, ours in paddle._names():
-        array = state[ours].numpy()
-        arrays[theirs] = array.T if theirs == "b6.weight" else array
-        arrays[theirs] = arrays[theirs].reshape(paddle._paddle_shape(theirs, array.shape))
+    for in_notebook, name in paddle._names():
+        array = state[name].numpy()
+        stored = array.T if in_notebook == "b6.weight" else array
+        arrays[in_notebook] = stored.reshape(paddle._paddle_shape(in_notebook, array.shape))
     return arrays
 
 
@@ -44,7 +44,7 @@ def save(path: Path, value: object, protocol: int = 4) -> Path:
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
-def test_arrays_come_back_to_the_bit(tmp_path, protocol):
+def test_arrays_are_read_back_to_the_bit(tmp_path, protocol):
     arrays = {
         "a.weight": np.random.default_rng(1).normal(size=(3, 5, 2)).astype(np.float32),
         "fortran": np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)),
@@ -73,7 +73,7 @@ def test_large_arrays_that_were_split_are_joined(tmp_path):
 
 
 class Calls:
-    """Unpickled by calling `function(*arguments)`: what a hostile file is made of."""
+    """Unpickled by calling `function(*arguments)`, as in a hostile file."""
 
     def __init__(self, function, *arguments):
         self.reduced = (function, arguments)
@@ -103,19 +103,19 @@ HOSTILE = {
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 4, 5])
 @pytest.mark.parametrize("kind", sorted(HOSTILE))
-def test_a_file_that_wants_to_run_code_is_not_opened(tmp_path, kind, protocol):
+def test_a_file_that_contains_code_is_not_opened(tmp_path, kind, protocol):
     mark = tmp_path / "mark"
     saved = {"b6.bias": np.zeros(3, dtype=np.float32), "gadget": HOSTILE[kind](mark)}
     path = save(tmp_path / "x.pdparams", saved, protocol)
     with pytest.raises(
-        DataError, match=r"wants to run more than reading numbers \(.+\) and was not"
+        DataError, match=r"contains code other than for reading numbers \(.+\) and was not"
     ):
         read_pdparams(path)
     assert not mark.exists()
 
 
-def test_the_hostile_files_do_harm_where_they_are_let(tmp_path):
-    """The sabotaged twin: Python's own reader runs what ours refuses."""
+def test_the_hostile_files_do_run_code_in_pythons_reader(tmp_path):
+    """The sabotaged twin: Python's own reader runs what towernet's refuses."""
     mark = tmp_path / "mark"
     path = save(tmp_path / "x.pickle", HOSTILE["os.system"](mark))
     subprocess.run([sys.executable, "-m", "pickle", path], check=True, capture_output=True)
@@ -134,14 +134,14 @@ RECONSTRUCT = b"cnumpy.core.multiarray\n_reconstruct\n"
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "does not hold a network's parameters"),
-        (b"not a pickle", "does not hold a network's parameters"),
-        (b"PK\x03\x04 a zip of torch's", "(does not hold|wants to run more)"),
-        (_assemble(b"]"), r"does not hold a network's parameters \(it holds a list\)"),
+        (b"", "contains no network parameters"),
+        (b"not a pickle", "contains no network parameters"),
+        (b"PK\x03\x04 a zip of torch's", "(contains no network|contains code other than)"),
+        (_assemble(b"]"), r"contains no network parameters \(it contains a list\)"),
         (_assemble(b"}", b"X\x01\0\0\0a", b"K\x01", b"s"), r"'a' is a int"),
         (_assemble(b"}", b"K\x01", b"K\x01", b"s"), "a name in it is a int"),
         (_assemble(b"}", b"r\xff\xff\xff\xff"), "LONG_BINPUT 4294967295 as instruction"),
-        (_assemble(b"\x8e" + struct.pack("<Q", 2**62)), "does not hold a network's parameters"),
+        (_assemble(b"\x8e" + struct.pack("<Q", 2**62)), "contains no network parameters"),
         (_assemble(ENCODE, b"X\x01\0\0\0aX\x03\0\0\0zip", b"\x86R"), "encoded as 'zip'"),
         (_assemble(NDARRAY, b")R"), "numpy.ndarray is called"),
         (_assemble(RECONSTRUCT, b"}", b"X\x05\0\0\0_make", b"K\x01sb"), "a name is given a state"),
@@ -161,13 +161,13 @@ def test_a_damaged_or_crafted_file_is_named(tmp_path, content, message):
 
 
 def doubled(times: int) -> bytes:
-    """A dictionary with one key: a tuple of the last one twice, so often."""
+    """Return a dictionary with one key: nested tuples, each containing the previous one twice."""
     twice = b"".join(b"h%c\x86q%c" % (number, number + 1) for number in range(times))
     return _assemble(b"}K\x01\x85q\0", twice, b"K\x01s")
 
 
 def repeated(text: bytes, times: int) -> bytes:
-    """A list of the same text, encoded anew each time."""
+    """Return a list of the same text, encoded again each time."""
     content = b"X" + struct.pack("<I", len(text)) + text
     return _assemble(
         b"]", content, b"q\0", ENCODE, b"q\x01(", b"h\x01h\0X\6\0\0\0latin1\x86R" * times, b"e"
@@ -177,20 +177,20 @@ def repeated(text: bytes, times: int) -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (doubled(40), "what it repeats is too large"),
+        (doubled(40), "its repeated values are too large"),
         (_assemble(b"}K\x01", b"\x85" * 1_000_000, b"K\x01s"), "tuples nested more than 100 deep"),
-        (repeated(b"x" * 1_000_000, 1_000), "what it repeats is too large"),
+        (repeated(b"x" * 1_000_000, 1_000), "its repeated values are too large"),
         (_assemble(b"}", b"N0" * 10), "the instruction POP"),
     ],
 )
-def test_a_small_file_cannot_make_much_work(tmp_path, content, message):
+def test_a_small_file_cannot_cause_much_work(tmp_path, content, message):
     path = tmp_path / "x.pdparams"
     path.write_bytes(content)
     with pytest.raises(DataError, match=message):
         read_pdparams(path)
 
 
-def test_each_further_tuple_doubles_the_work_where_nobody_counts():
+def test_without_counting_each_further_tuple_doubles_the_work():
     """The sabotaged twin: why forty of them would take hours."""
     num_hashed = 0
 
@@ -207,7 +207,7 @@ def test_each_further_tuple_doubles_the_work_where_nobody_counts():
     assert num_hashed == 2**10
 
 
-def test_a_shared_array_is_no_bomb(tmp_path):
+def test_a_shared_array_is_read(tmp_path):
     tied = np.ones((100, 7), dtype=np.float32)
     found = read_pdparams(save(tmp_path / "x.pdparams", {"a": tied, "b": tied}))
     np.testing.assert_array_equal(found["a"], found["b"])
@@ -220,15 +220,15 @@ def test_an_array_that_is_filled_after_it_got_many_names_is_counted_for_each(tmp
     state = b"(K\1J" + struct.pack("<i", 50_000_000) + b"\x85" + kind + b"\x89B" + numbers + b"t"
     path = tmp_path / "x.pdparams"
     path.write_bytes(_assemble(b"}(X\1\0\0\0z", RECONSTRUCT, b")Rq\0", names, state, b"bu"))
-    with pytest.raises(DataError, match=r"its arrays hold 1.2 GB"):
+    with pytest.raises(DataError, match=r"its arrays have 1.2 GB"):
         read_pdparams(path)
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.99])
-def test_a_file_cut_short_is_named(tmp_path, keep):
+def test_a_truncated_file_is_named(tmp_path, keep):
     path = save(tmp_path / "x.pdparams", {"a": np.ones(1000, dtype=np.float32)})
     path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
-    with pytest.raises(DataError, match=r"x.pdparams does not hold a network's parameters"):
+    with pytest.raises(DataError, match=r"x.pdparams contains no network parameters"):
         read_pdparams(path)
 
 
@@ -247,29 +247,29 @@ def test_a_bit_flip_anywhere_is_read_or_named(tmp_path):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.arange(3), "x.pdparams: a holds numbers of type '<i8'; save the network as float32"),
-        (np.array([1 + 2j]), "a holds numbers of type '<c16'"),
-        (np.array(["text"]), "a holds numbers of type '<U4'"),
+        (np.arange(3), "x.pdparams: a has numbers of type '<i8'; save the network as float32"),
+        (np.array([1 + 2j]), "a has numbers of type '<c16'"),
+        (np.array(["text"]), "a has numbers of type '<U4'"),
         (0.5, "'a' is a float"),
-        (np.array([None]), "does not hold a network's parameters"),
-        (np.zeros(2, dtype=[("x", "f4")]), "(a holds numbers of type|does not hold)"),
+        (np.array([None]), "contains no network parameters"),
+        (np.zeros(2, dtype=[("x", "f4")]), "(a has numbers of type|contains no network)"),
     ],
 )
-def test_other_than_floating_point_numbers_are_refused(tmp_path, array, message):
+def test_arrays_of_other_than_floating_point_numbers_are_refused(tmp_path, array, message):
     path = save(tmp_path / "x.pdparams", {"a": array})
     with pytest.raises(DataError, match=message):
         read_pdparams(path)
 
 
 class _ShapeLie:
-    """An array whose shape promises more numbers than there are bytes."""
+    """An array whose shape claims more numbers than there are bytes."""
 
     def __reduce__(self):
         make, arguments, state = np.zeros(4, dtype=np.float32).__reduce__()
         return make, arguments, (state[0], (10**12,), *state[2:])
 
 
-def test_a_shape_that_lies_allocates_nothing(tmp_path):
+def test_a_false_shape_allocates_nothing(tmp_path):
     path = save(tmp_path / "x.pdparams", {"a": _ShapeLie()})
     with pytest.raises(DataError, match=r"a has 16 bytes for the shape \(1000000000000,\)"):
         read_pdparams(path)
@@ -296,7 +296,7 @@ def test_a_file_too_large_is_refused_unread(tmp_path):
     path = tmp_path / "x.pdparams"
     with path.open("wb") as stream:
         stream.truncate(2**31)  # a hole: it takes no disk
-    with pytest.raises(DataError, match=r"holds 2.1 GB, and at most 1.1 GB of parameters are read"):
+    with pytest.raises(DataError, match=r"has 2.1 GB, and the limit is 1.1 GB of parameters; give"):
         read_pdparams(path)
 
 
@@ -323,11 +323,11 @@ def test_the_notebooks_arrays_become_towernets_state():
     ("name", "array", "message"),
     [
         ("b5.3.b5.0.route5x5_3.bias", None, "^the parameters lack b5.3.b5.0.route5x5_3.bias; give"),
-        ("b6.bias", None, "^the parameters are not TowerNet's: b6.bias, .* is missing; give"),
+        ("b6.bias", None, "^these are not TowerNet's parameters: b6.bias, .* is missing; give"),
         (
             "b7.weight",
             np.zeros(1),
-            r"^the parameters hold 'b7.weight', which .* not \(1 such\); give",
+            r"^the parameters contain 'b7.weight', which is not in .* \(1 unknown\); give",
         ),
         (
             "b4.0.0.weight",
@@ -339,7 +339,7 @@ def test_the_notebooks_arrays_become_towernets_state():
             np.zeros((3, 256)),
             r"^b6.weight has the shape \(3, 256\) and TowerNet's is \(256, 3\); give",
         ),
-        ("b1.0.1._mean", np.full(64, np.nan), "^b1.0.1._mean holds NaN or infinity; give a file"),
+        ("b1.0.1._mean", np.full(64, np.nan), "^b1.0.1._mean contains NaN or Inf; give a file"),
     ],
 )
 def test_parameters_that_are_not_towernets_are_named(name, array, message):
@@ -349,7 +349,7 @@ def test_parameters_that_are_not_towernets_are_named(name, array, message):
         towernet_state_dict(arrays if array is None else arrays | {name: array})
 
 
-def test_paddles_start_for_any_network_is_a_function_of_the_seed():
+def test_paddles_initial_weights_are_a_function_of_the_seed():
     first, again, other = (build("resnet18", 3, 64) for _ in range(3))
     for network, seed in ((first, 1), (again, 1), (other, 2)):
         paddle_initial_weights(network, seed)
@@ -425,7 +425,7 @@ def test_class_names_that_cannot_be_read_are_named(tmp_path):
         read_class_names(tmp_path / "classes.txt")
 
 
-def test_an_out_that_holds_something_is_left_alone(tmp_path, classes):
+def test_an_out_that_is_not_empty_is_left_alone(tmp_path, classes):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine.txt").write_text("keep me")
     for out, name in ((tmp_path / "run", "run"), (tmp_path / "run" / "mine.txt", "mine.txt")):

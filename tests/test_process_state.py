@@ -1,4 +1,4 @@
-"""A policy is entered and left: the process computes afterwards as it did before."""
+"""Entering and leaving a policy leaves the process's settings as they were."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ KERNELS = "native" if kernels.fault() is None else "torch"
 
 
 @pytest.fixture(autouse=True)
-def _put_back() -> Iterator[None]:
-    """Put back, whatever a test does, what the next one begins with."""
+def _restored() -> Iterator[None]:
+    """Restore the process's settings after each test."""
     threads = torch.get_num_threads()
     with ops.enabled(False), fused.enabled():
         yield
@@ -28,7 +28,7 @@ def _put_back() -> Iterator[None]:
 
 
 def check_restores(active: Callable[[int, str], AbstractContextManager[None]]) -> None:
-    """What is entered, with a number of threads and kernels, is left without a trace."""
+    """Check that entering and leaving, with some threads and kernels, restores all settings."""
     torch.set_num_threads(3)
     fused.enable("cpu")
     ops.enable(KERNELS == "native")
@@ -74,21 +74,21 @@ def stays_after_an_exception(threads: int, kernels: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def goes_back_to_torchs_own(threads: int, kernels: str) -> Iterator[None]:
+def always_disables_the_kernels(threads: int, kernels: str) -> Iterator[None]:
     with policy(threads, kernels).active():
         yield
     ops.enable(False)
     fused.enable()
 
 
-@pytest.mark.parametrize("twin", [stays, stays_after_an_exception, goes_back_to_torchs_own])
-def test_one_that_does_not_put_all_back_is_noticed(twin):
+@pytest.mark.parametrize("twin", [stays, stays_after_an_exception, always_disables_the_kernels])
+def test_a_twin_that_does_not_restore_everything_is_detected(twin):
     with pytest.raises(AssertionError):
         check_restores(twin)
 
 
 @pytest.mark.parametrize("workspace", [None, ":16:8"])
-def test_what_a_gpu_needs_is_put_back(monkeypatch, workspace):
+def test_the_settings_for_a_gpu_are_restored(monkeypatch, workspace):
     with monkeypatch.context() as patched:
         if workspace is not None:
             patched.setenv("CUBLAS_WORKSPACE_CONFIG", workspace)

@@ -20,14 +20,14 @@ def entry(start: int, stop: int, shape: object = (2,), dtype: object = "F32") ->
 
 TWICE = b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},'
 CRAFTED = [
-    (b"", "its header should be .* cut short"),
-    (b"\x05\0\0", "cut short"),
-    (safe({}, b"", length=2**62), "its header should be 4,611,686,018,427,387,904 bytes long"),
-    (safe({}, bytes(100_000_000), length=100_000_000), "its header is 100,000,000 bytes long"),
+    (b"", "its header should have .* truncated"),
+    (b"\x05\0\0", "truncated"),
+    (safe({}, b"", length=2**62), "its header should have 4,611,686,018,427,387,904 bytes"),
+    (safe({}, bytes(100_000_000), length=100_000_000), "its header has 100,000,000 bytes"),
     (safe(b"{nonsense}"), "Expecting property name"),
     (safe(b"\xff\xfe"), "codec can't decode"),
     (safe(b"[" * 100_000), "recursion"),
-    (safe([1]), "its header is no JSON object"),
+    (safe([1]), "its header is not a JSON object"),
     (safe({"a": 5}), "'a' lacks its dtype, shape or offsets"),
     (safe({"a": {"dtype": "F32"}}), "'a' lacks its dtype, shape or offsets"),
     (safe({"a": entry(0, 16, [4], "F128")}), "'a' has the dtype 'F128'"),
@@ -37,12 +37,12 @@ CRAFTED = [
     (safe({"a": entry(0, 16, [10**30])}), r"'a' has the shape \[1000000"),
     (safe({"a": entry(0, 16, [1] * 9)}), r"'a' has the shape"),
     (safe({"a": entry(16, 0, [4])}), "'a' has -16 bytes"),
-    (safe({"a": entry(0, 8), "b": entry(4, 12)}), "'b' begins at byte 4 and not at 8"),
-    (safe({"a": entry(0, 8), "b": entry(0, 8)}), "'b' begins at byte 0 and not at 8"),
+    (safe({"a": entry(0, 8), "b": entry(4, 12)}), "'b' starts at byte 4 and not at 8"),
+    (safe({"a": entry(0, 8), "b": entry(0, 8)}), "'b' starts at byte 0 and not at 8"),
     (safe({"a": entry(0, 8)}), "'a' ends at byte 8 and the file at 16"),
-    (safe({"a": entry(4, 12)}), "'a' begins at byte 4 and not at 0"),
+    (safe({"a": entry(4, 12)}), "'a' starts at byte 4 and not at 0"),
     (safe({"a": entry(0, 16, [4]), "b": entry(16, 24)}), "'b' ends at byte 24 and the file at 16"),
-    (safe(TWICE + TWICE[1:-1] + b"}"), "'a' stands in its header twice"),
+    (safe(TWICE + TWICE[1:-1] + b"}"), "'a' is in its header twice"),
     (safe({"\x1b[31mred": 5}), r"'\\x1b\[31mred' lacks its"),
 ]  # fmt: skip
 

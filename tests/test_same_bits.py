@@ -1,4 +1,4 @@
-"""Two folders of results are compared to the bit, and each kind of difference is named."""
+"""Two folders of results are compared bit by bit, and each kind of difference is named."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_equal_folders_are_equal(same_files, old, new):
     assert found.digest == same_files.compare_folders(new, old).digest
 
 
-def test_what_a_clock_measured_may_differ(same_files, old, new):
+def test_measured_times_can_differ(same_files, old, new):
     replace(new / "results.json", "3.25", "4.5")
     replace(new / "results.json", "2026", "2027")
     replace(new / "results.csv", "1.5", "1.75")
@@ -200,7 +200,7 @@ def rename_run(folder: Path, name: str) -> None:
         (folder / path).write_bytes(text.replace(RUN, name).encode())
 
 
-def test_a_run_may_have_another_folder_name_and_that_is_reported(same_files, old, new):
+def test_a_run_can_have_another_folder_name_which_is_reported(same_files, old, new):
     rename_run(new, "runs/small-3f9a-0")
     found = same_files.compare_folders(old, new)
     assert found.differences == ()
@@ -227,7 +227,7 @@ def test_results_that_name_the_folder_as_it_was_are_a_difference(same_files, old
     ]
 
 
-def test_what_explains_the_others_is_named_first(same_files, old, new):
+def test_the_difference_that_explains_the_others_is_named_first(same_files, old, new):
     flip_last_bit(new / RUN / "best.safetensors")
     replace(new / "runs.csv", "small,", "large,")
     replace(new / RUN / "run.json", "float32", "bfloat16")
@@ -236,7 +236,7 @@ def test_what_explains_the_others_is_named_first(same_files, old, new):
     assert len(others) == 2
 
 
-def test_the_number_format_is_found_whatever_its_reason(same_files, old, new):
+def test_the_number_format_is_found_without_its_reason(same_files, old, new):
     assert same_files.policy(old) == {"dtype": "float32"} == same_files.policy(new)
     replace(new / RUN / "run.json", "float32", "bfloat16")
     assert same_files.policy(new) == {"dtype": "bfloat16"}

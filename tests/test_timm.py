@@ -1,4 +1,4 @@
-"""Our networks under timm: built by its factory, the same to the weight, asked in its words."""
+"""The built-in networks in timm: built by its factory, with the same weights, by its interface."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ def images(num_channels: int = 3, size_px: int = 128) -> torch.Tensor:
     return torch.rand(2, num_channels, size_px, size_px)
 
 
-def test_nothing_is_registered_before_it_is_asked_for():
+def test_nothing_is_registered_before_the_call():
     code = (
         "import sys, towernet.models.timm_models\nassert 'timm' not in sys.modules\n"
         "import timm, towernet\nassert not timm.list_models('towernet*')\n"
@@ -49,30 +49,30 @@ def test_they_are_listed_with_every_block_and_never_as_pretrained(registered):
     assert not timm.list_models("towernet*", pretrained=True)
 
 
-def test_its_own_attention_may_be_said():
+def test_its_own_attention_can_be_named():
     assert "towernet+shuffle" in towernet.register_with_timm()
-    said, plain, other = (
+    named, plain, other = (
         build(name, num_classes=5).state_dict()
         for name in ("towernet+shuffle", "towernet", "towernet+se")
     )
-    assert list(said) == list(plain) != list(other)
-    assert all(torch.equal(said[key], plain[key]) for key in plain)
+    assert list(named) == list(plain) != list(other)
+    assert all(torch.equal(named[key], plain[key]) for key in plain)
 
 
 @pytest.mark.parametrize("name", ["resnet18+se", "towernet+se@stages"])
-def test_what_is_said_to_be_no_name_for_timm_is_none(name):
+def test_the_names_documented_as_unknown_to_timm_are_unknown(name):
     with pytest.raises(RuntimeError, match="Unknown model"):
         timm.create_model(name)
     assert name in timm_models.register_with_timm.__doc__
 
 
-def test_registering_again_does_no_harm(registered):
+def test_registering_can_be_repeated(registered):
     before = timm.list_models()
     assert towernet.register_with_timm() == registered  # a warning would be an error here
     assert timm.list_models() == before
 
 
-def test_a_block_that_came_later_is_registered_later(monkeypatch):
+def test_a_block_that_is_added_later_is_registered_then(monkeypatch):
     monkeypatch.setitem(ATTENTION._things, "mine", ATTENTION["se"])
     try:
         assert "towernet+mine" in towernet.register_with_timm()
@@ -83,20 +83,20 @@ def test_a_block_that_came_later_is_registered_later(monkeypatch):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_it_is_our_network_to_the_weight(name):
+def test_it_has_the_weights_of_the_built_in_network(name):
     network = build(name, num_classes=5).eval()
     torch.manual_seed(3)
-    ours = catalogue.build(name, 5, 128).eval()
-    assert list(network.state_dict()) == list(ours.state_dict())
-    assert all(torch.equal(network.state_dict()[key], ours.state_dict()[key])
-               for key in ours.state_dict())  # fmt: skip
+    built_in = catalogue.build(name, 5, 128).eval()
+    assert list(network.state_dict()) == list(built_in.state_dict())
+    assert all(torch.equal(network.state_dict()[key], built_in.state_dict()[key])
+               for key in built_in.state_dict())  # fmt: skip
     x = images()
-    assert torch.equal(network(x), ours(x))
+    assert torch.equal(network(x), built_in(x))
     assert not torch.equal(network(x), network(x.flip(3)))  # the comparison can fail
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_it_keeps_timms_promises(name):
+def test_it_has_timms_interface(name):
     network = build(name, num_classes=5, in_chans=4).eval()
     x = images(4)
     features = network.forward_features(x)
@@ -118,7 +118,7 @@ def test_it_keeps_timms_promises(name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_its_configuration_is_true(name):
+def test_its_timm_configuration_is_correct(name):
     network = build(name, num_classes=5).eval()
     config = network.default_cfg
     assert (config["architecture"], network.pretrained_cfg) == (name, config)
@@ -136,7 +136,7 @@ def test_its_configuration_is_true(name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_its_feature_maps_are_as_large_as_it_says(name):
+def test_its_feature_maps_have_the_described_sizes(name):
     network = build(name, features_only=True).eval()
     info = network.feature_info
     maps = network(images(size_px=256))
@@ -154,7 +154,7 @@ def test_the_weights_of_a_run_are_loaded(tmp_path):
                for key, value in trained.state_dict().items())  # fmt: skip
     with pytest.raises(RuntimeError, match="size mismatch for head"):
         build("towernet_patch+se", num_classes=5, checkpoint_path=str(path))
-    # timm's own way for another number of classes: everything but the head.
+    # timm's way for another number of classes: load everything except the head.
     overlay = {"file": str(path), "num_classes": 4}
     network = build(
         "towernet_patch+se", num_classes=9, pretrained=True, pretrained_cfg_overlay=overlay
@@ -178,32 +178,33 @@ def test_timms_optimisers_leave_attention_without_decay():
     ("options", "message"),
     [
         ({"pretrained": True},
-         r"^no weights of towernet are published; leave out pretrained=True, and give a check"),
+         r"^no weights of towernet are published; leave out pretrained=True, and for your own wei"),
         ({"drop_path_rate": 0.1}, r"^towernet has no drop_path_rate, and 0\.1 was given; leave it"),
         ({"global_pool": "max"}, r"^global_pool is 'max'; give 'avg', or '' for none$"),
         ({"num_classes": 5, "global_pool": ""},
-         r"^global_pool is '' and a head for 5 classes reads means; give 'avg', or num_classes=0$"),
+         r"^global_pool is '' and a head for 5 classes needs pooled features; give 'avg', or num_"
+         r"classes=0$"),
     ],
 )  # fmt: skip
-def test_what_it_cannot_do_is_refused_in_a_sentence(options, message):
+def test_unsupported_options_are_refused_in_a_sentence(options, message):
     with pytest.raises(ConfigError, match=message):
         build("towernet", **options)
 
 
-def test_what_timms_scripts_pass_at_nothing_is_taken():
+def test_options_that_timms_scripts_pass_with_a_false_value_are_ignored():
     assert build("towernet", num_classes=3, drop_rate=0.0, drop_path_rate=None).num_classes == 3
 
 
-def test_a_network_of_timms_own_is_not_taken_for_ours(monkeypatch):
+def test_timms_network_of_the_same_name_is_refused(monkeypatch):
     def towernet_patch(**_: object) -> None: ...
 
     monkeypatch.setitem(timm.models._registry._model_entrypoints, "towernet_patch", towernet_patch)
-    message = r"^timm has a network of its own that is called towernet_patch; take ours from"
+    message = r"^timm already has another network called towernet_patch; build towernet's with"
     with pytest.raises(ConfigError, match=message):
         towernet.register_with_timm()
 
 
-def test_without_timm_the_message_says_how_to_install_it(monkeypatch):
+def test_without_timm_the_message_gives_the_install_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     message = (
         r"^register_with_timm needs the package timm; install it with: pip install"

@@ -1,4 +1,4 @@
-"""TowerNet: the notebook's network, its sizes, its start, and its parts."""
+"""TowerNet: the notebook's network, its sizes, its initial weights, and its parts."""
 
 import math
 
@@ -15,8 +15,8 @@ from towernet.models.towernet import PatchTowerNet, TowerNet
 from towernet.shapes import run_on_meta
 
 
-class InThePagesOrder(nn.Module):
-    """The notebook's network with every operation where it writes it; the weights are borrowed."""
+class InTheNotebooksOrder(nn.Module):
+    """The notebook's network with its order of operations and another network's weights."""
 
     def __init__(self, network: TowerNet) -> None:
         super().__init__()
@@ -56,9 +56,9 @@ def gradients(network: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
 def test_it_is_the_notebooks_network_values_and_gradients():
     torch.manual_seed(3)
     network, x = TowerNet(5).double(), torch.randn(2, 3, 256, 256).double()
-    page = InThePagesOrder(network)
-    torch.testing.assert_close(network(x), page(x))
-    torch.testing.assert_close(gradients(network, x), gradients(page, x))
+    notebook = InTheNotebooksOrder(network)
+    torch.testing.assert_close(network(x), notebook(x))
+    torch.testing.assert_close(gradients(network, x), gradients(notebook, x))
 
 
 def test_relu_commutes_with_max_pooling_to_the_bit():
@@ -118,7 +118,7 @@ def test_it_trains_under_bf16_autocast_in_either_layout(layout):
     with torch.autocast("cpu", torch.bfloat16):
         found = network(x)
     assert found.dtype == torch.bfloat16
-    # bf16 keeps 8 bits and there are 17 layers; the logits are about 1.
+    # bf16 has 8 significant bits and there are 17 layers; the logits are about 1.
     torch.testing.assert_close(found.float(), exact, rtol=0.1, atol=0.1)
     found.float().square().sum().backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())
@@ -136,7 +136,7 @@ def test_channels_last_stays_channels_last_all_the_way():
         assert y.is_contiguous(memory_format=torch.channels_last), name
 
 
-def test_it_starts_as_paddle_would():
+def test_it_has_paddles_initial_weights():
     torch.manual_seed(3)
     network = TowerNet(16)
     weight = network.stage_4.conv.weight
@@ -158,7 +158,7 @@ def test_a_grouped_convolution_counts_all_input_channels_as_paddle_does():
     assert depthwise.weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 512)), rel=0.05)
 
 
-def test_a_seed_decides_the_start():
+def test_a_seed_determines_the_initial_weights():
     first, again, other = (
         (torch.manual_seed(seed), TowerNet(3).state_dict())[1] for seed in (1, 1, 2)
     )
@@ -166,8 +166,8 @@ def test_a_seed_decides_the_start():
     assert not torch.equal(first["head.weight"], other["head.weight"])
 
 
-class PatchInWords(nn.Module):
-    """The patch variant once more, from its weights, in functions alone."""
+class PatchInFunctions(nn.Module):
+    """The patch variant from another network's weights, written with functions only."""
 
     def __init__(self, network):
         super().__init__()
@@ -204,11 +204,11 @@ class PatchInWords(nn.Module):
         return n.head(self.inception(n.inception_6, x).mean((2, 3)))
 
 
-def test_the_patch_variant_is_what_it_says_values_and_gradients():
+def test_the_patch_variant_computes_its_formula_values_and_gradients():
     network, x = PatchTowerNet(5).double().train(), torch.randn(3, 3, 64, 96).double()
-    words = PatchInWords(network)
-    torch.testing.assert_close(network(x), words(x))
-    torch.testing.assert_close(gradients(network, x), gradients(words, x))
+    formula = PatchInFunctions(network)
+    torch.testing.assert_close(network(x), formula(x))
+    torch.testing.assert_close(gradients(network, x), gradients(formula, x))
     assert count_parameters(PatchTowerNet(16)) == 972_040
     assert multiply_adds(PatchTowerNet(16), 128) == 173_068_288
 
@@ -221,7 +221,7 @@ def test_the_patch_variant_takes_small_images():
         require_size("towernet_patch", 16)
 
 
-def test_the_networks_that_are_called_ours_are_those_that_are_built_as_ours():
+def test_both_lists_of_built_in_networks_agree():
     from towernet import names
     from towernet.models import catalogue
 

@@ -158,5 +158,5 @@ def went_on_from(ended: Ended) -> dict[str, int]:
     """Return the step after which each run says that it goes on."""
     return {
         name: int(step)
-        for name, step in re.findall(r"^(\S+) goes on after step (\d+)$", ended.stderr, re.M)
+        for name, step in re.findall(r"^(\S+) resumes after step (\d+)$", ended.stderr, re.M)
     }

@@ -1,4 +1,4 @@
-"""What a network's attention does while it trains: the proof that it is there and learns."""
+"""Figures of a network's attention blocks during training: evidence that they learn."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from towernet.attention.inserted import attention_blocks
 from towernet.attention.maps import map_of, observing
 from towernet.records.run import BlockFigures
 
-NUM_IMAGES = 16  # whose gates are looked at: a map of all channels and positions is large
+NUM_IMAGES = 16  # whose gates are measured: a map of all channels and positions is large
 
 
 class Gates(NamedTuple):
@@ -27,30 +27,30 @@ class Gates(NamedTuple):
 
 @contextlib.contextmanager
 def watched_gates(model: nn.Module) -> Iterator[dict[str, Gates]]:
-    """Look at the gates of a network's attention while it answers for its next batch.
+    """Measure the gates of a network's attention blocks in its next forward pass.
 
     Yields:
-        For each block by name what its gates are for the batch's first images. Filled when the
-        batch has been answered; empty where a network has no attention.
+        The gates of each block, by name, for the first images of the batch. Filled by the forward
+        pass; empty for a network without attention.
     """
     seen: dict[str, Gates] = {}
 
-    def look(name: str, block: AttentionBlock, x_BCHW: Tensor) -> None:
+    def measure(name: str, block: AttentionBlock, x_BCHW: Tensor) -> None:
         if name not in seen:
             gates = map_of(block, x_BCHW[:NUM_IMAGES]).float()
             deviation, mean = torch.std_mean(gates, correction=0)
             seen[name] = Gates(mean.item(), deviation.item())
 
-    with observing(model, look):
+    with observing(model, measure):
         yield seen
 
 
 def attention_figures(model: nn.Module, gates: dict[str, Gates]) -> dict[str, BlockFigures]:
-    """Return what each block of attention did in an epoch, by the block's name.
+    """Return the figures of each attention block in an epoch, by the block's name.
 
     Args:
         model: The network that is trained, with the gradients of its last step.
-        gates: What was seen of the one that is evaluated.
+        gates: Those of the network that is evaluated.
     """
     return {
         name: BlockFigures(
@@ -64,6 +64,6 @@ def attention_figures(model: nn.Module, gates: dict[str, Gates]) -> dict[str, Bl
 
 
 def gradient_norm(module: nn.Module) -> float:
-    """Return the norm of all gradients of a module's parameters together."""
+    """Return the norm of all gradients of a module's parameters, taken as one vector."""
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
     return torch.nn.utils.get_total_norm(gradients).item() if gradients else 0.0

@@ -1,8 +1,8 @@
-"""Augmentation of a whole batch, every draw given: one warp, then one map of the colours.
+"""Augmentation of a whole batch from given draws: one warp, then one map of the colours.
 
 Crop, mirror and rotation are one affine map from output to input positions, so a pixel is
-interpolated once. Nothing here draws: the numbers come from `towernet.rng`, by content.
-On a CPU the kernels of `towernet.native` do the same in a seventh of the time.
+interpolated once. Nothing is drawn here: the numbers come from `towernet.rng`, keyed by the
+image's content. On a CPU the kernels of `towernet.native` do the same in a seventh of the time.
 
 Shapes: B images, S their stored side, O the output side, C = 3 channels, D = 8 draws.
 """
@@ -27,7 +27,7 @@ NUM_DRAWS = 8
 
 
 def draws(seed: int, epoch: int, item_keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
-    """Return (B, D) numbers in [0, 1): all that `augment` needs to know about chance."""
+    """Return (B, D) numbers in [0, 1): all the randomness that `augment` uses."""
     return rng.uniform(seed, epoch, item_keys, "augment", NUM_DRAWS)
 
 
@@ -43,7 +43,7 @@ def affine_maps(
     sign = np.where(config.flip & (mirror < 0.5), -1.0, 1.0)
     angle = np.radians(config.rotation_degrees) * (2 * turn - 1)
     cos, sin = np.cos(angle), np.sin(angle)
-    # OpenCV turns about pixel (w/2, h/2), half a pixel off the middle; the notebook used it.
+    # OpenCV rotates about pixel (w/2, h/2), half a pixel off the centre; the notebook used it.
     pivot = 1 / size_px if config.interpolation == "nearest" else 0.0
     rows = [
         [cos * width * sign, -sin * height, centre_x + pivot * (1 - cos + sin)],
@@ -55,7 +55,7 @@ def affine_maps(
 def colour_maps(
     draws_BD: npt.NDArray[np.float64], config: AugmentConfig
 ) -> tuple[Float[Tensor, "B 3 3"], Float[Tensor, " B"]]:
-    """Return a linear map of the colours for each image, and a contrast factor to follow it."""
+    """Return a linear map of the colours for each image, and a contrast factor to apply next."""
     brightness, contrast = 2 * draws_BD[:, 6:8].T - 1
     colours = np.eye(3) * (1 + config.brightness * brightness)[:, None, None]
     contrasts = 1 + config.contrast * contrast
@@ -77,15 +77,15 @@ def training_input(
     """Return augmented, normalised images.
 
     Args:
-        stored_NSSC: All the cached pixels, mapped, or on the device.
+        stored_NSSC: All the cached pixels, memory-mapped or on the device.
         rows_B: Which of them.
         draws_BD: From `draws`.
-        config: What is done, and how strongly.
+        config: Which augmentations, and how strong.
         size_px: O, the side of the output.
         mean: Of each channel, as a fraction of white.
         std: Of each channel.
-        device: Where the images are wanted.
-        kernels: By the kernels in C, on a CPU, instead of torch's operations.
+        device: Where the images should be.
+        kernels: Use the C kernels, on a CPU, instead of torch's operations.
     """
     if kernels:
         assert isinstance(stored_NSSC, np.ndarray) and device == "cpu"
@@ -122,12 +122,12 @@ def augment(
     *,
     size_px: int,
 ) -> Float[Tensor, "B 3 O O"]:
-    """Return the augmented batch as values in [0, 1]; only the given draws decide.
+    """Return the augmented batch as values in [0, 1], determined by the given draws.
 
     Args:
         images_BSSC: The cached pixels.
         draws_BD: From `draws`.
-        config: What is done, and how strongly.
+        config: Which augmentations, and how strong.
         size_px: O, the side of the output.
     """
     x_BCSS = images_BSSC.permute(0, 3, 1, 2).float().contiguous().div_(255)
@@ -138,7 +138,7 @@ def augment(
         x_BCSS,
         grid_BOO2,
         mode=config.interpolation,
-        # Black corners are the notebook's; a reflection invents no edge.
+        # The notebook has black corners; a reflection adds no edge.
         padding_mode="zeros" if nearest else "reflection",
         align_corners=False,
     )
@@ -169,7 +169,7 @@ def normalise(
 def mixing_shares(
     seed: int, epoch: int, item_keys: npt.NDArray[np.uint64], alpha: float
 ) -> npt.NDArray[np.float64]:
-    """Return (B,) how much of each image is itself: the larger part of a Beta draw."""
+    """Return (B,) the share of each image in its mix: the larger part of a Beta draw."""
     uniform_B = rng.uniform(seed, epoch, item_keys, "mixup")[:, 0]
     share_B = scipy.special.betaincinv(alpha, alpha, uniform_B)
     return np.asarray(np.maximum(share_B, 1 - share_B))
@@ -178,13 +178,13 @@ def mixing_shares(
 def mix(x: Tensor, shares_B: Float[Tensor, " B"]) -> Tensor:
     """Mix each row, an image or a target, with the next one; the last with the first.
 
-    The rows given are no longer theirs afterwards: on a CPU they are overwritten.
+    On a CPU this overwrites `x`.
     """
     if x.device.type != "cpu":
         shares = shares_B.reshape(-1, *[1] * (x.dim() - 1))
         mixed: Tensor = torch.lerp(torch.cat([x[1:], x[:1]]), x, shares)
         return mixed
-    # Row by row, each in the processor's cache: the same numbers in less than half the time.
+    # Row by row, within the processor's cache: the same numbers in less than half the time.
     following = [*x[1:], x[0].clone()]
     for row, other, share in zip(x, following, shares_B.tolist(), strict=True):
         torch.lerp(other, row, share, out=row)
@@ -196,5 +196,5 @@ def to_input(
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
 ) -> Float[Tensor, "B 3 S S"]:
-    """Turn fitted pixels into a network's input: what evaluation, prediction and parity use."""
+    """Turn fitted pixels into a network's input; evaluation, prediction and parity use this."""
     return normalise(images_BSSC.permute(0, 3, 1, 2).float() / 255, mean, std)

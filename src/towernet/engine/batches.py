@@ -1,4 +1,4 @@
-"""Batches of augmented images, each a function of (seed, epoch, position) and nothing else.
+"""Batches of augmented images, each a function of (seed, epoch, position) only.
 
 So a run can start in the middle of an epoch, and prefetching changes no bit.
 """
@@ -26,7 +26,7 @@ from towernet.engine.device import Policy
 
 Item = TypeVar("Item")
 PIXEL_ROWS_AT_ONCE = 256
-# How many batches are made ahead; on a CPU the thread would take its time from the step itself.
+# Batches made ahead; on a CPU the thread would compete with the step itself.
 PREFETCH_DEPTH = {"cpu": 0, "mps": 2, "cuda": 2}
 
 
@@ -48,12 +48,12 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step learns from.
+    """The images and targets of one step.
 
     Args:
         images_BCHW: The network's input.
-        labels_B: The class of each image; of a mixed one, that with the larger share.
-        targets: The labels again, or (B, K) probabilities where images are mixed.
+        labels_B: The class of each image; for a mixed one, the class with the larger share.
+        targets: The same labels, or (B, K) probabilities if images are mixed.
     """
 
     images_BCHW: Tensor
@@ -62,8 +62,8 @@ class Batch:
 
 
 def pixels_on_device(dataset: Dataset, policy: Policy) -> Dataset:
-    """Return the data with the training pixels on the GPU, if a quarter of what is free there holds
-    them.
+    """Return the data, with the training pixels on the GPU if they need at most a quarter of its
+    free memory.
     """
     if policy.device != "cuda":
         return dataset
@@ -73,7 +73,7 @@ def pixels_on_device(dataset: Dataset, policy: Policy) -> Dataset:
     if dataset.train_pixels.nbytes > free // 4:
         return dataset
     pixels = torch.empty(dataset.train_pixels.shape, dtype=torch.uint8, device=policy.device)
-    for start in range(0, len(pixels), PIXEL_ROWS_AT_ONCE):  # never all of them in memory
+    for start in range(0, len(pixels), PIXEL_ROWS_AT_ONCE):  # never all in memory at once
         rows = np.array(dataset.train_pixels[start : start + PIXEL_ROWS_AT_ONCE])
         pixels[start : start + PIXEL_ROWS_AT_ONCE] = torch.from_numpy(rows)
     return replace(dataset, train_pixels=pixels)
@@ -88,7 +88,7 @@ def make_batch(
     chosen: npt.NDArray[np.int64],
     size_px: int,
 ) -> Batch:
-    """Return some training images, by their positions, augmented to a size and maybe mixed."""
+    """Return the training images at some positions, augmented to a size and possibly mixed."""
     part = dataset.train
     images = training_input(
         dataset.train_pixels,
@@ -122,7 +122,7 @@ def epoch_batches(
     size_px: Callable[[int], int],
     first: int = 0,
 ) -> Iterator[Batch]:
-    """Yield an epoch's batches from number `first` on; `size_px` says the size of each step's."""
+    """Yield an epoch's batches from number `first`; `size_px` maps a step to its image size."""
     order = rng.order(seed, epoch, dataset.train.keys)
     parts = list(pairwise(batch_starts(len(order), recipe.train.batch_size)))
     for number, (start, end) in list(enumerate(parts))[first:]:
@@ -131,7 +131,7 @@ def epoch_batches(
 
 
 def prefetch(make: Callable[[], Iterable[Item]], depth: int) -> Generator[Item, None, None]:
-    """Yield what `make` yields, made up to `depth` items ahead by one thread; 0 makes no thread."""
+    """Yield what `make` yields, computed up to `depth` items ahead in a thread; 0: no thread."""
     if depth == 0:
         yield from make()
         return
@@ -153,7 +153,7 @@ def prefetch(make: Callable[[], Iterable[Item]], depth: int) -> Generator[Item, 
                 if closed.is_set():
                     return
             put("end", None)
-        except BaseException as error:  # it belongs to whoever waits for the batch
+        except BaseException as error:  # raised again where the batch is consumed
             put("error", error)
 
     thread = threading.Thread(target=fill, daemon=True, name="prefetch")

@@ -1,4 +1,4 @@
-"""What a block costs on this machine, beside the convolution it would stand next to."""
+"""The cost of a block on this machine, compared with the convolution it would follow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from towernet.engine.device import Policy
 from towernet.native import ops
 
 NUM_ROUNDS, NUM_WARMING_ROUNDS = 7, 2
-# At the peak, measured in fp32 and bf16: se 8, coordinate 11, cbam 13, simam 23, all in turn 27.
+# Peak, measured in fp32 and bf16: se 8, coordinate 11, cbam 13, simam 23, all in turn 27.
 _NUM_MAPS = 27
 _NUM_COPIES = 4  # of the convolution's weights: in both layouts, and their gradients
 _FP32_BYTES = 4
@@ -29,9 +29,9 @@ class BlockCost:
     Args:
         parameters: Its trainable numbers.
         milliseconds: For one batch of feature maps, median.
-        of_convolution: The same as a share of a 3×3 convolution's with batch norm.
-        kernel: What computed it, in the words of a `Policy`: "native" and "compiled" are one
-            program for all of it, "torch" is torch's operations one after another.
+        of_convolution: The same, relative to a 3×3 convolution with batch norm.
+        kernel: What computed it, named as in `Policy`: "native" and "compiled" are one fused
+            kernel, "torch" is torch's operations one after another.
     """
 
     parameters: int
@@ -41,7 +41,7 @@ class BlockCost:
 
 
 def memory_bytes(batch_size: int, channels: int, size_px: int) -> int:
-    """Return the memory that timing the blocks may take, for one's own about as for ours."""
+    """Return the memory that timing can take; custom blocks need about as much as built-in ones."""
     maps = _NUM_MAPS * batch_size * channels * size_px**2
     return _FP32_BYTES * (maps + _NUM_COPIES * 9 * channels**2)
 
@@ -54,7 +54,7 @@ def block_costs(
     channels: int,
     size_px: int,
 ) -> dict[str, BlockCost]:
-    """Time blocks in turn, round after round, so that a busy moment meets them all.
+    """Time blocks in turn, round after round, so that a busy moment affects them all.
 
     Args:
         blocks: By name.
@@ -94,7 +94,7 @@ def block_costs(
 
 
 def kernel_of(y: Tensor) -> str:
-    """Return what computed a map, as its gradient would be: "native", "compiled" or "torch"."""
+    """Return what computed a map, judged by its gradient: "native", "compiled" or "torch"."""
     nodes, seen = [y.grad_fn], set()
     while nodes:
         node = nodes.pop()

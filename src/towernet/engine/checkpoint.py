@@ -3,10 +3,10 @@
 A weights file holds tensors and one metadata key with sorted JSON (several keys would be
 written in random order, and the same run would give different bytes).
 
-A run's `last/` folder holds states: `<step>.safetensors`, the best weights so far in
-`best-<step>.safetensors`, and `<step>.json`, which is written after both and names their hashes
-and its own. So a state is whole or it is not there; the newest whole one counts, and the one
-before it is kept until the next is written.
+A run's `last/` folder contains states: `<step>.safetensors`, the best weights so far in
+`best-<step>.safetensors`, and `<step>.json`, which is written after both and contains their
+hashes and its own. So a state is complete or does not exist. The newest complete one is used; the
+one before it is kept until the next is written.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class _Manifest:
-    """What a state is made of: its files with their hashes, and what JSON holds of it."""
+    """A state: its files with their hashes, and the part that is stored as JSON."""
 
     files: dict[str, str]
     state: object
@@ -46,8 +46,8 @@ class _Manifest:
 def write_weights(path: Path, tensors: dict[str, Tensor], meta: object) -> str:
     """Write tensors and their JSON metadata as one safetensors file, atomically.
 
-    One tensor at a time, so that the memory of a second copy is not needed (the library's own
-    writers need it, or write without fsync).
+    One tensor at a time, so no second copy is held in memory (the library's own writers need one,
+    or write without fsync).
 
     Returns:
         The file's hex sha-256.
@@ -69,7 +69,7 @@ def weights_digest(tensors: dict[str, Tensor], meta: object) -> str:
 
 
 def _safetensors(tensors: dict[str, Tensor], meta: object) -> Iterator[bytes | memoryview]:
-    """Yield the file: the header's length, the header, the tensors' bytes in rows.
+    """Yield the file: the header's length, the header, the tensors' bytes in row-major order.
 
     Source: https://huggingface.co/docs/safetensors/index#format
     """
@@ -77,7 +77,7 @@ def _safetensors(tensors: dict[str, Tensor], meta: object) -> Iterator[bytes | m
         "__metadata__": {METADATA_KEY: json.dumps(meta, sort_keys=True, allow_nan=False)}
     }
     end = 0
-    # Widest numbers first, so that every tensor begins at a multiple of its numbers' width.
+    # Largest number format first, so that every tensor starts at a multiple of its number's size.
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     for name in names:
         tensor = tensors[name]
@@ -91,7 +91,7 @@ def _safetensors(tensors: dict[str, Tensor], meta: object) -> Iterator[bytes | m
     text += b" " * (-len(text) % 8)
     yield struct.pack("<Q", len(text)) + text
     for name in names:
-        # Strided views and channels_last memory have no place in the format.
+        # The format knows no strides and no channels_last.
         plain = tensors[name].detach().cpu().contiguous()
         yield plain.flatten().view(torch.uint8).numpy().data
 
@@ -100,10 +100,10 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], object]:
     """Read what `write_weights` wrote.
 
     Raises:
-        DataError: the file is missing, damaged, or was not written by us.
+        DataError: the file is missing, damaged, or was not written by towernet.
     """
     try:
-        # By its descriptor, since the library takes no path that is not UTF-8.
+        # By its descriptor, since the library rejects paths that are not UTF-8.
         with (
             path.open("rb") as stream,
             safetensors.safe_open(f"/dev/fd/{stream.fileno()}", framework="pt") as found,
@@ -112,16 +112,17 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], object]:
             return {name: found.get_tensor(name) for name in found.keys()}, meta  # noqa: SIM118
     except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise DataError(
-            f"{path} holds no weights of ours ({error or 'no metadata'}); restore it or train again"
+            f"{path} contains no towernet weights ({error or 'no metadata'}); restore it or train"
+            " again"
         ) from error
 
 
 def require_weights(folder: Path, weights_sha256: str | None) -> None:
-    """Refuse a run whose kept weights are gone or are not those it wrote.
+    """Refuse a run whose weights are missing or are not those it wrote.
 
     Args:
         folder: The run.
-        weights_sha256: Their hash, as its `run.json` names it.
+        weights_sha256: Their hash, from its `run.json`.
 
     Raises:
         DataError: the weights are missing or were changed.
@@ -157,9 +158,9 @@ def write_state(
     files.write_json(path.with_suffix(".json"), written)
     manifests = sorted(folder.glob("*.json"))
     earlier = [file for file in manifests if file.stem < path.stem]
-    # A later one was damaged, or the run would have gone on from it.
+    # A later one must be damaged, or the run would have resumed from it.
     for old in [*earlier[:-1], *(file for file in manifests if file.stem > path.stem)]:
-        # The manifest goes first: without it the tensors count for nothing.
+        # The manifest first: without it the tensors are ignored.
         files.remove(old)
     kept = set(manifest.files)
     for before in earlier[-1:]:
@@ -185,10 +186,10 @@ def _manifest(path: Path) -> _Manifest:
 def read_state(
     folder: Path,
 ) -> tuple[tuple[dict[str, Tensor], object] | None, list[str]]:
-    """Read the newest whole state.
+    """Read the newest complete state.
 
     Returns:
-        Tensors and state, or None when there is none; and a sentence for each damaged one.
+        Tensors and state, or None if there is none; and a sentence for each damaged one.
     """
     damaged: list[str] = []
     for path in sorted(folder.glob("*.json"), reverse=True):
@@ -202,14 +203,14 @@ def read_state(
             else:
                 weights = path.with_suffix(".safetensors")
                 return (read_weights(weights)[0], manifest.state), damaged
-        except (DataError, OSError, ValueError):  # of a number that JSON has not
+        except (DataError, OSError, ValueError):  # ValueError: a number that is not in JSON
             pass
-        damaged.append(f"{bad} is damaged and passed over")
+        damaged.append(f"{bad} is damaged and skipped")
     return None, damaged
 
 
 def drop_state(folder: Path) -> None:
-    """Remove the resuming state of a run that is finished: manifests first, as always."""
+    """Remove the states of a finished run: manifests first, as always."""
     for manifest in folder.glob("*.json"):
         files.remove(manifest)
     files.remove(folder)

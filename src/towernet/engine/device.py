@@ -1,6 +1,6 @@
 """Which device, number format and memory layout a run uses: measured once, then only read.
 
-What is one for the whole process, threads and switches, is set in a `with` and put back after it.
+Process-wide settings (threads, flags) are set in a `with` and restored after it.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from towernet.names import NetworkName
 from towernet.native import ops
 from towernet.records.run import Hardware, PolicyChoices
 
-# bf16 keeps 8 bits of a number; sums of some hundred products stay within this of fp32.
+# bf16 has 8 significant bits; sums of some hundred products stay within this of fp32.
 LARGEST_RELATIVE_ERROR = 0.05
 NUM_TIMED_STEPS = 5
 
 
 class Policy(PolicyChoices):
-    """How numbers are computed, and the means to compute so."""
+    """How numbers are computed, and methods to apply it."""
 
     @staticmethod
     def of(choices: PolicyChoices) -> Policy:
-        """Return choices that were read from a record as what carries them out."""
+        """Return choices read from a record as a `Policy`."""
         return choices if isinstance(choices, Policy) else Policy(**asdict(choices))
 
     @property
@@ -46,7 +46,7 @@ class Policy(PolicyChoices):
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """What convolutions and matrix products are computed in."""
+        """The number format of convolutions and matrix products."""
         return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
 
     @contextlib.contextmanager
@@ -61,35 +61,35 @@ class Policy(PolicyChoices):
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        """Compute by this policy: threads, kernels, compiled copies, flags; then as before.
+        """Apply the policy: threads, kernels, compiled copies, flags; restore them afterwards.
 
         Raises:
-            EnvironmentFault: the machine does not offer the device, or cannot have the kernels.
+            EnvironmentFault: the machine lacks the device, or the kernels are not available.
         """
         if not _present(self.device):
             raise EnvironmentFault(
-                f"this machine offers torch no {self.device} device; leave out --device, or go on"
-                " where the run was begun"
+                f"torch finds no {self.device} device on this machine; leave out --device, or"
+                " resume on the machine where the run was started"
             )
         with contextlib.ExitStack() as undo:
             undo.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(self.threads)
             if self.kernels == "native" and (fault := kernels.fault()) is not None:
                 raise EnvironmentFault(
-                    f"this was begun with kernels in C and {fault}; mend that, or go on with torch"
-                    " alone by --accept-changes (other bits)"
+                    f"this was started with the C kernels and {fault}; fix that, or pass"
+                    " --accept-changes to resume with torch alone (the bits will differ)"
                 )
             if self.kernels == "compiled" and (fault := kernels.compiled_fault(self.device)):
                 raise EnvironmentFault(
-                    f"this was begun with compiled attention and {fault}; mend that, or go on with"
-                    " torch alone by --accept-changes (other bits)"
+                    f"this was started with compiled attention and {fault}; fix that, or pass"
+                    " --accept-changes to resume with torch alone (the bits will differ)"
                 )
             undo.enter_context(ops.enabled(self.kernels == "native"))
             undo.enter_context(
                 fused.enabled(*([self.device] if self.kernels == "compiled" else []))
             )
             if self.device == "cpu":
-                keep_freed_memory()  # for good: glibc does not say what its settings were
+                keep_freed_memory()  # not undone: glibc cannot report its previous settings
             if self.device == "cuda":
                 undo.enter_context(_repeatable_cuda())
             yield
@@ -97,15 +97,15 @@ class Policy(PolicyChoices):
 
 @contextlib.contextmanager
 def _repeatable_cuda() -> Iterator[None]:
-    """Let the same sums on a GPU have the same bits, and float32 mean float32; then as before."""
+    """Make GPU results repeatable and float32 exact; restore the settings afterwards."""
     variable, cudnn = "CUBLAS_WORKSPACE_CONFIG", torch.backends.cudnn
     before = os.environ.get(variable), cudnn.benchmark, cudnn.allow_tf32
     is_deterministic = torch.are_deterministic_algorithms_enabled()
     warns_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    os.environ.setdefault(variable, ":4096:8")  # cuBLAS reads it once, in the process's first call
+    os.environ.setdefault(variable, ":4096:8")  # cuBLAS reads it once, at its first call
     try:
         cudnn.benchmark, cudnn.allow_tf32 = False, False
-        # A layer without a deterministic kernel (vgg's adaptive pooling) warns, not fails.
+        # A layer without a deterministic kernel (vgg's adaptive pooling) warns instead of failing.
         torch.use_deterministic_algorithms(True, warn_only=True)
         yield
     finally:
@@ -116,26 +116,26 @@ def _repeatable_cuda() -> Iterator[None]:
 
 
 def fp32(policy: Policy) -> Policy:
-    """Return the policy with full precision, in which test results are computed."""
+    """Return the policy with full precision; test results are computed with it."""
     return replace(policy, dtype="float32", reason="test results")
 
 
 def require_device(device: str) -> None:
-    """Refuse a name that stands for no kind of device.
+    """Refuse a name that is not a kind of device.
 
     Raises:
-        ConfigError: naming those there are.
+        ConfigError: listing the valid names.
     """
     if device not in ("auto", "cpu", "cuda", "mps"):
         raise ConfigError(f"no device is called '{device}'; give auto, cpu, cuda or mps")
 
 
 def choose_policy(device: str = "auto", threads: int | None = None) -> Policy:
-    """Pick the device, and try bf16 and channels_last against plain fp32 on a small network.
+    """Pick the device, and compare bf16 and channels_last with plain fp32 on a small network.
 
     Raises:
         ConfigError: the device is not one of auto, cpu, cuda, mps.
-        EnvironmentFault: the device asked for is not there.
+        EnvironmentFault: the requested device is not there.
     """
     require_device(device)
     if device == "auto":
@@ -146,18 +146,18 @@ def choose_policy(device: str = "auto", threads: int | None = None) -> Policy:
 
 
 def _fastest(plain: Policy) -> Policy:
-    """Return the fastest policy whose numbers are about those of plain fp32, and why in words."""
+    """Return the fastest policy whose numbers are close to those of plain fp32, with the reason."""
     expected, plain_seconds = _self_test(plain)
     timed = [(plain_seconds, plain)]
     found = []
     for dtype in ("float32", "bfloat16"):
         candidate = replace(plain, dtype=dtype, channels_last=True)
         try:
-            answer, seconds = _self_test(candidate)
+            gradients, seconds = _self_test(candidate)
         except RuntimeError as error:
             found.append(f"{dtype} raises ({str(error).splitlines()[0][:80]})")
             continue
-        deviation = ((answer - expected).norm() / expected.norm()).item()
+        deviation = ((gradients - expected).norm() / expected.norm()).item()
         speed = f"{plain_seconds / seconds:.1f}× as fast"
         found.append(f"{dtype} channels_last {speed}, error {deviation:.1%}")
         if deviation <= LARGEST_RELATIVE_ERROR:
@@ -168,8 +168,8 @@ def _fastest(plain: Policy) -> Policy:
 
 
 def kernels_here(policy: Policy) -> str:
-    """Return the policy's kernels, or torch's where ours cannot be had."""
-    if policy.kernels == "native":  # asking compiles them
+    """Return the policy's kernels, or "torch" if they are not available."""
+    if policy.kernels == "native":  # this check compiles them
         return "native" if kernels.fault() is None else "torch"
     if policy.kernels == "compiled":
         return "compiled" if kernels.compiled_fault(policy.device) is None else "torch"
@@ -177,10 +177,9 @@ def kernels_here(policy: Policy) -> str:
 
 
 def _choose_kernels(policy: Policy) -> tuple[str, list[str]]:
-    """Return whether our kernels are used with this policy, and what is to be said of it.
+    """Return which kernels this policy uses, and words for its reason.
 
-    Those in C are made for a CPU, and for feature maps whose pixels lie there with all their
-    channels; on a GPU attention is compiled.
+    Those in C are for a CPU and for channels_last feature maps; on a GPU attention is compiled.
     """
     if policy.device == "cuda":
         if (fault := kernels.compiled_fault("cuda")) is not None:
@@ -204,7 +203,8 @@ def _present(device: str) -> bool:
 def _self_test(policy: Policy) -> tuple[Tensor, float]:
     """Return the gradients of a small network, and the seconds a step takes.
 
-    Its layers are of the usual kinds, and large enough that arithmetic outweighs calling them.
+    Its layers are of the usual kinds, and large enough that arithmetic outweighs the overhead of
+    calls.
     """
     generator = torch.Generator().manual_seed(0)
 
@@ -236,15 +236,15 @@ def _self_test(policy: Policy) -> tuple[Tensor, float]:
         flat: Tensor = torch.cat([gradient.float().flatten() for gradient in gradients])
         return flat.cpu()
 
-    answer = step()
+    gradients = step()
     step()
     seconds = []
     for _ in range(NUM_TIMED_STEPS):
         start = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - start)
-    # The fastest, since others on the machine can only slow a step down.
-    return answer, min(seconds)
+    # The fastest, since other programs can only slow a step down.
+    return gradients, min(seconds)
 
 
 def hardware(policy: PolicyChoices) -> Hardware:
@@ -268,7 +268,7 @@ def _processor() -> str:
 
 
 def _cpuinfo(key: str) -> str:
-    """Return what Linux says of the first core, or ''."""
+    """Return Linux's value for the first core, or ''."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
             if line.startswith(key):
@@ -279,9 +279,8 @@ def _cpuinfo(key: str) -> str:
 def bits_depend_on(policy: PolicyChoices, models: Iterable[NetworkName]) -> dict[str, str]:
     """Return what must be the same for the same bits, besides the policy.
 
-    These are versions, the source of networks and blocks that are the user's own, and the
-    processor's vector instructions or the kind of GPU: with others the same sums are added in
-    another order.
+    That is: versions, the source of custom networks and blocks, and the processor's vector
+    instructions or the kind of GPU, which determine the order in which sums are added.
 
     Args:
         policy: How numbers are computed.

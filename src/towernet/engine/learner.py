@@ -1,4 +1,4 @@
-"""What learns in a run: the network, its optimiser, and the running average of its weights."""
+"""What a run trains: the network, its optimiser, and the running average of its weights."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from towernet.records.run import Plan
 
 
 def run_seed(config: RunConfig) -> int:
-    """Return the seed of a run's draws: all networks of one repetition share them."""
+    """Return the seed of a run's random draws; all networks of one repetition share it."""
     return rng.derive(config.seed, "run", config.repetition)
 
 
 def initial_model(config: RunConfig, num_classes: int, size_px: int) -> nn.Module:
-    """Build the network with the weights its seed gives."""
+    """Build the network with initial weights from its seed."""
     seed = rng.derive(run_seed(config), "weights")
     torch.manual_seed(seed)
     model = build(config.model, num_classes, size_px)
@@ -34,13 +34,13 @@ def initial_model(config: RunConfig, num_classes: int, size_px: int) -> nn.Modul
 
 
 class Learner:
-    """A network with the weights its seed gives, and all that changes with them step by step.
+    """A network with initial weights from its seed, and everything that changes with each step.
 
     Args:
-        config: What the run is.
-        recipe: How it learns.
+        config: The run's config.
+        recipe: How it trains.
         plan: What was decided before the first step.
-        contract: What the network answers, and of which images.
+        contract: The network's classes and input.
     """
 
     def __init__(self, config: RunConfig, recipe: Recipe, plan: Plan, contract: Contract) -> None:
@@ -58,15 +58,15 @@ class Learner:
 
     @property
     def evaluated(self) -> nn.Module:
-        """The network that is evaluated and kept: the average, where the recipe has one."""
+        """The network that is evaluated and kept: the average, if the recipe has one."""
         return self.model if self.averaged is None else self.averaged.module
 
     def take_step(
         self, batch: Batch, rate: float, seed: int
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "B K"]]:
-        """Learn from one batch; return its mean loss and the logits, still on the device."""
+        """Train on one batch; return its mean loss and the logits, still on the device."""
         set_learning_rate(self.optimizer, rate)
-        # Dropout draws from torch's generator: seeded by the step, it needs no saving.
+        # Dropout draws from torch's generator; seeded by the step, its state need not be saved.
         torch.manual_seed(seed)
         loss, logits_BK = train_step(
             self.model,
@@ -81,7 +81,7 @@ class Learner:
         return loss, logits_BK
 
     def tensors(self) -> dict[str, Tensor]:
-        """Name every tensor that resuming needs."""
+        """Return every tensor that resuming needs, by name."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         if self.averaged is not None:
             averaged = self.averaged.state_dict()
@@ -92,14 +92,14 @@ class Learner:
         return tensors
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `tensors` named."""
+        """Restore what `tensors` returned."""
         self.model.load_state_dict(_part("model.", tensors))
         if self.averaged is not None:
             self.averaged.load_state_dict(_part("averaged.", tensors))
         momenta = _part("momentum.", tensors)
         for i, parameter in enumerate(self._all_parameters()):
             if (momentum := momenta.get(str(i))) is not None:
-                # Same memory layout as the parameter: the fused step walks both together.
+                # Same memory layout as the parameter, which the fused step requires.
                 buffer = torch.empty_like(parameter).copy_(momentum)
                 self.optimizer.state[parameter]["momentum_buffer"] = buffer
 
@@ -109,7 +109,7 @@ class Learner:
 
 
 def _part(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors whose names begin so, without that beginning."""
+    """Return the tensors whose names start with a prefix, without it."""
     return {
         name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()

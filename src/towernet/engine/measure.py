@@ -1,4 +1,4 @@
-"""How long a step takes here, so that minutes become steps before the first one."""
+"""How long a step takes here, to convert minutes to steps before training starts."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ from towernet.records.run import CostFigures
 
 MEASURING_SECONDS = 1.0
 NUM_STEPS_AT_LEAST, NUM_STEPS_AT_MOST = 2, 20
-# The first steps choose kernels and claim memory; a slow network has done so after one.
+# The first steps select kernels and allocate memory; a slow network has done so after one.
 WARMING_SECONDS, NUM_WARMING_STEPS = 1.0, 4
 
 
 class Cost(CostFigures):
-    """What one network costs on this machine."""
+    """The cost of one network on this machine."""
 
     def seconds_per_step(self, dataset: Dataset, batch_size: int) -> float:
-        """Return what a step takes with its share of the evaluation after each epoch."""
+        """Return the seconds of a step with its share of the evaluation after each epoch."""
         evaluation = len(dataset.validation) * self.image_seconds
         return self.step_seconds + evaluation / steps_per_epoch(len(dataset.train), batch_size)
 
 
 def measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
-    """Take a few real steps with a throw-away network, and evaluate a batch with it.
+    """Take a few real steps with a temporary network, and evaluate a batch with it.
 
     Raises:
-        TrainingError: the network cannot take a step: memory, or a size it does not bear.
+        TrainingError: the network cannot take a step: memory, or an image size it cannot take.
     """
-    return_freed_memory()  # of the network before
+    return_freed_memory()  # of the previous network
     try:
-        with policy.active():  # as the runs will: by the kernels, with memory kept
+        with policy.active():  # as in the runs: with the kernels, and with memory kept
             return _measure(config, dataset, policy)
     except TowernetError:
         raise
@@ -104,7 +104,7 @@ def _measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
 
 
 def size_of(config: RunConfig, dataset: Dataset) -> Cost:
-    """Return what is known of a network's cost without running it: no seconds."""
+    """Return a network's cost as far as it is known without running it: no seconds."""
     contract = dataset.contract
     model = outline(config.model, len(contract.class_names), contract.size_px)
     return Cost(0.0, 0.0, count_parameters(model), multiply_adds(model, contract.size_px))

@@ -1,4 +1,4 @@
-"""The largest memory a run took, and memory that runs out."""
+"""Peak memory of a run, and running out of memory."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether torch or Python asked for memory in vain; on a CPU torch says so in words only."""
+    """Whether torch or Python ran out of memory; on a CPU torch only reports it in its message."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def out_of_memory_words(batch_size: int) -> str:
-    """Say what a network wanted and what to do."""
+    """Return what a network needed and what to do."""
     return (
-        f"it needs more memory than there is at {batch_size} images in one step;"
+        f"it ran out of memory at {batch_size} images per step;"
         f" give --batch-size {max(2, batch_size // 2)} or a smaller --size"
     )
 
 
 def free_bytes(device: str) -> int:
-    """Return how much memory a program may still take: of the GPU, or of the machine.
+    """Return how much memory can still be allocated: on the GPU, or on the machine.
 
-    Where the system does not say what is free, it is all that there is.
+    If the system does not report the free memory, this is the total.
     """
     if device == "cuda":
         return torch.cuda.mem_get_info()[0]
@@ -46,14 +46,14 @@ def free_bytes(device: str) -> int:
         of_group = Path("/sys/fs/cgroup")
         most = int((of_group / "memory.max").read_text())
         taken = int((of_group / "memory.current").read_text())
-        # What is kept of files is given up when it is needed.
+        # The file cache is freed when memory is needed.
         kept = _numbers(of_group / "memory.stat").get("inactive_file", 0)
         known.append(max(0, most - taken + kept))
     return min(known)
 
 
 def _numbers(path: Path) -> dict[str, int]:
-    """Return the numbers of a file of Linux's by the word that begins the line; none elsewhere."""
+    """Return the numbers in a Linux status file by the first word of the line; else none."""
     try:
         lines = [line.split() for line in path.read_text().splitlines()]
     except OSError:
@@ -62,11 +62,10 @@ def _numbers(path: Path) -> dict[str, int]:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what a step frees for the next one, instead of asking the system anew.
+    """Let glibc keep what a step frees for the next one, instead of returning it to the system.
 
-    By default every large tensor is mapped and unmapped, and each of its pages is cleared by the
-    system when it is first touched, which takes as long as what is then written to it. With another
-    library nothing happens.
+    By default every large tensor is mapped and unmapped, and the system clears each of its pages at
+    the first access, which takes as long as writing to it. No effect with another C library.
     """
     if (mallopt := _of_glibc("mallopt")) is not None:
         mallopt(_M_MMAP_MAX, 0)
@@ -74,28 +73,28 @@ def keep_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Give the system back what was kept, between one network and the next."""
+    """Return kept memory to the system, between one network and the next."""
     gc.collect()
     if (trim := _of_glibc("malloc_trim")) is not None:
         trim(0)
 
 
 def _of_glibc(name: str) -> Any:
-    """Return a function of glibc's, None with another library."""
+    """Return a function of glibc, or None with another C library."""
     return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 def reset_peak_memory() -> None:
-    """Start counting anew where the system can (Linux), so that each run has its own peak."""
+    """Reset the peak if the system can (Linux), so that each run has its own."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    return_freed_memory()  # what the run before has freed is not this one's
+    return_freed_memory()  # do not count what the previous run has freed
     clear = Path("/proc/self/clear_refs")
     if clear.exists():
         try:
             clear.write_text("5")
         except OSError:
-            # Some containers forbid it; the peak is then the process's own so far.
+            # Some containers forbid it; the peak is then that of the process so far.
             return
 
 

@@ -1,9 +1,9 @@
-"""The optimiser: SGD, with orthogonalised steps for convolution filters where the recipe says so.
+"""The optimiser: SGD, with orthogonalised steps for convolution filters if the recipe says so.
 
 Source: Jordan et al. Muon: an optimizer for hidden layers in neural networks. 2024. Its
 Newton-Schulz iteration is that of Bernstein and Newhouse, arXiv:2409.20325, with Jordan's
-coefficients. Here it takes convolution filters only, and SGD takes all else: a classifier's
-weights are no hidden layer, and vgg's are too large.
+coefficients. Here it is used for convolution filters only, and SGD for everything else: a
+classifier's weights are not a hidden layer, and vgg's are too large.
 
 Shapes: G filters of one shape, D output channels, N = input channels × kernel pixels.
 """
@@ -25,12 +25,12 @@ from towernet.config import TrainConfig
 from towernet.names import NetworkName
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-# Four steps bring all but the tiniest singular values near 1: tests/test_engine.py says how near.
+# Four steps bring all but the smallest singular values near 1; tests/test_engine.py checks it.
 _NUM_ITERATIONS = 4
 
 
 def orthogonalise(matrices_GDN: Float[Tensor, "G D N"]) -> Float[Tensor, "G D N"]:
-    """Return roughly the nearest matrices whose singular values are all 1, in the same dtype.
+    """Return approximately the nearest matrices with all singular values 1, in the same dtype.
 
     Example:
         >>> values = torch.linalg.svdvals(orthogonalise(torch.randn(1, 20, 90)))
@@ -57,11 +57,11 @@ def _iterate(x: Tensor, product: Callable[..., Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that are stepped alike.
+    """Parameters with the same kind of step.
 
     Args:
         params: The parameters.
-        weight_decay: Decoupled where the group is orthogonal.
+        weight_decay: Decoupled if the group is orthogonal.
         orthogonal: Whether its steps are orthogonalised.
         rate: Its learning rate as a multiple of the run's.
     """
@@ -76,10 +76,10 @@ class MuonAndSGD(torch.optim.Optimizer):
     """SGD with momentum whose steps for the groups marked `orthogonal` are orthogonalised first.
 
     Args:
-        groups: What is stepped, and how.
+        groups: The parameters and their kind of step.
         momentum: Of all groups.
-        nesterov: Look ahead along the momentum.
-        dtype: What the orthogonalisation computes in.
+        nesterov: Use Nesterov momentum.
+        dtype: Number format of the orthogonalisation.
     """
 
     def __init__(
@@ -115,12 +115,12 @@ class MuonAndSGD(torch.optim.Optimizer):
             steps = torch_private.add_all(gradients, steps, self.momentum)
         if weight_decay:
             torch_private.multiply_all_(params, 1 - rate * weight_decay)
-        # Filters of one shape together: small products one by one cost more than they compute.
+        # Filters of one shape together: for small products the overhead of calls dominates.
         by_shape: dict[torch.Size, list[int]] = defaultdict(list)
         for i, step in enumerate(steps):
             by_shape[step.shape].append(i)
         for chosen in by_shape.values():
-            # (D, height, width, C): how channels_last weights lie in memory, so nothing is turned.
+            # (D, height, width, C): the memory order of channels_last weights, so no transpose.
             stack = torch.stack([steps[i].movedim(1, -1) for i in chosen])
             matrices_GDN = orthogonalise(stack.flatten(2).to(self.dtype))
             num_rows, num_columns = matrices_GDN.shape[1:]
@@ -155,14 +155,14 @@ def make_optimizer(
 ) -> MuonAndSGD:
     """Return the optimiser, with weight decay on what has more than one axis, or on everything.
 
-    Norms and biases have one axis. Attention is not decayed: that would pull gates to a half, and
-    gains to 0; nor orthogonalised: its few small filters are no hidden layers.
+    Norms and biases have one axis. Attention is not decayed, which would pull gates to 1/2 and
+    gains to 0; nor orthogonalised: its few small filters are not hidden layers.
 
     Args:
-        model: Whose parameters it steps.
+        model: The network to train.
         config: The recipe's.
-        model_name: By which its weight decay is found.
-        dtype: What orthogonalisation computes in.
+        model_name: To look up its weight decay.
+        dtype: Number format of the orthogonalisation.
     """
     by_network = config.weight_decay_by_network
     weight_decay = by_network.get(NetworkName(model_name).base, config.weight_decay)
@@ -201,7 +201,7 @@ def set_learning_rate(optimizer: MuonAndSGD, rate: float) -> None:
 
 
 def _filters(model: nn.Module) -> list[Tensor]:
-    """Return the weights of convolutions that see all their input channels."""
+    """Return the weights of convolutions that are not grouped."""
     return [
         module.weight
         for module in model.modules()

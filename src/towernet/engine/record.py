@@ -1,4 +1,4 @@
-"""A run's record, `run.json`: written for a new run, compared with what is wanted of an old one."""
+"""A run's record, `run.json`: written for a new run, compared with the command when resuming."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from towernet.records.run import ImportedRun, Origin, Plan, RunRecord, RunSummar
 
 
 def read_run(
-    folder: Path, *, todo: str = "restore it, or begin anew with another --out"
+    folder: Path, *, todo: str = "restore it, or start over with another --out"
 ) -> RunRecord | ImportedRun:
     """Read the record of a run, or of weights that were trained elsewhere.
 
     Args:
         folder: Of the run.
-        todo: What helps where the record is damaged.
+        todo: The remedy to give if the record is damaged.
 
     Raises:
         DataError: there is none, it is damaged, or a newer towernet made it.
@@ -45,8 +45,8 @@ def read_trained(folder: Path) -> RunRecord:
     if isinstance(record, RunRecord):
         return record
     raise DataError(
-        f"{folder} holds weights that were trained elsewhere, which cannot be trained further here;"
-        " choose another folder"
+        f"{folder} contains imported weights, which towernet cannot train further; choose another"
+        " folder"
     )
 
 
@@ -58,7 +58,7 @@ def summary_of(folder: Path) -> RunSummary:
     """
     summary = read_trained(folder).summary
     if summary is None:
-        raise DataError(f"{folder} is not finished; say the command that began it again")
+        raise DataError(f"{folder} is not finished; run the command that started it again")
     return summary
 
 
@@ -75,11 +75,11 @@ def open_run(
     origin: Origin,
     accept: Accept,
 ) -> RunRecord:
-    """Write `run.json` for a new run, or read it and refuse whatever differs.
+    """Write `run.json` for a new run, or read it and refuse any difference.
 
     Raises:
-        ConfigError: the folder holds another run, or one with other choices or versions.
-        DataError: its run was trained on other images, or made by a newer towernet.
+        ConfigError: the folder contains another run, or one with other choices or versions.
+        DataError: its run was trained on other images, or written by a newer towernet.
     """
     wanted = RunRecord(
         format=files.FORMAT,
@@ -104,18 +104,18 @@ def open_run(
 def continued(
     record: RunRecord, wanted: RunRecord, folder: Path, accept: Accept
 ) -> tuple[RunRecord, bool]:
-    """Compare a record with that of the same run if it began now.
+    """Compare a record with that of the same run if it were started now.
 
     Returns:
-        The record to go on with, and whether something differs in it, and is accepted.
+        The record to continue with, and whether it contains an accepted difference.
 
     Raises:
         ConfigError: other choices, or versions that are not accepted.
         DataError: other images, and they are not accepted.
     """
     if record.status == "finished":
-        # Nothing is computed any more: what it was made from and by plays no part, but for the
-        # source of a network that is not ours, which answers with the weights.
+        # Nothing is trained any more, so images, plan and versions are not compared, except for
+        # the source of a custom network, which computes the predictions with the weights.
         plan = replace(wanted.plan, policy=record.plan.policy)
         code = code_of([record.config.model])
         code = {key: code[key] for key in code.keys() & record.versions.keys()}
@@ -125,12 +125,12 @@ def continued(
     if record.data != wanted.data:
         if not accept.data:
             raise DataError(
-                f"the images are not those {folder} was trained on; put them back, choose another"
-                " --out, or go on with those that are left by --accept-data-change"
+                f"the images differ from those {folder} was trained on; restore them, choose"
+                " another --out, or accept the change with --accept-data-change"
             )
         accepted.append("images")
-    # What a picture becomes for the network stays as it was begun, also when fewer images would
-    # give another mean; the classes must be the same.
+    # The preprocessing stays as it was at the start, even if fewer images would give another mean;
+    # the classes must be the same.
     contract = replace(record.contract, class_names=wanted.contract.class_names)
     wanted = wanted.model_copy(update={"contract": contract})
     accepted += refuse_changes(folder, _decisive(record), _decisive(wanted), accept)
@@ -141,7 +141,7 @@ def continued(
 
 
 def _decisive(record: RunRecord) -> Decisive:
-    """Return what decides a run's bits, as `refuse_changes` compares it."""
+    """Return what determines a run's bits, for `refuse_changes` to compare."""
     plan = record.plan
     decided = {
         "num_steps": plan.num_steps,
@@ -167,8 +167,8 @@ def finished(record: RunRecord, summary: RunSummary, weights_sha256: str | None)
 
 
 def identity(config: RunConfig, plan: Plan) -> str:
-    """Return a hash of what a run is: the states beside its record count for that run alone."""
-    # A share of 1 is what all runs had before there was one: their states go on.
+    """Return a hash of what defines a run: a state can only be resumed by the same run."""
+    # Runs from before there was a share have a share of 1: their states stay valid.
     without = {"train_share"} if config.train_share == 1 else set()
     choices = config.model_dump(mode="json", exclude=without)
     return files.digest([choices, plan.num_steps, plan.learning_rate, plan.mixes])

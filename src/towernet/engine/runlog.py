@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: to the person watching, and to the files.
+"""What a run reports while it trains: to the user, and to its files.
 
 `metrics.jsonl` is exact; `timings.jsonl` is measured; the TensorBoard events are derived from
 both and rebuilt when a run is resumed.
@@ -20,25 +20,25 @@ from towernet.records.run import EpochMetrics, EpochTiming
 
 
 class Progress:
-    """Whoever watches a run. This one tells nobody; who shows a person is `progress.Screen`."""
+    """Receiver of a run's progress. This one ignores it; `progress.Screen` displays it."""
 
     def say(self, text: str) -> None:
-        """Tell one sentence."""
+        """Report one sentence."""
 
     def count(self, what: str, done: int, total: int) -> None:
-        """So many files are done: the `progress` of the data functions."""
+        """Report the number of files done: the `progress` of the data functions."""
 
     def begin(self, name: str, step: int, num_steps: int, steps_per_epoch: int) -> None:
-        """A run starts, or goes on, at a step."""
+        """Report that a run starts, or resumes, at a step."""
 
     def step(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
-        """A step was taken; the accuracy is the epoch's so far, on augmented images."""
+        """Report a step; the accuracy is the epoch's so far, on augmented images."""
 
     def epoch(self, metrics: EpochMetrics, timing: EpochTiming) -> None:
-        """An epoch was evaluated: its lines of the metrics and of the timings."""
+        """Report an evaluated epoch: its lines of the metrics and of the timings."""
 
     def end(self) -> None:
-        """The run is over, well or not."""
+        """Report the end of the run, also after a failure."""
 
 
 class RunLog:
@@ -46,7 +46,7 @@ class RunLog:
 
     Args:
         folder: The run's folder.
-        metrics: The exact lines so far, which a kill may have kept from their file.
+        metrics: The exact lines so far; the file lacks some if the run was killed.
         timings: The measured ones.
     """
 
@@ -71,7 +71,7 @@ class RunLog:
 
 
 def read_metrics(folder: Path) -> list[EpochMetrics]:
-    """Return the lines of a run's `metrics.jsonl`; none where it is not there.
+    """Return the lines of a run's `metrics.jsonl`; none if it does not exist.
 
     Raises:
         DataError: it is damaged.
@@ -81,7 +81,7 @@ def read_metrics(folder: Path) -> list[EpochMetrics]:
 
 
 def read_timings(folder: Path) -> list[EpochTiming]:
-    """Return the lines of a run's `timings.jsonl`; none where it is not there.
+    """Return the lines of a run's `timings.jsonl`; none if it does not exist.
 
     Raises:
         DataError: it is damaged.
@@ -91,21 +91,21 @@ def read_timings(folder: Path) -> list[EpochTiming]:
 
 
 def training_seconds(folder: Path) -> float:
-    """Return how long a run took in all, its evaluations too."""
+    """Return a run's total seconds, evaluations included."""
     return float(sum(line.seconds for line in read_timings(folder)))
 
 
 class Board:
-    """The TensorBoard events of one run: the one file that is appended to, since it is read live.
+    """The TensorBoard events of one run: the only file that is appended to, since it is read live.
 
-    It needs no care beyond that: it is made anew from the metrics at every start. (torch's own
+    It need not be written atomically: it is rebuilt from the metrics at every start. (torch's own
     writer works in a thread, which prints a traceback when the disk is full.)
 
     Args:
-        folder: Made anew.
+        folder: Deleted and recreated.
 
     Raises:
-        EnvironmentFault: it cannot be written; so do its methods.
+        EnvironmentFault: it cannot be written; its methods raise this too.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -152,7 +152,7 @@ class Board:
 
 
 def log_failure(folder: Path, error: Exception) -> str:
-    """Keep the traceback of a network that raised, away from the user's eyes; say so."""
+    """Append a network's traceback to `failures.log`; return a sentence that refers to it."""
     log = folder / "failures.log"
     before = log.read_text(encoding="utf-8") if log.exists() else ""
     files.write_text(log, before + "".join(traceback.format_exception(error)))

@@ -1,4 +1,4 @@
-"""The learning rate and the image size of every step, functions of the step alone."""
+"""The learning rate and the image size of each step, functions of the step alone."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def learning_rate(step: int, num_steps: int, config: TrainConfig, peak: float) -
 def small_size_px(model_name: str, size_px: int, config: TrainConfig) -> int:
     """Return the side of the images in the first part of a run, in pixels.
 
-    It is a multiple of 16, which most networks halve without a remainder; the full side where the
+    It is a multiple of 16, which most networks halve without a remainder, or the full side if the
     network cannot take less.
     """
     if config.small_size == 1:

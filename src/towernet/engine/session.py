@@ -1,4 +1,4 @@
-"""What every part of a comparison works with: made once, handed down."""
+"""What every part of a comparison works with: created once, passed on."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from towernet.records.run import Origin
 
 @dataclass(frozen=True)
 class Session:
-    """On what, where and how a comparison is computed, and who watches.
+    """On what, where and how a comparison is computed, and where its progress is reported.
 
-    Nothing in it decides a result, but for the device and the threads, which the protocol or the
+    Nothing in it affects a result, except the device and the threads, which the protocol or the
     run's record keeps.
 
     Args:
         source: The images.
         folder: Where everything is written.
         origin: For the record: the command, and how the data was read.
-        device: "auto" picks one, or keeps that of the beginning.
-        threads: Computing threads; None: one a core, or as many as at the beginning.
+        device: "auto" picks one, or keeps that of the start.
+        threads: Computing threads; None: one per core, or as many as at the start.
         workers: Decoding processes.
-        accept: In what it may differ from what was begun.
-        progress: Who is told how it goes.
-        stop: Says when the user wants to stop.
+        accept: The accepted differences from the start.
+        progress: Receives the progress.
+        stop: Signals that the user wants to stop.
     """
 
     source: Source

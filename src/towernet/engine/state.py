@@ -1,4 +1,4 @@
-"""Where a run is: what resuming needs besides its plan and its tensors."""
+"""The state of a run: what resuming needs besides its plan and its tensors."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from towernet.records.run import EpochMetrics, EpochTiming
 
 
 class State(Record, frozen=False):
-    """Where a run is; with the learner's tensors, all that resuming needs. It changes step by step.
+    """How far a run is; with the learner's tensors, all that resuming needs. Changes every step.
 
     Args:
-        run: Hash of the run's config and plan: a state counts for that run alone.
+        run: Hash of the run's config and plan: a state is valid for that run only.
         step: Steps taken.
-        loss_sum: Of the epoch so far, as the next two.
+        loss_sum: Of the epoch so far, like the next two.
         seconds: Of the epoch so far, before the run was stopped; measured.
-        best_loss: With the best accuracy; JSON has no infinity, so None before there is one.
+        best_loss: That of the best accuracy; None at first, since JSON has no infinity.
         best: The file of the best weights and its hash, once there are any.
         metrics: The lines of `metrics.jsonl`.
         timings: The lines of `timings.jsonl`.
@@ -39,28 +39,28 @@ class State(Record, frozen=False):
 
     @property
     def train_loss(self) -> float:
-        """The mean loss of the epoch so far, while it was trained."""
+        """The mean training loss of the epoch so far."""
         return self.loss_sum / self.num_seen
 
     @property
     def train_accuracy(self) -> float:
-        """The share of the epoch's augmented images so far that were answered right."""
+        """The share of the epoch's augmented images so far that were classified correctly."""
         return self.num_correct / self.num_seen
 
     def count(self, loss: float, num_correct: int, num_images: int) -> None:
-        """Add a step's mean loss and its right answers to the epoch's."""
+        """Add a step's mean loss and its correct predictions to the epoch's."""
         self.loss_sum += loss * num_images
         self.num_correct += num_correct
         self.num_seen += num_images
 
     def is_best(self, metrics: EpochMetrics) -> bool:
-        """Whether no epoch before was as accurate with as small a loss."""
+        """Whether this epoch has the best accuracy so far, or the same with a smaller loss."""
         best_loss = math.inf if self.best_loss is None else self.best_loss
         figures = metrics.validation_accuracy, -metrics.validation_loss
         return figures > (self.best_accuracy, -best_loss)
 
     def end_epoch(self, metrics: EpochMetrics, timing: EpochTiming) -> None:
-        """Add an epoch's lines, and begin to count for the next."""
+        """Add an epoch's lines, and reset the counts for the next."""
         self.metrics.append(metrics)
         self.timings.append(timing)
         self.loss_sum, self.num_correct, self.num_seen, self.seconds = 0.0, 0, 0, 0.0

@@ -24,8 +24,8 @@ def train_step(
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "B K"]]:
     """Take one optimiser step; return the batch's mean cross-entropy, in nats, and its logits.
 
-    Targets are classes or probabilities. What is returned is still on the device: `.item()` waits
-    for a GPU, and the caller decides when.
+    Targets are classes or probabilities. The results are still on the device, since `.item()`
+    waits for a GPU: the caller decides when.
     """
     model.train()
     optimizer.zero_grad(set_to_none=True)
@@ -40,7 +40,7 @@ def train_step(
 def average_weights(model: nn.Module, ema_fraction: float, num_steps: int) -> AveragedModel:
     """Return a running average of weights and statistics over a share of all the steps.
 
-    Early on the average is over what there is: after t updates at most (t + 1) / (t + 10) stays.
+    It warms up: after t updates the decay is at most (t + 1) / (t + 10).
     """
     longest = max(1 - 1 / max(ema_fraction * num_steps, 1.0), 0.0)
 

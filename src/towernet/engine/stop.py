@@ -1,6 +1,6 @@
-"""Stopping when asked: at once, except that a training step and its files end whole.
+"""Stopping on a signal: at once, except that a training step and its files are finished first.
 
-A terminal that is closed asks for nothing: the command goes on without it.
+Closing the terminal does not stop the command.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from towernet.errors import INTERRUPTED, TERMINATED, Interrupted
 
 
 class StopSwitch:
-    """Hears SIGINT, SIGTERM and SIGUSR1 (a cluster's warning) while its block runs.
+    """Handles SIGINT, SIGTERM and SIGUSR1 (a cluster's warning) while its block runs.
 
-    Inside `patiently` the first signal is only noted, and the loop ends its step; a second one,
-    or any outside of it, ends the command at once. Files are written whole or not at all, so
-    nothing finished is lost either way.
+    Inside `patiently` the first signal is only recorded, and the loop ends its step; a second one,
+    or any signal outside of it, ends the command at once. Files are written completely or not at
+    all, so nothing finished is lost either way.
     """
 
     def __init__(self) -> None:
         self.exit_code = 0
         self.patient = False
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         first, self.exit_code = not self.exit_code, self.exit_code or _EXIT_CODES[number]
         if not (first and self.patient):
-            # Not an Exception, so that nothing on the way mistakes it for a failure.
+            # Not an Exception, so that no handler mistakes it for a failure.
             raise KeyboardInterrupt
 
     def _leave_terminal(self, number: int, frame: FrameType | None) -> None:
-        """Write to nowhere what was for a terminal that is gone: writing to it is an error."""
+        """Redirect the closed terminal to /dev/null, since writing to it is an error."""
         nowhere = os.open(os.devnull, os.O_RDWR)
         for descriptor in self._terminal:
             os.dup2(nowhere, descriptor)
@@ -42,7 +42,7 @@ class StopSwitch:
 
     @contextlib.contextmanager
     def patiently(self) -> Iterator[None]:
-        """Let what runs in the block end by itself: it looks at `exit_code`."""
+        """Let the block finish by itself: it checks `exit_code`."""
         self.patient = True
         try:
             yield
@@ -53,9 +53,11 @@ class StopSwitch:
         self._before = {}
         self._terminal = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
         if threading.current_thread() is threading.main_thread():
-            handlers = dict.fromkeys(_EXIT_CODES, self._ask) | {signal.SIGHUP: self._leave_terminal}
+            handlers = dict.fromkeys(_EXIT_CODES, self._on_signal) | {
+                signal.SIGHUP: self._leave_terminal
+            }
             for number, handler in handlers.items():
-                # One that Python did not set (None) could not be put back: it stays.
+                # A handler that Python did not set (None) could not be restored: leave it.
                 if signal.getsignal(number) is not None:
                     self._before[number] = signal.signal(number, handler)
         return self
@@ -69,16 +71,16 @@ class StopSwitch:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if kind is KeyboardInterrupt:
-            self.raise_if_asked("what was finished is kept")
+            self.raise_if_stopped("what was finished is kept")
 
-    def raise_if_asked(self, resumable: str) -> None:
-        """Raise Interrupted when a signal came.
+    def raise_if_stopped(self, resumable: str) -> None:
+        """Raise Interrupted if a signal came.
 
         Args:
-            resumable: What to say about going on, for example which command resumes.
+            resumable: How to continue, for example the command that resumes.
         """
         if self.exit_code:
-            raise Interrupted(f"stopped as asked; {resumable}", self.exit_code) from None
+            raise Interrupted(f"stopped as requested; {resumable}", self.exit_code) from None
 
 
 _EXIT_CODES: dict[int, int] = {

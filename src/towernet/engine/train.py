@@ -1,8 +1,8 @@
-"""Training one network: the whole story, top to bottom.
+"""Training one network, from start to end.
 
-Everything a run does is a function of its config, its images and its plan; timings decide
-nothing after the first step. So a run that was stopped anywhere and resumed ends in the same
-bytes as one that was not.
+Everything a run does is a function of its config, its images and its plan; timings have no effect
+after the first step. So a run that was stopped anywhere and resumed ends with the same bytes as
+one that was not.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ def train(
     resumable: bool = True,
     prefetch_depth: int | None = None,
 ) -> RunRecord:
-    """Train one network, or go on where it was stopped; a finished run is left as it is.
+    """Train one network, or resume where it was stopped; a finished run is left as it is.
 
     The caller holds the folder's lock, since it also writes into it before and after.
 
     Args:
-        config: What the run is.
-        dataset: Its images; the test split is not touched.
-        session: Where it is written, who watches, and in what it may differ from what was begun.
+        config: The run's config.
+        dataset: Its images; the test split is not used.
+        session: The folder, where progress is reported, and the accepted differences.
         plan: What was decided before the first step.
         resumable: False for short trials: no weights and no state are kept.
-        prefetch_depth: How many batches are made ahead; None: as the device needs. No bit changes.
+        prefetch_depth: Batches made ahead; None: the device's default. No bit changes.
 
     Returns:
-        The run's record, as `run.json` holds it.
+        The run's record, as in `run.json`.
 
     Raises:
-        Diverged: the loss is not a number.
-        Interrupted: the user asked to stop; the state is on disk.
+        Diverged: the loss is NaN or Inf.
+        Interrupted: the user stopped it; the state is on disk.
     """
     folder, accept = session.folder, session.accept
     files.sweep(folder)
@@ -63,9 +63,9 @@ def train(
     if record.status == "finished":
         if resumable:
             checkpoint.require_weights(folder, record.weights_sha256)
-        checkpoint.drop_state(folder / "last")  # a kill may have left it
+        checkpoint.drop_state(folder / "last")  # left over if the process was killed
         return record
-    # Accepted changes of the data do not change what a picture becomes for the network.
+    # Accepted changes of the data do not change the preprocessing.
     dataset = replace(dataset, contract=record.contract)
     if accept.data or not (folder / "samples.parquet").exists():
         write_table(folder / "samples.parquet", dataset.table)
@@ -88,7 +88,7 @@ def train(
 
 
 def _finish(folder: Path, record: RunRecord, state: State, summary: RunSummary) -> RunRecord:
-    """Keep the best weights, then say that the run is finished, then drop what resuming needed."""
+    """Keep the best weights, then record that the run is finished, then delete its states."""
     weights_sha256 = None
     for name, weights_sha256 in state.best.items():
         files.copy(folder / "last" / name, folder / "best.safetensors", weights_sha256)
@@ -101,7 +101,7 @@ def _finish(folder: Path, record: RunRecord, state: State, summary: RunSummary) 
 def _summary(state: State, dataset: Dataset, config: RunConfig) -> RunSummary:
     last = state.metrics[-1]
     num_steps_epoch = steps_per_epoch(len(dataset.train), config.recipe.train.batch_size)
-    assert state.best_loss is not None  # the first epoch is better than none
+    assert state.best_loss is not None  # set by the first epoch
     return RunSummary(
         num_steps=state.step,
         num_epochs=round(state.step / num_steps_epoch, 4),

@@ -1,7 +1,7 @@
-"""One network on its way from the first step to the last: each method is a step of the story.
+"""Training of one network from the first step to the last.
 
-The order in which random numbers are drawn, sums are added up and files are written decides the
-bytes a run ends in, and what a kill leaves behind.
+The order in which random numbers are drawn, sums are added and files are written determines the
+bytes of the result, and what is left if the process is killed.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from towernet.errors import DataError, Diverged
 from towernet.records.base import checked
 from towernet.records.run import EpochMetrics, EpochTiming, Plan
 
-# Waiting for a GPU at every step would leave it idle; a bad loss is noticed this many steps late.
+# Waiting for a GPU at every step would leave it idle; a bad loss is detected this many steps late.
 NUM_STEPS_UNREAD = {"cpu": 1, "mps": 20, "cuda": 50}
-# In an epoch longer than this its state is saved half way: a power cut costs minutes, not hours.
+# In epochs longer than this the state is also saved in between: a power cut costs minutes at most.
 SECONDS_BETWEEN_SAVES = 300.0
 
 
 class UnreadLoss(NamedTuple):
-    """What a step came to, still on the device."""
+    """The result of a step, still on the device."""
 
     step: int
     loss: Tensor
@@ -57,7 +57,7 @@ class UnreadLoss(NamedTuple):
 
 @dataclass
 class Clock:
-    """How long an epoch takes, since it began or was resumed, and how many images it trained on."""
+    """Time of an epoch since it was started or resumed, and the number of images trained on."""
 
     started: float = field(default_factory=time.perf_counter)
     num_images: int = 0
@@ -69,15 +69,15 @@ class Clock:
 
 
 class Trainer:
-    """Trains one network to the end of its plan, or goes on where it was stopped.
+    """Trains one network to the end of its plan, or resumes where it was stopped.
 
     Args:
-        config: What the run is.
+        config: The run's config.
         dataset: Its images.
-        session: Where it is written, and who watches.
+        session: The folder, and where progress is reported.
         plan: What was decided before the first step.
         resumable: Whether weights and states are kept.
-        prefetch_depth: How many batches are made ahead; None: as the device needs.
+        prefetch_depth: Batches made ahead; None: the device's default.
     """
 
     def __init__(
@@ -113,12 +113,12 @@ class Trainer:
         """Train to the last step, epoch by epoch.
 
         Returns:
-            Where the run ended, with the lines of all its epochs.
+            The final state, with the lines of all epochs.
 
         Raises:
-            DataError: the state that is found is another run's.
-            Diverged: a loss is not a number.
-            Interrupted: the user asked to stop; the state is on disk.
+            DataError: the state on disk belongs to another run.
+            Diverged: a loss is NaN or Inf.
+            Interrupted: the user stopped it; the state is on disk.
         """
         if self.resumable:
             self.resume()
@@ -132,16 +132,16 @@ class Trainer:
             self.keep_best(metrics)
             timing = self.timing(clock)
             self.state.end_epoch(metrics, timing)
-            # The state is first: it holds the lines too, and with it the epoch is never done again.
+            # The state first: it contains the lines too, so the epoch is never repeated.
             self.save(seconds=0.0)
             log.write(self.state.metrics, self.state.timings)
             self.progress.epoch(metrics, timing)
             if not self.is_over:
-                self.stop.raise_if_asked(self.how_far())
+                self.stop.raise_if_stopped(self.how_far())
         return self.state
 
     def resume(self) -> None:
-        """Go on from the newest whole state, where there is one; say so."""
+        """Resume from the newest complete state, if there is one; report it."""
         last = self.folder / "last"
         found, damaged = checkpoint.read_state(last)
         for sentence in damaged:
@@ -151,18 +151,18 @@ class Trainer:
             state = checked(State, values, last)
             if state.run != self.state.run:
                 raise DataError(
-                    f"{self.folder / 'run.json'} is not what the states beside it were made by;"
-                    " restore it, or begin anew with another --out"
+                    f"{self.folder / 'run.json'} belongs to another run than the states in {last};"
+                    " restore it, or start over with another --out"
                 )
             self.learner.restore(tensors)
             self.state = state
         if not (found or damaged) and (self.folder / "metrics.jsonl").exists():
-            self.progress.say(f"no state is left in {last}: {self.folder.name} begins anew")
+            self.progress.say(f"no state is left in {last}: {self.folder.name} starts over")
         if found or damaged:
-            self.progress.say(f"{self.folder.name} goes on after step {self.state.step}")
+            self.progress.say(f"{self.folder.name} resumes after step {self.state.step}")
 
     def run_epoch(self) -> Clock:
-        """Train to the end of the epoch, or of the run; save and stop in between where need be."""
+        """Train to the end of the epoch, or of the run; save and stop in between if necessary."""
         clock = Clock()
         epoch, first = divmod(self.state.step, self.steps_per_epoch)
         batches = prefetch(lambda: self.batches(epoch, first), self.prefetch_depth)
@@ -173,13 +173,13 @@ class Trainer:
                 loss = self.read_losses()
                 speed = clock.num_images / clock.seconds()
                 self.progress.step(self.state.step, loss, self.state.train_accuracy, speed)
-            # At an epoch's end it is evaluated first, and then saved or stopped.
+            # At the end of an epoch, evaluation comes first, then saving or stopping.
             within = self.state.step % self.steps_per_epoch and not self.is_over
             overdue = time.monotonic() - self.saved > SECONDS_BETWEEN_SAVES
             if within and (self.stop.exit_code or overdue):
                 self.read_losses()
                 self.save(seconds=self.state.seconds + clock.seconds())
-                self.stop.raise_if_asked(self.how_far())
+                self.stop.raise_if_stopped(self.how_far())
             if self.is_over:
                 break
         batches.close()
@@ -188,7 +188,7 @@ class Trainer:
         return clock
 
     def batches(self, epoch: int, first: int) -> Iterator[Batch]:
-        """Return an epoch's batches from number `first` on."""
+        """Return an epoch's batches, starting at number `first`."""
         return epoch_batches(
             self.dataset,
             self.recipe,
@@ -210,7 +210,7 @@ class Trainer:
         return learning_rate(step, num_steps, self.recipe.train, peak)
 
     def take_step(self, batch: Batch) -> None:
-        """Learn from one batch; what comes of it is left on the device."""
+        """Train on one batch; leave its loss on the device."""
         step = self.state.step
         seed = rng.derive(self.seed, "step", step)
         loss, logits_BK = self.learner.take_step(batch, self.rate_of(step), seed)
@@ -219,13 +219,13 @@ class Trainer:
         self.state.step += 1
 
     def read_losses(self) -> float:
-        """Wait for the device, and add up what the steps since the last time came to.
+        """Wait for the device, and add up the results of the steps since the last call.
 
         Returns:
-            The loss of the last step; NaN if all were read before.
+            The loss of the last step; NaN if there was none.
 
         Raises:
-            Diverged: one is not a number.
+            Diverged: a loss is NaN or Inf.
         """
         loss = math.nan
         for step, loss_on_device, num_correct, num_images in self.unread:
@@ -233,7 +233,7 @@ class Trainer:
             if not math.isfinite(loss):
                 raise Diverged(
                     f"{self.config.model}: the loss became {loss} at step {step + 1} of"
-                    f" {self.plan.num_steps} (learning rate {self.rate_of(step):.3g}); give a"
+                    f" {self.plan.num_steps} (learning rate {self.rate_of(step):.3g}); set a"
                     " smaller train.learning_rate in a recipe"
                 )
             self.state.count(loss, int(num_correct.item()), num_images)
@@ -241,10 +241,10 @@ class Trainer:
         return loss
 
     def validate(self) -> EpochMetrics:
-        """Ask the network about the validation images; return the epoch's line of the metrics.
+        """Evaluate on the validation images; return the epoch's line of the metrics.
 
         Raises:
-            Diverged: the loss is not a number.
+            Diverged: the loss is NaN or Inf.
         """
         state, rate = self.state, self.rate_of(self.state.step - 1)
         with watched_gates(self.learner.evaluated) as gates:
@@ -258,7 +258,7 @@ class Trainer:
         if not math.isfinite(loss):
             raise Diverged(
                 f"{self.config.model}: the validation loss became {loss} after step {state.step}"
-                f" (learning rate {rate:.3g}); give a smaller train.learning_rate in a recipe"
+                f" (learning rate {rate:.3g}); set a smaller train.learning_rate in a recipe"
             )
         return EpochMetrics(
             epoch=round(state.step / self.steps_per_epoch, 4),
@@ -272,7 +272,7 @@ class Trainer:
         )
 
     def keep_best(self, metrics: EpochMetrics) -> None:
-        """Write the weights down if no epoch before had better ones."""
+        """Write the weights if this epoch is the best so far."""
         state = self.state
         if not state.is_best(metrics):
             return
@@ -297,7 +297,7 @@ class Trainer:
         )
 
     def save(self, *, seconds: float) -> None:
-        """Write the state; the seconds are those of an epoch that is not over."""
+        """Write the state; `seconds` are those of an unfinished epoch."""
         if self.resumable:
             state = self.state.model_copy(update={"seconds": seconds})
             checkpoint.write_state(
@@ -310,7 +310,7 @@ class Trainer:
         self.saved = time.monotonic()
 
     def how_far(self) -> str:
-        """Say what is kept of the run, to whoever stops it."""
+        """Return what is kept of the run, for the message to the user who stops it."""
         if not self.resumable:
-            return f"the trial in {self.folder} begins anew"
+            return f"the trial in {self.folder} will start over"
         return f"{self.folder} is complete up to step {self.state.step} of {self.plan.num_steps}"

@@ -1,4 +1,4 @@
-"""What a network answers on fitted pixels, and how good that is.
+"""A network's predictions on fitted pixels, and their loss and accuracy.
 
 Shapes: N images, S their side, K classes.
 """
@@ -47,7 +47,7 @@ def predict_logits(
 def loss_and_accuracy(
     logits_NK: npt.NDArray[np.float32], labels_N: npt.NDArray[np.int64]
 ) -> tuple[float, float]:
-    """Return the mean cross-entropy in nats, and the fraction answered right."""
+    """Return the mean cross-entropy in nats, and the accuracy."""
     loss = F.cross_entropy(torch.from_numpy(logits_NK).double(), torch.from_numpy(labels_N))
     return loss.item(), float((logits_NK.argmax(axis=1) == labels_N).mean())
 

@@ -1,1 +1,1 @@
-"""The networks: our own, torchvision's classifiers, and timm's with the extra."""
+"""The networks: built-in, torchvision's classifiers, and timm's with the extra."""

@@ -1,4 +1,4 @@
-"""The parts TowerNet is made of, and how Paddle starts weights.
+"""The building blocks of TowerNet, and Paddle's initial weights.
 
 Source: the notebook "SA-Residual-Inception-Net"; the Inception block is that of Szegedy et al.,
 Going deeper with convolutions, CVPR 2015, arXiv:1409.4842; the shortcut that of He et al., Deep
@@ -26,7 +26,7 @@ class ConvNormPool(nn.Module):
     Args:
         in_channels: C of the input.
         out_channels: C of the output.
-        stride: The convolution's step; 2 halves the map once more.
+        stride: The convolution's stride; 2 halves the map once more.
 
     Example:
         >>> ConvNormPool(3, 8)(torch.rand(2, 3, 10, 10)).shape
@@ -39,16 +39,16 @@ class ConvNormPool(nn.Module):
         self.norm: nn.Module = nn.BatchNorm2d(out_channels, eps=1e-3)
 
     def forward(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D I J"]:
-        """Return the pooled features, none negative."""
+        """Return the pooled, non-negative features."""
         x_BCHW = self.conv(x_BCHW)
         y_BDIJ = self._by_kernel(x_BCHW)
         if y_BDIJ is not None:
             return y_BDIJ
-        # ReLU commutes with max pooling, values and gradients both; after it, it costs a quarter.
+        # ReLU commutes with max pooling, in values and gradients; after it, it costs a quarter.
         return F.relu(F.max_pool2d(self.norm(x_BCHW), 2))
 
     def _by_kernel(self, x_BDHW: Tensor) -> Tensor | None:
-        """Return what the kernels make of it, None where they do not apply."""
+        """Return the C kernels' result, or None if they do not apply."""
         norm = self.norm
         if min(x_BDHW.shape[2:]) < 2:
             return None
@@ -74,13 +74,13 @@ class ConvNormPool(nn.Module):
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution without bias, batch norm, and ReLU unless told otherwise; the map keeps its size.
+    """Convolution without bias, batch norm, and by default ReLU; the map keeps its size.
 
     Args:
         in_channels: C of the input.
         out_channels: C of the output.
-        kernel_size: Side of the filter, odd; or, with a stride of the same, of the patches.
-        stride: The convolution's step.
+        kernel_size: Side of the filter, odd; or, if equal to the stride, of the patches.
+        stride: The convolution's stride.
         relu: Whether a ReLU follows.
 
     Example:
@@ -113,10 +113,11 @@ class ConvNorm(nn.Sequential):
 
 
 class ResidualInception(nn.Module):
-    """Four branches side by side plus a 1×1 shortcut: 256 channels in and out, same map.
+    """Four parallel branches plus a 1×1 shortcut: 256 channels in and out, same map size.
 
     The branches are 1×1 → 64; 1×1 → 64, 3×3 → 128; 1×1 → 16, 5×5 → 32; 3×3 max pool, 1×1 → 32.
-    Every convolution has a bias, there is no norm; ReLU follows each but the shortcut, and the sum.
+    Every convolution has a bias, and there are no norms. ReLU follows each convolution except the
+    shortcut, and follows the sum.
 
     Example:
         >>> ResidualInception()(torch.rand(2, 256, 5, 3)).shape
@@ -145,7 +146,7 @@ class ResidualInception(nn.Module):
 
 
 class NormedInception(nn.Module):
-    """The residual inception block with a batch norm behind every convolution and no biases.
+    """The residual inception block with a batch norm after every convolution and no biases.
 
     Example:
         >>> NormedInception()(torch.rand(2, 256, 5, 3)).shape
@@ -169,18 +170,18 @@ class NormedInception(nn.Module):
 
 @torch.no_grad()
 def start_as_paddle(model: nn.Module, generator: torch.Generator | None = None) -> None:
-    """Draw the weights as PaddlePaddle does by default; parameters of other kinds stay.
+    """Draw the weights as PaddlePaddle does by default; other kinds of parameters stay.
 
-    Convolution: N(0, √(2 / (k·k·in_channels))), where Paddle counts all input channels even when
-    the convolution is grouped. Linear: Glorot uniform. Norms: 1. Every bias: 0.
+    Convolution: N(0, √(2 / (k·k·in_channels))), where Paddle counts all input channels even if the
+    convolution is grouped. Linear: Glorot uniform. Norms: 1. Every bias: 0.
 
     Args:
         model: The network, changed in place.
-        generator: Where the numbers come from; torch's own when not given.
+        generator: The random generator; None: torch's default one.
     """
     of_attention = {m for block in attention_blocks(model).values() for m in block.modules()}
     for module in model.modules():
-        if module in of_attention:  # it starts as its authors start it, and shifts no other draw
+        if module in of_attention:  # it keeps its authors' initial weights, and consumes no draw
             continue
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             fan_in = math.prod(module.kernel_size) * module.in_channels

@@ -1,7 +1,7 @@
-"""Every network by its name: ours, torchvision's, timm's as `timm:<name>`, and anybody's own.
+"""Every network by its name: built-in, torchvision's, timm's as `timm:<name>`, and custom ones.
 
-Each also with a block of attention, as `<name>+<block>`: see `towernet.models.variants`. One's own
-is named by an import path or an entry point: see `towernet.models.own`.
+Each also with an attention block, as `<name>+<block>`: see `towernet.models.variants`. A custom
+network is named by an import path or an entry point: see `towernet.models.own`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from towernet.errors import ConfigError, MissingExtraError, TowernetError, in_on
 from towernet.models import classics
 from towernet.models.own import NETWORKS, build_own, is_own
 from towernet.models.towernet import PatchTowerNet, TowerNet
-from towernet.models.variants import put_attention
+from towernet.models.variants import insert_attention
 from towernet.names import NetworkName
 from towernet.shapes import run_on_meta, weights_on_meta
 
@@ -26,9 +26,9 @@ OURS: dict[str, Callable[..., nn.Module]] = {
 
 
 def names() -> list[str]:
-    """Return the names `build` knows, ours first, those of installed packages last.
+    """Return the names `build` knows: built-in networks first, those of installed packages last.
 
-    Import paths and timm's are not among them.
+    Import paths and timm's names are not included.
     """
     return [*OURS, *classics.torchvision_names(), *NETWORKS.offered()]
 
@@ -37,15 +37,15 @@ def build(name: str, num_classes: int, size_px: int) -> nn.Module:
     """Return a network with fresh weights, drawn with torch's generator.
 
     Args:
-        name: One of `names()`, `timm:` and a name of timm's, or an import path; `+` and a block's
-            behind it.
-        num_classes: K, how many answers there are.
-        size_px: Side of the square images it will see.
+        name: One of `names()`, `timm:` and a name of timm's, or an import path; optionally followed
+            by `+` and a block's name.
+        num_classes: K, the number of classes.
+        size_px: Side of the square images it will get.
 
     Raises:
         UnknownNameError: no network or block has the name.
         ConfigError: the network cannot take images of this size, the block does not fit it, or
-            there is no choice of answers.
+            there are fewer than two classes.
         UntrustedCodeError: it is an import path that no user named (`towernet.models.own.trust`).
         MissingExtraError: the name is timm's, and timm is not installed.
 
@@ -56,17 +56,17 @@ def build(name: str, num_classes: int, size_px: int) -> nn.Module:
         torch.Size([2, 16])
     """
     if num_classes < 2:
-        raise ConfigError(f"a network for {num_classes} classes decides nothing; give at least 2")
+        raise ConfigError(f"a network cannot have {num_classes} classes; give at least 2")
     require_size(name, size_px)
     return _make(name, num_classes, size_px)
 
 
 def outline(name: str, num_classes: int, size_px: int) -> nn.Module:
-    """Return a network whose weights have shapes and no numbers: for counting, in milliseconds.
+    """Return a network whose weights have shapes but no numbers: for counting, in milliseconds.
 
     Raises:
         UnknownNameError: no network has the name.
-        ConfigError: a network that is not ours cannot be built for so many classes.
+        ConfigError: a custom network cannot be built for so many classes.
         MissingExtraError: the name is timm's, and timm is not installed.
     """
     with weights_on_meta():
@@ -74,25 +74,25 @@ def outline(name: str, num_classes: int, size_px: int) -> nn.Module:
 
 
 def require_size(name: str, size_px: int) -> None:
-    """Refuse a network that images of this size cannot pass, by sending their shape through it.
+    """Refuse an image size that the network cannot take, by tracing it on meta tensors.
 
     Raises:
         UnknownNameError: no network has the name.
-        ConfigError: the size does not fit; the message names one that does.
+        ConfigError: the size does not fit; the message gives one that does.
         MissingExtraError: the name is timm's, and timm is not installed.
     """
     network = NetworkName(name).base
     error = _failure(network, size_px)
     if error is None:
         if network != name:
-            outline(name, 2, size_px)  # whatever its attention objects to
+            outline(name, 2, size_px)  # raises if its attention does not fit
         return
     name = network
     fitting = _next_fitting(name, size_px)
     if fitting is None and is_own(NetworkName(name)):
         raise ConfigError(
-            f"{name} cannot take {size_px}-px images, nor larger ones ({in_one_line(error)}); fix"
-            " its forward(), which is traced on meta tensors"
+            f"{name} cannot take {size_px}-px images or larger ones ({in_one_line(error)}); fix its"
+            " forward(), which is traced on meta tensors"
         ) from error
     if fitting is None:
         raise ConfigError(
@@ -104,12 +104,12 @@ def require_size(name: str, size_px: int) -> None:
 
 @functools.cache
 def also_takes(name: str, size_px: int, other_px: int) -> bool:
-    """Whether a network built for images of one size takes those of another as well."""
+    """Whether a network built for one image size also takes another."""
     try:
         run_on_meta(outline(name, 2, size_px), 1, 3, other_px, other_px)
     except MissingExtraError:
         raise
-    except Exception:  # each network says it in its own way
+    except Exception:  # networks raise different kinds of exceptions
         return False
     return True
 
@@ -124,7 +124,7 @@ def _make(name: str, num_classes: int, size_px: int, *, on_meta: bool = False) -
         network = classics.build_torchvision(name.base, num_classes, size_px)
     else:
         network = build_own(name.base, num_classes, on_meta=on_meta)
-    put_attention(network, name, size_px)
+    insert_attention(network, name, size_px)
     return network
 
 
@@ -134,13 +134,13 @@ def _failure(name: str, size_px: int) -> Exception | None:
         run_on_meta(outline(name, 2, size_px), 1, 3, size_px, size_px)
     except TowernetError:
         raise
-    except Exception as error:  # each network says it in its own way
+    except Exception as error:  # networks raise different kinds of exceptions
         return error
     return None
 
 
 def _next_fitting(name: str, size_px: int) -> int | None:
-    """Return a larger size that fits, the smallest one where all above it fit too."""
+    """Return a larger size that fits; the smallest such size, if all sizes above it fit too."""
     coarse = range(size_px - size_px % 32 + 32, max(512, 2 * size_px) + 1, 32)
     fitting = next((size for size in coarse if _failure(name, size) is None), None)
     if fitting is None:

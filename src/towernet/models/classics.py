@@ -1,6 +1,6 @@
-"""Other people's networks: torchvision's classifiers, and timm's with the extra.
+"""Third-party networks: torchvision's classifiers, and timm's with the extra.
 
-They start as their authors start them. No trained weights are ever downloaded.
+They keep their authors' initial weights. No trained weights are ever downloaded.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ def torchvision_names() -> tuple[str, ...]:
     """Return the names of torchvision's image classifiers, sorted."""
     from torchvision import models
 
-    # Of the subpackages (detection, quantization, …) nothing is listed when the module is named.
+    # With the module given, nothing of its subpackages (detection, quantization, …) is listed.
     return tuple(sorted(models.list_models(module=models)))
 
 
 def build_torchvision(name: str, num_classes: int, size_px: int) -> nn.Module:
-    """Return a torchvision classifier; those made for one size are made for this one."""
+    """Return a torchvision classifier; those with a fixed image size are built for this one."""
     from torchvision import models
 
     options: dict[str, bool | int | tuple[int, int]] = {}
@@ -40,7 +40,7 @@ def build_torchvision(name: str, num_classes: int, size_px: int) -> nn.Module:
 
 
 def require_timm(name: str) -> Any:
-    """Return the package timm if it is there and knows the name, which is without the prefix.
+    """Return the package timm if it is installed and knows the name, given without the prefix.
 
     Raises:
         MissingExtraError: timm is not installed.
@@ -60,7 +60,7 @@ def require_timm(name: str) -> Any:
 
 
 def build_timm(name: str, num_classes: int, size_px: int) -> nn.Module:
-    """Return one of timm's networks; those made for one size are made for this one."""
+    """Return one of timm's networks; those with a fixed image size are built for this one."""
     timm = require_timm(name)
     fixed = timm.get_pretrained_cfg(name)
     options = {"img_size": size_px} if fixed is not None and fixed.fixed_input_size else {}

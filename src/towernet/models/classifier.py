@@ -1,6 +1,6 @@
-"""What TowerNet and its variant have in common: feature maps, then a head that reads their mean.
+"""Base class of TowerNet and its variant: feature maps, then a head that reads their mean.
 
-The halves, and what can be asked of them, have the names that timm's tools call them by.
+Methods and attributes have the names that timm's tools use.
 Shapes: B images, I channels of an image, H × W pixels, C channels of the last map, K classes.
 """
 
@@ -20,16 +20,16 @@ from towernet.models.blocks import start_as_paddle
 class Classifier(nn.Module, ABC):
     """Feature maps and a head: one linear layer on the mean of the last map's positions.
 
-    Whoever derives from it makes the maps in `forward_features` and sets `head` last.
+    A subclass computes the maps in `forward_features` and sets `head` last.
 
     Args:
-        num_classes: K; 0: no head, the answer is the mean itself.
+        num_classes: K; 0: no head, the output is the mean itself.
         in_chans: I, the channels of an image.
         num_features: C.
     """
 
     head: nn.Module
-    feature_info: list[dict[str, Any]]  # timm's, where it built the network
+    feature_info: list[dict[str, Any]]  # timm's, if timm built the network
 
     def __init__(self, *, num_classes: int, in_chans: int, num_features: int) -> None:
         super().__init__()
@@ -56,16 +56,16 @@ class Classifier(nn.Module, ABC):
         return self.forward_head(self.forward_features(x_BIHW))
 
     def get_classifier(self) -> nn.Module:
-        """Return the layer that names classes; an identity where there is none."""
+        """Return the classification layer; an identity if there is none."""
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a new head in the place of the old one, with fresh weights.
+        """Replace the head by a new one, with fresh weights.
 
         Args:
-            num_classes: K; 0: none.
+            num_classes: K; 0: no head.
             global_pool: "avg": the mean of the positions. "": the map as it is, which no head can
-                read. None: as it was.
+                read. None: as before.
 
         Raises:
             ConfigError: the pooling is none of these, or a head would read a map.
@@ -75,8 +75,8 @@ class Classifier(nn.Module, ABC):
             raise ConfigError(f"global_pool is '{pool}'; give 'avg', or '' for none")
         if num_classes and not pool:
             raise ConfigError(
-                f"global_pool is '' and a head for {num_classes} classes reads means; give 'avg',"
-                " or num_classes=0"
+                f"global_pool is '' and a head for {num_classes} classes needs pooled features;"
+                " give 'avg', or num_classes=0"
             )
         head, like = linear_head(self.num_features, num_classes), next(self.parameters())
         start_as_paddle(head)
@@ -84,7 +84,7 @@ class Classifier(nn.Module, ABC):
         self.num_classes, self.global_pool = num_classes, pool
 
     def no_weight_decay(self) -> set[str]:
-        """Return the names of attention's parameters, whose gates decay pulls towards a half."""
+        """Return the names of attention's parameters: decay would pull their gates towards 1/2."""
         return {
             f"{name}.{own}"
             for name, block in attention_blocks(self).items()
@@ -93,5 +93,5 @@ class Classifier(nn.Module, ABC):
 
 
 def linear_head(num_features: int, num_classes: int) -> nn.Module:
-    """Return a head with torch's weights; an identity for 0 classes."""
+    """Return a head with torch's initial weights; an identity for 0 classes."""
     return nn.Linear(num_features, num_classes) if num_classes else nn.Identity()

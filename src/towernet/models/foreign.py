@@ -1,8 +1,8 @@
-"""Weights from elsewhere: read without running anything, and held to one of our networks.
+"""Imported weights: read without running any code, and checked against a known network.
 
 Three kinds of file are read: PaddlePaddle's parameters, safetensors, and what torch.save wrote.
-All others are refused by their kind, told by content where it says so and else by their name,
-before anything in them is looked at.
+All others are refused before they are parsed. Their kind is recognised by content if possible, else
+by name.
 """
 
 from __future__ import annotations
@@ -48,23 +48,23 @@ _GLOBALS = re.compile(
 
 _SAVE = "torch.save(network.state_dict(), 'weights.pt')"
 _REFUSED = {
-    "pickle": f"a pickle, which is a program; open it where it was made and save with {_SAVE}",
+    "pickle": f"a pickle, which can run code; open it where it was made and save with {_SAVE}",
     "old torch": "in torch's format from before version 1.6; save it again with"
     " torch.save(torch.load(FILE, weights_only=True), 'weights.pt')",
     "Lightning": "a Lightning checkpoint; save its weights with"
     " torch.save(torch.load(FILE, weights_only=True)['state_dict'], 'weights.pt')",
-    "TorchScript": "a TorchScript archive, which is a program; where you trust it, save with"
+    "TorchScript": "a TorchScript archive, which can run code; if you trust it, save with"
     " torch.save(torch.jit.load(FILE).state_dict(), 'weights.pt')",
-    "torch.package": f"a torch.package, which is a program; where you trust it, save with {_SAVE}",
-    "numpy": "of numpy's, whose arrays may be pickles; name them as the network does and save with"
-    " safetensors.numpy.save_file(arrays, 'weights.safetensors')",
-    "keras": f"of Keras; build the network in torch, copy its weights and save with {_SAVE}",
-    "tensorflow": f"of TensorFlow; build the network in torch, copy its weights and save with"
+    "torch.package": f"a torch.package, which can run code; if you trust it, save with {_SAVE}",
+    "numpy": "a numpy file, whose arrays may be pickles; name them as the network does and save"
+    " with safetensors.numpy.save_file(arrays, 'weights.safetensors')",
+    "keras": f"a Keras file; build the network in torch, copy its weights and save with {_SAVE}",
+    "tensorflow": f"a TensorFlow file; build the network in torch, copy its weights and save with"
     f" {_SAVE}",
-    "onnx": f"an ONNX program, which has lost the names of its weights; save them with {_SAVE}"
-    " where it was exported",
-    "gguf": "GGUF, which holds language models; give the weights of an image classifier",
-    "unknown": f"of no kind that is read; save the weights with {_SAVE}",
+    "onnx": f"an ONNX file, which lacks the names of the weights; save them with {_SAVE} where it"
+    " was exported",
+    "gguf": "a GGUF file, which contains a language model; give the weights of an image classifier",
+    "unknown": f"of an unknown kind; save the weights with {_SAVE}",
 }
 _READ = {".pdparams": "paddle", ".safetensors": "safetensors"}
 _SUFFIXES = {
@@ -88,19 +88,19 @@ _DTYPES = {
 
 
 def read_foreign(path: Path) -> dict[str, Tensor]:
-    """Read the named tensors of a file that somebody else may have made.
+    """Read the named tensors of an untrusted file.
 
     Raises:
-        DataError: the file cannot be read, is of another kind, is damaged, or wants to run code.
+        DataError: the file cannot be read, is of another kind, is damaged, or contains code.
     """
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            raise DataError(f"{path} is not a file; give the file that holds the weights")
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
+            raise DataError(f"{path} is not a file; give the file that contains the weights")
         if status.st_size > _MAX_BYTES:
             raise DataError(
-                f"{path} holds {status.st_size / 1e9:.1f} GB, and at most"
-                f" {_MAX_BYTES / 1e9:.1f} GB of weights are read; give those of one network"
+                f"{path} has {status.st_size / 1e9:.1f} GB, and the limit is"
+                f" {_MAX_BYTES / 1e9:.1f} GB of weights; give those of one network"
             )
         kind = _kind(path)
         if kind in _REFUSED:
@@ -114,7 +114,7 @@ def read_foreign(path: Path) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[str]:
-    """Give a file the name of its descriptor: torch and safetensors take none that is not UTF-8."""
+    """Yield a path by file descriptor, since torch and safetensors reject paths not in UTF-8."""
     with path.open("rb") as stream:
         yield f"/dev/fd/{stream.fileno()}"
 
@@ -140,7 +140,7 @@ def _kind_of_zip(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError):
-        return "torch"  # whose reader says what is wrong
+        return "torch"  # its reader reports what is wrong
     inside = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
         return "TorchScript"
@@ -153,8 +153,8 @@ def _kind_of_zip(path: Path) -> str:
     return "torch" if "data.pkl" in inside else "unknown"
 
 
-# Safetensors. The library finds most of what is wrong in a file; it does not say in which tensor,
-# takes the last of two tensors with one name, and reads headers of 100 MB.
+# Safetensors. The library detects most damage, but does not report the tensor, takes the last of
+# two tensors with the same name, and reads headers of 100 MB.
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -173,18 +173,18 @@ def _check_header(path: Path) -> None:
     with path.open("rb") as stream:
         (num_bytes,) = struct.unpack("<Q", stream.read(8).ljust(8, b"\xff"))
         if num_bytes > num_bytes_left:
-            raise _damaged(path, f"its header should be {num_bytes:,} bytes long and is cut short")
+            raise _damaged(path, f"its header should have {num_bytes:,} bytes and is truncated")
         if num_bytes > _MAX_HEADER_BYTES:
-            raise _damaged(path, f"its header is {num_bytes:,} bytes long")
+            raise _damaged(path, f"its header has {num_bytes:,} bytes")
         header = json.loads(stream.read(num_bytes).decode(), object_pairs_hook=_each_once)
     if not isinstance(header, dict):
-        raise _damaged(path, "its header is no JSON object")
+        raise _damaged(path, "its header is not a JSON object")
     header.pop("__metadata__", None)
     places = sorted(_place(path, name, entry) for name, entry in header.items())
     end = 0
     for start, stop, name in places:
         if start != end:
-            raise _damaged(path, f"{_quoted(name)} begins at byte {start:,} and not at {end:,}")
+            raise _damaged(path, f"{_quoted(name)} starts at byte {start:,} and not at {end:,}")
         end = stop
     if end != num_bytes_left - num_bytes:
         last = _quoted(places[-1][2]) if places else "nothing"
@@ -194,7 +194,7 @@ def _check_header(path: Path) -> None:
 
 
 def _place(path: Path, name: str, entry: Any) -> tuple[int, int, str]:
-    """Return where a tensor begins and ends, and its name."""
+    """Return a tensor's start and end offsets, and its name."""
     match entry:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(start), int(stop)]}:
             pass
@@ -217,25 +217,25 @@ def _each_once(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
     found = dict(pairs)
     if len(found) < len(pairs):
         ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"{_quoted(twice)} stands in its header twice")
+        raise ValueError(f"{_quoted(twice)} is in its header twice")
     return found
 
 
-# What torch.save wrote: a zip of a pickle and of the numbers.
+# What torch.save wrote: a zip of a pickle and the numbers.
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
         _check_archive(path)
         with _opened(path) as name, warnings.catch_warnings(action="ignore"):
-            # Mapped, a storage that claims to be longer than its bytes is cut, never read beyond.
+            # Memory-mapped: a storage that claims more bytes than it has is cut, not overrun.
             found = torch.load(name, map_location="cpu", weights_only=True, mmap=True)
     except DataError:
         raise
-    except Exception as error:  # a damaged archive raises a dozen kinds
+    except Exception as error:  # a damaged archive raises many kinds of exceptions
         raise _damaged(path, str(error)) from error
     if not isinstance(found, dict):
-        raise _no_weights(path, f"it holds a {type(found).__name__}")
+        raise _no_weights(path, f"it contains a {type(found).__name__}")
     wrapped = (found[key] for key in _WRAPPERS if isinstance(found.get(key), dict))
     found = next(wrapped, found)
     for name, value in found.items():
@@ -247,22 +247,22 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
             or value.device.type != "cpu"
             or value.is_quantized
         ):
-            raise _no_weights(path, f"{_quoted(name)} is no plain tensor")
+            raise _no_weights(path, f"{_quoted(name)} is not a plain tensor")
     return found
 
 
 def _check_archive(path: Path) -> None:
-    """Look at an archive's pickle before torch does.
+    """Check an archive's pickle before torch reads it.
 
-    torch's own list of what may be called is longer, and its reader takes any amount of work.
+    torch allows more calls than needed here, and its reader has no limit on the work.
     """
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if sum(member.file_size for member in members) > path.stat().st_size:
             raise _damaged(path, "its members are larger than the file")
         if len({member.filename for member in members}) < len(members):
-            raise _damaged(path, "two of its members have one name")
-        # Mapped, a compressed member would be taken for numbers, and no checksum be looked at.
+            raise _damaged(path, "two of its members have the same name")
+        # Memory-mapped reads would take compressed bytes for numbers, and check no checksums.
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise _damaged(path, "its members are compressed")
         if (bad := archive.testzip()) is not None:
@@ -275,7 +275,7 @@ def _check_archive(path: Path) -> None:
             for opcode, argument in instructions(archive.read(member)):
                 if opcode.name == "GLOBAL" and not _GLOBALS.fullmatch(argument):
                     raise DataError(
-                        f"{path} wants to run more than reading numbers"
+                        f"{path} contains code other than for reading numbers"
                         f" ({shown(argument.replace(' ', '.'))[:100]}) and was not opened;"
                         f" save the weights alone with {_SAVE}"
                     )
@@ -287,19 +287,19 @@ def _check_archive(path: Path) -> None:
 def fit(
     tensors: dict[str, Tensor], name: str, num_classes: int, size_px: int, *, path: Path
 ) -> dict[str, Tensor]:
-    """Return the state of one of our networks from foreign tensors.
+    """Return the state of a network from imported tensors.
 
     Args:
         tensors: From `read_foreign`.
-        name: The network, as `towernet models` calls it.
-        num_classes: K, how many answers it has.
+        name: The network, as listed by `towernet models`.
+        num_classes: K, the number of classes.
         size_px: Side of its square images.
         path: Where the tensors are from, for the message.
 
     Raises:
         UnknownNameError: no network has the name.
         ConfigError: the network cannot take images of this size.
-        DataError: a tensor is missing, is too much, has another shape or kind, or is not finite.
+        DataError: a tensor is missing, unexpected, has another shape or kind, or is not finite.
     """
     require_size(name, size_px)
     expected = outline(name, num_classes, size_px).state_dict()
@@ -310,34 +310,35 @@ def fit(
     for key, wanted in expected.items():
         value = tensors.get(key)
         if value is None and key.endswith("num_batches_tracked"):
-            value = torch.zeros((), dtype=wanted.dtype)  # older files lack it, and nothing reads it
+            value = torch.zeros((), dtype=wanted.dtype)  # older files lack it, and it is not used
         if value is None:
             num = len(expected.keys() - tensors.keys())
             raise DataError(f"{path} lacks {key} of {name} ({num} missing); {_OTHER_MODEL}")
         if value.shape != wanted.shape:
             raise DataError(
-                f"{key} in {path} has the shape {tuple(value.shape)} and {name} for {num_classes}"
-                f" classes has {tuple(wanted.shape)}; {_OTHER_MODEL} and a class name for each"
-                " output"
+                f"{key} in {path} has the shape {tuple(value.shape)}, but in {name} for"
+                f" {num_classes} classes it has {tuple(wanted.shape)}; {_OTHER_MODEL} and a class"
+                " name for each output"
             )
         if value.is_floating_point() != wanted.is_floating_point() or value.is_complex():
             raise DataError(
-                f"{key} in {path} holds {value.dtype} and {name} has {wanted.dtype}; {_OTHER_MODEL}"
+                f"{key} in {path} has {value.dtype}, but {name} needs {wanted.dtype};"
+                f" {_OTHER_MODEL}"
             )
         state[key] = value.detach().to(wanted.dtype, copy=True).contiguous()
         if not state[key].isfinite().all():
             raise DataError(
-                f"{key} in {path} holds NaN or infinity; give weights saved before training failed"
+                f"{key} in {path} contains NaN or Inf; give weights saved before training failed"
             )
     if unknown := sorted(tensors.keys() - expected.keys()):
         raise DataError(
-            f"{path} holds {_quoted(unknown[0])}, which {name} has not ({len(unknown)} such);"
-            f" {_OTHER_MODEL}"
+            f"{path} contains {_quoted(unknown[0])}, which is not in {name} ({len(unknown)}"
+            f" unknown); {_OTHER_MODEL}"
         )
     return state
 
 
-_OTHER_MODEL = "give the --model these weights are of"
+_OTHER_MODEL = "give the --model that these weights belong to"
 
 
 def _quoted(name: str) -> str:
@@ -350,4 +351,4 @@ def _damaged(path: Path, found: str) -> DataError:
 
 
 def _no_weights(path: Path, found: str) -> DataError:
-    return DataError(f"{path} does not hold a network's weights ({found}); save them with {_SAVE}")
+    return DataError(f"{path} contains no network weights ({found}); save them with {_SAVE}")

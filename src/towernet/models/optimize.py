@@ -1,4 +1,4 @@
-"""A trained network made ready to answer: norms folded, permutations absorbed, weights in bf16.
+"""Prepare a trained network for inference: fold norms, absorb permutations, use bf16 weights.
 
 Shapes: C channels in, D channels out.
 """
@@ -20,7 +20,7 @@ from towernet.attention.shuffle import ShuffleAttention, UnshuffledAttention, ca
 from towernet.models.towernet import TowerNet
 from towernet.shapes import run_on_meta
 
-# Exactly these: what is derived from them may do more (timm's norms hold an activation).
+# Exactly these classes: subclasses may do more (timm's norms include an activation).
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -33,18 +33,18 @@ def optimize(
     absorb: bool = True,
     memory_format: torch.memory_format = torch.channels_last,
 ) -> nn.Module:
-    """Return a copy that gives the same answers in less time; it cannot be trained.
+    """Return a copy that computes the same outputs in less time; it cannot be trained.
 
-    Batch norms are folded into the convolutions before them, wherever nothing else reads those.
-    Channel shuffles are absorbed: TowerNet's by the weights that read them, those of attention that
-    stands behind a folded norm by the convolution before it.
+    Batch norms are folded into the convolutions before them, unless something else reads the
+    convolution's output. Channel shuffles are absorbed: TowerNet's by the weights that read them,
+    those of attention after a folded norm by the convolution before it.
 
     Args:
-        model: A network, of any family.
-        size_px: Side of images it can take; it is run once, on shapes alone.
-        dtype: Of convolutions and matrix products. With bfloat16 their weights are kept in it, and
-            the network is to be called under autocast.
-        absorb: Whether shuffles are absorbed; the kernels in C shuffle for nothing.
+        model: Any network.
+        size_px: Side of images it can take; it is run once, on meta tensors.
+        dtype: Of convolutions and matrix products. With bfloat16 their weights are stored in it,
+            and the network must be called under autocast.
+        absorb: Whether shuffles are absorbed; in the C kernels shuffling costs nothing.
         memory_format: The layout of its weights.
 
     Example:
@@ -60,7 +60,7 @@ def optimize(
     if absorb and isinstance(fast, TowerNet):
         absorb_shuffles(fast)
     if dtype != torch.float32:
-        # Attention takes its statistics in the format of its weights.
+        # Attention computes its statistics in the number format of its weights.
         of_attention = {m for block in attention_blocks(fast).values() for m in block.modules()}
         for module in fast.modules():
             if module in of_attention:
@@ -71,10 +71,10 @@ def optimize(
 
 
 def foldable(model: nn.Module, size_px: int) -> list[tuple[str, str]]:
-    """Return the names of convolutions and of the norms that alone read their output."""
-    outputs: dict[int, str] = {}  # the tensor a convolution gave, by identity
+    """Return the names of convolutions, each with the norm that alone reads its output."""
+    outputs: dict[int, str] = {}  # the convolution by the id of its output
     readers: Counter[int] = Counter()
-    kept: list[Tensor] = []  # a tensor that is gone would lend its identity to another
+    kept: list[Tensor] = []  # a deleted tensor's id could be reused
     calls: Counter[str] = Counter()
     pairs: list[tuple[int, str, str]] = []
 
@@ -83,7 +83,7 @@ def foldable(model: nn.Module, size_px: int) -> list[tuple[str, str]]:
             self, func: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
             result = func(*args, **(kwargs or {}))
-            if _tensors([result]):  # asking for a shape reads nothing
+            if _tensors([result]):  # getting a shape reads no numbers
                 read = _tensors([*args, *(kwargs or {}).values()])
                 readers.update(id(tensor) for tensor in read)
                 kept.extend([*read, *_tensors([result])])
@@ -113,15 +113,15 @@ def foldable(model: nn.Module, size_px: int) -> list[tuple[str, str]]:
     return [
         (conv, norm)
         for tensor, conv, norm in pairs
-        # F.batch_norm is called once for each norm, and reads its input once.
+        # F.batch_norm is called once per norm, and reads its input once.
         if readers[tensor] == 1 and calls[conv] == calls[norm] == 1 and _has_statistics(model, norm)
     ]
 
 
 def _is_changed_by_hooks(module: nn.Module) -> bool:
-    """Whether hooks stand between a module and its readers, weight norm's for one.
+    """Whether hooks change a module's input or output, for example those of weight norm.
 
-    Attention behind a norm does not: it reads what the norm gives, folded or not.
+    Attention after a norm does not count: it reads the norm's output, folded or not.
     """
     hooks = torch_private.forward_hooks(module)
     if type(module) in _NORMS:
@@ -145,12 +145,12 @@ def _has_statistics(model: nn.Module, name: str) -> bool:
 
 
 def fold(model: nn.Module, conv_name: str, norm_name: str) -> None:
-    """Put a norm into the convolution before it; an identity takes its place."""
+    """Fold a norm into the convolution before it; replace it by an identity."""
     conv, norm = model.get_submodule(conv_name), model.get_submodule(norm_name)
     assert isinstance(conv, nn.Conv1d | nn.Conv2d | nn.Conv3d)
     assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d)
     assert norm.running_mean is not None and norm.running_var is not None
-    # In double: a network must not answer otherwise because it was made ready.
+    # In double precision, so that folding does not change the predictions.
     scale_D = (norm.running_var.double() + norm.eps).rsqrt()
     shift_D = -norm.running_mean.double() * scale_D
     if norm.affine:
@@ -161,15 +161,15 @@ def fold(model: nn.Module, conv_name: str, norm_name: str) -> None:
         shift_D = shift_D + conv.bias.double() * scale_D
     conv.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
     conv.bias = nn.Parameter(shift_D.to(conv.weight.dtype), requires_grad=False)
-    nothing = nn.Identity()
-    move_attention(norm, nothing)
-    model.set_submodule(norm_name, nothing)
+    identity = nn.Identity()
+    move_attention(norm, identity)
+    model.set_submodule(norm_name, identity)
 
 
 def shuffle_before(model: nn.Module, conv_name: str, place_name: str) -> None:
-    """Let the convolution before shuffle attention give its channels in the order that leaves it.
+    """Permute the outputs of the convolution before shuffle attention, so that it need not shuffle.
 
-    Then each channel has the gates of the one it was; nothing else reads that convolution.
+    Each channel keeps the gates of its original position; nothing else reads that convolution.
     """
     conv, place = model.get_submodule(conv_name), model.get_submodule(place_name)
     attention = getattr(place, CHILD, None)
@@ -183,9 +183,9 @@ def shuffle_before(model: nn.Module, conv_name: str, place_name: str) -> None:
 
 
 def absorb_shuffles(model: TowerNet) -> None:
-    """Let the convolutions behind each attention read its channels in the order they have.
+    """Permute the inputs of the convolutions after each attention, so that it need not shuffle.
 
-    The shuffle gives channel c what was channel p(c); a weight for c then belongs to p(c).
+    The shuffle moves channel p(c) to c; without it, the weight for c applies to p(c).
     """
     before_inception = ("branch_1", "branch_3_reduce", "branch_5_reduce", "branch_pool", "shortcut")
     readers = {
@@ -197,7 +197,7 @@ def absorb_shuffles(model: TowerNet) -> None:
     for name, convolutions in readers.items():
         attention = model.get_submodule(name)
         if not isinstance(attention, ShuffleAttention):
-            continue  # another block has its place
+            continue  # another block is in its place
         came_from_C = came_from(attention.channels)
         for conv_name in convolutions:
             conv = model.get_submodule(conv_name)

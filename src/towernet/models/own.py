@@ -1,4 +1,4 @@
-"""Networks that are neither ours, nor torchvision's, nor timm's: by import path, or as offered.
+"""Custom networks: neither built-in, nor torchvision's, nor timm's.
 
 One is built as `MyNet(num_classes)`, by a class or any function, with fresh weights drawn with
 torch's generator. It is named by its import path (`my_package.nets:MyNet`), or by the name under
@@ -7,7 +7,7 @@ which an installed package offers it:
     [project.entry-points."towernet.models"]
     small = "my_package.nets:MyNet"
 
-`towernet.testing.check_network` holds it to what is promised of a network.
+`towernet.testing.check_network` checks that it fulfils the contract of a network.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ BuildNetwork = Callable[[int], nn.Module]
 
 
 def network_problem(found: object) -> str:
-    """Return why something builds no networks, with what to do; '' where it may.
+    """Return why something cannot build networks, with what to do; '' if it can.
 
     Example:
         >>> network_problem(nn.Identity()), network_problem(nn.Identity)
-        ('is built already; give the class Identity, so that each run has weights of its own', '')
+        ('is built already; give the class Identity, so that each run has its own weights', '')
     """
     if isinstance(found, type):
         is_network = issubclass(found, nn.Module) and not issubclass(found, AttentionBlock)
         return "" if is_network else f"is {kind(found)}; derive it from torch.nn.Module"
     if isinstance(found, nn.Module):
         own = type(found).__name__
-        return f"is built already; give the class {own}, so that each run has weights of its own"
+        return f"is built already; give the class {own}, so that each run has its own weights"
     if callable(found):
         return ""
     return (
@@ -60,23 +60,23 @@ NETWORKS = Plugins[BuildNetwork](
 
 
 def is_own(name: NetworkName) -> bool:
-    """Whether a network is neither ours, nor torchvision's, nor timm's."""
+    """Whether a network is neither built-in, nor torchvision's, nor timm's."""
     is_known = name.is_ours or name.timm_name is not None or name.base in torchvision_names()
     return not is_known
 
 
 def build_own(name: str, num_classes: int, *, on_meta: bool = False) -> nn.Module:
-    """Return a custom network as it builds itself.
+    """Return a custom network.
 
     Args:
         name: Its import path, or the name under which a package offers it.
         num_classes: K, the number of classes.
-        on_meta: Whether its weights are moved to the meta device, also those that it made there
-            with numbers all the same.
+        on_meta: Whether its weights are moved to the meta device, including any that its code
+            creates on another device.
 
     Raises:
         TowernetError: as `Plugins.find`, or raised by the network's own code.
-        ConfigError: it cannot be built, or the result is no network.
+        ConfigError: it cannot be built, or the result is not a network.
     """
     build = NETWORKS.find(name)
     try:
@@ -85,34 +85,34 @@ def build_own(name: str, num_classes: int, *, on_meta: bool = False) -> nn.Modul
         raise
     except Exception as error:
         raise ConfigError(
-            f"{name} cannot be built for {num_classes} classes ({in_one_line(error)}); let it take"
-            " the number of classes, and anything else by keyword with a default"
+            f"{name} cannot be built for {num_classes} classes ({in_one_line(error)}); it must take"
+            " the number of classes, and everything else by keyword with a default"
         ) from error
     if not isinstance(network, nn.Module):
         raise ConfigError(
-            f"{name} builds {kind(network)}; let it return a torch.nn.Module that is built"
+            f"{name} builds {kind(network)}; it must return an instance of torch.nn.Module"
         )
     return network.to("meta") if on_meta else network
 
 
 def trust(names: Iterable[NetworkName]) -> None:
-    """Let the networks and blocks be imported that a user names."""
+    """Allow importing the networks and blocks that a user names."""
     for name in names:
         for plugins, path in _import_paths(name):
             plugins.trust(path)
 
 
 def untrusted(name: NetworkName) -> Iterator[tuple[Plugins[Any], str]]:
-    """Yield the import paths in a name that may not be followed for a record, with their kind."""
+    """Yield the import paths in a name that a record must not cause to be imported, with kind."""
     for plugins, path in _import_paths(name):
         if not plugins.is_trusted(path):
             yield plugins, path
 
 
 def code_of(names: Iterable[NetworkName]) -> dict[str, str]:
-    """Return the hashes of the source of the networks and blocks in some names that are not ours.
+    """Return the hashes of the source of the custom networks and blocks in some names.
 
-    They stand beside the versions in a run's record, as `network my_nets:MyNet`.
+    In a run's record they follow the versions, as `network my_nets:MyNet`.
     """
     names = tuple(names)
     networks = {name.base for name in names if is_own(name)}
@@ -122,23 +122,23 @@ def code_of(names: Iterable[NetworkName]) -> dict[str, str]:
 
 
 def require_same_code(name: NetworkName, recorded: Mapping[str, str], where: object) -> None:
-    """Refuse a network whose source is not what it was when its weights were trained.
+    """Refuse a network whose source has changed since its weights were trained.
 
-    Weights may fit another network, which would then answer otherwise.
+    The weights may still fit, but the predictions would differ.
 
     Args:
         name: The network.
-        recorded: The hashes of its source as they were, among other things; what has none there
-            is not known to have changed.
-        where: What holds the weights, for the message.
+        recorded: The recorded hashes of its source, among other entries; a source without one is
+            not checked.
+        where: What contains the weights, for the message.
 
     Raises:
-        ConfigError: The source of the network or of its block was changed.
+        ConfigError: The source of the network or of its block has changed.
     """
     for key, now in code_of([name]).items():
         if recorded.get(key, now) != now:
             raise ConfigError(
-                f"the source of {key} is not what it was when {where} was trained (its SHA-256 was"
+                f"the source of {key} has changed since {where} was trained (its SHA-256 was"
                 f" {recorded[key][:8] or 'unknown'} and is {now[:8] or 'unknown'}); restore the"
                 " file, or train again"
             )

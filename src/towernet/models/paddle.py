@@ -1,8 +1,8 @@
 """PaddlePaddle's parameter files and initial weights, without PaddlePaddle.
 
-A .pdparams file is a pickle, and a pickle is a program. Only the few instructions that a dictionary
-of numpy arrays needs are let through, and of the names in it none is imported: each stands for an
-inert object of ours, and the arrays are made from the plain bytes afterwards.
+A .pdparams file is a pickle, which can run code. Only the few instructions that a dictionary of
+numpy arrays needs are allowed, and no name in it is imported: each is replaced by a harmless
+stand-in, and the arrays are made from the plain bytes afterwards.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from towernet.models.pickles import instructions
 Array = npt.NDArray[np.float32]
 
 _MAX_BYTES = 2**30  # vgg19 has 0.56 GB of weights
-# What a dictionary of arrays is written with, in protocols 2 to 4; nothing that builds objects.
+# What a dictionary of arrays consists of, in protocols 2 to 4; nothing that builds objects.
 # fmt: off
 _OPCODES = frozenset({
     "PROTO", "FRAME", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BINFLOAT", "BININT",
@@ -42,7 +42,7 @@ _SPLIT_TABLE = "UnpackBigParamInfor@@"
 
 
 def paddle_initial_weights(model: nn.Module, seed: int) -> None:
-    """Start any network as PaddlePaddle would: see `blocks.start_as_paddle`; in place."""
+    """Give any network PaddlePaddle's initial weights, in place: see `blocks.start_as_paddle`."""
     start_as_paddle(model, torch.Generator().manual_seed(rng.derive(seed, "initial weights")))
 
 
@@ -50,23 +50,23 @@ def read_pdparams(path: Path) -> dict[str, Array]:
     """Read the arrays of a .pdparams file by their structured names, as float32.
 
     Raises:
-        DataError: the file cannot be read, is too large, is not of this kind, or wants to run code.
+        DataError: the file cannot be read, is too large, is of another kind, or contains code.
     """
     try:
         num_bytes = path.stat().st_size
         if num_bytes > _MAX_BYTES:
             raise DataError(
-                f"{path} holds {num_bytes / 1e9:.1f} GB, and at most {_MAX_BYTES / 1e9:.1f} GB of"
-                " parameters are read; give the parameters of one network"
+                f"{path} has {num_bytes / 1e9:.1f} GB, and the limit is {_MAX_BYTES / 1e9:.1f} GB"
+                " of parameters; give those of one network"
             )
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; check the path") from error
     found = _unpickle(content, path)
-    # Arrays may share their bytes; each would get a copy of its own.
+    # Arrays may share their bytes; each would get its own copy.
     total = sum(len(value.content) for value in found.values() if isinstance(value, _Array))
     if total > _MAX_BYTES:
-        raise _not_parameters(path, f"its arrays hold {total / 1e9:.1f} GB")
+        raise _not_parameters(path, f"its arrays have {total / 1e9:.1f} GB")
     found = _join_parts(found, path)
     found.pop(_NAME_TABLE, None)
     arrays = {}
@@ -87,21 +87,21 @@ def _unpickle(content: bytes, path: Path) -> dict[Any, Any]:
         found = _Unpickler(io.BytesIO(content), path).load()
     except DataError:
         raise
-    except Exception as error:  # a damaged pickle raises a dozen kinds
+    except Exception as error:  # a damaged pickle raises many kinds of exceptions
         raise _not_parameters(path, str(error)[:80] or type(error).__name__) from error
     if not isinstance(found, dict):
-        raise _not_parameters(path, f"it holds a {type(found).__name__.strip('_')}")
+        raise _not_parameters(path, f"it contains a {type(found).__name__.strip('_')}")
     return found
 
 
 def _join_parts(found: dict[Any, Any], path: Path) -> dict[Any, Any]:
-    """Put the arrays together that protocols 2 and 3 cut into parts below 1 GiB."""
+    """Join the arrays that protocols 2 and 3 split into parts below 1 GiB."""
     table = found.pop(_SPLIT_TABLE, {})
     try:
         for name, entry in table.items():
             parts = [found.pop(part) for part in entry["slices"]]
             found[name] = parts[0].joined(parts[1:], entry["OriginShape"])
-    except Exception as error:  # anything may lie where the table should
+    except Exception as error:  # the table can be any object
         raise _not_parameters(path, f"its table of parts is damaged, {error!r:.60}") from error
     return found
 
@@ -112,7 +112,7 @@ class _Unpickler(pickle.Unpickler):
         self.path = path
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return the inert stand-in for one of the names that arrays are written with."""
+        """Return the harmless stand-in for one of the names in pickled arrays."""
         make = _STAND_INS.get((module.replace("numpy._core", "numpy.core"), name))
         if make is None:
             raise _hostile(self.path, f"{module}.{name}"[:100])
@@ -120,7 +120,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _Callable:
-    """What a name in the file stands for; made anew each time, so nothing of it can be altered."""
+    """The stand-in for a name in the file; a new one each time, so changes to it have no effect."""
 
     __slots__ = ("_make",)
 
@@ -135,7 +135,7 @@ class _Callable:
 
 
 class _Dtype:
-    """numpy.dtype, as far as it is written for numbers."""
+    """Stand-in for numpy.dtype, as pickled for numbers."""
 
     __slots__ = ("code",)
 
@@ -151,7 +151,7 @@ class _Dtype:
 
 
 class _Array:
-    """numpy.ndarray, as the plain bytes and the words that say how to read them."""
+    """Stand-in for numpy.ndarray: the plain bytes, shape, dtype and order."""
 
     __slots__ = ("content", "dtype", "fortran", "shape")
 
@@ -172,7 +172,7 @@ class _Array:
         self.shape, self.dtype, self.fortran, self.content = shape, dtype.code, fortran, content
 
     def joined(self, others: list[_Array], shape: Any) -> _Array:
-        """Return one array of this shape with the others' content behind this one's."""
+        """Return one array of this shape from this one's content followed by the others'."""
         whole = _Array()
         kind = _Dtype(self.dtype)
         content = b"".join(part.content for part in [self, *others])
@@ -183,11 +183,11 @@ class _Array:
         """Return the numbers as float32.
 
         Raises:
-            DataError: they are not floating-point numbers, or not as many as the shape says.
+            DataError: they are not floating-point numbers, or their count does not fit the shape.
         """
         if self.dtype.lstrip("<>=|") not in ("f2", "f4", "f8"):
             raise DataError(
-                f"{path}: {name} holds numbers of type {self.dtype!r:.20};"
+                f"{path}: {name} has numbers of type {self.dtype!r:.20};"
                 " save the network as float32"
             )
         dtype = np.dtype(self.dtype)
@@ -229,27 +229,27 @@ _STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
 
 def _hostile(path: Path, what: str) -> DataError:
     return DataError(
-        f"{path} wants to run more than reading numbers ({what}) and was not opened;"
+        f"{path} contains code other than for reading numbers ({what}) and was not opened;"
         " save the parameters again with paddle.save(network.state_dict(), …)"
     )
 
 
 def _not_parameters(path: Path, found: str) -> DataError:
     return DataError(
-        f"{path} does not hold a network's parameters ({found});"
+        f"{path} contains no network parameters ({found});"
         " save them with paddle.save(network.state_dict(), …)"
     )
 
 
-# The notebook's modules and ours; below them `_RENAMED` and `_INCEPTION`.
+# The modules by the notebook's name and by TowerNet's.
 _MODULES = {
     **{f"b{stage}.0.0": f"stage_{stage}.conv" for stage in (1, 2, 3, 4)},
     **{f"b{stage}.0.1": f"stage_{stage}.norm" for stage in (1, 2, 3, 4)},
     **{"b3.2": "attention_3", "b4.2": "attention_4", "b5.2": "attention_5", "b5.5": "attention_6"},
     **{
-        f"b5.{index}.{theirs}": f"{block}.{ours}"
+        f"b5.{index}.{in_notebook}": f"{block}.{name}"
         for index, block in ((0, "inception_5"), (3, "inception_6"), (6, "inception_7"))
-        for theirs, ours in (
+        for in_notebook, name in (
             ("conv1", "shortcut"),
             ("b5.0.route1x1_1", "branch_1"),
             ("b5.0.route1x1_2", "branch_3_reduce"),
@@ -277,54 +277,58 @@ def towernet_state_dict(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Ten
     """Return the state of a TowerNet from the notebook's arrays.
 
     Raises:
-        DataError: an array is missing, is too much, has another shape, or is not finite.
+        DataError: an array is missing, unexpected, has another shape, or is not finite.
     """
     from towernet.models.towernet import TowerNet
 
     if "b6.bias" not in arrays or arrays["b6.bias"].ndim != 1 or not arrays["b6.bias"].size:
         raise DataError(
-            "the parameters are not TowerNet's: b6.bias, one number for each class, is missing;"
+            "these are not TowerNet's parameters: b6.bias, one number per class, is missing;"
             " give the file that the notebook saved"
         )
     with torch.device("meta"):
         expected = TowerNet(arrays["b6.bias"].size).state_dict()
     state: dict[str, Tensor] = {}
-    for theirs, ours in _names():
-        if theirs not in arrays:
-            raise DataError(f"the parameters lack {theirs}; give the file that the notebook saved")
-        array = arrays[theirs]
-        shape = _paddle_shape(theirs, tuple(expected[ours].shape))
+    for in_notebook, name in _names():
+        if in_notebook not in arrays:
+            raise DataError(
+                f"the parameters lack {in_notebook}; give the file that the notebook saved"
+            )
+        array = arrays[in_notebook]
+        shape = _paddle_shape(in_notebook, tuple(expected[name].shape))
         if array.shape != shape:
             raise DataError(
-                f"{theirs} has the shape {array.shape} and TowerNet's is {shape};"
+                f"{in_notebook} has the shape {array.shape} and TowerNet's is {shape};"
                 " give the file that the notebook saved"
             )
         if not np.isfinite(array).all():
-            raise DataError(f"{theirs} holds NaN or infinity; give a file saved before that")
-        array = array.T if theirs == "b6.weight" else array  # Paddle's linear is [in, out]
-        state[ours] = torch.tensor(array, dtype=torch.float32).reshape(expected[ours].shape)
-    if unknown := sorted(set(arrays) - {theirs for theirs, _ in _names()}):
+            raise DataError(f"{in_notebook} contains NaN or Inf; give a file saved before that")
+        array = array.T if in_notebook == "b6.weight" else array  # Paddle's linear is [in, out]
+        state[name] = torch.tensor(array, dtype=torch.float32).reshape(expected[name].shape)
+    if unknown := sorted(set(arrays) - {in_notebook for in_notebook, _ in _names()}):
         raise DataError(
-            f"the parameters hold {unknown[0]!r}, which TowerNet has not"
-            f" ({len(unknown)} such); give the file that the notebook saved"
+            f"the parameters contain {unknown[0]!r}, which is not in TowerNet"
+            f" ({len(unknown)} unknown); give the file that the notebook saved"
         )
     for name, value in expected.items():
-        if name.endswith("num_batches_tracked"):  # torch's alone; a fixed momentum never reads it
+        if name.endswith("num_batches_tracked"):  # torch only; not used with a fixed momentum
             state[name] = torch.zeros((), dtype=value.dtype)
     assert state.keys() == expected.keys()
     return state
 
 
 def _names() -> list[tuple[str, str]]:
-    """Return the notebook's name and ours of every array."""
+    """Return each array's name in the notebook and in TowerNet."""
     pairs = []
-    for theirs, ours in _MODULES.items():
+    for in_notebook, module in _MODULES.items():
         names = ["weight", "bias"]
-        if ours.startswith("attention"):
+        if module.startswith("attention"):
             names = ["cweight", "cbias", "sweight", "sbias", "gn.weight", "gn.bias"]
-        elif ours.endswith("norm"):
+        elif module.endswith("norm"):
             names += ["_mean", "_variance"]
-        pairs += [(f"{theirs}.{name}", f"{ours}.{_PARAMETERS.get(name, name)}") for name in names]
+        pairs += [
+            (f"{in_notebook}.{name}", f"{module}.{_PARAMETERS.get(name, name)}") for name in names
+        ]
     return pairs
 
 

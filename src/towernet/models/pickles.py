@@ -1,4 +1,4 @@
-"""The instructions of a pickle, looked at before any of them is carried out."""
+"""The instructions of a pickle, checked before any of them is executed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 _MAX_INSTRUCTIONS = 2_000_000
 _MAX_DEPTH = 100
-_NUM_CHARACTERS = 64  # of a text or of bytes, that count as one item
+_NUM_CHARACTERS = 64  # this many characters or bytes count as one item
 _NESTING = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET")
 _CHANGES = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")
 _FETCHES = ("GET", "BINGET", "LONG_BINGET", "DUP")
@@ -18,22 +18,22 @@ _FETCHES = ("GET", "BINGET", "LONG_BINGET", "DUP")
 
 @dataclass(slots=True)
 class _Value:
-    """What stands on the stack: how much there is in it, and how deep its tuples are nested."""
+    """A value on the stack: its number of items, and how deep its tuples are nested."""
 
     num_items: int = 1
     depth: int = 0
 
 
 def instructions(content: bytes) -> Iterator[tuple[pickletools.OpcodeInfo, Any]]:
-    """Yield each instruction and its argument, as long as carrying them out stays cheap.
+    """Yield each instruction and its argument, as long as executing them stays cheap.
 
-    Forty instructions make a tuple of 2⁴⁰ items, each the last one twice; as a dictionary's key
-    it would be hashed for hours, and one nested a million deep overflows the stack. So whatever is
-    fetched a second time counts as much as there is in it.
+    Forty instructions can make a tuple of 2⁴⁰ items, each level containing the previous one twice.
+    As a dictionary's key it would be hashed for hours; a tuple nested a million deep overflows the
+    stack. So a value that is fetched again counts with all its items.
 
     Raises:
-        UnpicklingError: there are too many instructions, or what they make is too large or deep.
-        Exception: what Python raises for a damaged pickle, of a dozen kinds.
+        UnpicklingError: there are too many instructions, or their result is too large or deep.
+        Exception: one of the many kinds that Python raises for a damaged pickle.
     """
     stack: list[_Value | None] = []  # None is a mark
     memo: dict[int, _Value | None] = {}
@@ -42,7 +42,7 @@ def instructions(content: bytes) -> Iterator[tuple[pickletools.OpcodeInfo, Any]]
     for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         yield opcode, argument
         name = opcode.name
-        # A memo index of 2³² − 1 would make the unpickler ask for 64 GB.
+        # A memo index of 2³² − 1 would make the unpickler allocate 64 GB.
         if number > _MAX_INSTRUCTIONS or ("PUT" in name and argument > number):
             raise pickle.UnpicklingError(f"{name} {argument} as instruction {number}")
         if name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
@@ -67,11 +67,11 @@ def instructions(content: bytes) -> Iterator[tuple[pickletools.OpcodeInfo, Any]]
                 if nested > _MAX_DEPTH:
                     raise pickle.UnpicklingError(f"tuples nested more than {_MAX_DEPTH} deep")
         if num_fetched > _MAX_INSTRUCTIONS:
-            raise pickle.UnpicklingError("what it repeats is too large")
+            raise pickle.UnpicklingError("its repeated values are too large")
 
 
 def _take(stack: list[_Value | None], opcode: pickletools.OpcodeInfo) -> list[Any]:
-    """Take from the stack what the instruction does, the topmost value first."""
+    """Pop from the stack what the instruction pops, the topmost value first."""
     taken: list[_Value | None] = []
     wanted = opcode.stack_before
     if pickletools.markobject in wanted:

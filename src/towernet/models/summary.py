@@ -1,4 +1,4 @@
-"""What a network costs and what it is made of, found without computing anything."""
+"""A network's size, cost and layers, found without computing anything."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Layer:
     """One row of a summary.
 
     Args:
-        name: Where it is in the network, as in its state.
+        name: Its name in the network, as in the state dict.
         kind: Its class.
-        output_shape: For one image, without the batch; () when it gives no tensor.
+        output_shape: For one image, without the batch; () if the output is not a tensor.
         num_parameters: Its trainable numbers.
     """
 
@@ -31,14 +31,14 @@ class Layer:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Return how many numbers of a network are trained."""
+    """Return the number of trainable parameters of a network."""
     return _count(model.parameters())
 
 
 def multiply_adds(model: nn.Module, size_px: int) -> int:
     """Return the multiply-adds of one image through convolutions and matrix products.
 
-    Half of what torch's flop counter says, which leaves norms, biases and activations out: for
+    Half of the value of torch's flop counter, which leaves out norms, biases and activations: for
     TowerNet at 256 px 0.800 G, and 0.806 G with them.
     """
     with FlopCounterMode(display=False) as counter:
@@ -49,24 +49,24 @@ def multiply_adds(model: nn.Module, size_px: int) -> int:
 def layers(model: nn.Module, size_px: int) -> list[Layer]:
     """Return a row for each layer in the order they run; the parameters add up to the network's.
 
-    A layer is a module that calls no other, or an attention block; one that attention stands behind
-    is a layer as before. Parameters that lie between layers, such as a class token, have rows of
-    their own at the end, without an output.
+    A layer is a module that calls no other, or an attention block; a module with attention attached
+    after it is still a layer. Parameters outside of layers, such as a class token, have their own
+    rows at the end, without an output shape.
     """
     rows: dict[str, Layer] = {}
-    calls: list[bool] = []  # for each module that is running: has it called another?
+    calls: list[bool] = []  # for each running module: has it called another?
     blocks = attention_blocks(model)
     names = {
         module: name
         for name, module in model.named_modules()
         if name in blocks or not any(name.startswith(f"{block}.") for block in blocks)
     }
-    # Counted before the run, which puts other tensors in the parameters' places.
+    # Counted before the run, which replaces the parameters by other tensors.
     num_own = {module: _count(module.parameters(recurse=False)) for module in names}
     num_all = {module: _count_without_added(module) for module in names}
     added = {getattr(module, CHILD) for module in names if hasattr(module, CHILD)}
 
-    order: dict[str, int] = {}  # attention ends before the layer it stands behind does
+    order: dict[str, int] = {}  # by start: attached attention ends before its layer does
 
     def enter(module: nn.Module, _inputs: Any) -> None:
         order.setdefault(names[module], len(order))
@@ -98,16 +98,16 @@ def layers(model: nn.Module, size_px: int) -> list[Layer]:
 
 
 def map_sides(rows: list[Layer]) -> tuple[int | None, int | None]:
-    """Return how wide the first layer's map is and the last one's before it is pooled to a point.
+    """Return the width of the first layer's map, and of the last map before global pooling.
 
-    None where the first layer gives no map, as in networks of tokens; and where none gives one.
+    None if the first layer's output is not a map, as in transformers; None if there is no map.
 
     Example:
         >>> from towernet.models.catalogue import outline
         >>> map_sides(layers(outline("resnet18", 10, 128), 128))
         (64, 4)
     """
-    # An adaptive pooling may blow a map up to what the layers behind it want.
+    # Adaptive pooling may enlarge a map to the size that the next layers need.
     maps = [r.output_shape for r in rows if len(r.output_shape) == 3 and "Adaptive" not in r.kind]
     last = next((shape[2] for shape in reversed(maps) if shape[2] > 1), 1 if maps else None)
     first = rows[0].output_shape if rows else ()
@@ -115,9 +115,9 @@ def map_sides(rows: list[Layer]) -> tuple[int | None, int | None]:
 
 
 def _count_without_added(module: nn.Module) -> int:
-    """Return a module's numbers without those of the attention that stands behind it."""
-    behind = getattr(module, CHILD, None)
-    return _count(module.parameters()) - (0 if behind is None else _count(behind.parameters()))
+    """Return a module's number of parameters without those of the attention attached to it."""
+    added = getattr(module, CHILD, None)
+    return _count(module.parameters()) - (0 if added is None else _count(added.parameters()))
 
 
 def _count(parameters: Iterator[nn.Parameter]) -> int:

@@ -1,6 +1,6 @@
-"""Our own networks as timm knows networks: `timm.create_model("towernet")`, after one call.
+"""The built-in networks in timm: `timm.create_model("towernet")`, after one call.
 
-timm is imported, and told of them, when `register_with_timm` is called, and not before.
+Only `register_with_timm` imports timm, and registers them.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from towernet.models.catalogue import OURS
 from towernet.models.classifier import Classifier
 from towernet.models.foreign import IMAGENET_MEAN, IMAGENET_STD
 from towernet.models.towernet import MIN_SIZE_PX
-from towernet.models.variants import put_attention
+from towernet.models.variants import insert_attention
 from towernet.names import NetworkName
 
 __all__ = ["register_with_timm"]  # timm adds what is registered
 
-# Where `timm.models.register_model` looks for what it should say of a network.
+# `timm.models.register_model` looks up a network's description here.
 default_cfgs: Any = {}
 
 _SIZE_PX = 128  # the default recipe's
-# The last module on each map size: its channels, and how many pixels of the image one of it is.
+# The last module on each map size: its channels, and its stride in image pixels.
 _FEATURES = {
     "towernet": (
         ("stage_1", 64, 4), ("stage_2", 128, 8), ("attention_3", 256, 16),
@@ -41,24 +41,24 @@ _LEAST_PX = {"towernet": MIN_SIZE_PX, "towernet_patch": 32}
 
 
 def register_with_timm() -> list[str]:
-    """Let `timm.create_model` and `timm.list_models` know our networks; twice does no harm.
+    """Register the built-in networks with timm, for `create_model`, `list_models`; can be repeated.
 
-    These are towernet and towernet_patch, and each with every known block (`towernet attention`
-    lists them), or none, in the place of its own attention: `towernet+se`, `towernet+none`;
-    `towernet+shuffle` is `towernet`. No weights of them are published, so `pretrained=True` is
-    refused; `checkpoint_path="runs/mine/best.safetensors"` loads a run's.
+    These are towernet and towernet_patch, and each of them with every known block (`towernet
+    attention` lists them), or none, instead of its own attention: `towernet+se`, `towernet+none`;
+    `towernet+shuffle` is `towernet`. No weights are published for them, so `pretrained=True` is
+    refused; `checkpoint_path="runs/mine/best.safetensors"` loads the weights of a run.
 
-    Nothing else is: timm calls `resnet18+se` an unknown model. Give timm's networks attention by
-    `towernet.attention.attach`. Blocks elsewhere (`towernet+se@stages`) and by import path
-    (`towernet+my_blocks:Mine`), whose characters mean something to timm, are built by
-    `towernet.models.catalogue.build`.
+    Nothing else is registered: `resnet18+se` is an unknown model to timm. To add attention to
+    timm's networks, use `towernet.attention.attach`. For blocks in other places
+    (`towernet+se@stages`) and by import path (`towernet+my_blocks:Mine`), whose characters have a
+    meaning in timm, use `towernet.models.catalogue.build`.
 
     Returns:
         Their names.
 
     Raises:
         MissingExtraError: timm is not installed.
-        ConfigError: timm has a network of this name that is not ours.
+        ConfigError: timm has a different network of this name.
 
     Example:
         >>> names = register_with_timm()
@@ -85,14 +85,14 @@ def register_with_timm() -> list[str]:
             models.register_model(_entrypoint(name))
         elif models.model_entrypoint(name).__module__ != __name__:
             raise ConfigError(
-                f"timm has a network of its own that is called {name}; take ours from"
+                f"timm already has another network called {name}; build towernet's with"
                 " towernet.models.catalogue.build"
             )
     return sorted(names)
 
 
 class Description(TypedDict):
-    """What timm keeps of a network: its `default_cfg`."""
+    """timm's description of a network: its `default_cfg`."""
 
     input_size: tuple[int, int, int]
     min_input_size: tuple[int, int, int]
@@ -106,7 +106,7 @@ class Description(TypedDict):
 
 
 def description(name: NetworkName) -> Description:
-    """Return what timm keeps of a network of ours, for images as the default recipe makes them."""
+    """Return timm's description of a built-in network, for images as in the default recipe."""
     network = name.base
     last_px = _SIZE_PX // _FEATURES[network][-1][2]
     return {
@@ -133,8 +133,8 @@ def _entrypoint(name: NetworkName) -> Callable[..., nn.Module]:
         )
         if pretrained and not (config.has_weights or config.state_dict):
             raise ConfigError(
-                f"no weights of {name} are published; leave out pretrained=True, and give a"
-                " checkpoint_path, the best.safetensors of a run, for weights of your own"
+                f"no weights of {name} are published; leave out pretrained=True, and for your own"
+                " weights give a checkpoint_path, the best.safetensors of a run"
             )
         network: nn.Module = models.build_model_with_cfg(
             functools.partial(_build, name),
@@ -157,14 +157,14 @@ def _entrypoint(name: NetworkName) -> Callable[..., nn.Module]:
 def _build(
     name: NetworkName, *, num_classes: int, in_chans: int, global_pool: str = "avg", **options: Any
 ) -> Classifier:
-    """Build one of our networks from what timm asks for; what it leaves at nothing is nothing."""
-    if asked := [option for option, value in options.items() if value]:
+    """Build a built-in network from timm's options; an option with a false value is ignored."""
+    if unknown := [option for option, value in options.items() if value]:
         raise ConfigError(
-            f"{name} has no {asked[0]}, and {options[asked[0]]!r} was given; leave it out"
+            f"{name} has no {unknown[0]}, and {options[unknown[0]]!r} was given; leave it out"
         )
     network = OURS[name.base](num_classes, in_chans=in_chans)
     assert isinstance(network, Classifier)
-    put_attention(network, name, _SIZE_PX)
+    insert_attention(network, name, _SIZE_PX)
     if global_pool != "avg":
         network.reset_classifier(num_classes, global_pool)
     network.feature_info = [

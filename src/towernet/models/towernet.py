@@ -29,7 +29,7 @@ class TowerNet(Classifier):
     Starts from Paddle's default weights, drawn with torch's generator.
 
     Args:
-        num_classes: K, how many answers there are; 0: the mean features are the answer.
+        num_classes: K, the number of classes; 0: the output is the mean features.
         in_chans: I, the channels of an image.
 
     Example:
@@ -57,7 +57,7 @@ class TowerNet(Classifier):
     def forward_features(self, x_BIHW: Float[Tensor, "B I H W"]) -> Float[Tensor, "B C h w"]:
         """Return the last feature map; the head averages its positions.
 
-        The notebook averages 2×2 pixels, which at 256 px are all there are.
+        The notebook averages 2×2 pixels, which is the whole map at 256 px.
 
         Raises:
             ConfigError: the images are too small: the maps halve seven times.
@@ -74,13 +74,13 @@ class TowerNet(Classifier):
 
 
 class PatchTowerNet(Classifier):
-    """TowerNet made to learn from few images in little time: the same parts, put together anew.
+    """Variant of TowerNet that learns from few images in little time: same parts, other layout.
 
     The stem is one convolution of 4×4 patches, every convolution has a batch norm, and the maps
-    halve five times instead of seven, so that 128-px images end in 4×4 pixels instead of one.
+    halve five times instead of seven, so that 128-px images give 4×4 pixels instead of one.
 
     Args:
-        num_classes: K, how many answers there are; 0: the mean features are the answer.
+        num_classes: K, the number of classes; 0: the output is the mean features.
         in_chans: I, the channels of an image.
 
     Example:
@@ -112,7 +112,7 @@ class PatchTowerNet(Classifier):
 
 
 def too_small(size_px: int) -> str:
-    """Return the sentence for images TowerNet cannot take."""
+    """Return the message for images that are too small for TowerNet."""
     return (
         f"towernet cannot take {size_px}-px images, since its maps halve seven times;"
         f" give --size {MIN_SIZE_PX} or more (smaller images are enlarged)"

@@ -1,10 +1,10 @@
-"""A network with another attention than its own, by name: `resnet18+se`, `towernet+none@stages`.
+"""A network with a chosen attention block, by name: `resnet18+se`, `towernet+none@stages`.
 
-What is built by name (`towernet.names`) begins from scratch and has nothing to lose, so a block
-starts as its authors start it; with `@identity` it is blended in from nothing, as `attach` does to
-a trained network. TowerNet has places of its own: there a block takes the place of shuffle
-attention, and nothing is left of it where a block goes elsewhere. `towernet+none` has nothing
-there, and `towernet+shuffle` is `towernet`.
+A network built by name (`towernet.names`) is untrained, so a block starts with its authors' initial
+weights. With `@identity` it starts as the identity, as `attach` does in a trained network. TowerNet
+has its own places for attention: a block replaces shuffle attention there. If a block is inserted
+elsewhere, shuffle attention is removed. `towernet+none` has no attention, and `towernet+shuffle` is
+`towernet`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from towernet.errors import ConfigError
 from towernet.names import NONE, USUAL_PLACE, NetworkName
 
 
-def put_attention(model: nn.Module, name: NetworkName, size_px: int) -> None:
-    """Give a network as it was built the attention that its name asks for.
+def insert_attention(model: nn.Module, name: NetworkName, size_px: int) -> None:
+    """Insert the attention that a network's name specifies into the newly built network.
 
     Args:
         model: The network, changed in place.
-        name: What it is called.
-        size_px: Side of the square images it will see.
+        name: Its name.
+        size_px: Side of the square images it will get.
 
     Raises:
         UnknownNameError: no block has the name.

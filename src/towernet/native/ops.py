@@ -1,6 +1,6 @@
 """The kernels as torch operations, with their gradients.
 
-Each has a formula beside it where it is called; `usable` says which of the two a tensor takes.
+Where a kernel is called there is an equivalent formula; `usable` tells which of them to use.
 Shapes: B images, C channels, H × W pixels, I × J = H/2 × W/2 pooled pixels.
 """
 
@@ -28,7 +28,7 @@ def enable(wanted: bool) -> None:
     """Use the kernels from now on, or torch's own operations: part of a run's policy.
 
     Raises:
-        RuntimeError: they are wanted and there are none here.
+        RuntimeError: they are wanted but not available here.
     """
     global _enabled
     if wanted and not isinstance(found := load(), Library):
@@ -38,7 +38,7 @@ def enable(wanted: bool) -> None:
 
 @contextlib.contextmanager
 def enabled(wanted: bool) -> Iterator[None]:
-    """Use the kernels, or not, for a while."""
+    """Use the kernels, or not, inside a `with`."""
     before = _enabled
     enable(wanted)
     try:
@@ -51,7 +51,7 @@ def usable(x_BCHW: Tensor, *parameters: Tensor | None) -> bool:
     """Whether the kernels of norm and pooling can take this map, these parameters and statistics.
 
     They must be enabled and the program not traced or transformed; the map channels_last on a CPU,
-    in bfloat16 or float32; the parameters float32. Everything else is torch's to do or to refuse.
+    in bfloat16 or float32; the parameters float32. Everything else is left to torch.
     """
     return (
         _in_reach(x_BCHW, parameters)
@@ -64,7 +64,7 @@ def usable(x_BCHW: Tensor, *parameters: Tensor | None) -> bool:
 def usable_for_attention(x_BCHW: Tensor, *parameters: Tensor | None) -> bool:
     """Whether the kernel of shuffle attention can take this map and these parameters.
 
-    As above; the map may also be contiguous, or in float16, and have any number of channels.
+    As above; the map can also be contiguous, or in float16, and have any number of channels.
     """
     return _in_reach(x_BCHW, parameters) and (
         x_BCHW.is_contiguous(memory_format=torch.channels_last) or x_BCHW.is_contiguous()
@@ -95,7 +95,7 @@ def _is_plain(parameter: Tensor | None) -> bool:
 
 
 def _float32(*shape: int) -> Tensor:
-    """Return memory for numbers, whatever torch's defaults are."""
+    """Return memory for numbers, independent of torch's defaults."""
     return torch.empty(shape, dtype=torch.float32, device="cpu")
 
 
@@ -104,14 +104,14 @@ def _float64(*shape: int) -> Tensor:
 
 
 def _like(x: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
-    """Return memory for a feature map, channels_last, in the number format of another."""
+    """Return memory for a feature map, channels_last, in the number format of another tensor."""
     return torch.empty(shape, dtype=x.dtype, device="cpu", memory_format=torch.channels_last)
 
 
 def _call(name: str, *arguments: Any) -> Any:
-    """Call a function of the library: tensors go as pointers, whole numbers as int64.
+    """Call a function of the library: tensors are passed as pointers, whole numbers as int64.
 
-    It holds the tensors until the call is over: a pointer alone would not.
+    It keeps the tensors alive during the call, which a pointer alone would not.
     """
     found = load()
     assert isinstance(found, Library)
@@ -119,7 +119,7 @@ def _call(name: str, *arguments: Any) -> Any:
 
 
 def _call_for(x: Tensor, name: str, *arguments: Any) -> None:
-    """Call a kernel for the number format of `x`; threads come last."""
+    """Call a kernel for the number format of `x`; the last argument is the number of threads."""
     _call(f"{name}_{_SUFFIX[x.dtype]}", *arguments, torch.get_num_threads())
 
 
@@ -136,21 +136,21 @@ def augment(
     nearest: bool,
     clip: bool,
 ) -> Tensor:
-    """Warp pictures, map their colours, normalise them: (B, 3, O, O) float32, channels_last.
+    """Warp images, map their colours, normalise them: (B, 3, O, O) float32, channels_last.
 
-    What it does is said, in torch's words, by `towernet.engine.augment.augment` and `normalise`.
+    `towernet.engine.augment.augment` and `normalise` are the same in torch.
 
     Args:
-        stored_NSSC: All the pictures, in one piece of memory.
+        stored_NSSC: All the images, contiguous in memory.
         rows_B: Which of them.
-        maps_B23: From output to input positions, both in [-1, 1] across the picture.
+        maps_B23: From output to input positions, both in [-1, 1] across the image.
         colours_B33: Linear maps of red, green and blue.
-        contrasts_B: Factors about the picture's mean, after the colours.
+        contrasts_B: Contrast factors about the image's mean, applied after the colour maps.
         size_px: O.
         mean: Of each colour, in [0, 1].
         std: Of each colour.
         nearest: Nearest pixel and black outside, else bilinear and mirrored outside.
-        clip: Keep values in [0, 1] before they are normalised.
+        clip: Clip values to [0, 1] before normalisation.
     """
     assert stored_NSSC.dtype == np.uint8 and stored_NSSC.flags.c_contiguous
     assert len(rows_B) == len(maps_B23) == len(colours_B33) == len(contrasts_B)
@@ -168,7 +168,7 @@ def augment(
         int(nearest), centre, inverse_std, size_px, out_BOOC, torch.get_num_threads(),
     )  # fmt: skip
     if failed:
-        raise MemoryError(f"no memory to augment {len(rows)} pictures of {size} pixels")
+        raise MemoryError(f"not enough memory to augment {len(rows)} images of {size} pixels")
     return out_BOOC.permute(0, 3, 1, 2)
 
 
@@ -224,10 +224,10 @@ class _NormPoolRelu(torch.autograd.Function):
 
 
 def norm_pool_relu(x_BCHW: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-    """Batch norm as it trains, 2×2 max pooling and ReLU: (B, C, H, W) to (B, C, I, J).
+    """Batch norm in training mode, 2×2 max pooling and ReLU: (B, C, H, W) to (B, C, I, J).
 
     Updates the norm's running statistics as torch does. The map must be `usable` with the norm's
-    weight, bias and statistics. It has a gradient, and its gradient has none.
+    weight, bias and statistics. Can be differentiated once.
     """
     assert norm.momentum is not None and norm.num_batches_tracked is not None
     norm.num_batches_tracked.add_(1)
@@ -257,10 +257,10 @@ def _attend(
     x: Tensor, gain: Tensor | None, groups: int, shuffles: bool, epsilon: float,
     vectors: tuple[Tensor, ...], *, in_place: bool = False,
 ) -> tuple[Tensor, Tensor, tuple[int, ...]]:  # fmt: skip
-    """Return the output, and for the backward what was computed on the way and all sizes."""
+    """Return the output, and for the backward pass the intermediate results and all sizes."""
     batch, channels, height, width = x.shape
     assert channels == 2 * groups * len(vectors[0])
-    # A map of single pixels is both.
+    # A map of one pixel is both contiguous and channels_last.
     planes = not x.is_contiguous(memory_format=torch.channels_last)
     sizes = (batch, height * width, channels, int(planes), groups, int(shuffles))
     kept, y = _float32(3 + 4 * batch, channels), x if in_place else torch.empty_like(x)
@@ -305,7 +305,7 @@ def shuffle_attention(
     shuffles: bool = True,
     in_place: bool = False,
 ) -> Tensor:
-    """Shuffle attention, gates and shuffle in one: (B, C, H, W) to the same, in the same layout.
+    """Shuffle attention in one kernel: (B, C, H, W) to the same shape, in the same layout.
 
     Args:
         x_BCHW: The map; it must be `usable_for_attention` with the parameters and the gain.
@@ -313,11 +313,11 @@ def shuffle_attention(
         groups: G; C is 2·G·k.
         epsilon: Added to the variance.
         gain: α, one number: the gates σ become 1 + α·(σ − 1). None: 1.
-        shuffles: Whether the halves of the channels take turns in the output.
-        in_place: Write the output over the map where no gradient is wanted; not with `shuffles`,
-            which would read what is written already.
+        shuffles: Whether the halves of the channels alternate in the output.
+        in_place: Overwrite the map with the output if no gradient is needed; not with `shuffles`,
+            which would read overwritten values.
 
-    It has a gradient, and its gradient has none.
+    Can be differentiated once.
     """
     assert not (in_place and shuffles)
     if not torch.is_grad_enabled():

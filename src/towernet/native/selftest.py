@@ -1,4 +1,4 @@
-"""Do the kernels do on this machine what torch does? Asked once in each process that uses them."""
+"""Compare the kernels' results with torch's on this machine; once per process that uses them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from torch import Tensor, nn
 
 from towernet.native import ops
 
-# Sums of thousands of float32 numbers in another order; a bfloat16 has eight bits.
+# Sums of thousands of float32 numbers in another order; bfloat16 has eight significant bits.
 LARGEST_DEVIATION = {torch.float32: 1e-4, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 
 
 def excess() -> float:
-    """Return the largest relative error of outputs and gradients, over what is allowed.
+    """Return the largest relative error of outputs and gradients, divided by the allowed one.
 
-    At most 1 is well. What is not a number is returned.
+    At most 1 is fine. NaN is returned if there is one.
     """
     generator = torch.Generator().manual_seed(0)
-    # More rows than a block holds, and sides that are odd.
+    # More rows than fit in a block, and odd sides.
     drawn = 3 + torch.randn(2, 32, 61, 47, generator=generator, device="cpu", dtype=torch.float32)
     errors = []
     for dtype, allowed in LARGEST_DEVIATION.items():
@@ -36,10 +36,10 @@ def excess() -> float:
             ]
         pairs = [pair for result in results for pair in zip(*result, strict=True)]
         errors += [
-            float((mine.float() - theirs).norm() / theirs.norm()) / allowed
-            for mine, theirs in pairs
+            float((found.float() - expected).norm() / expected.norm()) / allowed
+            for found, expected in pairs
         ]
-    return float(torch.tensor(errors).max())  # Python's own max may pass over what is no number
+    return float(torch.tensor(errors).max())  # Python's own max can ignore NaN
 
 
 def _evaluated(x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -87,7 +87,7 @@ def _plain_shuffle_attention(
     x: Tensor, channel_weight: Tensor, channel_bias: Tensor, spatial_weight: Tensor,
     spatial_bias: Tensor, norm_weight: Tensor, norm_bias: Tensor,
 ) -> Tensor:  # fmt: skip
-    """The layer as its paper's listing writes it."""
+    """The layer as in its paper's listing."""
     b, _, h, w = x.shape
     half = len(channel_weight)
 

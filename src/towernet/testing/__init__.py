@@ -1,11 +1,11 @@
-"""The promises of attention blocks and networks, as checks that anyone can hold their own to.
+"""The contracts of attention blocks and networks, as checks for custom ones.
 
     from towernet.testing import check_block, check_network
     check_block(MyAttention)
     check_network(MyNet)
 
-A check raises ContractError with one sentence: what is not done, which check says so and on what,
-what was found, and what to do. None needs more than torch.
+A check raises ContractError with one sentence: which promise is broken, by which check and on what
+input, what was found, and what to do. The checks need only torch.
 """
 
 from towernet.testing.blocks import (

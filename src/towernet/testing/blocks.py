@@ -1,7 +1,6 @@
-"""The promises of an attention block, as checks that anyone can hold a block of their own to.
+"""The contract of an attention block, as checks for custom blocks.
 
-A check builds the block as `MyAttention(128)`, and with 24 channels where the block can be built
-with so few.
+A check builds the block as `MyAttention(128)`, and also with 24 channels if the block allows it.
 Shapes: B images, C channels, H × W pixels.
 """
 
@@ -16,18 +15,25 @@ from torch import Tensor, nn
 
 from towernet.attention import AttentionBlock
 from towernet.attention.fit import builder_problem, built, name_of, tensor_of
-from towernet.testing.promises import Broken, difference, kept, require_close, without_gradient
+from towernet.testing.promises import (
+    Broken,
+    as_contract_error,
+    difference,
+    require_close,
+    without_gradient,
+)
 
 CHANNELS, AWKWARD_CHANNELS = 128, 24
-# A ReLU may be shut for one start and one input; it is not for all of these.
+# A ReLU may output only zeros for one seed; it does not for all of these.
 _STARTS = range(4, 9)
-# A gain of 0 hides the block for a step; so does a last layer of zeros what lies before it.
+# A gain of 0 blocks the block's gradient for a step; a last layer of zeros, that of the layers
+# before it.
 _STEPS = 2
 
-# Autocast and conversion ask for the same: one advice for both.
+# The same advice for autocast and conversion.
 _INSIDE = (
-    "compute in the parameters' number format, x.to(self.weight.dtype) for one (x.float() where it"
-    " has none)"
+    "compute in the parameters' number format, for example x.to(self.weight.dtype), or x.float() if"
+    " there are no parameters"
 )
 
 BuildBlock = Callable[[int], AttentionBlock]
@@ -38,19 +44,20 @@ Shape = tuple[int, int, int, int]
 def _promise(
     promise: str, *, remedy: str = "", maps: Sequence[tuple[int, int, int]] = ((2, 7, 5),)
 ) -> Callable[[Callable[[BuildBlock, Shape], None]], Check]:
-    """Return a decorator that turns what a check finds, or what a block raises, into a sentence.
+    """Return a decorator that turns a check's finding, or a block's exception, into a sentence.
 
-    The check is done for each number of channels on each of `maps`: images, height and width.
+    The check runs for each number of channels on each of `maps`: images, height and width.
     """
 
     def decorate(check: Callable[[BuildBlock, Shape], None]) -> Check:
         def checked(block_class: BuildBlock) -> None:
-            """Raise ContractError where the block breaks the promise."""
+            """Raise ContractError if the block breaks the promise."""
             for channels in _sizes(block_class):
                 for num_images, height, width in maps:
                     shape = (num_images, channels, height, width)
                     at = f"{check.__name__}, {channels} channels, on a map of {shape}"
-                    with kept(f"{name_of(block_class)} does not {promise} ({at})", remedy):
+                    sentence = f"{name_of(block_class)} does not {promise} ({at})"
+                    with as_contract_error(sentence, remedy):
                         check(block_class, shape)
 
         checked.__name__, checked.__doc__ = check.__name__, check.__doc__
@@ -60,7 +67,7 @@ def _promise(
 
 
 def build_block(block_class: BuildBlock, channels: int = CHANNELS, seed: int = 4) -> AttentionBlock:
-    """Return a block whose parameters have left their start values; the same for the same seed."""
+    """Return a block with perturbed initial parameters; the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         block = block_class(channels)
@@ -71,13 +78,13 @@ def build_block(block_class: BuildBlock, channels: int = CHANNELS, seed: int = 4
 
 
 def feature_map(*shape: int, seed: int = 1) -> Tensor:
-    """Return a map of normal numbers; the same for the same shape and seed."""
+    """Return a feature map of normal random numbers; the same for the same shape and seed."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @_promise("work as an attention block")
 def check_interface(block_class: BuildBlock, shape: Shape) -> None:
-    """It is built with a number of channels; it and its map answer with a tensor each."""
+    """It is built with a number of channels; forward and attention_map each return a tensor."""
     if problem := builder_problem(block_class):
         raise Broken(f"it {problem}")
     block, x_BCHW = built(block_class, shape[1]), feature_map(*shape)
@@ -88,51 +95,51 @@ def check_interface(block_class: BuildBlock, shape: Shape) -> None:
 
 @_promise(
     "keep its input's shape",
-    remedy="return a map as large as the one that came in",
+    remedy="return a map of the same size as the input",
     maps=((2, 5, 7), (2, 1, 1), (2, 1, 3)),
 )
 def check_shape(block_class: BuildBlock, shape: Shape) -> None:
-    """Same shape out as in, down to one pixel; the attention map fits over the input."""
+    """Input and output have the same shape, down to one pixel; the attention map broadcasts."""
     block, x_BCHW = build_block(block_class, shape[1]), feature_map(*shape)
     found = tuple(block(x_BCHW).shape)
     if found != shape:
-        raise Broken(f"{shape} came in and {found} went out")
+        raise Broken(f"the input has shape {shape} and the output {found}")
     found = tuple(block.attention_map(x_BCHW).shape)
     if len(found) != 4 or not all(f in (1, w) for f, w in zip(found, shape, strict=True)):
-        raise Broken(f"the attention map over {shape} is {found}")
+        raise Broken(f"the input has shape {shape} and the attention map {found}")
 
 
 @_promise(
-    "weigh with numbers from 0 to 1",
-    remedy="return them from attention_map, say by sigmoid",
+    "use weights between 0 and 1",
+    remedy="return such weights from attention_map, for example with sigmoid",
     maps=((2, 5, 7),),
 )
 def check_gates(block_class: BuildBlock, shape: Shape) -> None:
-    """The attention map lies between 0 and 1, and is not the same everywhere."""
+    """The attention map is between 0 and 1, and not constant."""
     block, x_BCHW = build_block(block_class, shape[1]), feature_map(*shape)
     map_BCHW = block.attention_map(x_BCHW).detach()
     least, most = float(map_BCHW.min()), float(map_BCHW.max())
     if not 0 <= least < most <= 1:
-        raise Broken(f"its attention map goes from {least:.3g} to {most:.3g}")
+        raise Broken(f"its attention map ranges from {least:.3g} to {most:.3g}")
 
 
 @_promise(
-    "treat each image on its own",
-    remedy="take no statistics over the batch in evaluation mode",
+    "treat each image separately",
+    remedy="use no batch statistics in evaluation mode",
     maps=((4, 7, 5),),
 )
 def check_batch_independence(block_class: BuildBlock, shape: Shape) -> None:
-    """An image does not see its neighbours in the batch."""
+    """The other images of the batch do not affect an image's result."""
     block = build_block(block_class, shape[1]).eval()
     x_BCHW = feature_map(*shape)
     require_close(
-        block(x_BCHW)[2:3], block(x_BCHW[2:3]), "an image among others", rtol=1e-5, atol=1e-5
+        block(x_BCHW)[2:3], block(x_BCHW[2:3]), "an image in a batch", rtol=1e-5, atol=1e-5
     )
 
 
 @_promise(
-    "pass a gradient to all its parts",
-    remedy="take out what is not used, and detach() and no_grad() from what is",
+    "pass a gradient to its input and all its parameters",
+    remedy="remove unused parameters, detach() and no_grad()",
 )
 def check_gradients(block_class: BuildBlock, shape: Shape) -> None:
     """The input and every parameter get a gradient, finite and not zero."""
@@ -146,36 +153,36 @@ def check_gradients(block_class: BuildBlock, shape: Shape) -> None:
         if not without:
             break
     if without:
-        raise Broken(f"none reaches {', '.join(sorted(without))}")
+        raise Broken(f"no gradient reaches {', '.join(sorted(without))}")
 
 
 @_promise(
-    "keep the memory layout", remedy="take out contiguous() and view(), or copy into x's layout"
+    "keep the memory layout", remedy="remove contiguous() and view(), or copy into x's layout"
 )
 def check_layout(block_class: BuildBlock, shape: Shape) -> None:
-    """The memory layout that comes in goes out, and its gradient back, with the same numbers."""
+    """Output and gradient have the input's memory layout, with the same numbers in each layout."""
     x_BCHW = feature_map(*shape)
     wanted_BCHW = build_block(block_class, shape[1])(x_BCHW)
     if not wanted_BCHW.is_contiguous():
-        raise Broken("a contiguous map came in and another went out")
+        raise Broken("the input is contiguous and the output is not")
     x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last).requires_grad_()
     found_BCHW = build_block(block_class, shape[1])(x_BCHW)
     if not found_BCHW.is_contiguous(memory_format=torch.channels_last):
-        raise Broken("a channels_last map came in and another went out")
-    require_close(found_BCHW, wanted_BCHW, "the map in channels_last", rtol=1e-5, atol=1e-5)
-    # Not backward(): what is accumulated in a leaf takes the leaf's layout.
+        raise Broken("the input is channels_last and the output is not")
+    require_close(found_BCHW, wanted_BCHW, "the output in channels_last", rtol=1e-5, atol=1e-5)
+    # Not backward(): a gradient accumulated in a leaf gets the leaf's layout.
     (grad_BCHW,) = torch.autograd.grad(found_BCHW, x_BCHW, torch.ones_like(found_BCHW))
     if not grad_BCHW.is_contiguous(memory_format=torch.channels_last):
-        raise Broken("the gradient of a channels_last map lies in another layout")
+        raise Broken("the input is channels_last and its gradient is not")
 
 
 @_promise(
     "compute its weights in full precision",
-    remedy=f"leave autocast in forward by `with towernet.attention.full_precision(x.device.type):`,"
-    f" as a GatedBlock does by itself, and there {_INSIDE}",
+    remedy="disable autocast in forward with `with towernet.attention.full_precision("
+    f"x.device.type):`, as GatedBlock does, and inside {_INSIDE}",
 )
 def check_autocast(block_class: BuildBlock, shape: Shape) -> None:
-    """Under bf16 autocast a bf16 map stays one, and only its rounding shows, even far from 0."""
+    """Under bf16 autocast a bf16 map stays bf16, with rounding errors only, even far from 0."""
     x_BCHW = (feature_map(*shape) + 30).bfloat16()
     block = build_block(block_class, shape[1])
     with torch.autocast("cpu", torch.bfloat16):
@@ -183,7 +190,7 @@ def check_autocast(block_class: BuildBlock, shape: Shape) -> None:
     if found_BCHW.dtype != torch.bfloat16:
         raise Broken(f"under autocast a bf16 map became {_short(found_BCHW.dtype)}")
     wanted_BCHW = block(x_BCHW.float())
-    # A gate may be rounded to the map's format before the product is: two or three roundings.
+    # The gate and the product can each be rounded to the map's format: two or three roundings.
     require_close(
         found_BCHW.float(), wanted_BCHW, "a bf16 map under autocast", rtol=3 * 2**-8, atol=1e-3
     )
@@ -191,10 +198,10 @@ def check_autocast(block_class: BuildBlock, shape: Shape) -> None:
 
 @_promise(
     "work in each number format",
-    remedy=f"{_INSIDE}, and return the input's, y.to(x.dtype)",
+    remedy=f"{_INSIDE}, and return the input's format, y.to(x.dtype)",
 )
 def check_parameters_and_dtypes(block_class: BuildBlock, shape: Shape) -> None:
-    """Converted as a whole or not at all, a block returns the format that it is given."""
+    """The output has the input's number format, whether the block is converted to it or not."""
     block, x_BCHW = build_block(block_class, shape[1]), feature_map(*shape)
     for dtype in (torch.bfloat16, torch.float16, torch.float64):
         for which, candidate in (
@@ -204,65 +211,65 @@ def check_parameters_and_dtypes(block_class: BuildBlock, shape: Shape) -> None:
             y_BCHW = candidate(x_BCHW.to(dtype))
             if y_BCHW.dtype != dtype:
                 raise Broken(
-                    f"{which}, it was given {_short(dtype)} and returned {_short(y_BCHW.dtype)}"
+                    f"{which}, its input was {_short(dtype)} and its output {_short(y_BCHW.dtype)}"
                 )
             if not torch.isfinite(y_BCHW).all():
-                raise Broken(f"{which}, it returned numbers that are not finite")
+                raise Broken(f"{which}, it returned NaN or Inf")
 
 
 @_promise(
-    "give the same numbers after a round trip through its state",
-    remedy="keep what it computes with in parameters and buffers",
+    "compute the same numbers after saving and loading its state",
+    remedy="keep everything it computes with in parameters and buffers",
 )
 def check_state(block_class: BuildBlock, shape: Shape) -> None:
-    """A copy, and a fresh block with the old one's weights, compute what the old one does."""
+    """A copy, and a new block with the same state, compute the same as the block."""
     block, x_BCHW = build_block(block_class, shape[1]), feature_map(*shape)
-    block(x_BCHW)  # in training mode: running statistics belong to the state
+    block(x_BCHW)  # in training mode, since running statistics are part of the state
     wanted_BCHW = block.eval()(x_BCHW)
     require_close(copy.deepcopy(block)(x_BCHW), wanted_BCHW, "a deep copy", rtol=0.0, atol=0.0)
     fresh = build_block(block_class, shape[1], seed=5).eval()
     fresh.load_state_dict(copy.deepcopy(block.state_dict()))
-    require_close(fresh(x_BCHW), wanted_BCHW, "the state in a fresh block", rtol=0.0, atol=0.0)
+    require_close(fresh(x_BCHW), wanted_BCHW, "a new block with its state", rtol=0.0, atol=0.0)
 
 
 @_promise(
-    "start where `starts_as_identity` and `blend` say",
-    remedy="let blend(x, 0) be x, blend_ give what blend does, and the flag be true where"
-    " Block(channels)(x) is x",
+    "start as `starts_as_identity` and `blend` specify",
+    remedy="blend(x, 0) must return x, blend_ the same as blend, and starts_as_identity must be"
+    " True exactly if Block(channels)(x) is x",
 )
 def check_identity(block_class: BuildBlock, shape: Shape) -> None:
-    """`blend` goes from x at a gain of 0 to the block at 1; `starts_as_identity` keeps its word."""
+    """`blend` goes from x at gain 0 to the block at gain 1; `starts_as_identity` is correct."""
     x_BCHW = feature_map(*shape)
     block = build_block(block_class, shape[1]).eval()
     least = 1e-5 * float(x_BCHW.abs().max())
     blended_BCHW = block.blend(x_BCHW, torch.tensor(0.0))
     require_close(blended_BCHW, x_BCHW, "blend with a gain of 0", rtol=0.0, atol=least)
-    # A block may reorder the channels and its blend may not: at each position the numbers
-    # are the same ones.
+    # A block can reorder the channels and its blend cannot: at each position the numbers are the
+    # same, in any order.
     blended_BCHW, y_BCHW = block.blend(x_BCHW, torch.tensor(1.0)), block(x_BCHW)
     require_close(
         blended_BCHW.sort(dim=1).values, y_BCHW.sort(dim=1).values,
         "blend with a gain of 1", rtol=1e-5, atol=1e-5,
     )  # fmt: skip
 
-    with torch.no_grad():  # when nothing is trained, `attach` calls the other one
+    with torch.no_grad():  # without gradients, `attach` calls blend_
         gain = torch.tensor(0.7)
         blended_BCHW, over_BCHW = block.blend(x_BCHW, gain), block.blend_(x_BCHW.clone(), gain)
-    require_close(over_BCHW, blended_BCHW, "blend_ beside blend", rtol=1e-5, atol=1e-5)
+    require_close(over_BCHW, blended_BCHW, "blend_, compared with blend,", rtol=1e-5, atol=1e-5)
 
     fresh = block_class(shape[1]).eval()
-    says, moved = fresh.starts_as_identity, difference(fresh(x_BCHW), x_BCHW)
-    if says != (moved <= least):
-        raise Broken(f"starts_as_identity is {says}, and as built it moves x by {moved:.2g}")
+    flag, moved = fresh.starts_as_identity, difference(fresh(x_BCHW), x_BCHW)
+    if flag != (moved <= least):
+        raise Broken(f"starts_as_identity is {flag}, and a new block changes x by {moved:.2g}")
 
 
 @_promise(
-    "learn from where it is attached",
-    remedy="use every parameter, and let wake() move the factors that start at 0",
+    "learn when it is attached",
+    remedy="use every parameter, and make wake() change the factors that start at 0",
     maps=((4, 7, 5),),
 )
 def check_trains(block_class: BuildBlock, shape: Shape) -> None:
-    """Attached as the identity, every parameter and the gain have had a gradient by two steps."""
+    """Attached as the identity, every parameter and the gain get a gradient within two steps."""
     without: set[str] | None = None
     for seed in _STARTS:
         missing = _without_gradient_in_training(block_class, shape, seed)
@@ -279,7 +286,7 @@ def check_trains(block_class: BuildBlock, shape: Shape) -> None:
     maps=((3, 7, 5),),
 )
 def check_export(block_class: BuildBlock, shape: Shape) -> None:
-    """The program of torch.export computes what the block does, for other batches too."""
+    """The exported program computes the same as the block, for other batch sizes too."""
     block = build_block(block_class, shape[1]).eval()
     batch = torch.export.Dim("batch", min=1, max=64)
     program = torch.export.export(
@@ -289,22 +296,22 @@ def check_export(block_class: BuildBlock, shape: Shape) -> None:
         x_BCHW = feature_map(num_images, *shape[1:], seed=num_images)
         wanted_BCHW = block(x_BCHW)
         require_close(
-            program(x_BCHW), wanted_BCHW, f"the program on {num_images} images",
+            program(x_BCHW), wanted_BCHW, f"the exported program on {num_images} images",
             rtol=1e-5, atol=1e-5,
         )  # fmt: skip
 
 
 @_promise(
     "run on the meta device",
-    remedy="look at shapes only, and create tensors on the device of the one that came in",
+    remedy="use shapes only, and create tensors on the device of the input",
 )
 def check_meta(block_class: BuildBlock, shape: Shape) -> None:
-    """Shapes flow through it where there are no numbers, to count what it costs."""
+    """It runs on meta tensors, which have no numbers, so that its cost can be counted."""
     block = build_block(block_class, shape[1]).eval().to("meta")
     x_BCHW = torch.empty(shape, device="meta")
     found = tuple(block(x_BCHW).shape)
     if found != shape:
-        raise Broken(f"{shape} came in and {found} went out")
+        raise Broken(f"the input has shape {shape} and the output {found}")
 
 
 ATTENTION_CHECKS: list[Check] = [
@@ -325,14 +332,14 @@ ATTENTION_CHECKS: list[Check] = [
 
 
 def check_block(block_class: BuildBlock) -> None:
-    """Hold a block to every promise; takes about a second.
+    """Check every promise of a block; takes about a second.
 
     Args:
-        block_class: A subclass of AttentionBlock, or anything else that builds one when it is
-            called with a number of channels.
+        block_class: A subclass of AttentionBlock, or any function of the number of channels that
+            returns one.
 
     Raises:
-        ContractError: The block breaks a promise; the sentence says which, how, and what to do.
+        ContractError: The block breaks a promise; the message states which, how, and what to do.
 
     Example:
         >>> from towernet.attention import EfficientChannelAttention
@@ -343,8 +350,8 @@ def check_block(block_class: BuildBlock) -> None:
 
 
 def _sizes(block_class: BuildBlock) -> list[int]:
-    """Return the numbers of channels to try; a block may refuse the awkward one."""
-    with contextlib.suppress(Exception):  # of another kind: the check will meet it, too
+    """Return the numbers of channels to try; a block can refuse the awkward one."""
+    with contextlib.suppress(Exception):  # other exceptions will recur in the check
         try:
             block_class(AWKWARD_CHANNELS)
         except ValueError:
@@ -353,12 +360,12 @@ def _sizes(block_class: BuildBlock) -> list[int]:
 
 
 def _without_gradient_in_training(block_class: BuildBlock, shape: Shape, seed: int) -> set[str]:
-    """Take a few steps of SGD from the identity; return what never had a gradient."""
+    """Take a few steps of SGD from the identity; return the names that never had a gradient."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         block = block_class(shape[1])
     learnt: dict[str, nn.Parameter] = dict(block.named_parameters())
-    if block.starts_as_identity:  # a gain of 0 would hide it for good
+    if block.starts_as_identity:  # with a gain of 0 it would never get a gradient
         gain = torch.tensor(1.0)
     else:
         block.wake()

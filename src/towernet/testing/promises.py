@@ -1,4 +1,4 @@
-"""What the checks of blocks and of networks share: how a broken promise becomes a sentence."""
+"""Shared by the checks of blocks and of networks: how a broken promise becomes a sentence."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from towernet.errors import ContractError, TowernetError, in_one_line
 
 
 class Broken(Exception):
-    """What was found instead of what was promised."""
+    """A promise is broken; the message is what was found instead."""
 
 
 @contextlib.contextmanager
-def kept(promise: str, remedy: str) -> Iterator[None]:
-    """Turn what a check finds, or what is checked raises, into a sentence.
+def as_contract_error(promise: str, remedy: str) -> Iterator[None]:
+    """Turn a check's finding, or an exception of the checked code, into a sentence.
 
     Args:
-        promise: Which promise is broken, and by which check.
-        remedy: What to do; '' where what was found says so.
+        promise: The broken promise, and the check.
+        remedy: What to do; '' if the finding includes it.
 
     Raises:
         ContractError: the promise is broken.
@@ -35,22 +35,22 @@ def kept(promise: str, remedy: str) -> Iterator[None]:
 
 
 def difference(found: Tensor, wanted: Tensor) -> float:
-    """Return the largest difference of two tensors' numbers."""
+    """Return the largest difference between two tensors' numbers."""
     return float((found - wanted).detach().abs().max())
 
 
 def require_close(found: Tensor, wanted: Tensor, what: str, *, rtol: float, atol: float) -> None:
-    """Refuse numbers that are not as they should be.
+    """Refuse numbers that differ from the expected ones.
 
     Raises:
-        Broken: they are further apart than `torch.allclose` lets them be.
+        Broken: they differ by more than `torch.allclose` allows.
     """
     if not torch.allclose(found, wanted, rtol=rtol, atol=atol):
         raise Broken(f"{what} differs by up to {difference(found, wanted):.2g}")
 
 
 def without_gradient(tensors: Mapping[str, Tensor]) -> set[str]:
-    """Return the names of those with no gradient or one of zeros.
+    """Return the names of the tensors without a gradient, or with a gradient of zeros.
 
     Raises:
         Broken: a gradient is not finite.
@@ -60,5 +60,5 @@ def without_gradient(tensors: Mapping[str, Tensor]) -> set[str]:
         if tensor.grad is None or not (tensor.grad != 0).any():
             without.add(name)
         elif not torch.isfinite(tensor.grad).all():
-            raise Broken(f"that of {name} is not finite")
+            raise Broken(f"the gradient of {name} is not finite")
     return without
