@@ -20,7 +20,7 @@ ZEROS = bytes(2**20)
 BOMB_MIB = 64
 BLOCK = 512
 OUTSIDE, ABSOLUTE = "a path that leaves the archive", "an absolute path"
-BOMB = r"would unpack to [\d,]+ bytes or more, [\d,]+ times its own size and 200 times is the most"
+BOMB = r"would unpack to at least [\d,]+ bytes, [\d,]+ times its own size, and the limit is 200"
 CANNOT = r"cannot be read \("
 
 

@@ -44,7 +44,7 @@ for number, (name, danger) in enumerate(
         ("c:x", ABSOLUTE), ("\\\\host\\x", ABSOLUTE), ("//?/C:/x", ABSOLUTE),
     ]
 ):  # fmt: skip
-    pattern = rf"is refused, nothing was unpacked: .* \({danger}\); an archive of images"
+    pattern = rf"is refused, nothing was unpacked: .* \({danger}\); create the archive again"
     refused(f"zip name {name}", pattern, f"{number}.zip", lambda name=name: zip_of((name, b"x")))
     refused(f"tar name {name}", pattern, f"{number}.tar", lambda name=name: tar_of((name, b"x")))
 unicode_name = b"\1" + struct.pack("<I", zlib.crc32(b"a.jpg")) + b"../../evil"
@@ -59,7 +59,7 @@ for kind, mode, danger in [
     ("character device", stat.S_IFCHR | 0o644, "a device"),
     ("block device", stat.S_IFBLK | 0o644, "a device"),
     ("socket", stat.S_IFSOCK | 0o644, "a device"),
-    ("setuid", stat.S_IFREG | 0o4755, "set to run as its owner"),
+    ("setuid", stat.S_IFREG | 0o4755, "a setuid or setgid file"),
     ("link that ends in a slash", stat.S_IFLNK | 0o777, "a symbolic link"),
 ]:
     named = "odd/" if "slash" in kind else "odd"
@@ -107,7 +107,7 @@ for method in (8, 12, 14):
 opened("zip LZMA window of 4 GiB", [(NAME, "CORRUPT")], "a.zip", huge_window)
 refused(
     "zip declares an exabyte",
-    "bytes or more and 1,099,511,627,776 is the most; if you trust it, allow it with"
+    "bytes and the limit is 1,099,511,627,776; if you trust it, allow it with"
     " --max-archive-gb 1,152,921,505",
     "a.zip",
     lambda: (
@@ -118,7 +118,7 @@ refused(
 )
 refused(
     "zip declares 3 million",
-    "holds 3,000,000 entries or more and 2,000,000 is the most; if you trust it, allow more with"
+    "contains at least 3,000,000 entries and the limit is 2,000,000; if you trust it, allow more"
     " --max-archive-entries",
     "a.zip",
     lambda: (
@@ -151,7 +151,7 @@ refused(
 )
 refused(
     "zip of 100,000 empty members",
-    r"holds 20,001 entries or more and in their first 0 bytes",
+    r"its first 20,001 entries contain 0 bytes",
     "a.zip",
     lambda: many_empty_members(100_000),
 )
@@ -176,13 +176,13 @@ refused(
 for inner in ("more.zip", "more.tar.gz", "MORE.ZIP", "deep/er/x.7z", "x.tar.zst", "x.tbz2"):
     refused(
         f"zip holds {inner}",
-        f"holds another archive, Images/cat/{inner}, and nested",
+        f"contains another archive, Images/cat/{inner}, and nested",
         "a.zip",
         lambda inner=inner: zip_of((f"Images/cat/{inner}", b"PK")),
     )
     refused(
         f"tar holds {inner}",
-        f"holds another archive, Images/cat/{inner}, and nested",
+        f"contains another archive, Images/cat/{inner}, and nested",
         "a.tar",
         lambda inner=inner: tar_of((f"Images/cat/{inner}", b"PK")),
     )
@@ -270,13 +270,13 @@ refused(
 )
 refused(
     "zip member outside",
-    f"{CANNOT}a member lies outside it",
+    f"{CANNOT}a member is outside it",
     "a.zip",
     lambda: harmed(zip_of((NAME, b"x")), listed=42, new=struct.pack("<I", 10**9)),
 )
 refused(
     "zip64 member at the end of the world",
-    f"{CANNOT}a member lies outside it",
+    f"{CANNOT}a member is outside it",
     "a.zip",
     lambda: (
         local(b"a")
@@ -290,7 +290,7 @@ refused(
 )
 refused(
     "zip64 field cut short",
-    f"{CANNOT}a member lies outside it",
+    f"{CANNOT}a member is outside it",
     "a.zip",
     lambda: (
         local(b"a")
@@ -310,13 +310,13 @@ opened(
 )
 refused(
     "zip of several parts",
-    f"{CANNOT}it is one part of several",
+    f"{CANNOT}it is one part of a split archive",
     "a.zip",
     lambda: harmed(zip_of(), end=4, new=struct.pack("<2H", 3, 3)),
 )
 refused(
     "zip member on another part",
-    f"{CANNOT}it is one part of several",
+    f"{CANNOT}it is one part of a split archive",
     "a.zip",
     lambda: harmed(zip_of(), listed=34, new=struct.pack("<H", 3)),
 )
@@ -333,13 +333,13 @@ opened(
 refused("zip of nothing", "no class|holds no|no image|empty", "a.zip", lambda: end_record(0, 0, 0))
 refused(
     "zip name with a NUL",
-    r"unpacked: .*evil\.jpg \(a name that holds a NUL\)",
+    r"unpacked: .*evil\.jpg \(a name that contains a NUL\)",
     "a.zip",
     lambda: zip_of(("Images/cat/a_evil.jpg", b"x")).replace(b"a_evil", b"a\0evil"),
 )
 refused(
     "zip name of 60,000 bytes",
-    "unpacked: a name of 60,000 bytes, and 4,096 is the most",
+    "unpacked: a name of 60,000 bytes, and the limit is 4,096",
     "a.zip",
     lambda: zip_of(("x" * 60_000, b"x")),
 )

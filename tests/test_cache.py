@@ -148,7 +148,7 @@ def test_a_damaged_array_is_built_anew(table, source, cache, damage, monkeypatch
 
 def as_another_process(monkeypatch):
     """One that has compared no checksums yet."""
-    monkeypatch.setattr("towernet.data.cache._sound", set())
+    monkeypatch.setattr("towernet.data.cache._verified", set())
 
 
 def test_the_search_for_damage_rejects_a_cache_that_trusts_its_disk(
@@ -158,13 +158,13 @@ def test_the_search_for_damage_rejects_a_cache_that_trusts_its_disk(
     (file,) = cache.glob("*.npy")
     damage_bit(file)
     as_another_process(monkeypatch)
-    monkeypatch.setattr("towernet.data.cache._is_sound", lambda *_: True)
+    monkeypatch.setattr("towernet.data.cache._is_intact", lambda *_: True)
     assert (opened(table, source) != whole).any()
 
 
 def test_checksums_are_compared_once_in_a_process(table, source, monkeypatch):
     opened(table, source)
-    monkeypatch.setattr("towernet.data.cache._is_sound", pytest.fail)
+    monkeypatch.setattr("towernet.data.cache._is_intact", pytest.fail)
     opened(table, source)
 
 

@@ -151,7 +151,7 @@ def test_a_class_can_neither_go_nor_shrink_to_nothing(own_photos, tmp_path):
     with pytest.raises(DataError, match=r"class lying has 2 images left .* and needs 3"):
         reconcile(begun, "photos", table_of(own_photos), accept=True)
     shutil.rmtree(own_photos / "lying")
-    with pytest.raises(DataError, match="the class lying is gone, and a network's classes cannot"):
+    with pytest.raises(DataError, match="the class lying is missing, and a network's classes"):
         reconcile(begun, "photos", table_of(own_photos), accept=True)
 
 

@@ -219,7 +219,7 @@ def test_a_disk_that_goes_away_is_not_taken_for_bad_images(data, monkeypatch, mo
             data.rename(data.with_name("elsewhere"))
 
     with pytest.raises(
-        EnvironmentFault, match=r"data went away while its images were read \(No su"
+        EnvironmentFault, match=r"data disappeared while its images were read \(No su"
     ):
         checked(data, progress=unplug)
 
@@ -325,7 +325,7 @@ def test_the_command_tells_everything_and_writes_gallery_and_table(data, command
         "label conflicts  none",
         "HIDDEN 1 · DUPLICATE 1",
         "quarantined      5 (not used, and left as they are)",
-        "  EMPTY          cat/empty.jpg: the file holds no bytes",
+        "  EMPTY          cat/empty.jpg: the file is empty",
         "seen/samples.parquet, seen/gallery.png",
     ):
         assert words in told.stdout
@@ -373,7 +373,7 @@ def test_hostile_names_are_escaped_in_the_terminal(data, command):
     told = command("data")
     assert told.returncode == 0
     assert "a\\x1b[31m\\n[red]\\u202e" in told.stdout
-    assert "\\x07bad[red].png: the file holds no bytes" in told.stdout
+    assert "\\x07bad[red].png: the file is empty" in told.stdout
     assert not any(character in told.stdout for character in "\x1b\x07‮")
 
 

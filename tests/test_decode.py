@@ -185,7 +185,7 @@ def test_not_a_number_is_the_least_value_and_nothing_but_it_is_refused():
     values[5, 5] = np.nan
     assert (decode(saved(Image.fromarray(values), "TIFF")).pixels[5, 5] == 0).all()
     values[:] = np.nan
-    with pytest.raises(BadImage, match="no pixel holds a number"):
+    with pytest.raises(BadImage, match="no pixel is a finite number"):
         decode(saved(Image.fromarray(values), "TIFF"))
 
 

@@ -47,8 +47,8 @@ def raw_tiff(order, *entries):
 @pytest.mark.parametrize(
     ("content", "reason", "words"),
     [
-        (b"", "EMPTY", "holds no bytes"),
-        (b"\0" * 5000, "CORRUPT", "holds only zero bytes"),
+        (b"", "EMPTY", "is empty"),
+        (b"\0" * 5000, "CORRUPT", "contains only zero bytes"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
             "FORMAT",
@@ -57,7 +57,7 @@ def raw_tiff(order, *entries):
         (b"\n<!DOCTYPE html><html>404</html>", "FORMAT", "HTML page"),
         (b"<?xml version='1.0'?><Error/>", "FORMAT", "XML text"),
         (b"<?xml version='1.0'?><svg xmlns='x'/>", "FORMAT", "SVG drawing: convert it to PNG"),
-        (b"just some words\n", "FORMAT", "text, not a picture"),
+        (b"just some words\n", "FORMAT", "text, not an image"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "FORMAT", "HEIC: convert it"),
         (b"\0\0\0\x18ftypisom\0\0\0\0mp42avc1", "FORMAT", "film: convert it"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "FORMAT", "JPEG XL: convert it"),
@@ -67,7 +67,7 @@ def raw_tiff(order, *entries):
         (b"%!PS-Adobe-3.0 EPSF", "FORMAT", "PostScript"),
         (b"PK\x03\x04", "FORMAT", "zip archive"),
         (b"\0" * 128 + b"DICM", "FORMAT", "DICOM"),
-        (b"\x01\x02\x03\x04", "FORMAT", "unknown format (it begins with 01 02 03 04)"),
+        (b"\x01\x02\x03\x04", "FORMAT", "unknown format (it starts with 01 02 03 04)"),
         (b"\x89PNG\r\n\x1a\n", "TRUNCATED", "copy it again"),
         (b"\xff\xd8\xff", "TRUNCATED", "copy it again"),
         (b"BM", "CORRUPT", "damaged BMP file (the header cannot be read)"),
@@ -142,7 +142,7 @@ def test_too_many_pixels_are_refused_from_the_header():
         content = png(side, side)
         assert bad(content).reason == "PIXELS"
     error = bad(saved(picture(), "PNG"), max_pixels=200)
-    assert error.detail == "19 × 13 pixels; more than 200 pixels are taken for an attack; shrink it"
+    assert error.detail == "19 × 13 pixels; more than 200 pixels look like an attack; shrink it"
     assert decode(saved(picture(), "PNG"), max_pixels=247).width == 19
 
 
@@ -200,7 +200,8 @@ def test_a_picture_that_is_also_something_else_is_a_picture(file_format):
 def test_a_jpeg_of_very_many_scans_is_refused_and_of_the_usual_ones_not():
     error = bad(jpeg_of_many_scans(np.random.default_rng(1)))
     assert error.reason == "RESOURCE"
-    assert re.fullmatch(r"JPEG of \d+ scans, taken for an attack; save it anew", error.detail)
+    words = r"JPEG of \d+ scans, which looks like an attack; save it again"
+    assert re.fullmatch(words, error.detail)
     assert decode(saved(picture(), "JPEG", progressive=True)).width == 19
 
 
@@ -313,7 +314,7 @@ def test_what_takes_too_much_memory_is_refused_from_the_header():
     error = bad(saved(picture(), "WEBP"), max_bytes=1000)
     assert error.reason == "RESOURCE"
     assert error.detail.startswith(
-        "19 × 13 pixels of WEBP take 0 MB to decode and 0 MB are allowed"
+        "19 × 13 pixels of WEBP take 0 MB to decode and the limit is 0 MB"
     )
     assert bad(png(9000, 9000, colour=2)).reason == "RESOURCE"
 
@@ -331,7 +332,7 @@ def test_what_is_large_is_decoded_last_and_what_is_too_large_is_refused(tmp_path
     answers = dict(told)
     assert (answers[0].reason, answers[0].width, answers[5].width) == ("", 4000, 19)
     assert answers[1].detail.startswith("5000 × 5000 pixels of WEBP take 4")
-    assert answers[2].detail == "the file holds 400 MB and 320 MB are allowed; shrink it"
+    assert answers[2].detail == "the file has 400 MB and the limit is 320 MB; shrink it"
     assert {answers[i].reason for i in (1, 2)} == {"RESOURCE"}
 
 

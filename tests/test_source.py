@@ -147,7 +147,7 @@ def test_the_layout_overrides_what_the_names_say(tmp_path):
 
 def test_a_layout_of_splits_needs_their_names(tmp_path):
     plant(tmp_path, "cat/x/1.jpg", "train/x/1.jpg")
-    with pytest.raises(DataError, match="at its top are cat, train where train, validation and"):
+    with pytest.raises(DataError, match="its top level contains cat, train instead of train,"):
         open_source(str(tmp_path), layout="splits")
 
 
@@ -248,24 +248,24 @@ def test_the_root_itself_may_be_a_link_or_hidden_or_end_in_a_slash(tmp_path, mon
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
-        ((), "photos holds no files; make one sub-folder for each class, as in photos/cat/1.jpg"),
+        ((), "photos contains no files; make one sub-folder per class, such as photos/cat/1.jpg"),
         (
             ("1.jpg", "2.jpg", "3.jpg", "4.jpg"),
-            r"photos holds 4 files \(1.jpg, 2.jpg, 3.jpg and 1 more\) and no class folders; make"
-            " one sub-folder for each class, as in photos/cat/1.jpg and photos/dog/1.jpg",
+            r"photos contains 4 files \(1.jpg, 2.jpg, 3.jpg and 1 more\) and no class folders; make"
+            " one sub-folder per class, such as photos/cat/1.jpg and photos/dog/1.jpg",
         ),
         (
             ("cat/1.jpg", "cat/2.jpg"),
-            r"photos holds 1 class, cat \(2 files\) and two are the fewest",
+            r"photos contains 1 class, cat \(2 files\) and at least two are needed",
         ),
         (("cat/1.jpg", "ant/"), "ant in photos is an empty class folder; add .* with --skip-empty"),
         (("a/1.jpg", "b/", "c/.x", "d/e/"), "b, c, d in photos are empty class folders; add"),
-        (("Cat/1.jpg", "cat/1.jpg"), "'Cat' and 'cat', which are equal but for upper and lower"),
-        (("train/a/1", "test/A/1", "train/A/1"), "'A' and 'a', which are equal but for upper"),
+        (("Cat/1.jpg", "cat/1.jpg"), "'Cat' and 'cat', which differ only in upper and lower"),
+        (("train/a/1", "test/A/1", "train/A/1"), "'A' and 'a', which differ only in upper"),
         (
             ("caf\u00e9/1.jpg", "cafe\u0301/1.jpg"),
-            r"'caf.+' \(U\+0063 .* U\+0301\) and 'caf.' \(.* U\+00E9\), which are equal but for how"
-            " accents are coded and one on other systems; rename one of them or merge them",
+            r"'caf.+' \(U\+0063 .* U\+0301\) and 'caf.' \(.* U\+00E9\), which differ only in the"
+            " encoding of accents and are the same on other systems; rename one of them or merge",
         ),
         (
             (*(f"c{i}/" for i in range(7)), "x/1"),
@@ -321,7 +321,7 @@ def test_one_class_in_a_csv_or_in_splits_is_read_where_one_is_enough(tmp_path):
 def test_no_class_is_refused_even_where_one_is_enough(tmp_path, rows):
     plant(tmp_path, "1.jpg", "2.jpg")
     (tmp_path / "labels.csv").write_text(f"path,label\n{rows}")
-    with pytest.raises(DataError, match=r"labels\.csv holds no file that has a class"):
+    with pytest.raises(DataError, match=r"labels\.csv contains no file with a class"):
         open_source(str(tmp_path / "labels.csv"), min_classes=1)
 
 
@@ -339,7 +339,7 @@ def test_folders_too_deep_are_refused_without_recursion(tmp_path):
             Path("d").mkdir()
             os.chdir("d")
     try:
-        with pytest.raises(DataError, match="255 is the most; move the images up"):
+        with pytest.raises(DataError, match="the limit is 255; move the images up"):
             open_source(str(tmp_path))
     finally:  # pytest's own removal would recurse
         subprocess.run(["rm", "-rf", deep], check=True)
@@ -351,7 +351,7 @@ def test_a_path_too_long_for_the_system_is_refused(tmp_path):
         for _ in range(20):
             Path("n" * 250).mkdir()
             os.chdir("n" * 250)
-    with pytest.raises(DataError, match="255 is the most; move the images up"):
+    with pytest.raises(DataError, match="the limit is 255; move the images up"):
         open_source(str(tmp_path))
     subprocess.run(["rm", "-rf", tmp_path / ("n" * 250)], check=True)
 
@@ -378,7 +378,7 @@ def test_what_may_not_be_read_is_named(what):
         data = str(Path(folder) / what.removesuffix("/cat"))
         with (
             unprivileged(),
-            pytest.raises(DataError, match=f"{what} may not be read by you; ask for"),
+            pytest.raises(DataError, match=f"{what} cannot be read \(permission denied); ask for"),
         ):
             open_source(data)
         (Path(folder) / what).chmod(0o700)
@@ -393,15 +393,15 @@ def test_what_may_not_be_read_is_named(what):
         (
             "gone",
             None,
-            "gone does not exist; give a folder, a zip, a tar, a CSV, or the word digits",
+            "gone does not exist; pass a folder, a zip, a tar, a CSV, or the word digits",
         ),
-        ("a.rar", b"Rar!\x1a\x07", "a.rar is a RAR archive; give a folder, a zip, a tar"),
-        ("a.7z", b"7z\xbc\xaf'\x1c", "a.7z is a 7-Zip archive; give"),
-        ("a.zip", b"\x89PNG\r\n\x1a\n", "a.zip is a PNG image; give"),
+        ("a.rar", b"Rar!\x1a\x07", "a.rar is a RAR archive; pass a folder, a zip, a tar"),
+        ("a.7z", b"7z\xbc\xaf'\x1c", "a.7z is a 7-Zip archive; pass"),
+        ("a.zip", b"\x89PNG\r\n\x1a\n", "a.zip is a PNG image; pass"),
         ("a.zip", b"<!doctype html>", "a.zip is an HTML or XML page, perhaps of a failed download"),
-        ("a.zip", b"version https://git-lfs.github.com", "a.zip is a Git LFS pointer and not"),
-        ("a.zip", b"", "a.zip is an empty file; give"),
-        ("a.zip", b"hello", "a.zip is no archive that is known here; give"),
+        ("a.zip", b"version https://git-lfs.github.com", "a.zip is a Git LFS pointer, not"),
+        ("a.zip", b"", "a.zip is an empty file; pass"),
+        ("a.zip", b"hello", "a.zip is not a known kind of archive; pass"),
         (
             "a.zip",
             b"PK\x03\x04 and then nothing",
@@ -423,13 +423,13 @@ def test_what_is_no_data_is_named(tmp_path, name, content, message):
 
 def test_a_pipe_is_not_waited_on(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(DataError, match="pipe is neither a folder nor a file; give one of them"):
+    with pytest.raises(DataError, match="pipe is neither a folder nor a file; pass one of them"):
         open_source(str(tmp_path / "pipe"))
 
 
 def test_a_path_that_goes_through_a_file_or_is_too_long_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="file/x does not exist; give a folder"):
+    with pytest.raises(DataError, match="file/x does not exist; pass a folder"):
         open_source(str(tmp_path / "file" / "x"))
     with pytest.raises(DataError, match="cannot be read: File name too long; check the path"):
         open_source("x" * 5000)
@@ -500,7 +500,7 @@ def test_files_that_a_csv_names_in_vain_are_unreadable(tmp_path):
     source = open_source(data)
     assert [bad.path for bad in source.unreadable] == ["img", "img/\0", "img/9.jpg", "pipe"]
     assert source.unreadable[2][1:4] == ("b", "", "MISSING")
-    assert source.unreadable[2].detail == f"line 3 of {data} names it and there is no such file"
+    assert source.unreadable[2].detail == f"line 3 of {data} lists it and there is no such file"
     assert source.class_names == ("a", "b")
 
 
@@ -530,24 +530,24 @@ def test_a_csv_in_another_encoding_keeps_its_bytes(tmp_path):
             "path,class\n",
             r"labels.csv has no column label \(its first line is 'path,class'\); begin",
         ),
-        ("path,label\n", "names 0 files and none is there; paths in it begin at the folder"),
+        ("path,label\n", "lists 0 files and none exists; write paths relative to its folder"),
         (
             "path,label\nx.jpg,a\ny.jpg,b\n",
-            r"names 2 files \(the first is x.jpg\) and none is there",
+            r"lists 2 files \(the first is x.jpg\) and none exists",
         ),
         (
             "path,label\nimg/1.jpg,a\nimg/2.jpg\n",
             "line 3 of .*labels.csv has 1 cell and the first",
         ),
         ("path,label\nimg/1.jpg,a,b\n", "line 2 of .* has 3 cells and the first line has 2; put a"),
-        ("path,label\n,a\n", "line 2 of .* has no path; fill it in or take the line out"),
+        ("path,label\n,a\n", "line 2 of .* has no path; fill it in or remove the line"),
         (
             "path,label,split\nimg/1.jpg,a,tset\n",
             "line 2 of .* has the split 'tset'; write train, validation or test",
         ),
         (
             "path,label\nimg/1.jpg,a\nimg/2.jpg,b\nimg/../img/1.jpg,b\n",
-            "line 4 of .* names img/1.jpg, which line 2 names too; leave one",
+            "line 4 of .* lists img/1.jpg, which line 2 lists too; remove one",
         ),
         (
             "path,label\nimg/1.jpg,a\nimg/2.jpg,a\n",
@@ -608,7 +608,7 @@ def test_digits_that_were_lost_are_written_again(tmp_path, monkeypatch):
 def test_a_folder_called_digits_is_not_taken_for_the_embedded_ones(tmp_path, monkeypatch):
     plant(tmp_path, "digits/cat/1.jpg", "digits/dog/1.jpg")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"also something in this folder; write \./digits for that"):
+    with pytest.raises(DataError, match=r"also something in this folder; pass \./digits for that"):
         open_source("digits")
     assert open_source("./digits").class_names == ("cat", "dog")
     shutil.rmtree("digits")

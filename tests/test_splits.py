@@ -180,15 +180,15 @@ def test_a_class_of_two_groups_cannot_be_divided():
     table = table_of({"a": 9, "b": 9}, group=["p"] * 5 + ["q"] * 4 + [""] * 9)
     with pytest.raises(
         DataError,
-        match="class a cannot be divided: the test split is drawn from 9 images of it, which near"
-        " duplicates and groups tie into 2, and 3 of its own are needed; add images",
+        match="class a cannot be divided: the test split is drawn from its 9 images, which near"
+        " duplicates and groups tie into 2 units, and 3 of its own are needed; add images",
     ):
         assign(table)
 
 
 def test_fractions_that_leave_nothing_are_refused():
     config = DataConfig(validation_fraction=0.5, test_fraction=0.5)
-    with pytest.raises(ConfigError, match="leaves nothing to train on; give less than 1 in all"):
+    with pytest.raises(ConfigError, match="leaves nothing to train on; set less than 1 in total"):
         assign(table_of({"a": 9, "b": 9}), config)
 
 
@@ -263,7 +263,7 @@ def test_a_class_without_training_images_is_named():
     table = given_table(train=8, validation=4, test=4)
     table.loc[table["class_name"] == "b", "given_split"] = "test"
     with pytest.raises(
-        DataError, match="class b has no training images, its 16 images are given to test; move"
+        DataError, match="class b has no training images, its 16 images are assigned to test; move"
     ):
         assign(table)
 
@@ -281,7 +281,7 @@ def test_every_fifth_file_of_a_class_is_held_out_in_byte_order():
 
 
 def test_every_fifth_refuses_splits_that_came_with_the_data():
-    with pytest.raises(ConfigError, match=r"the data come with splits \(test, train\); give"):
+    with pytest.raises(ConfigError, match=r"the data has its own splits \(test, train\); pass only"):
         assign(given_table(train=8, test=4), DataConfig(split_rule="every_fifth"))
 
 
@@ -313,15 +313,15 @@ def test_a_class_with_too_few_images_is_named_with_its_quarantine():
     table.loc[5:8, "status"] = "quarantined"
     with pytest.raises(
         DataError,
-        match=r"class b holds 1 usable image \(4 quarantined\) and needs 3, one for each split"
-        r" \(1 more also hold too few\); add images or take the class away",
+        match=r"class b has 1 usable image \(4 quarantined\) and needs 3, one for each split"
+        r" \(1 more also have too few\); add images or remove the class",
     ):
         splits.require_trainable(table)
 
 
 def test_one_class_cannot_be_trained_on():
     table = table_of({"a": 5, "": 5})
-    with pytest.raises(DataError, match="the data hold one class, a, and two are the fewest"):
+    with pytest.raises(DataError, match="the data has one class, a, and at least two are needed"):
         splits.require_trainable(table)
 
 

@@ -151,7 +151,7 @@ def test_a_missing_or_damaged_table_is_named(tmp_path, content, message):
 
 def test_another_parquet_file_is_no_sample_table(tmp_path):
     write_frame(tmp_path / "f.parquet", pd.DataFrame({"x": [1]}))
-    with pytest.raises(DataError, match=r"is not a sample table \(its columns are x\); give the"):
+    with pytest.raises(DataError, match=r"is not a sample table \(its columns are x\); pass the"):
         read_table(tmp_path / "f.parquet")
 
 

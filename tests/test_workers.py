@@ -94,13 +94,13 @@ def test_nothing_to_do_needs_no_process(functions):
 @pytest.mark.parametrize("processes", [1, 3])
 def test_a_crash_costs_one_item(functions, processes):
     told = answers(functions.crash_on_seven, range(40), workers=processes)
-    assert told.pop(7) == Died("CRASH", "the decoder crashed on it (SIGSEGV); save it anew")
+    assert told.pop(7) == Died("CRASH", "the decoder crashed on it (SIGSEGV); save it again")
     assert told == {number: number for number in range(40) if number != 7}
 
 
 def test_a_process_that_the_system_kills_is_said_to_want_memory(functions):
     told = answers(functions.killed_on_seven, range(9), workers=1)
-    assert "SIGKILL, likely for want of memory" in told[7].detail
+    assert "SIGKILL, probably out of memory" in told[7].detail
 
 
 def test_an_item_whose_process_dies_once_gets_a_second_chance(functions, tmp_path):
