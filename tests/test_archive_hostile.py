@@ -216,5 +216,5 @@ def test_what_killed_unpackings_left_is_removed_by_the_next(tmp_path, cache):
 
 def test_a_limit_that_is_no_number_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("TOWERNET_CACHE_GB", "much")
-    with pytest.raises(ConfigError, match="TOWERNET_CACHE_GB is 'much'; give a number of"):
+    with pytest.raises(ConfigError, match="TOWERNET_CACHE_GB is 'much'; set it to a number"):
         archive.unpack(a_good_archive(tmp_path, 1), "zip")

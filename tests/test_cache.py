@@ -221,7 +221,7 @@ def test_the_arrays_used_longest_ago_are_dropped_above_the_limit(table, source, 
 
 def test_a_limit_that_is_no_number_is_refused(table, source, monkeypatch):
     monkeypatch.setenv("TOWERNET_CACHE_GB", "much")
-    with pytest.raises(ConfigError, match="TOWERNET_CACHE_GB is 'much'; give a number of gigab"):
+    with pytest.raises(ConfigError, match="TOWERNET_CACHE_GB is 'much'; set it to a number of gig"):
         opened(table, source)
 
 

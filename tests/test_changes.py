@@ -189,7 +189,7 @@ def test_changed_images_are_refused_and_accepted_in_the_open(towernet, begun):
     words = ["train", begun / "photos", "--resume", begun / "run"]
     refused = towernet(*words)
     assert refused.returncode == 3
-    assert "photos is not what" in refused.stderr
+    assert "photos changed since" in refused.stderr
     assert "1 image removed (lying/03.png)" in refused.stderr.splitlines()[-1]
     accepted = towernet(*words, "--accept-data-change")
     assert accepted.returncode == 0, accepted.stderr
@@ -274,7 +274,7 @@ def test_what_a_newer_version_wrote_is_left_alone(towernet, begun):
     before = {path: path.read_bytes() for path in (begun / "run").rglob("*") if path.is_file()}
     refused = towernet("train", begun / "photos", "--resume", begun / "run")
     assert refused.returncode == 3
-    assert "in format 2 and this one reads 1" in refused.stderr
+    assert "in format 2 and this version reads format 1" in refused.stderr
     assert before == {
         path: path.read_bytes() for path in (begun / "run").rglob("*") if path.is_file()
     }

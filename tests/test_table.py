@@ -138,8 +138,8 @@ def test_other_tables_keep_their_numbers(tmp_path):
     ("content", "message"),
     [
         (None, r"gone.parquet does not exist; is .* the folder of a run\?"),
-        (b"PAR1 no", r"gone.parquet cannot be read \(.*\); restore it or start again"),
-        (b"", r"gone.parquet cannot be read \(.*\); restore it or start again"),
+        (b"PAR1 no", r"gone.parquet cannot be read \(.*\); restore it or start over"),
+        (b"", r"gone.parquet cannot be read \(.*\); restore it or start over"),
     ],
 )
 def test_a_missing_or_damaged_table_is_named(tmp_path, content, message):

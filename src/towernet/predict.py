@@ -248,7 +248,9 @@ def fitted_pictures(
             yield i, problem
         else:
             good.append(i)
-    asked = [Unchecked(paths[i], contract.size_px, contract.resize, contract.background) for i in good]
+    asked = [
+        Unchecked(paths[i], contract.size_px, contract.resize, contract.background) for i in good
+    ]
     for position, answer in in_processes(
         prepared, asked, workers=min(NUM_DECODERS, max(1, len(good)))
     ):
