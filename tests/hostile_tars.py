@@ -1,4 +1,4 @@
-"""Tars as an enemy or an accident makes them, each with what has to come of it."""
+"""Tars as made by an attacker or an accident, each with its expected outcome."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ refused(
     "xz with a window of 1 GiB", f"{CANNOT}Memory usage limit", "a.txz", lambda: huge_xz_window()
 )
 refused(
-    "tgz cut short",
+    "tgz truncated",
     f"{CANNOT}its compressed data is truncated",
     "a.tgz",
     lambda: gzip.compress(good_tar())[:-20],
@@ -273,7 +273,7 @@ refused(
     lambda: gzip.compress(good_tar())[:-8] + bytes(8),
 )
 refused(
-    "tgz with garbage behind it",
+    "tgz with garbage after it",
     f"{CANNOT}",
     "a.tgz",
     lambda: gzip.compress(good_tar()) + b"garbage",
@@ -281,7 +281,7 @@ refused(
 refused("tbz damaged", CANNOT, "a.tbz", lambda: bz2.compress(good_tar())[:60] + b"\xff" * 300)
 refused("txz damaged", CANNOT, "a.txz", lambda: lzma.compress(good_tar())[:60] + b"\xff" * 300)
 refused(
-    "gz of no tar",
+    "gz of something else",
     f"{CANNOT}its content is not a tar",
     "a.gz",
     lambda: gzip.compress(b"a text" * 999),

@@ -1,4 +1,4 @@
-"""Zips as an enemy or an accident makes them, each with what has to come of it."""
+"""Zips as made by an attacker or an accident, each with its expected outcome."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from hostile_parts import (
     end_record,
     end_record_64,
     entry,
+    false_count,
+    false_size,
     harmed,
     huge_window,
     local,
     long_local_extra,
-    lying_count,
-    lying_size,
     many_empty_members,
     many_entries,
     opened,
@@ -96,7 +96,7 @@ for method in (8, 12, 14):
         f"zip size lie {method}",
         [("Images/cat/bomb", "CORRUPT")],
         "a.zip",
-        lambda method=method: lying_size(method),
+        lambda method=method: false_size(method),
     )
     opened(
         f"zip damaged stream {method}",
@@ -129,19 +129,19 @@ refused(
 )
 refused(
     "zip declares 10 and lists 2.1 million",
-    "says 10 members and lists up to 2,",
+    "declares 10 members and lists up to 2,",
     "a.zip",
-    lambda: lying_count(10, 2_100_000),
+    lambda: false_count(10, 2_100_000),
 )
 refused(
     "zip declares 10 and lists 15,000",
-    f"{CANNOT}it says 10 members and lists 15,000",
+    f"{CANNOT}it declares 10 members and lists 15,000",
     "a.zip",
-    lambda: lying_count(10, 15_000),
+    lambda: false_count(10, 15_000),
 )
 refused(
     "zip declares 65,536 more than it lists",
-    f"{CANNOT}it says 70,000 members and lists 9",
+    f"{CANNOT}it declares 70,000 members and lists 9",
     "a.zip",
     lambda: (
         local(b"x") * 9
@@ -175,13 +175,13 @@ refused(
 )
 for inner in ("more.zip", "more.tar.gz", "MORE.ZIP", "deep/er/x.7z", "x.tar.zst", "x.tbz2"):
     refused(
-        f"zip holds {inner}",
+        f"zip with {inner}",
         f"contains another archive, Images/cat/{inner}, and nested",
         "a.zip",
         lambda inner=inner: zip_of((f"Images/cat/{inner}", b"PK")),
     )
     refused(
-        f"tar holds {inner}",
+        f"tar with {inner}",
         f"contains another archive, Images/cat/{inner}, and nested",
         "a.tar",
         lambda inner=inner: tar_of((f"Images/cat/{inner}", b"PK")),
@@ -225,7 +225,7 @@ for method in (0, 8, 12, 14):
     )
 for label, size in [("more", 9), ("less", 200)]:
     opened(
-        f"zip gives {label} than it says",
+        f"zip with {label} than it declares",
         [(NAME, "CORRUPT")],
         "a.zip",
         lambda size=size: harmed(
@@ -261,7 +261,7 @@ opened(
     "a.zip",
     lambda: zip_of(("Images/cat/1.jpg", b"x")),
 )
-refused("zip cut short", CANNOT, "a.zip", lambda: zip_of()[:-30])
+refused("zip truncated", CANNOT, "a.zip", lambda: zip_of()[:-30])
 refused(
     "zip directory damaged",
     f"{CANNOT}its directory is damaged",
@@ -275,7 +275,7 @@ refused(
     lambda: harmed(zip_of((NAME, b"x")), listed=42, new=struct.pack("<I", 10**9)),
 )
 refused(
-    "zip64 member at the end of the world",
+    "zip64 member far outside",
     f"{CANNOT}a member is outside it",
     "a.zip",
     lambda: (
@@ -289,7 +289,7 @@ refused(
     ),
 )
 refused(
-    "zip64 field cut short",
+    "zip64 field truncated",
     f"{CANNOT}a member is outside it",
     "a.zip",
     lambda: (
@@ -303,7 +303,7 @@ refused(
     ),
 )
 opened(
-    "zip64 locator that points nowhere",
+    "zip64 locator with a wrong position",
     [],
     "a.zip",
     lambda: (z := zip_of())[:-22] + struct.pack("<4sIQI", b"PK\6\7", 0, 2**63, 1) + z[-22:],
@@ -322,7 +322,7 @@ refused(
 )
 opened("zip with something before it", [], "a.zip", lambda: b"#!/bin/sh\n" * 999 + zip_of())
 opened("zip with something behind it", [], "a.zip", lambda: zip_of() + b"garbage" * 999)
-refused("zip with much behind it", CANNOT, "a.zip", lambda: zip_of() + b"garbage" * 99_999)
+refused("zip with much after it", CANNOT, "a.zip", lambda: zip_of() + b"garbage" * 99_999)
 opened("zip with a second end record", [], "a.zip", lambda: zip_of() + end_record(7, 777, 7))
 opened(
     "zip with an end record in its size",
@@ -330,7 +330,9 @@ opened(
     "a.zip",
     lambda: zip_of() + end_record(1, *struct.unpack("<2I", b"PK\5\6PK\5\6")),
 )
-refused("zip of nothing", "no class|holds no|no image|empty", "a.zip", lambda: end_record(0, 0, 0))
+refused(
+    "zip of nothing", "no class|contains no|no image|empty", "a.zip", lambda: end_record(0, 0, 0)
+)
 refused(
     "zip name with a NUL",
     r"unpacked: .*evil\.jpg \(a name that contains a NUL\)",

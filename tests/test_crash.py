@@ -1,4 +1,4 @@
-"""The command killed at file operations, refused by the disk, hung up on; then gone on with.
+"""The command killed at file operations, refused by the disk, hung up on; then resumed.
 
 The full table is `benchmarks/faults.py`; this is a small share of it.
 """
@@ -33,7 +33,7 @@ WORDS = ["--model", TINY_NETWORK, "--epochs", "2", "--size", "64", "--batch-size
 
 @pytest.fixture(scope="module")
 def undisturbed(lab, photos, tmp_path_factory):
-    """A whole run: what it made, and its file operations."""
+    """A complete run: its files, and its file operations."""
     folder = tmp_path_factory.mktemp("undisturbed")
     out = folder / "run"
     ended = lab.run(["train", str(photos), *WORDS, "--out", str(out)], out, log=folder / "log")
@@ -58,7 +58,7 @@ def operation(undisturbed, kind: str, ending: str, which: int = 0) -> int:
         ("rename", "results.json", 0),
     ],
 )
-def test_killed_at_a_file_operation_it_goes_on_to_the_same_bytes(
+def test_killed_at_a_file_operation_it_resumes_to_the_same_bytes(
     lab, undisturbed, photos, tmp_path, kind, ending, which
 ):
     wanted, wanted_files, _, wanted_policy = undisturbed
@@ -88,7 +88,7 @@ def test_killed_at_a_file_operation_it_goes_on_to_the_same_bytes(
         ("fail ever", "write", "lock", 0),
     ],
 )
-def test_a_disk_that_refuses_is_one_sentence_and_nothing_is_lost(
+def test_a_failing_disk_gives_one_sentence_and_nothing_is_lost(
     lab, undisturbed, photos, tmp_path, action, kind, ending, which
 ):
     out = tmp_path / "run"
@@ -117,7 +117,7 @@ def test_a_closed_terminal_does_not_end_the_training(photos, tmp_path):
     if pid == 0:
         os.execv(sys.executable, [sys.executable, "-m", "towernet", *words])
     seen = b""
-    while b"steps, about" not in seen:  # the plan; training begins
+    while b"steps, about" not in seen:  # the plan; training starts
         seen += os.read(terminal, 4096)
     os.close(terminal)  # the system hangs up
     _, status = os.waitpid(pid, 0)
@@ -139,9 +139,7 @@ def test_a_terminal_closed_while_the_command_starts_does_not_end_it(photos, tmp_
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
-def test_a_cluster_that_wants_its_machine_back_gets_a_checkpoint(
-    photos, tmp_path, number, exit_code
-):
+def test_a_signal_from_a_cluster_writes_a_checkpoint(photos, tmp_path, number, exit_code):
     out = tmp_path / "run"
     words = ["train", photos, *WORDS[:2], "--epochs", "500", *WORDS[4:], "--out", out]
     with subprocess.Popen(
@@ -156,7 +154,7 @@ def test_a_cluster_that_wants_its_machine_back_gets_a_checkpoint(
     assert f"towernet train --resume {out}" in said.splitlines()[-1]
 
 
-def test_too_few_open_files_are_noticed_before_anything_is_read(photos, tmp_path):
+def test_a_limit_of_too_few_open_files_is_detected_before_anything_is_read(photos, tmp_path):
     import resource
 
     def few() -> None:
@@ -169,9 +167,7 @@ def test_too_few_open_files_are_noticed_before_anything_is_read(photos, tmp_path
     assert "reading files" not in ended.stderr
 
 
-def test_a_network_that_memory_is_too_small_for_is_named_and_the_others_go_on(
-    lab, photos, tmp_path
-):
+def test_a_network_too_large_for_memory_is_named_and_the_others_continue(lab, photos, tmp_path):
     out = tmp_path / "comparison"
     words = ["compare", str(photos), "--models", f"vgg19,{TINY_NETWORK}", *WORDS[2:]]
     ended = lab.run([*words, "--out", str(out)], out, memory_mb=900)
@@ -184,7 +180,7 @@ def test_a_network_that_memory_is_too_small_for_is_named_and_the_others_go_on(
     assert other["status"] != "failed" and len(other["runs"]) == 1
 
 
-def test_answers_that_are_not_numbers_never_win(lab, photos, tmp_path):
+def test_a_network_that_predicts_nan_never_wins(lab, photos, tmp_path):
     import torch
 
     from towernet.engine.checkpoint import read_weights, write_weights
@@ -209,7 +205,7 @@ def test_answers_that_are_not_numbers_never_win(lab, photos, tmp_path):
 
 @pytest.mark.parametrize("content", ["[]", "null", "{}", "", '{"format": 1}'])
 @pytest.mark.parametrize("name", ["run.json", "results.json", "ledger.jsonl"])
-def test_a_file_that_holds_something_else_is_named(
+def test_a_file_with_other_content_is_named(
     towernet, finished_run, tmp_path, photos, name, content
 ):
     out = Path(shutil.copytree(finished_run, tmp_path / "run"))
@@ -224,13 +220,13 @@ def test_a_file_that_holds_something_else_is_named(
         assert name == "ledger.jsonl" and content in ("{}", "", '{"format": 1}')
 
 
-def test_a_lock_file_of_rubbish_locks_nobody_out(towernet, finished_run, tmp_path):
+def test_a_lock_file_with_invalid_content_locks_nothing(towernet, finished_run, tmp_path):
     out = Path(shutil.copytree(finished_run, tmp_path / "run"))
     (out / "lock").write_bytes(bytes(range(128, 256)))
     assert towernet("train", "--resume", out).returncode == 0
 
 
-def test_states_that_are_gone_are_told_of(lab, undisturbed, photos, tmp_path):
+def test_missing_states_are_reported(lab, undisturbed, photos, tmp_path):
     out = tmp_path / "run"
     nth = operation(undisturbed, "rename", "metrics.jsonl") + 3
     words = ["train", str(photos), *WORDS, "--out", str(out)]

@@ -1,4 +1,4 @@
-"""Hostile files: each is used or refused with a reason, whatever it does to its decoder."""
+"""Hostile files: each is used or refused with a reason, whatever happens in its decoder."""
 
 import io
 import os
@@ -38,7 +38,7 @@ def bad(content, **limits):
 
 
 def raw_tiff(order, *entries):
-    """A TIFF of these entries: what cameras write before their own format begins."""
+    """A TIFF of these entries: what cameras write before their own format starts."""
     head = b"II*\0" if order == "<" else b"MM\0*"
     table = b"".join(struct.pack(order + "HHII", *entry) for entry in entries)
     return head + struct.pack(order + "IH", 8, len(entries)) + table + bytes(4)
@@ -83,7 +83,7 @@ def raw_tiff(order, *entries):
         (raw_tiff("<", (50706, 1, 4, 0x0401)), "FORMAT", "camera raw (DNG): convert it"),
     ],
 )
-def test_a_file_that_is_no_picture_says_what_it_is(content, reason, words):
+def test_a_file_that_is_not_an_image_is_described(content, reason, words):
     error = bad(content)
     assert error.reason == reason
     assert words in error.detail
@@ -106,12 +106,12 @@ def test_a_truncated_file_is_refused_or_lacks_nothing(file_format):
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_whatever_is_damaged_only_bad_image_is_raised(file_format):
+def test_damage_raises_only_bad_image(file_format):
     rng = np.random.default_rng(7)
     content = np.frombuffer(saved(picture(), file_format), np.uint8)
     for _ in range(120):
         damaged = content.copy()
-        # Headers hold the most ways to go wrong, so most damage is done there.
+        # Headers can fail in the most ways, so most damage is done there.
         at = (rng.random(rng.integers(1, 6)) ** 3 * len(content)).astype(int)
         damaged[at] = rng.integers(0, 256, len(at))
         try:
@@ -126,7 +126,7 @@ def test_whatever_is_damaged_only_bad_image_is_raised(file_format):
 
 
 def test_a_png_damaged_in_its_pixels_is_never_used():
-    """Asking a PNG for its EXIF loads it; when that failed, a second load gave black."""
+    """Reading a PNG's EXIF loads it; when that failed, a second load returned black."""
     content = saved(picture(), "PNG")
     whole, first = decode(content).pixels, content.index(b"IDAT") + 4
     for at in range(first, content.index(b"IEND") - 8):
@@ -174,7 +174,7 @@ def test_a_warning_of_the_decoder_is_noted():
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_colour_profiles_are_not_applied_and_broken_ones_do_no_harm(file_format):
+def test_colour_profiles_are_ignored_even_if_broken(file_format):
     options = {"lossless": True} if file_format == "WEBP" else {}
     plain = decode(saved(picture(), file_format, **options)).pixels
     wide = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
@@ -184,7 +184,7 @@ def test_colour_profiles_are_not_applied_and_broken_ones_do_no_harm(file_format)
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "GIF", "BMP"])
-def test_a_picture_that_is_also_something_else_is_a_picture(file_format):
+def test_an_image_that_is_also_something_else_is_an_image(file_format):
     content = saved(picture(), file_format)
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as packed:
@@ -248,7 +248,7 @@ for file in sys.argv[2:]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
-def test_decoding_takes_no_more_memory_than_is_said_before(tmp_path):
+def test_decoding_takes_no_more_memory_than_estimated(tmp_path):
     said = []
     for name, (mode, options) in LARGE.items():
         colour = 90 if mode in ("1", "P", "F", "I;16") else (10, 20, 200, 40)[: len(mode)]
@@ -261,20 +261,20 @@ def test_decoding_takes_no_more_memory_than_is_said_before(tmp_path):
     small = tmp_path / "small"
     small.write_bytes(saved(picture(), "PNG"))
     took = run_python(PEAKS, small, *(tmp_path / name for name in LARGE))
-    check_said_covers_took(
+    check_estimate_covers_peak(
         dict(zip(LARGE, zip(said, map(int, took.split()), strict=True), strict=True))
     )
 
 
-def check_said_covers_took(memory):
-    """The words before are at most 12 MB short: one strip, and what every decoder has."""
+def check_estimate_covers_peak(memory):
+    """The estimate is at most 12 MB too low: one strip, and what every decoder needs."""
     short = {name: took - said for name, (said, took) in memory.items() if took > said + 12e6}
     assert not short, short
 
 
 def test_the_check_of_memory_rejects_four_bytes_a_pixel_for_webp():
     with pytest.raises(AssertionError):
-        check_said_covers_took({"WEBP": (42e6, 96e6)})
+        check_estimate_covers_peak({"WEBP": (42e6, 96e6)})
 
 
 def run_python(code, *words):
@@ -305,12 +305,12 @@ except BadImage as error:
 """
 
 
-def test_a_machine_without_memory_is_said_to_have_none():
+def test_a_machine_without_memory_gets_that_message():
     told = run_python(STARVED)
     assert told == "RESOURCE decoding it needs more memory than allowed; shrink it\n"
 
 
-def test_what_takes_too_much_memory_is_refused_from_the_header():
+def test_an_image_that_needs_too_much_memory_is_refused_from_the_header():
     error = bad(saved(picture(), "WEBP"), max_bytes=1000)
     assert error.reason == "RESOURCE"
     assert error.detail.startswith(
@@ -319,7 +319,7 @@ def test_what_takes_too_much_memory_is_refused_from_the_header():
     assert bad(png(9000, 9000, colour=2)).reason == "RESOURCE"
 
 
-def test_what_is_large_is_decoded_last_and_what_is_too_large_is_refused(tmp_path):
+def test_large_files_are_decoded_last_and_too_large_ones_refused(tmp_path):
     large, too_large = Image.new("RGB", (4000, 3000), 7), Image.new("RGB", (5000, 5000), 7)
     (tmp_path / "0").write_bytes(saved(large, "WEBP"))
     (tmp_path / "1").write_bytes(saved(too_large, "WEBP"))
