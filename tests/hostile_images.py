@@ -352,8 +352,8 @@ def odd_shape(rng):
 KINDS = (
     png_of_wrong_size, png_bomb, png_with_valid_sums, png_text_bomb, png_odd_parts,
     jpeg_of_wrong_size, jpeg_of_many_scans, jpeg_odd_segments, bad_exif, bad_profile,
-    gif_of_wrong_size, bmp_with_false_numbers, tiff_with_false_numbers, webp_with_false_numbers, animation, polyglot,
-    not_an_image, odd_shape,
+    gif_of_wrong_size, bmp_with_false_numbers, tiff_with_false_numbers, webp_with_false_numbers,
+    animation, polyglot, not_an_image, odd_shape,
 )  # fmt: skip
 
 

@@ -119,7 +119,7 @@ refused(
 refused(
     "zip declares 3 million",
     "contains at least 3,000,000 entries and the limit is 2,000,000; if you trust it, allow more"
-    " --max-archive-entries",
+    " with --max-archive-entries",
     "a.zip",
     lambda: (
         local(b"x")

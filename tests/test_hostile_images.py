@@ -249,7 +249,7 @@ for file in sys.argv[2:]:
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 def test_decoding_takes_no_more_memory_than_estimated(tmp_path):
-    said = []
+    estimated = []
     for name, (mode, options) in LARGE.items():
         colour = 90 if mode in ("1", "P", "F", "I;16") else (10, 20, 200, 40)[: len(mode)]
         content = saved(Image.new(mode, (3000, 2000), colour), name.split()[0], **options)
@@ -257,18 +257,24 @@ def test_decoding_takes_no_more_memory_than_estimated(tmp_path):
             runs = b"\1\0\0\0" * 2000 + b"\0\1"
             content = content[:30] + b"\1" + content[31 : 54 + 1024] + runs
         (tmp_path / name).write_bytes(content)
-        said.append(int(re.search(r"take (\d+) MB", bad(content, max_bytes=1).detail)[1]) * 1e6)
+        estimated.append(
+            int(re.search(r"take (\d+) MB", bad(content, max_bytes=1).detail)[1]) * 1e6
+        )
     small = tmp_path / "small"
     small.write_bytes(saved(picture(), "PNG"))
     took = run_python(PEAKS, small, *(tmp_path / name for name in LARGE))
     check_estimate_covers_peak(
-        dict(zip(LARGE, zip(said, map(int, took.split()), strict=True), strict=True))
+        dict(zip(LARGE, zip(estimated, map(int, took.split()), strict=True), strict=True))
     )
 
 
 def check_estimate_covers_peak(memory):
     """The estimate is at most 12 MB too low: one strip, and what every decoder needs."""
-    short = {name: took - said for name, (said, took) in memory.items() if took > said + 12e6}
+    short = {
+        name: took - estimated
+        for name, (estimated, took) in memory.items()
+        if took > estimated + 12e6
+    }
     assert not short, short
 
 

@@ -378,7 +378,7 @@ def test_a_path_without_permission_is_named(what):
         data = str(Path(folder) / what.removesuffix("/cat"))
         with (
             unprivileged(),
-            pytest.raises(DataError, match=f"{what} cannot be read \(permission denied); ask for"),
+            pytest.raises(DataError, match=rf"{what} cannot be read \(permission denied\); ask"),
         ):
             open_source(data)
         (Path(folder) / what).chmod(0o700)
@@ -410,7 +410,7 @@ def test_a_path_without_permission_is_named(what):
         (
             "a.gz",
             b"\x1f\x8b nothing",
-            r"a.gz cannot be read \(.*\); get it",
+            r"a.gz cannot be read \(.*\); download it again",
         ),
     ],
 )
@@ -520,7 +520,7 @@ def test_a_csv_in_another_encoding_keeps_its_bytes(tmp_path):
     [
         (
             "",
-            r"labels.csv has no column path and no column label \(its first line is ''\); begin it",
+            r"labels.csv has no column path and no column label \(its first line is ''\); add the",
         ),
         (
             "file;label\n",
@@ -528,7 +528,7 @@ def test_a_csv_in_another_encoding_keeps_its_bytes(tmp_path):
         ),
         (
             "path,class\n",
-            r"labels.csv has no column label \(its first line is 'path,class'\); begin",
+            r"labels.csv has no column label \(its first line is 'path,class'\); add",
         ),
         ("path,label\n", "lists 0 files and none exists; write paths relative to its folder"),
         (
@@ -539,7 +539,7 @@ def test_a_csv_in_another_encoding_keeps_its_bytes(tmp_path):
             "path,label\nimg/1.jpg,a\nimg/2.jpg\n",
             "line 3 of .*labels.csv has 1 cell and the first",
         ),
-        ("path,label\nimg/1.jpg,a,b\n", "line 2 of .* has 3 cells and the first line has 2; put a"),
+        ("path,label\nimg/1.jpg,a,b\n", "line 2 of .* has 3 cells and the first line has 2; quote"),
         ("path,label\n,a\n", "line 2 of .* has no path; fill it in or remove the line"),
         (
             "path,label,split\nimg/1.jpg,a,tset\n",
@@ -555,9 +555,9 @@ def test_a_csv_in_another_encoding_keeps_its_bytes(tmp_path):
         ),
         (
             "path,label\nimg/1.jpg,a\nimg/2.jpg,A\n",
-            "labels.csv has the classes 'A' and 'a', which are",
+            "labels.csv has the classes 'A' and 'a', which differ",
         ),
-        ('path,label\n"img/1.jpg"x,a\n', "line 2 of .* cannot be read .*; mend that line"),
+        ('path,label\n"img/1.jpg"x,a\n', "line 2 of .* cannot be read .*; fix that line"),
         (f"path,label\n{'x' * 200000},a\n", "line 2 of .* cannot be read .field larger than"),
     ],
 )

@@ -77,8 +77,8 @@ def answers(function, items, **options):
 
 @pytest.mark.parametrize("processes", [1, 2, 5])
 def test_every_item_is_answered_once_however_many_processes(functions, processes):
-    told = list(in_processes(functions.square, range(53), workers=processes))
-    assert sorted(told) == [(number, number * number) for number in range(53)]
+    results = list(in_processes(functions.square, range(53), workers=processes))
+    assert sorted(results) == [(number, number * number) for number in range(53)]
 
 
 def test_several_processes_work_and_none_is_this_one(functions):
@@ -93,14 +93,14 @@ def test_nothing_to_do_needs_no_process(functions):
 
 @pytest.mark.parametrize("processes", [1, 3])
 def test_a_crash_affects_one_item(functions, processes):
-    told = answers(functions.crash_on_seven, range(40), workers=processes)
-    assert told.pop(7) == Died("CRASH", "the decoder crashed on it (SIGSEGV); save it again")
-    assert told == {number: number for number in range(40) if number != 7}
+    results = answers(functions.crash_on_seven, range(40), workers=processes)
+    assert results.pop(7) == Died("CRASH", "the decoder crashed on it (SIGSEGV); save it again")
+    assert results == {number: number for number in range(40) if number != 7}
 
 
 def test_a_process_killed_by_the_system_is_reported_as_out_of_memory(functions):
-    told = answers(functions.killed_on_seven, range(9), workers=1)
-    assert "SIGKILL, probably out of memory" in told[7].detail
+    results = answers(functions.killed_on_seven, range(9), workers=1)
+    assert "SIGKILL, probably out of memory" in results[7].detail
 
 
 def test_an_item_whose_process_dies_once_gets_a_second_chance(functions, tmp_path):
@@ -110,29 +110,29 @@ def test_an_item_whose_process_dies_once_gets_a_second_chance(functions, tmp_pat
 
 def test_an_item_that_hangs_is_stopped_and_affects_one_item(functions):
     began = time.monotonic()
-    told = answers(functions.hang_on_three, range(20), workers=2, time_limit_s=0.5)
+    results = answers(functions.hang_on_three, range(20), workers=2, time_limit_s=0.5)
     assert time.monotonic() - began < 10
-    assert told.pop(3) == Died("RESOURCE", "decoding it takes over 0.5 s; shrink it")
-    assert told == {number: number for number in range(20) if number != 3}
+    assert results.pop(3) == Died("RESOURCE", "decoding it takes over 0.5 s; shrink it")
+    assert results == {number: number for number in range(20) if number != 3}
 
 
 def test_an_item_that_needs_much_memory_runs_alone_at_the_end(functions):
     items = [1, workers.SHARED_BYTES + 1, 2, 3, workers.ALONE_BYTES, 5]
-    told = list(in_processes(functions.bytes_given, items, workers=2))
-    assert {position for position, _ in told[:4]} == {0, 2, 3, 5}
-    assert {given for _, (given, _) in told[:4]} == {workers.SHARED_BYTES}
-    assert [(position, given) for position, (given, _) in told[4:]] == [
+    results = list(in_processes(functions.bytes_given, items, workers=2))
+    assert {position for position, _ in results[:4]} == {0, 2, 3, 5}
+    assert {given for _, (given, _) in results[:4]} == {workers.SHARED_BYTES}
+    assert [(position, given) for position, (given, _) in results[4:]] == [
         (1, workers.ALONE_BYTES),
         (4, workers.ALONE_BYTES),
     ]
-    assert len({pid for _, (_, pid) in told[4:]}) == 1
+    assert len({pid for _, (_, pid) in results[4:]}) == 1
 
 
 def test_an_item_that_needs_too_much_memory_is_refused_with_its_own_message(functions):
-    told = answers(functions.bytes_given, [workers.ALONE_BYTES + 1, 1e12, 7], workers=2)
-    assert told[0] == Died("RESOURCE", "wants more; shrink it")
-    assert told[1] == Died("RESOURCE", "decoding it needs more memory than allowed; shrink it")
-    assert told[2][0] == workers.SHARED_BYTES
+    results = answers(functions.bytes_given, [workers.ALONE_BYTES + 1, 1e12, 7], workers=2)
+    assert results[0] == Died("RESOURCE", "wants more; shrink it")
+    assert results[1] == Died("RESOURCE", "decoding it needs more memory than allowed; shrink it")
+    assert results[2][0] == workers.SHARED_BYTES
 
 
 def test_a_process_has_a_limit_far_above_those_of_items(functions):
