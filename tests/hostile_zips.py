@@ -93,7 +93,7 @@ for method in (8, 12, 14):
         lambda method=method: zip_of(("zeros", ZEROS * BOMB_MIB), method=method),
     )
     opened(
-        f"zip size lie {method}",
+        f"zip false size {method}",
         [("Images/cat/bomb", "CORRUPT")],
         "a.zip",
         lambda method=method: false_size(method),
@@ -321,7 +321,7 @@ refused(
     lambda: harmed(zip_of(), listed=34, new=struct.pack("<H", 3)),
 )
 opened("zip with something before it", [], "a.zip", lambda: b"#!/bin/sh\n" * 999 + zip_of())
-opened("zip with something behind it", [], "a.zip", lambda: zip_of() + b"garbage" * 999)
+opened("zip with something after it", [], "a.zip", lambda: zip_of() + b"garbage" * 999)
 refused("zip with much after it", CANNOT, "a.zip", lambda: zip_of() + b"garbage" * 99_999)
 opened("zip with a second end record", [], "a.zip", lambda: zip_of() + end_record(7, 777, 7))
 opened(

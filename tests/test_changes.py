@@ -54,9 +54,9 @@ def test_each_kind_of_change_is_distinguished(own_photos):
 
 
 def test_remaining_images_keep_their_split_and_new_ones_stay_out(own_photos, tmp_path):
-    begun = tmp_path / "run"
+    started = tmp_path / "run"
     first = table_of(own_photos)
-    write_table(begun / "samples.parquet", first)
+    write_table(started / "samples.parquet", first)
     splits_before = splits_of(own_photos, first)
     for name in ("lying/00.png", "standing/05.png", "leaning/07.png", "leaning/08.png"):
         (own_photos / name).unlink()
@@ -65,16 +65,16 @@ def test_remaining_images_keep_their_split_and_new_ones_stay_out(own_photos, tmp
         (own_photos / "lying" / f"new{i}.png").write_bytes(content + bytes([i]))
     now = table_of(own_photos)
     with pytest.raises(DataError, match=r"4 images removed.*6 images added.*--accept-data-change"):
-        reconcile(begun, "photos", now, accept=False)
-    left, words = reconcile(begun, "photos", now, accept=True)
+        reconcile(started, "photos", now, accept=False)
+    left, words = reconcile(started, "photos", now, accept=True)
     assert "4 images removed" in words
     splits_now = splits_of(own_photos, left)
     assert len(splits_now) == len(splits_before) - 4
     assert all(splits_before[content] == split for content, split in splits_now.items())
     assert (left.reason == GONE).sum() == 4 and (left.reason == ADDED_LATER).sum() == 6
     # It continues with what was accepted: nothing differs any more.
-    write_table(begun / "samples.parquet", left)
-    again, words = reconcile(begun, "photos", now, accept=False)
+    write_table(started / "samples.parquet", left)
+    again, words = reconcile(started, "photos", now, accept=False)
     assert words == ""
     assert splits_of(own_photos, again) == splits_now
 
@@ -142,15 +142,15 @@ def test_redrawing_from_the_remaining_images_would_test_on_training_images(own_p
 
 
 def test_a_class_can_neither_disappear_nor_shrink_too_much(own_photos, tmp_path):
-    begun = tmp_path / "run"
-    write_table(begun / "samples.parquet", table_of(own_photos))
+    started = tmp_path / "run"
+    write_table(started / "samples.parquet", table_of(own_photos))
     for path in sorted((own_photos / "lying").iterdir())[2:]:
         path.write_bytes(path.read_bytes() + b"!")
     with pytest.raises(DataError, match=r"class lying has 2 images left .* and needs 3"):
-        reconcile(begun, "photos", table_of(own_photos), accept=True)
+        reconcile(started, "photos", table_of(own_photos), accept=True)
     shutil.rmtree(own_photos / "lying")
     with pytest.raises(DataError, match="the class lying is missing, and a network's classes"):
-        reconcile(begun, "photos", table_of(own_photos), accept=True)
+        reconcile(started, "photos", table_of(own_photos), accept=True)
 
 
 @pytest.fixture(scope="module")
@@ -168,44 +168,44 @@ def cut_off(lab, photos, tmp_path_factory):
 
 
 @pytest.fixture
-def begun(cut_off, tmp_path):
+def started(cut_off, tmp_path):
     """A copy of `cut_off` that a test can change."""
     shutil.copytree(cut_off / "photos", tmp_path / "photos")
     shutil.copytree(cut_off / "run", tmp_path / "run")
     return tmp_path
 
 
-def edit_record(begun: Path, old: str, new: str) -> None:
-    path = begun / "run" / "run.json"
+def edit_record(started: Path, old: str, new: str) -> None:
+    path = started / "run" / "run.json"
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
 
 
-def test_changed_images_are_refused_or_accepted_and_reported(towernet, begun):
-    (begun / "photos" / "lying" / "03.png").unlink()
-    words = ["train", begun / "photos", "--resume", begun / "run"]
+def test_changed_images_are_refused_or_accepted_and_reported(towernet, started):
+    (started / "photos" / "lying" / "03.png").unlink()
+    words = ["train", started / "photos", "--resume", started / "run"]
     refused = towernet(*words)
     assert refused.returncode == 3
     assert "photos changed since" in refused.stderr
     assert "1 image removed (lying/03.png)" in refused.stderr.splitlines()[-1]
     accepted = towernet(*words, "--accept-data-change")
     assert accepted.returncode == 0, accepted.stderr
-    results = json.loads((begun / "run" / "results.json").read_text())["results"]
+    results = json.loads((started / "run" / "results.json").read_text())["results"]
     assert "1 image removed" in results["accepted"][0]
     assert "1 image removed" in accepted.stdout  # and in the report's remarks
-    table = read_table(begun / "run" / "samples.parquet")
+    table = read_table(started / "run" / "samples.parquet")
     assert table.loc[table.path == "lying/03.png", "reason"].item() == GONE
 
 
-def test_an_accepted_change_survives_a_kill(lab, begun):
-    (begun / "photos" / "lying" / "03.png").unlink()
-    words = ["train", str(begun / "photos"), "--resume", str(begun / "run")]
-    cut = lab.run([*words, "--accept-data-change"], begun / "run", action="kill", nth=50)
+def test_an_accepted_change_survives_a_kill(lab, started):
+    (started / "photos" / "lying" / "03.png").unlink()
+    words = ["train", str(started / "photos"), "--resume", str(started / "run")]
+    cut = lab.run([*words, "--accept-data-change"], started / "run", action="kill", nth=50)
     assert cut.exit_code == -9
-    ended = lab.run(words, begun / "run")  # no option is needed for an accepted change
+    ended = lab.run(words, started / "run")  # no option is needed for an accepted change
     assert ended.exit_code == 0, ended.stderr
-    results = json.loads((begun / "run" / "results.json").read_text())["results"]
+    results = json.loads((started / "run" / "results.json").read_text())["results"]
     assert "1 image removed" in results["accepted"][0]
 
 
@@ -227,11 +227,11 @@ def test_mixing_is_decided_once_even_if_images_are_removed(lab, own_photos, tmp_
     assert network["mixed"] is False and network["steps"] == 12
 
 
-def test_other_versions_are_refused_or_accepted_and_reported(towernet, begun):
+def test_other_versions_are_refused_or_accepted_and_reported(towernet, started):
     import torch
 
-    edit_record(begun, f'"torch": "{torch.__version__.split("+")[0]}', '"torch": "1.0')
-    words = ["train", begun / "photos", "--resume", begun / "run"]
+    edit_record(started, f'"torch": "{torch.__version__.split("+")[0]}', '"torch": "1.0')
+    words = ["train", started / "photos", "--resume", started / "run"]
     refused = towernet(*words)
     assert refused.returncode == 2
     assert "was begun by other versions (torch: 1.0" in refused.stderr
@@ -240,39 +240,39 @@ def test_other_versions_are_refused_or_accepted_and_reported(towernet, begun):
     assert "accepted: torch: 1.0" in accepted.stderr
 
 
-def test_other_threads_are_refused_or_accepted_and_reported(towernet, begun):
-    words = ["train", begun / "photos", "--resume", begun / "run", "--threads", "2"]
+def test_other_threads_are_refused_or_accepted_and_reported(towernet, started):
+    words = ["train", started / "photos", "--resume", started / "run", "--threads", "2"]
     refused = towernet(*words)
     assert refused.returncode == 2
     assert "with another number of threads (threads: 1 → 2)" in refused.stderr
     accepted = towernet(*words, "--accept-changes")
     assert accepted.returncode == 0, accepted.stderr
-    record = json.loads((begun / "run" / "run.json").read_text())
+    record = json.loads((started / "run" / "run.json").read_text())
     assert record["plan"]["policy"]["threads"] == 2 and record["accepted"] == ["threads: 1 → 2"]
 
 
-def test_another_device_is_refused(towernet, begun):
-    refused = towernet("train", begun / "photos", "--resume", begun / "run", "--device", "cuda")
+def test_another_device_is_refused(towernet, started):
+    refused = towernet("train", started / "photos", "--resume", started / "run", "--device", "cuda")
     assert refused.returncode == 2
     assert "was begun on another device (device: cpu → cuda)" in refused.stderr
 
 
-def test_settings_of_the_run_cannot_be_edited(towernet, begun):
-    edit_record(begun, '"learning_rate": 0.05', '"learning_rate": 0.07')
-    refused = towernet("train", begun / "photos", "--resume", begun / "run", "--accept-changes")
+def test_settings_of_the_run_cannot_be_edited(towernet, started):
+    edit_record(started, '"learning_rate": 0.05', '"learning_rate": 0.07')
+    refused = towernet("train", started / "photos", "--resume", started / "run", "--accept-changes")
     assert refused.returncode == 3
     assert "is not what the states beside it were made by" in refused.stderr
 
 
-def test_files_of_a_newer_version_are_not_changed(towernet, begun):
-    edit_record(begun, '"format": 1', '"format": 2')
-    (begun / "run" / "lock").unlink()  # of the process that was killed
-    before = {path: path.read_bytes() for path in (begun / "run").rglob("*") if path.is_file()}
-    refused = towernet("train", begun / "photos", "--resume", begun / "run")
+def test_files_of_a_newer_version_are_not_changed(towernet, started):
+    edit_record(started, '"format": 1', '"format": 2')
+    (started / "run" / "lock").unlink()  # of the process that was killed
+    before = {path: path.read_bytes() for path in (started / "run").rglob("*") if path.is_file()}
+    refused = towernet("train", started / "photos", "--resume", started / "run")
     assert refused.returncode == 3
     assert "in format 2 and this version reads format 1" in refused.stderr
     assert before == {
-        path: path.read_bytes() for path in (begun / "run").rglob("*") if path.is_file()
+        path: path.read_bytes() for path in (started / "run").rglob("*") if path.is_file()
     }
 
 
@@ -282,15 +282,15 @@ def test_a_new_run_has_nothing_to_accept(towernet, photos, tmp_path):
     assert "--accept-… belongs to --resume RUN" in refused.stderr
 
 
-def test_the_new_location_of_moved_images_is_requested(towernet, begun, cut_off):
-    edit_record(begun, f"{cut_off / 'photos'}", "/gone/photos")
-    refused = towernet("train", "--resume", begun / "run")
+def test_the_new_location_of_moved_images_is_requested(towernet, started, cut_off):
+    edit_record(started, f"{cut_off / 'photos'}", "/gone/photos")
+    refused = towernet("train", "--resume", started / "run")
     assert refused.returncode == 3
     assert refused.stderr.splitlines()[-1] == (
         "error: /gone/photos is not there any more; say where the images are now:"
-        f" towernet train IMAGES --resume {begun / 'run'}"
+        f" towernet train IMAGES --resume {started / 'run'}"
     )
-    assert towernet("train", begun / "photos", "--resume", begun / "run").returncode == 0
+    assert towernet("train", started / "photos", "--resume", started / "run").returncode == 0
 
 
 def test_a_finished_run_no_longer_needs_its_images(towernet, finished_run, tmp_path):

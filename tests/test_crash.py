@@ -66,9 +66,9 @@ def test_killed_at_a_file_operation_it_resumes_to_the_same_bytes(
     begin = ["train", str(photos), *WORDS, "--out", str(out)]
     nth = operation(undisturbed, kind, ending, which)
     assert lab.run(begin, out, action="kill", nth=nth).exit_code == -signal.SIGKILL
-    done, begun = epochs_done(out), (out / "run.json").exists()
-    finished = begun and '"status": "finished"' in (out / "run.json").read_text()
-    ended = lab.run(["train", "--resume", str(out)] if begun else begin, out)
+    done, started = epochs_done(out), (out / "run.json").exists()
+    finished = started and '"status": "finished"' in (out / "run.json").read_text()
+    ended = lab.run(["train", "--resume", str(out)] if started else begin, out)
     assert ended.exit_code == 0, ended.stderr
     assert files_in(out) == wanted_files
     if policy(out) == wanted_policy:  # chosen by the clock; nearly always the same
@@ -99,9 +99,9 @@ def test_a_failing_disk_gives_one_sentence_and_nothing_is_lost(
     assert last.startswith(f"error: {out}") and "Traceback" not in ended.stderr
     if "cannot be written" in last:
         assert "bytes of it were written" in last and "are free on its disk" in last
-    done, begun = epochs_done(out), (out / "run.json").exists()
-    finished = begun and '"status": "finished"' in (out / "run.json").read_text()
-    again = lab.run(["train", "--resume", str(out)] if begun else begin, out)
+    done, started = epochs_done(out), (out / "run.json").exists()
+    finished = started and '"status": "finished"' in (out / "run.json").read_text()
+    again = lab.run(["train", "--resume", str(out)] if started else begin, out)
     assert again.exit_code == 0, again.stderr
     assert files_in(out) == undisturbed[1]
     if policy(out) == undisturbed[3]:
@@ -130,7 +130,7 @@ def test_a_terminal_closed_while_the_command_starts_does_not_end_it(photos, tmp_
     with subprocess.Popen([sys.executable, "-m", "towernet", *map(str, words)]) as process:
         status = Path(f"/proc/{process.pid}/status")
         if not status.exists():
-            pytest.skip("the system does not tell which signals a process hears")
+            pytest.skip("the system does not show which signals a process handles")
         while not int(status.read_text().partition("SigIgn:")[2].split()[0], 16) & 1:
             assert process.poll() is None
             time.sleep(0.01)
@@ -149,9 +149,9 @@ def test_a_signal_from_a_cluster_writes_a_checkpoint(photos, tmp_path, number, e
             assert process.poll() is None
             time.sleep(0.1)
         process.send_signal(number)
-        _, said = process.communicate(timeout=60)
+        _, output = process.communicate(timeout=60)
     assert process.returncode == exit_code
-    assert f"towernet train --resume {out}" in said.splitlines()[-1]
+    assert f"towernet train --resume {out}" in output.splitlines()[-1]
 
 
 def test_a_limit_of_too_few_open_files_is_detected_before_anything_is_read(photos, tmp_path):

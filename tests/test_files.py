@@ -191,9 +191,9 @@ def test_the_least_recently_used_is_dropped_first_unless_in_use():
 
 
 def test_files_in_a_cache_are_dropped_by_their_time_except_one(tmp_path):
-    for time_ns, name in enumerate(["asked", "old", "new", "other.txt"], start=1):
+    for time_ns, name in enumerate(["kept", "old", "new", "other.txt"], start=1):
         (tmp_path / name).write_text("ten bytes.")
         os.utime(tmp_path / name, ns=(time_ns, time_ns))
-    kept = files.kept_files(tmp_path, "[!.]*[!t]", but=tmp_path / "asked")
+    kept = files.kept_files(tmp_path, "[!.]*[!t]", but=tmp_path / "kept")
     files.evict(kept, lambda _, num_bytes: num_bytes <= 10)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["asked", "new", "other.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "new", "other.txt"]

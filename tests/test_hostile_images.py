@@ -285,14 +285,14 @@ def test_the_check_of_memory_rejects_four_bytes_a_pixel_for_webp():
 
 def run_python(code, *words):
     """Run code in a fresh process; return what it printed."""
-    told = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, *map(str, words)],
         capture_output=True,
         text=True,
         check=True,
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
     )
-    return told.stdout
+    return process.stdout
 
 
 STARVED = """
@@ -312,8 +312,8 @@ except BadImage as error:
 
 
 def test_a_machine_without_memory_gets_that_message():
-    told = run_python(STARVED)
-    assert told == "RESOURCE decoding it needs more memory than allowed; shrink it\n"
+    output = run_python(STARVED)
+    assert output == "RESOURCE decoding it needs more memory than allowed; shrink it\n"
 
 
 def test_an_image_that_needs_too_much_memory_is_refused_from_the_header():
@@ -333,9 +333,9 @@ def test_large_files_are_decoded_last_and_too_large_ones_refused(tmp_path):
     os.truncate(tmp_path / "2", 400_000_000)
     for i in range(3, 9):
         (tmp_path / str(i)).write_bytes(saved(picture(), "PNG"))
-    told = list(in_processes(examine, [tmp_path / str(i) for i in range(9)], workers=2))
-    assert [position for position, _ in told[6:]] == [0, 1, 2]
-    answers = dict(told)
+    results = list(in_processes(examine, [tmp_path / str(i) for i in range(9)], workers=2))
+    assert [position for position, _ in results[6:]] == [0, 1, 2]
+    answers = dict(results)
     assert (answers[0].reason, answers[0].width, answers[5].width) == ("", 4000, 19)
     assert answers[1].detail.startswith("5000 × 5000 pixels of WEBP take 4")
     assert answers[2].detail == "the file has 400 MB and the limit is 320 MB; shrink it"
