@@ -1,4 +1,4 @@
-"""Files that mean harm to whoever decodes them: damaged, lying, exploding, or something else.
+"""Files that can harm their decoder: damaged, with false numbers, exploding, or something else.
 
 `hostile(folder, num, seed)` writes the same files each time. A third are of the kinds listed in
 KINDS, made on purpose; the others are real pictures of six formats with random damage.
@@ -73,7 +73,7 @@ def exif(rng):
 
 @cache
 def camera_photos():
-    """Some photographs of an image set at hand; none where there is none."""
+    """Some photographs of an available image set; none if there is none."""
     archive = Path(os.environ.get("TOWERNET_DATA", "nowhere")) / "caltech16.zip"
     if not archive.exists():
         return ()
@@ -87,7 +87,7 @@ def camera_photos():
 
 def flip_bits(content, rng):
     damaged = np.frombuffer(content, np.uint8).copy()
-    # Headers hold the most ways to go wrong, so most damage is done there.
+    # Headers can fail in the most ways, so most damage is done there.
     at = (rng.random(rng.integers(1, 9)) ** 3 * len(content)).astype(int)
     damaged[at] ^= (1 << rng.integers(0, 8, len(at))).astype(np.uint8)
     return damaged.tobytes()
@@ -129,8 +129,8 @@ def add_junk(content, rng):
     return content + rng.bytes(int(rng.integers(1, 5000)))
 
 
-def lie_about_a_number(content, rng):
-    """Put an extreme number over two or four bytes near the beginning."""
+def write_a_false_number(content, rng):
+    """Write an extreme number over two or four bytes near the start."""
     number = rng.choice([0, 1, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF])
     kind = rng.choice(["<H", ">H"] if number < 0x10000 else ["<I", ">I"])
     at = rng.integers(0, min(len(content), 300))
@@ -139,7 +139,7 @@ def lie_about_a_number(content, rng):
 
 DAMAGE = (
     flip_bits, flip_bits, set_bytes, cut_off, cut_out, repeat_a_block, fill_a_block, splice,
-    add_junk, lie_about_a_number,
+    add_junk, write_a_false_number,
 )  # fmt: skip
 
 
@@ -169,7 +169,7 @@ def png_bomb(rng):
 
 
 def png_with_valid_sums(rng):
-    """Damage inside the chunks, whose checksums are then made good: it goes deeper."""
+    """Damage inside the chunks, with correct checksums, so that it gets past the first checks."""
     content, chunks = saved(Image.fromarray(photo(rng)).convert("P"), "PNG"), []
     at = 8
     while at < len(content):
@@ -251,7 +251,7 @@ def gif_of_wrong_size(rng):
     return bytes(content)
 
 
-def bmp_that_lies(rng):
+def bmp_with_false_numbers(rng):
     image = Image.fromarray(photo(rng)).convert(str(rng.choice(["RGB", "P", "1"])))
     content = bytearray(saved(image, "BMP"))
     at, kind = [(10, "<I"), (14, "<I"), (18, "<i"), (22, "<i"), (28, "<H"), (30, "<I"), (46, "<I")][
@@ -263,13 +263,13 @@ def bmp_that_lies(rng):
 
 
 def tiff(entries, *extra, next_ifd=0):
-    """A little-endian TIFF of (tag, kind, count, value) entries and what lies behind them."""
+    """A little-endian TIFF of (tag, kind, count, value) entries and the bytes after them."""
     table = b"".join(struct.pack("<HHII", *entry) for entry in entries)
     head = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(entries))
     return head + table + struct.pack("<I", next_ifd) + b"".join(extra)
 
 
-def tiff_that_lies(rng):
+def tiff_with_false_numbers(rng):
     good = {256: (4, 1, 40), 257: (4, 1, 30), 258: (3, 1, 8), 259: (3, 1, 1), 262: (3, 1, 1),
             273: (4, 1, 8), 277: (3, 1, 1), 278: (4, 1, 30), 279: (4, 1, 1200)}  # fmt: skip
     for _ in range(rng.integers(1, 4)):
@@ -286,7 +286,7 @@ def tiff_that_lies(rng):
     return tiff(entries, rng.bytes(1300), next_ifd=next_ifd)
 
 
-def webp_that_lies(rng):
+def webp_with_false_numbers(rng):
     frames = [Image.fromarray(photo(rng, 4, 40, 50)) for _ in range(rng.integers(1, 4))]
     content = bytearray(saved(frames[0], "WEBP", save_all=True, append_images=frames[1:]))
     at = int(rng.choice([4, 16, 20, 24, 27, 30, 42, 46, 50]))
@@ -303,7 +303,7 @@ def animation(rng):
 
 
 def polyglot(rng):
-    """A picture that is also something else."""
+    """An image that is also something else."""
     content = real_pictures(rng)
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as packed:
@@ -320,7 +320,7 @@ def polyglot(rng):
     ][rng.integers(7)]
 
 
-def no_picture(rng):
+def not_an_image(rng):
     mark = str(rng.integers(10**9)).encode()
     return [
         b"version https://git-lfs.github.com/spec/v1\noid sha256:" + mark,
@@ -352,17 +352,17 @@ def odd_shape(rng):
 KINDS = (
     png_of_wrong_size, png_bomb, png_with_valid_sums, png_text_bomb, png_odd_parts,
     jpeg_of_wrong_size, jpeg_of_many_scans, jpeg_odd_segments, bad_exif, bad_profile,
-    gif_of_wrong_size, bmp_that_lies, tiff_that_lies, webp_that_lies, animation, polyglot,
-    no_picture, odd_shape,
+    gif_of_wrong_size, bmp_with_false_numbers, tiff_with_false_numbers, webp_with_false_numbers,
+    animation, polyglot, not_an_image, odd_shape,
 )  # fmt: skip
 
 
-# --- as large as they may be, and small on the disk
+# --- as large as allowed, and small on the disk
 
 
 @cache
 def giants():
-    """Pictures just below the limits: each costs a second and hundreds of megabytes to decode."""
+    """Images just below the limits: each takes a second and hundreds of megabytes to decode."""
     body = zlib.compress(bytes((8500 * 3 + 1) * 8500), 1)
     grey = Image.new("L", (9400, 9400), 90)
     runs = bytearray(saved(Image.new("P", (8900, 8900)), "BMP")[: 54 + 1024])
@@ -372,7 +372,7 @@ def giants():
         bytes(runs) + b"\1\0\0\0" * 8900 + b"\0\1",
         saved(grey, "GIF"),
         saved(grey, "PNG"),
-        saved(Image.new("RGB", (4700, 4000), (9, 90, 200)), "WEBP"),  # just below what it may take
+        saved(Image.new("RGB", (4700, 4000), (9, 90, 200)), "WEBP"),  # just below the limit
         saved(Image.new("RGB", (4900, 4000), (9, 90, 200)), "WEBP"),  # just above
         saved(
             Image.new("RGB", (7600, 4700), 7), "TIFF", compression="tiff_lzw", strip_size=1 << 30
@@ -396,14 +396,14 @@ def hostile(folder: Path, num: int, seed: int, giant_share: float = 0.003) -> No
     for i in range(num):
         rng = np.random.default_rng([seed, i])
         content = make(rng, i, giant_share)
-        # Most are named as pictures are; some are hidden, or named as no picture is.
+        # Most are named like images; some are hidden, or have names that no image has.
         stem = str(rng.choice(["", ".", "copy of "], p=[0.88, 0.02, 0.1]))
         suffix = str(rng.choice([*SUFFIXES, *SUFFIXES, *SUFFIXES, ".JPG", ".txt", ""]))
         (folder / CLASSES[i % len(CLASSES)] / f"{stem}{i:05d}{suffix}").write_bytes(content)
 
 
 def make(rng, i, giant_share):
-    """Return the i-th file: each kind in its turn, the others of random damage."""
+    """Return the i-th file: each kind in turn, the others with random damage."""
     if rng.random() < giant_share:
         return giant(rng)
     if i % 3 == 0:

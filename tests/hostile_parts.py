@@ -1,4 +1,4 @@
-"""How hostile archives are made: with the standard library, or by hand where it refuses to."""
+"""Construction of hostile archives: with the standard library, or by hand where it refuses."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ ZEROS = bytes(2**20)
 BOMB_MIB = 64
 BLOCK = 512
 OUTSIDE, ABSOLUTE = "a path that leaves the archive", "an absolute path"
-BOMB = r"would unpack to [\d,]+ bytes or more, [\d,]+ times its own size and 200 times is the most"
+BOMB = r"would unpack to at least [\d,]+ bytes, [\d,]+ times its own size, and the limit is 200"
 CANNOT = r"cannot be read \("
 
 
 class Case(NamedTuple):
-    """How an archive is made, and what becomes of it: refused, or opened without some members."""
+    """How an archive is made, and the outcome: refused, or opened without some members."""
 
     make: Callable[[Path], Path]
     refused: str = ""  # a pattern of the message
@@ -124,13 +124,13 @@ def many_empty_members(count: int) -> bytes:
     return body + listed + end_record_64(count, len(listed), len(body), len(body) + len(listed))
 
 
-def lying_count(says: int, lists: int) -> bytes:
+def false_count(declares: int, lists: int) -> bytes:
     listed = entry(b"x") * lists
-    return local(b"x") + listed + end_record(says, len(listed), 31)
+    return local(b"x") + listed + end_record(declares, len(listed), 31)
 
 
 def quoted_overlap(count: int = 20) -> bytes:
-    """A chain of members each of which holds the headers of all that follow (Fifield, 2019)."""
+    """A chain of members, each containing the headers of all that follow (Fifield, 2019)."""
     kernel = bytes(1000)
     parts = [local(b"%02d" % i, kernel) for i in range(count)]
     body = b"".join(parts)
@@ -153,15 +153,15 @@ def long_local_extra() -> bytes:
     return first + second + listed + end_record(2, len(listed), len(first + second))
 
 
-def lying_size(method: int) -> bytes:
-    """A member that says 1,000 bytes and gives 64 MiB, in one stream that shrinks a lot."""
+def false_size(method: int) -> bytes:
+    """A member that declares 1,000 bytes and contains 64 MiB, in one highly compressed stream."""
     content = zip_of(("Images/cat/bomb", ZEROS * BOMB_MIB), method=method)
     return harmed(content, local=22, listed=24, new=struct.pack("<I", 1000))
 
 
 def huge_window() -> bytes:
     content = zip_of(("Images/cat/0.jpg", b"word " * 99), method=zipfile.ZIP_LZMA)
-    at = 30 + len("Images/cat/0.jpg") + 5  # behind the version, the size, and the first property
+    at = 30 + len("Images/cat/0.jpg") + 5  # after the version, the size, and the first property
     return content[:at] + struct.pack("<I", 2**32 - 1) + content[at + 4 :]
 
 
@@ -198,7 +198,7 @@ def odd(name: str, kind: bytes, target: str = "", mode: int = 0o644) -> tarfile.
 def block(
     name: bytes, size: int | bytes = 0, kind: bytes = b"0", mode: bytes = b"0000644"
 ) -> bytes:
-    """A header by hand: a size may be any 12 bytes."""
+    """A header by hand: a size can be any 12 bytes."""
     field = size if isinstance(size, bytes) else b"%011o\0" % size
     head = bytearray(
         name.ljust(100, b"\0") + mode.ljust(8, b"\0") + b"0000000\0" * 2 + field.ljust(12, b"\0")
@@ -226,7 +226,7 @@ def good_tar() -> bytes:
 
 
 def gz_of(*parts: tuple[bytes, int]) -> bytes:
-    """A gzip of each part so many times, without holding it unpacked."""
+    """A gzip of repeated parts, which are never in memory unpacked."""
     stream = io.BytesIO()
     with gzip.GzipFile(fileobj=stream, mode="wb", mtime=0) as target:
         for part, times in parts:
@@ -273,5 +273,5 @@ def huge_xz_window() -> bytes:
 
 
 def before_good(*blocks: bytes) -> bytes:
-    """Put something before the members of a good tar."""
+    """Insert something before the members of a good tar."""
     return b"".join(blocks) + good_tar()

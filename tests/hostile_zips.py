@@ -1,4 +1,4 @@
-"""Zips as an enemy or an accident makes them, each with what has to come of it."""
+"""Zips as made by an attacker or an accident, each with its expected outcome."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from hostile_parts import (
     end_record,
     end_record_64,
     entry,
+    false_count,
+    false_size,
     harmed,
     huge_window,
     local,
     long_local_extra,
-    lying_count,
-    lying_size,
     many_empty_members,
     many_entries,
     opened,
@@ -44,7 +44,7 @@ for number, (name, danger) in enumerate(
         ("c:x", ABSOLUTE), ("\\\\host\\x", ABSOLUTE), ("//?/C:/x", ABSOLUTE),
     ]
 ):  # fmt: skip
-    pattern = rf"is refused, nothing was unpacked: .* \({danger}\); an archive of images"
+    pattern = rf"is refused, nothing was unpacked: .* \({danger}\); create the archive again"
     refused(f"zip name {name}", pattern, f"{number}.zip", lambda name=name: zip_of((name, b"x")))
     refused(f"tar name {name}", pattern, f"{number}.tar", lambda name=name: tar_of((name, b"x")))
 unicode_name = b"\1" + struct.pack("<I", zlib.crc32(b"a.jpg")) + b"../../evil"
@@ -59,7 +59,7 @@ for kind, mode, danger in [
     ("character device", stat.S_IFCHR | 0o644, "a device"),
     ("block device", stat.S_IFBLK | 0o644, "a device"),
     ("socket", stat.S_IFSOCK | 0o644, "a device"),
-    ("setuid", stat.S_IFREG | 0o4755, "set to run as its owner"),
+    ("setuid", stat.S_IFREG | 0o4755, "a setuid or setgid file"),
     ("link that ends in a slash", stat.S_IFLNK | 0o777, "a symbolic link"),
 ]:
     named = "odd/" if "slash" in kind else "odd"
@@ -93,10 +93,10 @@ for method in (8, 12, 14):
         lambda method=method: zip_of(("zeros", ZEROS * BOMB_MIB), method=method),
     )
     opened(
-        f"zip size lie {method}",
+        f"zip false size {method}",
         [("Images/cat/bomb", "CORRUPT")],
         "a.zip",
-        lambda method=method: lying_size(method),
+        lambda method=method: false_size(method),
     )
     opened(
         f"zip damaged stream {method}",
@@ -107,7 +107,7 @@ for method in (8, 12, 14):
 opened("zip LZMA window of 4 GiB", [(NAME, "CORRUPT")], "a.zip", huge_window)
 refused(
     "zip declares an exabyte",
-    "bytes or more and 1,099,511,627,776 is the most; if you trust it, allow it with"
+    "bytes and the limit is 1,099,511,627,776; if you trust it, allow it with"
     " --max-archive-gb 1,152,921,505",
     "a.zip",
     lambda: (
@@ -118,8 +118,8 @@ refused(
 )
 refused(
     "zip declares 3 million",
-    "holds 3,000,000 entries or more and 2,000,000 is the most; if you trust it, allow more with"
-    " --max-archive-entries",
+    "contains at least 3,000,000 entries and the limit is 2,000,000; if you trust it, allow more"
+    " with --max-archive-entries",
     "a.zip",
     lambda: (
         local(b"x")
@@ -129,19 +129,19 @@ refused(
 )
 refused(
     "zip declares 10 and lists 2.1 million",
-    "says 10 members and lists up to 2,",
+    "declares 10 members and lists up to 2,",
     "a.zip",
-    lambda: lying_count(10, 2_100_000),
+    lambda: false_count(10, 2_100_000),
 )
 refused(
     "zip declares 10 and lists 15,000",
-    f"{CANNOT}it says 10 members and lists 15,000",
+    f"{CANNOT}it declares 10 members and lists 15,000",
     "a.zip",
-    lambda: lying_count(10, 15_000),
+    lambda: false_count(10, 15_000),
 )
 refused(
     "zip declares 65,536 more than it lists",
-    f"{CANNOT}it says 70,000 members and lists 9",
+    f"{CANNOT}it declares 70,000 members and lists 9",
     "a.zip",
     lambda: (
         local(b"x") * 9
@@ -151,7 +151,7 @@ refused(
 )
 refused(
     "zip of 100,000 empty members",
-    r"holds 20,001 entries or more and in their first 0 bytes",
+    r"its first 20,001 entries contain 0 bytes",
     "a.zip",
     lambda: many_empty_members(100_000),
 )
@@ -175,14 +175,14 @@ refused(
 )
 for inner in ("more.zip", "more.tar.gz", "MORE.ZIP", "deep/er/x.7z", "x.tar.zst", "x.tbz2"):
     refused(
-        f"zip holds {inner}",
-        f"holds another archive, Images/cat/{inner}, and nested",
+        f"zip with {inner}",
+        f"contains another archive, Images/cat/{inner}, and nested",
         "a.zip",
         lambda inner=inner: zip_of((f"Images/cat/{inner}", b"PK")),
     )
     refused(
-        f"tar holds {inner}",
-        f"holds another archive, Images/cat/{inner}, and nested",
+        f"tar with {inner}",
+        f"contains another archive, Images/cat/{inner}, and nested",
         "a.tar",
         lambda inner=inner: tar_of((f"Images/cat/{inner}", b"PK")),
     )
@@ -225,7 +225,7 @@ for method in (0, 8, 12, 14):
     )
 for label, size in [("more", 9), ("less", 200)]:
     opened(
-        f"zip gives {label} than it says",
+        f"zip with {label} than it declares",
         [(NAME, "CORRUPT")],
         "a.zip",
         lambda size=size: harmed(
@@ -261,7 +261,7 @@ opened(
     "a.zip",
     lambda: zip_of(("Images/cat/1.jpg", b"x")),
 )
-refused("zip cut short", CANNOT, "a.zip", lambda: zip_of()[:-30])
+refused("zip truncated", CANNOT, "a.zip", lambda: zip_of()[:-30])
 refused(
     "zip directory damaged",
     f"{CANNOT}its directory is damaged",
@@ -270,13 +270,13 @@ refused(
 )
 refused(
     "zip member outside",
-    f"{CANNOT}a member lies outside it",
+    f"{CANNOT}a member is outside it",
     "a.zip",
     lambda: harmed(zip_of((NAME, b"x")), listed=42, new=struct.pack("<I", 10**9)),
 )
 refused(
-    "zip64 member at the end of the world",
-    f"{CANNOT}a member lies outside it",
+    "zip64 member far outside",
+    f"{CANNOT}a member is outside it",
     "a.zip",
     lambda: (
         local(b"a")
@@ -289,8 +289,8 @@ refused(
     ),
 )
 refused(
-    "zip64 field cut short",
-    f"{CANNOT}a member lies outside it",
+    "zip64 field truncated",
+    f"{CANNOT}a member is outside it",
     "a.zip",
     lambda: (
         local(b"a")
@@ -303,26 +303,26 @@ refused(
     ),
 )
 opened(
-    "zip64 locator that points nowhere",
+    "zip64 locator with a wrong position",
     [],
     "a.zip",
     lambda: (z := zip_of())[:-22] + struct.pack("<4sIQI", b"PK\6\7", 0, 2**63, 1) + z[-22:],
 )
 refused(
     "zip of several parts",
-    f"{CANNOT}it is one part of several",
+    f"{CANNOT}it is one part of a split archive",
     "a.zip",
     lambda: harmed(zip_of(), end=4, new=struct.pack("<2H", 3, 3)),
 )
 refused(
     "zip member on another part",
-    f"{CANNOT}it is one part of several",
+    f"{CANNOT}it is one part of a split archive",
     "a.zip",
     lambda: harmed(zip_of(), listed=34, new=struct.pack("<H", 3)),
 )
 opened("zip with something before it", [], "a.zip", lambda: b"#!/bin/sh\n" * 999 + zip_of())
-opened("zip with something behind it", [], "a.zip", lambda: zip_of() + b"garbage" * 999)
-refused("zip with much behind it", CANNOT, "a.zip", lambda: zip_of() + b"garbage" * 99_999)
+opened("zip with something after it", [], "a.zip", lambda: zip_of() + b"garbage" * 999)
+refused("zip with much after it", CANNOT, "a.zip", lambda: zip_of() + b"garbage" * 99_999)
 opened("zip with a second end record", [], "a.zip", lambda: zip_of() + end_record(7, 777, 7))
 opened(
     "zip with an end record in its size",
@@ -330,16 +330,18 @@ opened(
     "a.zip",
     lambda: zip_of() + end_record(1, *struct.unpack("<2I", b"PK\5\6PK\5\6")),
 )
-refused("zip of nothing", "no class|holds no|no image|empty", "a.zip", lambda: end_record(0, 0, 0))
+refused(
+    "zip of nothing", "no class|contains no|no image|empty", "a.zip", lambda: end_record(0, 0, 0)
+)
 refused(
     "zip name with a NUL",
-    r"unpacked: .*evil\.jpg \(a name that holds a NUL\)",
+    r"unpacked: .*evil\.jpg \(a name that contains a NUL\)",
     "a.zip",
     lambda: zip_of(("Images/cat/a_evil.jpg", b"x")).replace(b"a_evil", b"a\0evil"),
 )
 refused(
     "zip name of 60,000 bytes",
-    "unpacked: a name of 60,000 bytes, and 4,096 is the most",
+    "unpacked: a name of 60,000 bytes, and the limit is 4,096",
     "a.zip",
     lambda: zip_of(("x" * 60_000, b"x")),
 )

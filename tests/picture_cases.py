@@ -1,6 +1,6 @@
-"""Pictures of every mode, format and orientation, each with what a viewer shows, in numpy.
+"""Images of every mode, format and orientation, each with what a viewer shows, in numpy.
 
-The references come from the arrays that the files were made of: transparency laid on white,
+The references come from the arrays that the files were made of: transparency blended onto white,
 values rescaled, orientations undone by index, colours converted by their formulas; nothing of
 towernet and no Pillow conversion takes part. No format that is read holds HSV.
 Shapes: H × W × 3, uint8 or float.
@@ -20,7 +20,7 @@ TOLERANCE = 2  # of 255
 
 @dataclass(frozen=True)
 class Case:
-    """A file's bytes, and the picture in it."""
+    """A file's bytes, and the image in it."""
 
     content: bytes
     expected: np.ndarray
@@ -55,7 +55,7 @@ def noise(channels, top=256, dtype=np.uint8):
 
 
 def blocks(channels):
-    """8 × 8 pixels of one colour each, which JPEG and AVIF keep; alike under no turn or mirror."""
+    """8 × 8 pixels of one colour each, which JPEG and AVIF keep; changed by any turn or mirror."""
     colours = np.random.default_rng(7).integers(0, 256, (HEIGHT // 8, WIDTH // 8, channels))
     return colours.repeat(8, 0).repeat(8, 1).astype(np.uint8)
 
@@ -66,7 +66,7 @@ def pale():
 
 
 def palette(num):
-    """A picture of indices, and their colours."""
+    """An image of indices, and their colours."""
     index = np.random.default_rng(num).integers(0, num, (HEIGHT, WIDTH), dtype=np.uint8)
     colours = np.random.default_rng(num + 1).integers(0, 256, (num, 3), dtype=np.uint8)
     image = Image.fromarray(index)
@@ -345,7 +345,7 @@ def add_deep():
 
 
 def upright(stored, orientation):
-    """Undo EXIF's orientation: where each pixel of what one sees lies in what is stored."""
+    """Undo EXIF's orientation: find the stored pixel of each displayed pixel."""
     height, width = stored.shape[:2]
     rows, columns = (width, height) if orientation > 4 else (height, width)
     seen = np.empty((rows, columns, *stored.shape[2:]), stored.dtype)

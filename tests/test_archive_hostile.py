@@ -1,4 +1,4 @@
-"""Hostile archives, the readers of zips and tars, and the folder in which archives are kept."""
+"""Hostile archives, the readers of zips and tars, and the cache of unpacked archives."""
 
 import io
 import os
@@ -27,7 +27,7 @@ from towernet.errors import ConfigError, DataError
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_becomes_of_a_hostile_archive(tmp_path, cache, name):
+def test_a_hostile_archive_is_refused_or_its_bad_members_are(tmp_path, cache, name):
     case = HOSTILE[name]
     path = case.make(tmp_path)
     before = set(tmp_path.parent.rglob("*"))
@@ -45,7 +45,7 @@ def test_what_becomes_of_a_hostile_archive(tmp_path, cache, name):
     assert all(cache in (found, *found.parents) for found in outside)
 
 
-# --- the readers, held to the standard library's
+# --- the readers, compared with the standard library's
 
 
 def names_and_contents(listing):
@@ -100,7 +100,7 @@ def test_a_zip_of_more_members_than_two_bytes_count_is_read(tmp_path):
         assert [entry.name for entry, _ in read_zip(stream, find_directory(stream))] == names
 
 
-def test_a_name_that_does_not_say_it_is_utf8_is_read_as_utf8_or_dos(tmp_path):
+def test_a_name_not_declared_as_utf8_is_read_as_utf8_or_dos(tmp_path):
     path = make_zip(tmp_path / "a.zip", [("c/??.jpg", b"one"), ("d/!.jpg", b"two")])
     content = path.read_bytes().replace(b"??", "é".encode()).replace(b"d/!", b"d/\x82")
     path.write_bytes(content)
@@ -125,37 +125,37 @@ def peak_bytes(read):
 
 
 def test_the_standard_library_unpacks_a_bomb_in_one_piece(tmp_path):
-    """The sabotaged twin: why zips are read here."""
+    """Sabotaged: why zips are parsed here."""
     path = make_zip(tmp_path / "a.zip", [("zeros", bytes(2**24))], method=zipfile.ZIP_BZIP2)
 
-    def theirs():
+    def by_zipfile():
         with zipfile.ZipFile(path) as source, source.open("zeros") as content:
             content.read(1000)
 
-    def ours():
+    def by_read_zip():
         with path.open("rb") as stream:
             ((_, content),) = read_zip(stream, find_directory(stream))
             assert sum(map(len, content)) == 2**24
 
-    assert peak_bytes(theirs) > 2**24
-    assert peak_bytes(ours) < 2**22
+    assert peak_bytes(by_zipfile) > 2**24
+    assert peak_bytes(by_read_zip) < 2**22
 
 
 def test_the_standard_library_keeps_all_entries_of_a_zip_in_memory(tmp_path):
-    """The sabotaged twin: two million entries are allowed, and would take more than a gigabyte."""
+    """Sabotaged: two million entries are allowed, and would take more than a gigabyte."""
     path, num_entries = tmp_path / "a.zip", 10_000
     path.write_bytes(many_empty_members(num_entries))
 
-    def theirs():
+    def by_zipfile():
         with zipfile.ZipFile(path) as source:
             assert len(source.infolist()) == num_entries
 
-    def ours():
+    def by_read_zip():
         with path.open("rb") as stream:
             assert sum(1 for _ in read_zip(stream, find_directory(stream))) == num_entries
 
-    assert peak_bytes(theirs) > 300 * num_entries
-    assert peak_bytes(ours) < 100 * num_entries
+    assert peak_bytes(by_zipfile) > 300 * num_entries
+    assert peak_bytes(by_read_zip) < 100 * num_entries
 
 
 def test_a_pax_header_of_digits_is_refused_at_once(tmp_path):
@@ -176,7 +176,7 @@ def a_good_archive(tmp_path, number, num_bytes=100_000):
 
 
 def unpack_elsewhere(path):
-    """Unpack in another process, which ends and so uses it no more."""
+    """Unpack in another process, which ends and so no longer uses the folder."""
     program = (
         "import sys; from pathlib import Path; from towernet.data import archive;"
         "print(archive.unpack(Path(sys.argv[1]), 'zip').root)"
@@ -185,7 +185,7 @@ def unpack_elsewhere(path):
     return Path(subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip())
 
 
-def test_what_was_used_longest_ago_makes_room(tmp_path, monkeypatch):
+def test_the_least_recently_used_makes_room(tmp_path, monkeypatch):
     monkeypatch.setenv("TOWERNET_CACHE_GB", "0.00025")  # two of them
     first, second = (unpack_elsewhere(a_good_archive(tmp_path, number)) for number in (1, 2))
     assert unpack_elsewhere(tmp_path / "1.zip") == first  # used again
@@ -193,17 +193,17 @@ def test_what_was_used_longest_ago_makes_room(tmp_path, monkeypatch):
     assert [folder.exists() for folder in (first, second, third)] == [True, False, True]
 
 
-def test_what_a_process_uses_is_not_dropped_under_it(tmp_path, monkeypatch):
+def test_a_folder_in_use_is_not_dropped(tmp_path, monkeypatch):
     monkeypatch.setenv("TOWERNET_CACHE_GB", "0")
     used = archive.unpack(a_good_archive(tmp_path, 1), "zip")
     unpack_elsewhere(a_good_archive(tmp_path, 2))
     assert used.members[0].file.exists()
     os.close(archive_store._held.pop(used.root))  # as if this process had ended
     unpack_elsewhere(a_good_archive(tmp_path, 3))
-    assert not used.root.exists(), "the sabotaged twin: without the hold it is dropped"
+    assert not used.root.exists(), "sabotaged: a folder that is not held is dropped"
 
 
-def test_what_killed_unpackings_left_is_removed_by_the_next(tmp_path, cache):
+def test_leftovers_of_killed_processes_are_removed_by_the_next(tmp_path, cache):
     left = cache / "archives" / f"{'0' * 64}-1.part"
     left.mkdir(parents=True)
     (left / "member").write_bytes(b"half")
@@ -214,7 +214,7 @@ def test_what_killed_unpackings_left_is_removed_by_the_next(tmp_path, cache):
         assert (left.exists(), working.exists()) == (False, True)
 
 
-def test_a_limit_that_is_no_number_is_named(tmp_path, monkeypatch):
+def test_a_limit_that_is_not_a_number_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("TOWERNET_CACHE_GB", "much")
-    with pytest.raises(ConfigError, match="TOWERNET_CACHE_GB is 'much'; give a number of"):
+    with pytest.raises(ConfigError, match="TOWERNET_CACHE_GB is 'much'; set it to a number"):
         archive.unpack(a_good_archive(tmp_path, 1), "zip")

@@ -1,4 +1,4 @@
-"""The decoded pictures on disk: right, whole, built once, bounded."""
+"""The decoded images on disk: correct, complete, built once, bounded."""
 
 import os
 import shutil
@@ -60,12 +60,12 @@ def test_the_pixels_are_mapped_and_read_only(table, source):
         pixels[0] = 0
 
 
-def test_all_who_read_the_same_pictures_share_one_mapping(table, source, cache):
+def test_all_readers_of_the_same_images_share_one_mapping(table, source, cache):
     pixels = opened(table, source)
     assert opened(table, source) is pixels
     assert opened(table, source, size_px=SIZE_PX + 1) is not pixels
     (file, _) = sorted(cache.glob("*.npy"), key=lambda file: file.stat().st_size)
-    file.unlink()  # dropped for room, and built anew: another file
+    file.unlink()  # dropped to make room, and rebuilt: another file
     again = opened(table, source)
     assert again is not pixels
     assert (again == pixels).all()
@@ -80,16 +80,16 @@ def test_the_file_does_not_depend_on_the_number_of_processes(table, source, cach
     assert file.read_bytes() == one
 
 
-def test_it_is_decoded_once_and_told_of(table, source):
-    told = []
+def test_images_are_decoded_once_with_progress(table, source):
+    calls = []
 
     def note(*words):
-        told.append(words)
+        calls.append(words)
 
     first = opened(table, source, progress=note)
-    assert told == [("preparing images", i, NUM_USED) for i in range(1, NUM_USED + 1)]
+    assert calls == [("preparing images", i, NUM_USED) for i in range(1, NUM_USED + 1)]
     again = opened(table, source, progress=note)
-    assert len(told) == NUM_USED
+    assert len(calls) == NUM_USED
     assert (first == again).all()
 
 
@@ -138,7 +138,7 @@ DAMAGES = [damage_cut, damage_grown, damage_header, damage_all, damage_bit, dama
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_array_is_built_anew(table, source, cache, damage, monkeypatch):
+def test_a_damaged_array_is_rebuilt(table, source, cache, damage, monkeypatch):
     whole = np.array(opened(table, source))
     (file,) = cache.glob("*.npy")
     damage(file)
@@ -147,24 +147,22 @@ def test_a_damaged_array_is_built_anew(table, source, cache, damage, monkeypatch
 
 
 def as_another_process(monkeypatch):
-    """One that has compared no checksums yet."""
-    monkeypatch.setattr("towernet.data.cache._sound", set())
+    """Forget which checksums were verified."""
+    monkeypatch.setattr("towernet.data.cache._verified", set())
 
 
-def test_the_search_for_damage_rejects_a_cache_that_trusts_its_disk(
-    table, source, cache, monkeypatch
-):
+def test_the_test_of_damage_fails_without_checksums(table, source, cache, monkeypatch):
     whole = np.array(opened(table, source))
     (file,) = cache.glob("*.npy")
     damage_bit(file)
     as_another_process(monkeypatch)
-    monkeypatch.setattr("towernet.data.cache._is_sound", lambda *_: True)
+    monkeypatch.setattr("towernet.data.cache._is_intact", lambda *_: True)
     assert (opened(table, source) != whole).any()
 
 
 def test_checksums_are_compared_once_in_a_process(table, source, monkeypatch):
     opened(table, source)
-    monkeypatch.setattr("towernet.data.cache._is_sound", pytest.fail)
+    monkeypatch.setattr("towernet.data.cache._is_intact", pytest.fail)
     opened(table, source)
 
 
@@ -176,13 +174,13 @@ def test_a_file_changed_since_the_check_is_named(table, source, own_photos):
 
 
 def without_first(files):
-    """The files but one, as they are found when it is gone."""
+    """All files except the first, as if it had been removed."""
     num = len(files) - 1
     texts = [Texts.of(texts, num) for texts in zip(*(file[1:4] for file in files[1:]), strict=True)]
     return Files(files.paths[1:], files.locations[1:], *texts)
 
 
-def test_a_file_gone_since_the_check_is_named(table, source, own_photos, cache):
+def test_a_file_removed_since_the_check_is_named(table, source, own_photos, cache):
     (own_photos / "standing" / "02.png").unlink()
     with pytest.raises(DataError, match=r"standing/02\.png changed since it was checked"):
         opened(table, source)
@@ -192,14 +190,16 @@ def test_a_file_gone_since_the_check_is_named(table, source, own_photos, cache):
     assert not list(cache.iterdir())  # nothing half done is left
 
 
-def test_what_a_killed_build_left_is_swept_away(table, source, cache):
+def test_leftovers_of_a_killed_build_are_removed(table, source, cache):
     cache.mkdir(parents=True)
     (cache / ".towernet-half.tmp").write_bytes(b"half")
     opened(table, source)
     assert not list(cache.glob(".*.tmp"))
 
 
-def test_the_arrays_used_longest_ago_are_dropped_above_the_limit(table, source, cache, monkeypatch):
+def test_the_least_recently_used_arrays_are_dropped_above_the_limit(
+    table, source, cache, monkeypatch
+):
     first = opened(table, source, size_px=20)
     opened(table, source, size_px=21)
     (old, kept) = sorted(cache.glob("*.npy"), key=lambda file: file.stat().st_size)
@@ -216,21 +216,19 @@ def test_the_arrays_used_longest_ago_are_dropped_above_the_limit(table, source, 
     monkeypatch.setenv("TOWERNET_CACHE_GB", "0")
     opened(table, source, size_px=18)
     assert len(list(cache.glob("*.npy"))) == 1
-    assert (first == copy).all()  # what is mapped outlives its file's name
+    assert (first == copy).all()  # a mapped array can be read after its file is removed
 
 
-def test_a_limit_that_is_no_number_is_refused(table, source, monkeypatch):
+def test_a_limit_that_is_not_a_number_is_refused(table, source, monkeypatch):
     monkeypatch.setenv("TOWERNET_CACHE_GB", "much")
-    with pytest.raises(ConfigError, match="TOWERNET_CACHE_GB is 'much'; give a number of gigab"):
+    with pytest.raises(ConfigError, match="TOWERNET_CACHE_GB is 'much'; set it to a number of gig"):
         opened(table, source)
 
 
-def test_too_small_a_disk_is_told_before_anything_is_decoded(table, source):
+def test_a_disk_too_small_is_reported_before_anything_is_decoded(table, source):
     free = shutil.disk_usage("/").free
     size_px = int((free / NUM_USED) ** 0.5)  # three times what is free
-    with pytest.raises(
-        EnvironmentFault, match=r"need [\d,]+ bytes in .* and [\d,]+ are free; free"
-    ):
+    with pytest.raises(EnvironmentFault, match=r"need [\d,]+ bytes in .* and only [\d,]+ are free"):
         opened(table, source, size_px=size_px, progress=pytest.fail)
 
 

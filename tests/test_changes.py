@@ -1,4 +1,4 @@
-"""Going on with other images, versions, threads: refused with what differs, or accepted openly."""
+"""Continuing with other images, versions or threads: refused with the differences, or accepted."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def splits_of(folder: Path, table) -> dict[str, str]:
     return dict(zip(used.content_id, used.split, strict=True))
 
 
-def test_each_kind_of_change_is_told_apart(own_photos):
+def test_each_kind_of_change_is_distinguished(own_photos):
     before = table_of(own_photos)
     assert not any(changes(before, before))
     (own_photos / "lying" / "00.png").unlink()
@@ -49,14 +49,14 @@ def test_each_kind_of_change_is_told_apart(own_photos):
     assert found.moved == ["lying/01.png", "standing/00.png"]
     assert found.broken == ["lying/03.png"]
     assert found.changed == ["lying/04.png"]
-    assert found.added == ["lying/renamed.png"]  # a copy of what is there is nothing new
+    assert found.added == ["lying/renamed.png"]  # a copy of an existing image is not new
     assert found.words().startswith("2 images removed (lying/00.png, …), 1 image added (")
 
 
-def test_what_is_left_keeps_its_split_and_what_is_new_stays_out(own_photos, tmp_path):
-    begun = tmp_path / "run"
+def test_remaining_images_keep_their_split_and_new_ones_stay_out(own_photos, tmp_path):
+    started = tmp_path / "run"
     first = table_of(own_photos)
-    write_table(begun / "samples.parquet", first)
+    write_table(started / "samples.parquet", first)
     splits_before = splits_of(own_photos, first)
     for name in ("lying/00.png", "standing/05.png", "leaning/07.png", "leaning/08.png"):
         (own_photos / name).unlink()
@@ -65,16 +65,16 @@ def test_what_is_left_keeps_its_split_and_what_is_new_stays_out(own_photos, tmp_
         (own_photos / "lying" / f"new{i}.png").write_bytes(content + bytes([i]))
     now = table_of(own_photos)
     with pytest.raises(DataError, match=r"4 images removed.*6 images added.*--accept-data-change"):
-        reconcile(begun, "photos", now, accept=False)
-    left, words = reconcile(begun, "photos", now, accept=True)
+        reconcile(started, "photos", now, accept=False)
+    left, words = reconcile(started, "photos", now, accept=True)
     assert "4 images removed" in words
     splits_now = splits_of(own_photos, left)
     assert len(splits_now) == len(splits_before) - 4
     assert all(splits_before[content] == split for content, split in splits_now.items())
     assert (left.reason == GONE).sum() == 4 and (left.reason == ADDED_LATER).sum() == 6
-    # What was accepted once is what it goes on with: nothing differs any more.
-    write_table(begun / "samples.parquet", left)
-    again, words = reconcile(begun, "photos", now, accept=False)
+    # It continues with what was accepted: nothing differs any more.
+    write_table(started / "samples.parquet", left)
+    again, words = reconcile(started, "photos", now, accept=False)
     assert words == ""
     assert splits_of(own_photos, again) == splits_now
 
@@ -94,21 +94,19 @@ CHANGES = {
     "swapped": _swap,
     "changed": lambda p: (p / "lying/00.png").write_bytes((p / "lying/00.png").read_bytes() + b"!"),
     "broken": lambda p: (p / "lying/00.png").write_bytes(b"no picture"),
-    "mended": lambda p: shutil.copy(p / "lying/00.png", p / "standing/broken.png"),
+    "fixed": lambda p: shutil.copy(p / "lying/00.png", p / "standing/broken.png"),
     "copied": lambda p: shutil.copy(p / "lying/00.png", p / "standing/copy.png"),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_was_accepted_once_is_not_asked_for_again_and_moves_no_split(
-    own_photos, tmp_path, change
-):
+def test_a_change_is_accepted_once_and_moves_no_split(own_photos, tmp_path, change):
     (own_photos / "standing" / "broken.png").write_bytes(b"no picture yet")
     first = table_of(own_photos)
     write_table(tmp_path / "run" / "samples.parquet", first)
     before = splits_of(own_photos, first)
     CHANGES[change](own_photos)
-    if change == "mended":
+    if change == "fixed":
         content = (own_photos / "standing" / "broken.png").read_bytes()
         (own_photos / "standing" / "broken.png").write_bytes(content + b"!")
     now = table_of(own_photos)
@@ -124,40 +122,40 @@ def test_what_was_accepted_once_is_not_asked_for_again_and_moves_no_split(
         assert len(splits) >= len(before) - 2
 
 
-def test_without_the_table_of_the_first_day_nothing_goes_on(own_photos, tmp_path):
+def test_without_the_original_table_nothing_continues(own_photos, tmp_path):
     table = table_of(own_photos)
-    assert reconcile(tmp_path, "photos", table, accept=False)[0] is table  # it only begins
+    assert reconcile(tmp_path, "photos", table, accept=False)[0] is table  # it only starts
     (tmp_path / "last").mkdir()
-    with pytest.raises(DataError, match=r"samples\.parquet is missing, and it says which images"):
+    with pytest.raises(DataError, match=r"samples\.parquet is missing, which stores the split"):
         reconcile(tmp_path, "photos", table, accept=True)
 
 
-def test_drawing_anew_from_what_is_left_would_test_on_training_images(own_photos):
-    """The sabotaged twin: why the first day's splits are kept."""
+def test_redrawing_from_the_remaining_images_would_test_on_training_images(own_photos):
+    """Sabotaged: why the original splits are kept."""
     table = table_of(own_photos)
     before = splits_of(own_photos, table)
     for path, content in zip(table.path, table.content_id, strict=True):
         if before[content] == "test":
             (own_photos / path).unlink()
-    anew = splits_of(own_photos, table_of(own_photos))
-    assert any(split == "test" and before[content] == "train" for content, split in anew.items())
+    redrawn = splits_of(own_photos, table_of(own_photos))
+    assert any(split == "test" and before[content] == "train" for content, split in redrawn.items())
 
 
-def test_a_class_can_neither_go_nor_shrink_to_nothing(own_photos, tmp_path):
-    begun = tmp_path / "run"
-    write_table(begun / "samples.parquet", table_of(own_photos))
+def test_a_class_can_neither_disappear_nor_shrink_too_much(own_photos, tmp_path):
+    started = tmp_path / "run"
+    write_table(started / "samples.parquet", table_of(own_photos))
     for path in sorted((own_photos / "lying").iterdir())[2:]:
         path.write_bytes(path.read_bytes() + b"!")
     with pytest.raises(DataError, match=r"class lying has 2 images left .* and needs 3"):
-        reconcile(begun, "photos", table_of(own_photos), accept=True)
+        reconcile(started, "photos", table_of(own_photos), accept=True)
     shutil.rmtree(own_photos / "lying")
-    with pytest.raises(DataError, match="the class lying is gone, and a network's classes cannot"):
-        reconcile(begun, "photos", table_of(own_photos), accept=True)
+    with pytest.raises(DataError, match="the class lying is missing, and a network's classes"):
+        reconcile(started, "photos", table_of(own_photos), accept=True)
 
 
 @pytest.fixture(scope="module")
 def cut_off(lab, photos, tmp_path_factory):
-    """A run that was killed in its second epoch, and the photos it knows."""
+    """A run that was killed in its second epoch, and its photos."""
     folder = tmp_path_factory.mktemp("cut-off")
     out, own = folder / "run", Path(shutil.copytree(photos, folder / "photos"))
     begin = ["train", str(own), "--model", TINY_NETWORK, *OPTIONS, "--out", str(out)]
@@ -170,52 +168,50 @@ def cut_off(lab, photos, tmp_path_factory):
 
 
 @pytest.fixture
-def begun(cut_off, tmp_path):
-    """A copy of it that a test may spoil: moving it is allowed."""
+def started(cut_off, tmp_path):
+    """A copy of `cut_off` that a test can change."""
     shutil.copytree(cut_off / "photos", tmp_path / "photos")
     shutil.copytree(cut_off / "run", tmp_path / "run")
     return tmp_path
 
 
-def edit_record(begun: Path, old: str, new: str) -> None:
-    path = begun / "run" / "run.json"
+def edit_record(started: Path, old: str, new: str) -> None:
+    path = started / "run" / "run.json"
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
 
 
-def test_changed_images_are_refused_and_accepted_in_the_open(towernet, begun):
-    (begun / "photos" / "lying" / "03.png").unlink()
-    words = ["train", begun / "photos", "--resume", begun / "run"]
+def test_changed_images_are_refused_or_accepted_and_reported(towernet, started):
+    (started / "photos" / "lying" / "03.png").unlink()
+    words = ["train", started / "photos", "--resume", started / "run"]
     refused = towernet(*words)
     assert refused.returncode == 3
-    assert "photos is not what" in refused.stderr
+    assert "photos changed since" in refused.stderr
     assert "1 image removed (lying/03.png)" in refused.stderr.splitlines()[-1]
     accepted = towernet(*words, "--accept-data-change")
     assert accepted.returncode == 0, accepted.stderr
-    results = json.loads((begun / "run" / "results.json").read_text())["results"]
+    results = json.loads((started / "run" / "results.json").read_text())["results"]
     assert "1 image removed" in results["accepted"][0]
     assert "1 image removed" in accepted.stdout  # and in the report's remarks
-    table = read_table(begun / "run" / "samples.parquet")
+    table = read_table(started / "run" / "samples.parquet")
     assert table.loc[table.path == "lying/03.png", "reason"].item() == GONE
 
 
 @pytest.mark.proof
-def test_what_was_accepted_and_then_cut_off_goes_on(lab, begun):
-    (begun / "photos" / "lying" / "03.png").unlink()
-    words = ["train", str(begun / "photos"), "--resume", str(begun / "run")]
-    cut = lab.run([*words, "--accept-data-change"], begun / "run", action="kill", nth=50)
+def test_an_accepted_change_survives_a_kill(lab, started):
+    (started / "photos" / "lying" / "03.png").unlink()
+    words = ["train", str(started / "photos"), "--resume", str(started / "run")]
+    cut = lab.run([*words, "--accept-data-change"], started / "run", action="kill", nth=50)
     assert cut.exit_code == -9
-    ended = lab.run(words, begun / "run")  # what is accepted is not asked for again
+    ended = lab.run(words, started / "run")  # no option is needed for an accepted change
     assert ended.exit_code == 0, ended.stderr
-    results = json.loads((begun / "run" / "results.json").read_text())["results"]
+    results = json.loads((started / "run" / "results.json").read_text())["results"]
     assert "1 image removed" in results["accepted"][0]
 
 
 @pytest.mark.proof
-def test_whether_images_are_mixed_was_decided_once_and_holds_when_images_go(
-    lab, own_photos, tmp_path
-):
+def test_mixing_is_decided_once_even_if_images_are_removed(lab, own_photos, tmp_path):
     """With fewer images an epoch has fewer steps, and the same steps are more epochs."""
     recipe, out = tmp_path / "recipe.toml", tmp_path / "out"
     recipe.write_text("[augment]\nmixup_from_epochs = 3.5\n[train]\ntrial_factors = [1.0]\n")
@@ -233,11 +229,11 @@ def test_whether_images_are_mixed_was_decided_once_and_holds_when_images_go(
     assert network["mixed"] is False and network["steps"] == 12
 
 
-def test_other_versions_are_refused_and_accepted_in_the_open(towernet, begun):
+def test_other_versions_are_refused_or_accepted_and_reported(towernet, started):
     import torch
 
-    edit_record(begun, f'"torch": "{torch.__version__.split("+")[0]}', '"torch": "1.0')
-    words = ["train", begun / "photos", "--resume", begun / "run"]
+    edit_record(started, f'"torch": "{torch.__version__.split("+")[0]}', '"torch": "1.0')
+    words = ["train", started / "photos", "--resume", started / "run"]
     refused = towernet(*words)
     assert refused.returncode == 2
     assert "was begun by other versions (torch: 1.0" in refused.stderr
@@ -246,39 +242,39 @@ def test_other_versions_are_refused_and_accepted_in_the_open(towernet, begun):
     assert "accepted: torch: 1.0" in accepted.stderr
 
 
-def test_other_threads_are_refused_and_accepted_in_the_open(towernet, begun):
-    words = ["train", begun / "photos", "--resume", begun / "run", "--threads", "2"]
+def test_other_threads_are_refused_or_accepted_and_reported(towernet, started):
+    words = ["train", started / "photos", "--resume", started / "run", "--threads", "2"]
     refused = towernet(*words)
     assert refused.returncode == 2
     assert "with another number of threads (threads: 1 → 2)" in refused.stderr
     accepted = towernet(*words, "--accept-changes")
     assert accepted.returncode == 0, accepted.stderr
-    record = json.loads((begun / "run" / "run.json").read_text())
+    record = json.loads((started / "run" / "run.json").read_text())
     assert record["plan"]["policy"]["threads"] == 2 and record["accepted"] == ["threads: 1 → 2"]
 
 
-def test_another_device_is_refused(towernet, begun):
-    refused = towernet("train", begun / "photos", "--resume", begun / "run", "--device", "cuda")
+def test_another_device_is_refused(towernet, started):
+    refused = towernet("train", started / "photos", "--resume", started / "run", "--device", "cuda")
     assert refused.returncode == 2
     assert "was begun on another device (device: cpu → cuda)" in refused.stderr
 
 
-def test_what_decides_the_run_cannot_be_edited(towernet, begun):
-    edit_record(begun, '"learning_rate": 0.05', '"learning_rate": 0.07')
-    refused = towernet("train", begun / "photos", "--resume", begun / "run", "--accept-changes")
+def test_settings_of_the_run_cannot_be_edited(towernet, started):
+    edit_record(started, '"learning_rate": 0.05', '"learning_rate": 0.07')
+    refused = towernet("train", started / "photos", "--resume", started / "run", "--accept-changes")
     assert refused.returncode == 3
     assert "belongs to another run than the states in" in refused.stderr
 
 
-def test_what_a_newer_version_wrote_is_left_alone(towernet, begun):
-    edit_record(begun, '"format": 1', '"format": 2')
-    (begun / "run" / "lock").unlink()  # of the process that was killed
-    before = {path: path.read_bytes() for path in (begun / "run").rglob("*") if path.is_file()}
-    refused = towernet("train", begun / "photos", "--resume", begun / "run")
+def test_files_of_a_newer_version_are_not_changed(towernet, started):
+    edit_record(started, '"format": 1', '"format": 2')
+    (started / "run" / "lock").unlink()  # of the process that was killed
+    before = {path: path.read_bytes() for path in (started / "run").rglob("*") if path.is_file()}
+    refused = towernet("train", started / "photos", "--resume", started / "run")
     assert refused.returncode == 3
-    assert "in format 2 and this one reads 1" in refused.stderr
+    assert "in format 2 and this version reads format 1" in refused.stderr
     assert before == {
-        path: path.read_bytes() for path in (begun / "run").rglob("*") if path.is_file()
+        path: path.read_bytes() for path in (started / "run").rglob("*") if path.is_file()
     }
 
 
@@ -288,24 +284,24 @@ def test_a_new_run_has_nothing_to_accept(towernet, photos, tmp_path):
     assert "--accept-… belongs to --resume RUN" in refused.stderr
 
 
-def test_images_that_are_elsewhere_now_are_asked_for(towernet, begun, cut_off):
-    edit_record(begun, f"{cut_off / 'photos'}", "/gone/photos")
-    refused = towernet("train", "--resume", begun / "run")
+def test_the_new_location_of_moved_images_is_requested(towernet, started, cut_off):
+    edit_record(started, f"{cut_off / 'photos'}", "/gone/photos")
+    refused = towernet("train", "--resume", started / "run")
     assert refused.returncode == 3
     assert refused.stderr.splitlines()[-1] == (
         "error: /gone/photos is not there any more; say where the images are now:"
-        f" towernet train IMAGES --resume {begun / 'run'}"
+        f" towernet train IMAGES --resume {started / 'run'}"
     )
-    assert towernet("train", begun / "photos", "--resume", begun / "run").returncode == 0
+    assert towernet("train", started / "photos", "--resume", started / "run").returncode == 0
 
 
-def test_a_finished_run_needs_no_images_any_more(towernet, finished_run, tmp_path):
+def test_a_finished_run_no_longer_needs_its_images(towernet, finished_run, tmp_path):
     out = Path(shutil.copytree(finished_run, tmp_path / "run"))
     record = json.loads((out / "run.json").read_text())
     record["origin"]["data"] = "/gone/photos"
     (out / "run.json").write_text(json.dumps(record))
     before = (out / "results.json").read_bytes()
-    said = towernet("train", "--resume", out)
-    assert said.returncode == 0, said.stderr
-    assert "is finished; its results are as they were" in said.stderr
+    ended = towernet("train", "--resume", out)
+    assert ended.returncode == 0, ended.stderr
+    assert "is finished; its results are as they were" in ended.stderr
     assert (out / "results.json").read_bytes() == before

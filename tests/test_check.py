@@ -1,4 +1,4 @@
-"""Every file found gets one row and one verdict; and what the command says of them."""
+"""Every file found gets one row and one status; and what the command prints."""
 
 import contextlib
 import hashlib
@@ -21,14 +21,14 @@ from towernet.errors import DataError, EnvironmentFault
 
 
 def noise(seed, height=30, width=40):
-    """Eight by eight blocks of chance, unlike any other seed's, even small and in grey."""
+    """Eight by eight random blocks, different for every seed, even small and in grey."""
     blocks = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     return Image.fromarray(blocks).resize((width, height), Image.Resampling.BICUBIC)
 
 
 @pytest.fixture
 def data(tmp_path):
-    """Two classes of 8 pictures, to which the tests add."""
+    """Two classes of 8 images, to which the tests add."""
     folder = tmp_path / "data"
     for number, name in enumerate(("cat", "dog")):
         (folder / name).mkdir(parents=True)
@@ -47,7 +47,7 @@ def checked(folder, **options):
     return table.set_index("path", drop=False)
 
 
-def test_good_files_are_used_with_what_was_seen_of_them(data):
+def test_good_files_are_used_with_their_properties(data):
     exif = Image.Exif()
     exif[0x0112] = 6
     noise(55).save(data / "cat" / "turned.jpg", exif=exif)
@@ -96,7 +96,7 @@ def test_bad_files_are_quarantined_each_with_its_reason_and_nothing_is_lost(data
     }
 
 
-def test_of_the_same_bytes_in_one_class_the_first_is_used(data):
+def test_of_identical_files_in_one_class_the_first_is_used(data):
     shutil.copy(data / "cat" / "3.png", data / "cat" / "copy.png")
     shutil.copy(data / "cat" / "3.png", data / "cat" / "0-copy.png")
     table = checked(data)
@@ -106,7 +106,7 @@ def test_of_the_same_bytes_in_one_class_the_first_is_used(data):
         assert table.detail[path] == "the same bytes as cat/0-copy.png"
 
 
-def test_the_same_bytes_in_two_classes_are_all_quarantined(data):
+def test_identical_files_in_two_classes_are_all_quarantined(data):
     shutil.copy(data / "cat" / "3.png", data / "cat" / "copy.png")
     shutil.copy(data / "cat" / "3.png", data / "dog" / "copy.png")
     table = checked(data)
@@ -160,7 +160,7 @@ def test_a_file_that_cannot_be_read_is_quarantined(data):
     assert table.detail["dog/2.png"] == "cannot be read: No such file or directory; check its disk"
 
 
-def test_the_second_look_only_hashes(data):
+def test_the_second_check_only_hashes(data):
     seen = []
 
     def note(what, done, total):
@@ -178,7 +178,7 @@ def test_the_second_look_only_hashes(data):
     assert "decoding images" in seen
 
 
-def test_a_damaged_memory_of_the_table_is_made_anew(data, tmp_path):
+def test_a_damaged_cached_table_is_recomputed(data, tmp_path):
     first = checked(data)
     (remembered,) = (tmp_path / "cache" / "tables").iterdir()
     remembered.write_bytes(remembered.read_bytes()[:100])
@@ -186,7 +186,7 @@ def test_a_damaged_memory_of_the_table_is_made_anew(data, tmp_path):
 
 
 def ends_in_zero(content):
-    """The same picture in bytes whose hash ends in a zero, which numpy would drop."""
+    """The same image in bytes whose hash ends in a zero, which numpy would drop."""
     tail = next(i for i in range(99_999) if sha256(content + b"%d" % i).endswith("00"))
     return content + b"%d" % tail
 
@@ -210,7 +210,7 @@ def test_a_hash_that_ends_in_a_zero_is_kept_whole(data):
 
 
 @pytest.mark.parametrize("moment", ["reading files", "decoding images"])
-def test_a_disk_that_goes_away_is_not_taken_for_bad_images(data, monkeypatch, moment):
+def test_a_disconnected_disk_is_not_taken_for_bad_images(data, monkeypatch, moment):
     monkeypatch.setattr("towernet.data.check.SECONDS_BETWEEN_ATTEMPTS", 0.01)
 
     def unplug(what, done, total):
@@ -218,7 +218,7 @@ def test_a_disk_that_goes_away_is_not_taken_for_bad_images(data, monkeypatch, mo
             data.rename(data.with_name("elsewhere"))
 
     with pytest.raises(
-        EnvironmentFault, match=r"data went away while its images were read \(No su"
+        EnvironmentFault, match=r"data disappeared while its images were read \(No su"
     ):
         checked(data, progress=unplug)
 
@@ -228,7 +228,7 @@ def test_a_linked_folder_is_read_like_the_one_it_points_to(data, tmp_path):
     assert checked(tmp_path / "link").equals(checked(data))
 
 
-def test_what_a_command_killed_long_ago_left_is_swept_away(data, tmp_path):
+def test_leftovers_of_a_command_killed_long_ago_are_removed(data, tmp_path):
     tables = tmp_path / "cache" / "tables"
     tables.mkdir(parents=True)
     for name, age_s in (("old", 90_000), ("young", 80_000)):
@@ -244,7 +244,7 @@ def slow_png(path):
     Image.new("L", (6500, 6500), 7).save(path, compress_level=1)
 
 
-def test_a_file_that_is_too_slow_is_stopped_and_asked_again_next_time(data, tmp_path):
+def test_a_file_that_is_too_slow_is_stopped_and_retried_next_time(data, tmp_path):
     slow_png(data / "cat" / "slow.png")
     table = checked(data, time_limit_s=0.1)
     assert (table.status["cat/slow.png"], table.reason["cat/slow.png"]) == (
@@ -257,7 +257,7 @@ def test_a_file_that_is_too_slow_is_stopped_and_asked_again_next_time(data, tmp_
     assert checked(data).status["cat/slow.png"] == "used"
 
 
-def test_a_file_whose_decoder_crashes_is_named_and_the_rest_goes_on(data):
+def test_a_file_whose_decoder_crashes_is_named_and_the_others_are_used(data):
     slow_png(data / "dog" / "slow.png")
     over = threading.Event()
 
@@ -265,7 +265,7 @@ def test_a_file_whose_decoder_crashes_is_named_and_the_rest_goes_on(data):
     others = set(this.children())  # of other tests, such as the lab's
 
     def crash():
-        """Do to the process that holds the large picture what a bug in a C library does to it."""
+        """Crash the process that decodes the large image, as a bug in a C library would."""
         while not over.wait(0.01):
             for child in set(this.children()) - others:
                 with contextlib.suppress(psutil.NoSuchProcess):
@@ -310,11 +310,11 @@ def command(towernet, tmp_path, monkeypatch):
     return run
 
 
-def test_the_command_tells_everything_and_writes_gallery_and_table(data, command, tmp_path):
+def test_the_command_prints_everything_and_writes_gallery_and_table(data, command, tmp_path):
     add_bad_files(data)
     shutil.copy(data / "cat" / "3.png", data / "cat" / "copy.png")
-    told = command("data", "--out", "seen")
-    assert (told.returncode, told.stderr) == (0, "reading files: 22\ndecoding images: 22\n")
+    ended = command("data", "--out", "seen")
+    assert (ended.returncode, ended.stderr) == (0, "reading files: 22\ndecoding images: 22\n")
     for words in (
         "I read this as 2 classes",
         "23 files found: 16 used, 5 quarantined, 2 ignored",
@@ -326,18 +326,18 @@ def test_the_command_tells_everything_and_writes_gallery_and_table(data, command
         "label conflicts  none",
         "HIDDEN 1 · DUPLICATE 1",
         "quarantined      5 (not used, and left as they are)",
-        "  EMPTY          cat/empty.jpg: the file holds no bytes",
+        "  EMPTY          cat/empty.jpg: the file is empty",
         "seen/samples.parquet, seen/gallery.png",
     ):
-        assert words in told.stdout
+        assert words in ended.stdout
     assert len(read_table(tmp_path / "seen" / "samples.parquet")) == 23
     with Image.open(tmp_path / "seen" / "gallery.png") as image:
         assert image.format == "PNG"
 
 
 def test_json_is_one_object_and_nothing_else(data, command):
-    told = command("data", "--json")
-    found = json.loads(told.stdout)
+    ended = command("data", "--json")
+    found = json.loads(ended.stdout)
     assert (found["found"], found["used"], found["problem"]) == (16, 16, None)
     assert found["classes"]["dog"] == {"used": 8, "quarantined": 0, "ignored": 0}
     assert found["written"] == [
@@ -346,23 +346,25 @@ def test_json_is_one_object_and_nothing_else(data, command):
     ]
 
 
-def test_a_small_class_is_warned_of(data, command):
+def test_a_small_class_gives_a_warning(data, command):
     for i in range(3, 8):
         (data / "cat" / f"{i}.png").unlink()
-    told = command("data")
-    assert told.returncode == 0
-    assert "cat (3) has fewer than 8 images: what is measured on them is mostly luck" in told.stdout
+    ended = command("data")
+    assert ended.returncode == 0
+    assert (
+        "cat (3) has fewer than 8 images: what is measured on them is mostly luck" in ended.stdout
+    )
 
 
 def test_data_that_cannot_be_trained_on_are_shown_first(data, command):
     for i in range(8):
         (data / "cat" / f"{i}.png").write_bytes(b"")
-    told = command("data", "--json")
-    found = json.loads(told.stdout)
-    assert told.returncode == 3
+    ended = command("data", "--json")
+    found = json.loads(ended.stdout)
+    assert ended.returncode == 3
     assert len(found["quarantined_files"]) == 8
     assert found["problem"]
-    assert told.stderr.endswith(f"error: {found['problem']}\n")
+    assert ended.stderr.endswith(f"error: {found['problem']}\n")
 
 
 def test_hostile_names_are_escaped_in_the_terminal(data, command):
@@ -371,25 +373,25 @@ def test_hostile_names_are_escaped_in_the_terminal(data, command):
     for i in range(8):
         noise(80 + i).save(data / name / f"{i}.png")
     (data / name / "\x07bad[red].png").write_bytes(b"")
-    told = command("data")
-    assert told.returncode == 0
-    assert "a\\x1b[31m\\n[red]\\u202e" in told.stdout
-    assert "\\x07bad[red].png: the file holds no bytes" in told.stdout
-    assert not any(character in told.stdout for character in "\x1b\x07‮")
+    ended = command("data")
+    assert ended.returncode == 0
+    assert "a\\x1b[31m\\n[red]\\u202e" in ended.stdout
+    assert "\\x07bad[red].png: the file is empty" in ended.stdout
+    assert not any(character in ended.stdout for character in "\x1b\x07‮")
 
 
-def test_lookalikes_are_warned_of(data, command):
-    for i in range(9):  # one picture nine times: over 5 % of its class, and over five
+def test_lookalikes_give_a_warning(data, command):
+    for i in range(9):  # one image nine times: over 5 % of its class, and more than five
         with Image.open(data / "cat" / "0.png") as image:
             image.save(data / "cat" / f"again{i}.jpg", quality=80 + i)
     with Image.open(data / "dog" / "0.png") as image:
         image.save(data / "cat" / "dog.bmp")
-    told = command("data")
-    assert "images look so much alike that tying them would put over 5 % of a class" in told.stdout
-    assert "2 images look just like one of another class: check their labels" in told.stdout
+    ended = command("data")
+    assert "images look so much alike that tying them would put over 5 % of a class" in ended.stdout
+    assert "2 images look just like one of another class: check their labels" in ended.stdout
 
 
 def test_a_missing_folder_is_one_sentence(command):
-    told = command("nowhere")
-    assert (told.returncode, told.stdout) == (3, "")
-    assert told.stderr.startswith("error: nowhere does not exist; ")
+    ended = command("nowhere")
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert ended.stderr.startswith("error: nowhere does not exist; ")

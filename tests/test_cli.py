@@ -223,7 +223,7 @@ def test_networks_named_twice_or_not_at_all(refused, photos):
         ["compare", photos, "--equal-within", 0], USAGE, "--equal-within is 0; give more than 0"
     )
     refused(["compare", photos, "--models", ""], USAGE, "--models is ''; give names")
-    refused(["check", ""], DATA, "named by an empty word")
+    refused(["check", ""], DATA, "DATA is empty")
 
 
 def test_a_name_too_long_for_the_disk(refused, photos, tmp_path):

@@ -67,9 +67,9 @@ def test_killed_at_a_file_operation_and_resumed_it_gives_the_same_bytes(
     begin = ["train", str(photos), *WORDS, "--out", str(out)]
     nth = operation(undisturbed, kind, ending, which)
     assert lab.run(begin, out, action="kill", nth=nth).exit_code == -signal.SIGKILL
-    done, begun = epochs_done(out), (out / "run.json").exists()
-    finished = begun and '"status": "finished"' in (out / "run.json").read_text()
-    ended = lab.run(["train", "--resume", str(out)] if begun else begin, out)
+    done, started = epochs_done(out), (out / "run.json").exists()
+    finished = started and '"status": "finished"' in (out / "run.json").read_text()
+    ended = lab.run(["train", "--resume", str(out)] if started else begin, out)
     assert ended.exit_code == 0, ended.stderr
     assert files_in(out) == wanted_files
     if policy(out) == wanted_policy:  # depends on timing; nearly always the same
@@ -101,9 +101,9 @@ def test_a_failing_disk_is_a_one_line_error_and_nothing_is_lost(
     assert last.startswith(f"error: {out}") and "Traceback" not in ended.stderr
     if "cannot be written" in last:
         assert "bytes of it were written" in last and "are free on its disk" in last
-    done, begun = epochs_done(out), (out / "run.json").exists()
-    finished = begun and '"status": "finished"' in (out / "run.json").read_text()
-    again = lab.run(["train", "--resume", str(out)] if begun else begin, out)
+    done, started = epochs_done(out), (out / "run.json").exists()
+    finished = started and '"status": "finished"' in (out / "run.json").read_text()
+    again = lab.run(["train", "--resume", str(out)] if started else begin, out)
     assert again.exit_code == 0, again.stderr
     assert files_in(out) == undisturbed[1]
     if policy(out) == undisturbed[3]:
@@ -120,7 +120,7 @@ def test_a_closed_terminal_does_not_end_the_training(photos, tmp_path):
     if pid == 0:
         os.execv(sys.executable, [sys.executable, "-m", "towernet", *words])
     seen = b""
-    while b"steps, about" not in seen:  # the plan; training begins
+    while b"steps, about" not in seen:  # the plan; training starts
         seen += os.read(terminal, 4096)
     os.close(terminal)  # the system hangs up
     _, status = os.waitpid(pid, 0)

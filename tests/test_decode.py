@@ -1,4 +1,4 @@
-"""The one decoder, against references in numpy, at every entry; and how pictures are fitted."""
+"""The only decoder, against references in numpy, wherever it is used; and how images are fitted."""
 
 import hashlib
 import io
@@ -18,7 +18,7 @@ BACKGROUND = (250, 40, 90)
 
 
 def pattern(channels=3, seed=1, height=HEIGHT, width=WIDTH):
-    """Smooth enough for lossy formats, and alike under no turn or mirror."""
+    """Smooth enough for lossy formats, and different after every rotation or mirroring."""
     y, x = np.mgrid[:height, :width]
     planes = [(x * (9 + c) + y * (3 + 2 * c) + 17 * c * seed) % 256 for c in range(channels)]
     return np.stack(planes, axis=-1).astype(np.uint8)
@@ -47,7 +47,7 @@ def check_sees_what_numpy_sees(decode_pixels, case):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_picture_is_seen_as_numpy_sees_it(name):
+def test_every_picture_matches_the_numpy_reference(name):
     check_sees_what_numpy_sees(lambda content: decode(content).pixels, CASES[name])
 
 
@@ -123,7 +123,7 @@ def test_checking_training_predicting_and_the_report_see_the_same(tmp_path):
     check_all_entries_agree(tmp_path / "photos", lambda content: decode(content).pixels)
 
 
-def test_the_check_of_entries_rejects_one_that_decodes_otherwise(tmp_path):
+def test_the_check_of_entries_rejects_a_different_decoder(tmp_path):
     def nearly(content):
         pixels = decode(content).pixels.copy()
         pixels[0, 0, 0] ^= 1
@@ -155,7 +155,7 @@ def test_what_was_done_is_noted(name, notes):
 
 
 @pytest.mark.parametrize("name", ["RGBA PNG", "P one clear GIF", "I;16 one clear PNG"])
-def test_transparency_is_laid_on_the_background_that_is_asked_for(name):
+def test_transparency_is_blended_onto_the_requested_background(name):
     on_white = decode(CASES[name].content).pixels.astype(float)
     on_black = decode(CASES[name].content, background=(0, 0, 0)).pixels
     clear = (on_white - on_black) / 255
@@ -180,19 +180,19 @@ def test_floats_are_rescaled_by_the_range_they_fit(values, expected):
     assert decoded.notes == ("FLOAT",)
 
 
-def test_not_a_number_is_the_least_value_and_nothing_but_it_is_refused():
+def test_nan_is_the_least_value_and_only_nan_is_refused():
     values = np.linspace(0, 1, 247).reshape(HEIGHT, WIDTH).astype(np.float32)
     values[5, 5] = np.nan
     assert (decode(saved(Image.fromarray(values), "TIFF")).pixels[5, 5] == 0).all()
     values[:] = np.nan
-    with pytest.raises(BadImage, match="no pixel holds a number"):
+    with pytest.raises(BadImage, match="no pixel is a finite number"):
         decode(saved(Image.fromarray(values), "TIFF"))
 
 
 # --- orientation, frames, size
 
 
-def test_an_oriented_picture_says_so_and_gives_its_size_as_seen():
+def test_an_oriented_picture_has_a_note_and_its_displayed_size():
     exif = Image.Exif()
     exif[0x0112] = 6
     for file_format in ("JPEG", "PNG", "TIFF", "WEBP"):
@@ -217,7 +217,7 @@ def test_a_picture_with_damaged_exif_is_used_without_it(exif):
     assert (decoded.pixels == decode(plain).pixels).all()
 
 
-def test_a_huge_jpeg_is_read_reduced_and_keeps_its_size_in_words():
+def test_a_huge_jpeg_is_read_reduced_and_reports_its_full_size():
     content = saved(Image.new("L", (4400, 4200), 90), "JPEG")
     decoded = decode(content)
     assert decoded.pixels.shape == (2100, 2200, 3)
@@ -278,7 +278,7 @@ def test_squash_ignores_the_aspect_ratio():
 
 
 def bilinear_in_loops(pixels, size_px):
-    """OpenCV's INTER_LINEAR as its documentation has it: half-pixel centres, edges repeated."""
+    """OpenCV's INTER_LINEAR as documented: half-pixel centres, edges repeated."""
     height, width = pixels.shape[:2]
     out = np.zeros((size_px, size_px, 3))
     for row in range(size_px):
@@ -300,5 +300,5 @@ def test_squash_linear_is_bilinear_without_antialiasing(height, width, size_px):
     expected = bilinear_in_loops(pixels, size_px)
     close(fit(pixels, size_px, "squash_linear"), expected, 0.501)
     if size_px < height:
-        with pytest.raises(AssertionError):  # the twin: antialiasing is seen
+        with pytest.raises(AssertionError):  # sabotaged: antialiasing is detected
             close(fit(pixels, size_px, "squash"), expected, 0.501)

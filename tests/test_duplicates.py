@@ -1,4 +1,4 @@
-"""Near duplicates: found as by comparing all with all, tied, and never chained into a lump."""
+"""Near duplicates: the same as from comparing all pairs, tied, and never chained into a lump."""
 
 import contextlib
 import hashlib
@@ -23,7 +23,7 @@ def thumbnail(image):
 
 
 def blocks(num, seed=0):
-    """(num, 1024) thumbnails of chance, none like another."""
+    """(num, 1024) random thumbnails, all different."""
     small = np.random.default_rng(seed).integers(0, 256, (num, 8, 8), dtype=np.uint8)
     return np.kron(small, np.ones((1, 4, 4), np.uint8)).reshape(num, 1024)
 
@@ -33,7 +33,7 @@ def ids(num, salt="file"):
 
 
 def found(thumbnails, class_names=None, pixel_ids=None, order=None):
-    """Search; clusters by their names. Row i is file `order[i]`."""
+    """Return what is found, with clusters by name. Row i is file `order[i]`."""
     num, thumbnails = len(thumbnails), np.asarray(thumbnails)
     order = np.arange(num) if order is None else order
     near = find(
@@ -80,7 +80,7 @@ def check_candidates(candidates):
     """All pairs at most two bits apart are proposed, and no others, each once."""
     rng = np.random.default_rng(1)
     hashes = rng.integers(0, 2**63, 120, dtype=np.uint64)
-    for at in range(60):  # neighbours at 0 … 4 bits, the wrong ones anywhere
+    for at in range(60):  # neighbours that differ in 0 … 4 bits anywhere
         wrong = rng.choice(64, at % 5, replace=False)
         hashes[60 + at] = hashes[at] ^ np.bitwise_or.reduce(
             np.uint64(1) << wrong.astype(np.uint64), initial=np.uint64(0)
@@ -96,7 +96,7 @@ def check_candidates(candidates):
 
 
 def candidates(hashes):
-    """What is proposed in all bands."""
+    """The candidates of all bands."""
     pairs = []
     for number, mask in enumerate(duplicates._BANDS):
         order = np.lexsort((hashes, hashes & mask))
@@ -115,7 +115,7 @@ def test_the_check_of_candidates_rejects_a_search_in_one_band(monkeypatch):
 
 
 def photograph(seed=0):
-    """A smooth picture with edges, as a photograph has."""
+    """A smooth image with edges, like a photograph."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:120, :160] / 40
     waves = sum(np.sin(x * rng.uniform(-3, 3) + y * rng.uniform(-3, 3) + i) for i in range(6))
@@ -149,9 +149,9 @@ def saved_again(image, quality):
     return Image.fromarray(decode(stream.getvalue()).pixels)
 
 
-def test_like_hashes_of_unlike_pictures_are_not_tied():
+def test_different_pictures_with_similar_hashes_are_not_tied():
     dark = blocks(1)[0] // 4
-    bright = dark + 150  # the same frequencies but for the mean: the hash sees no difference
+    bright = dark + 150  # the same frequencies except for the mean: the same hash
     hashes = duplicates.perceptual_hashes(np.stack([dark, bright]))
     assert int(hashes[0] ^ hashes[1]).bit_count() <= 2
     assert found(np.stack([dark, bright])).clusters == ["", ""]
@@ -175,7 +175,7 @@ def test_identical_pixels_are_tied_whatever_their_thumbnails():
     assert [bool(name) for name in clusters] == [i in (2, 8) for i in range(10)]
 
 
-def test_a_near_duplicate_in_another_class_is_told():
+def test_a_near_duplicate_in_another_class_is_reported():
     thumbnails = blocks(10)
     thumbnails[9] = thumbnails[0]
     thumbnails[8] = thumbnails[7]
@@ -184,16 +184,18 @@ def test_a_near_duplicate_in_another_class_is_told():
     assert near.clusters[0] == near.clusters[9] != ""
 
 
-def test_look_alikes_do_not_chain_into_a_lump():
+def test_lookalikes_do_not_chain_into_a_lump():
     rng = np.random.default_rng(2)
     walk = blocks(100)
-    for i in range(1, 20):  # frames of one film: each like the last, the first unlike the twentieth
+    for i in range(
+        1, 20
+    ):  # frames of one video: each like the last, the first unlike the twentieth
         walk[i] = np.clip(walk[i - 1].astype(int) + rng.integers(-4, 5, 1024), 0, 255)
     pixel_ids = np.arange(100, dtype=np.uint64)
     pixel_ids[5] = pixel_ids[4]
     near = found(walk, pixel_ids=pixel_ids)
     assert list(np.flatnonzero(near.in_lump)) == list(range(20))
-    # Of the lump only the two that are identical stay together.
+    # In the lump only the two that are identical stay together.
     assert list(np.flatnonzero(near.clusters)) == [4, 5]
 
 

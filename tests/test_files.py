@@ -1,4 +1,4 @@
-"""The one way to write a file, and the lock."""
+"""The only way to write a file, and the lock."""
 
 import multiprocessing
 import os
@@ -22,8 +22,8 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["kept.txt"]
 
 
-def test_a_write_in_place_would_be_noticed(tmp_path):
-    """The sabotaged twin: writing straight into the file loses the old one."""
+def test_a_write_in_place_would_be_detected(tmp_path):
+    """Sabotaged: writing directly into the file loses the old one."""
     path = tmp_path / "lost.txt"
     path.write_text("old")
     with pytest.raises(RuntimeError), path.open("wb") as stream:
@@ -39,7 +39,7 @@ def test_an_unwritable_place_is_named(tmp_path):
         files.write_json(blocker / "out.json", {})
 
 
-def test_json_round_trips_and_holds_no_nan(tmp_path):
+def test_json_round_trips_and_contains_no_nan(tmp_path):
     path = tmp_path / "value.json"
     value = {"loss": 0.1 + 0.2, "names": ["caf\udce9", "</script>"]}
     files.write_json(path, value)
@@ -64,7 +64,7 @@ def _hold(path, held, release):
         release.wait(20)
 
 
-def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(tmp_path):
+def test_a_second_process_is_refused_and_a_dead_one_holds_no_lock(tmp_path):
     path = tmp_path / "lock"
     context = multiprocessing.get_context("spawn")
     held, release = context.Event(), context.Event()
@@ -82,12 +82,12 @@ def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(tmp_path):
         assert str(os.getpid()) in path.read_text()
 
 
-def test_a_lock_of_another_machine_counts_while_it_is_touched(tmp_path, monkeypatch):
-    """Where two machines share a disk and not its locks."""
+def test_a_lock_of_another_machine_counts_while_it_is_updated(tmp_path, monkeypatch):
+    """Two machines share a disk but not its locks."""
     monkeypatch.setattr(locks, "HEARTBEAT_S", 0.5)
     path = tmp_path / "lock"
     path.write_text("process 7 on elsewhere since 2026-01-01T00:00:00+00:00")
-    with files.lock(path, holder="runs/1"):  # nobody touches it: it is taken over
+    with files.lock(path, holder="runs/1"):  # no process updates it: it is taken over
         assert str(os.getpid()) in path.read_text()
 
     path.write_text("process 7 on elsewhere since 2026-01-01T00:00:00+00:00")
@@ -110,7 +110,7 @@ def test_a_lock_of_another_machine_counts_while_it_is_touched(tmp_path, monkeypa
         thread.join()
 
 
-def test_who_holds_a_lock_touches_it_and_takes_it_away(tmp_path, monkeypatch):
+def test_the_holder_of_a_lock_updates_and_removes_it(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "HEARTBEAT_S", 0.05)
     path = tmp_path / "lock"
     with files.lock(path, holder="runs/1"):
@@ -128,8 +128,8 @@ def _count(path, counter, times):
             counter.write_text(str(int(counter.read_text()) + 1))
 
 
-def test_a_lock_that_is_taken_away_lets_no_two_in(tmp_path):
-    """Who waited for a lock file that is gone now must not hold it beside a new one."""
+def test_a_removed_lock_file_does_not_admit_two_processes(tmp_path):
+    """A process that waited for a removed lock file must not hold it in addition to a new one."""
     counter = tmp_path / "counter"
     counter.write_text("0")
     context = multiprocessing.get_context("spawn")
@@ -143,7 +143,7 @@ def test_a_lock_that_is_taken_away_lets_no_two_in(tmp_path):
     assert counter.read_text() == "600"
 
 
-def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path):
+def test_only_leftovers_of_killed_writers_are_removed(tmp_path):
     (tmp_path / "last").mkdir()
     for name in (".towernet-abc123.tmp", "last/.towernet-x_9.tmp", ".hidden.tmp", "kept.json"):
         (tmp_path / name).write_text("half")
@@ -160,7 +160,7 @@ def test_a_folder_with_only_leftovers_counts_as_empty(tmp_path):
     assert not files.is_empty(tmp_path)
 
 
-def test_a_copy_is_whole_or_refused(tmp_path):
+def test_a_copy_is_complete_or_refused(tmp_path):
     source = tmp_path / "source"
     source.write_bytes(b"weights" * 1000)
     files.copy(source, tmp_path / "copy", files.sha256(source))
@@ -172,7 +172,7 @@ def test_a_copy_is_whole_or_refused(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "source"]
 
 
-def test_what_was_used_longest_ago_goes_first_and_what_is_in_use_stays():
+def test_the_least_recently_used_is_dropped_first_unless_in_use():
     gone = []
 
     def kept(name, last_used_ns, is_in_use=False):
@@ -190,10 +190,10 @@ def test_what_was_used_longest_ago_goes_first_and_what_is_in_use_stays():
     assert gone == ["old", "new"]
 
 
-def test_a_cache_holds_files_that_go_by_their_time_and_keeps_the_one_asked_for(tmp_path):
-    for time_ns, name in enumerate(["asked", "old", "new", "other.txt"], start=1):
+def test_files_in_a_cache_are_dropped_by_their_time_except_one(tmp_path):
+    for time_ns, name in enumerate(["kept", "old", "new", "other.txt"], start=1):
         (tmp_path / name).write_text("ten bytes.")
         os.utime(tmp_path / name, ns=(time_ns, time_ns))
-    kept = files.kept_files(tmp_path, "[!.]*[!t]", but=tmp_path / "asked")
+    kept = files.kept_files(tmp_path, "[!.]*[!t]", but=tmp_path / "kept")
     files.evict(kept, lambda _, num_bytes: num_bytes <= 10)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["asked", "new", "other.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "new", "other.txt"]

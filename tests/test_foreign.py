@@ -390,9 +390,9 @@ def test_a_bit_flip_or_cut_anywhere_is_read_or_named(tmp_path, name):
         ("cat\n  \ndog", DataError, r"classes\.txt: line 2 is empty"),
         ("", DataError, r"classes\.txt: line 1 is empty"),
         ("cat\ndog\ncat\n", DataError, r"names the class 'cat' twice; give each class its own"),
-        ("cat\nCat\ndog\n", DataError, r"has the classes 'Cat' and 'cat', which are equal but"),
+        ("cat\nCat\ndog\n", DataError, r"has the classes 'Cat' and 'cat', which differ only"),
         ("e\u0301\né\ndog\n", DataError, r"has the classes .*U\+0065.* and .*U\+00E9.* accents"),
-        ("cat\n", DataError, r"holds 1 class.* and two are the fewest"),
+        ("cat\n", DataError, r"contains 1 class.* and at least two are needed"),
     ],
 )  # fmt: skip
 def test_class_names_that_do_not_fit_are_refused(tmp_path, network, classes, text, error, message):

@@ -1,4 +1,4 @@
-"""The picture of a data set."""
+"""The gallery of a data set."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ COLOURS = {"azure": (0, 127, 255), "lime": (190, 255, 0), "rose": (255, 0, 127)}
 
 
 def data_of(folder, colours, num=3):
-    """Each class of its own colour, so that a tile tells whose it is; a grey corner tells which."""
+    """Each class has one colour, which identifies it in a tile; a grey corner gives the image."""
     for name, colour in colours.items():
         (folder / name).mkdir(parents=True)
         for i in range(num):
@@ -63,13 +63,13 @@ def test_the_grid_is_the_smallest_square_that_holds_all(tmp_path, num_classes):
     assert image.size[0] == int(np.ceil(num_classes**0.5)) * 210 + 10
 
 
-def test_hostile_and_long_names_are_drawn_and_nothing_more(tmp_path):
+def test_hostile_and_long_names_are_only_drawn(tmp_path):
     colours = {"x" * 200: (1, 2, 3), "<b>\n\x1b[31m‮": (4, 5, 6), "caf\udce9": (7, 8, 9)}
     source, table = data_of(tmp_path / "data", colours)
     image = gallery(table, source, seed=0)
     assert set(colours.values()) <= colours_seen(image)
     caption = np.asarray(image)[215:235, :10]
-    assert (caption == 255).all()  # the long name keeps out of the margin
+    assert (caption == 255).all()  # the long name does not reach the margin
 
 
 def test_many_classes_make_small_tiles_and_no_giant_picture(tmp_path):
@@ -86,7 +86,7 @@ def test_many_classes_make_small_tiles_and_no_giant_picture(tmp_path):
     assert colours["0400"] not in seen
 
 
-def test_nothing_usable_and_a_changed_file_are_sentences(tmp_path):
+def test_no_usable_image_and_a_changed_file_give_one_sentence(tmp_path):
     source, table = data_of(tmp_path / "data", COLOURS)
     (tmp_path / "data" / "rose" / "0.png").write_bytes(b"")
     only = table[table.path == "rose/0.png"]

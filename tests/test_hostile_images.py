@@ -1,4 +1,4 @@
-"""Hostile files: each is used or refused with a reason, whatever it does to its decoder."""
+"""Hostile files: each is used or refused with a reason, whatever happens in its decoder."""
 
 import io
 import os
@@ -38,7 +38,7 @@ def bad(content, **limits):
 
 
 def raw_tiff(order, *entries):
-    """A TIFF of these entries: what cameras write before their own format begins."""
+    """A TIFF of these entries: what cameras write before their own format starts."""
     head = b"II*\0" if order == "<" else b"MM\0*"
     table = b"".join(struct.pack(order + "HHII", *entry) for entry in entries)
     return head + struct.pack(order + "IH", 8, len(entries)) + table + bytes(4)
@@ -47,8 +47,8 @@ def raw_tiff(order, *entries):
 @pytest.mark.parametrize(
     ("content", "reason", "words"),
     [
-        (b"", "EMPTY", "holds no bytes"),
-        (b"\0" * 5000, "CORRUPT", "holds only zero bytes"),
+        (b"", "EMPTY", "is empty"),
+        (b"\0" * 5000, "CORRUPT", "contains only zero bytes"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
             "FORMAT",
@@ -57,7 +57,7 @@ def raw_tiff(order, *entries):
         (b"\n<!DOCTYPE html><html>404</html>", "FORMAT", "HTML page"),
         (b"<?xml version='1.0'?><Error/>", "FORMAT", "XML text"),
         (b"<?xml version='1.0'?><svg xmlns='x'/>", "FORMAT", "SVG drawing: convert it to PNG"),
-        (b"just some words\n", "FORMAT", "text, not a picture"),
+        (b"just some words\n", "FORMAT", "text, not an image"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "FORMAT", "HEIC: convert it"),
         (b"\0\0\0\x18ftypisom\0\0\0\0mp42avc1", "FORMAT", "film: convert it"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "FORMAT", "JPEG XL: convert it"),
@@ -67,7 +67,7 @@ def raw_tiff(order, *entries):
         (b"%!PS-Adobe-3.0 EPSF", "FORMAT", "PostScript"),
         (b"PK\x03\x04", "FORMAT", "zip archive"),
         (b"\0" * 128 + b"DICM", "FORMAT", "DICOM"),
-        (b"\x01\x02\x03\x04", "FORMAT", "unknown format (it begins with 01 02 03 04)"),
+        (b"\x01\x02\x03\x04", "FORMAT", "unknown format (it starts with 01 02 03 04)"),
         (b"\x89PNG\r\n\x1a\n", "TRUNCATED", "copy it again"),
         (b"\xff\xd8\xff", "TRUNCATED", "copy it again"),
         (b"BM", "CORRUPT", "damaged BMP file (the header cannot be read)"),
@@ -83,7 +83,7 @@ def raw_tiff(order, *entries):
         (raw_tiff("<", (50706, 1, 4, 0x0401)), "FORMAT", "camera raw (DNG): convert it"),
     ],
 )
-def test_a_file_that_is_no_picture_says_what_it_is(content, reason, words):
+def test_a_file_that_is_not_an_image_is_described(content, reason, words):
     error = bad(content)
     assert error.reason == reason
     assert words in error.detail
@@ -106,12 +106,12 @@ def test_a_truncated_file_is_refused_or_lacks_nothing(file_format):
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_whatever_is_damaged_only_bad_image_is_raised(file_format):
+def test_damage_raises_only_bad_image(file_format):
     rng = np.random.default_rng(7)
     content = np.frombuffer(saved(picture(), file_format), np.uint8)
     for _ in range(120):
         damaged = content.copy()
-        # Headers hold the most ways to go wrong, so most damage is done there.
+        # Headers can fail in the most ways, so most damage is done there.
         at = (rng.random(rng.integers(1, 6)) ** 3 * len(content)).astype(int)
         damaged[at] = rng.integers(0, 256, len(at))
         try:
@@ -126,7 +126,7 @@ def test_whatever_is_damaged_only_bad_image_is_raised(file_format):
 
 
 def test_a_png_damaged_in_its_pixels_is_never_used():
-    """Asking a PNG for its EXIF loads it; when that failed, a second load gave black."""
+    """Reading a PNG's EXIF loads it; when that failed, a second load returned black."""
     content = saved(picture(), "PNG")
     whole, first = decode(content).pixels, content.index(b"IDAT") + 4
     for at in range(first, content.index(b"IEND") - 8):
@@ -142,7 +142,7 @@ def test_too_many_pixels_are_refused_from_the_header():
         content = png(side, side)
         assert bad(content).reason == "PIXELS"
     error = bad(saved(picture(), "PNG"), max_pixels=200)
-    assert error.detail == "19 × 13 pixels; more than 200 pixels are taken for an attack; shrink it"
+    assert error.detail == "19 × 13 pixels; more than 200 pixels look like an attack; shrink it"
     assert decode(saved(picture(), "PNG"), max_pixels=247).width == 19
 
 
@@ -174,7 +174,7 @@ def test_a_warning_of_the_decoder_is_noted():
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_colour_profiles_are_not_applied_and_broken_ones_do_no_harm(file_format):
+def test_colour_profiles_are_ignored_even_if_broken(file_format):
     options = {"lossless": True} if file_format == "WEBP" else {}
     plain = decode(saved(picture(), file_format, **options)).pixels
     wide = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
@@ -184,7 +184,7 @@ def test_colour_profiles_are_not_applied_and_broken_ones_do_no_harm(file_format)
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "GIF", "BMP"])
-def test_a_picture_that_is_also_something_else_is_a_picture(file_format):
+def test_an_image_that_is_also_something_else_is_an_image(file_format):
     content = saved(picture(), file_format)
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as packed:
@@ -200,7 +200,8 @@ def test_a_picture_that_is_also_something_else_is_a_picture(file_format):
 def test_a_jpeg_of_very_many_scans_is_refused_and_of_the_usual_ones_not():
     error = bad(jpeg_of_many_scans(np.random.default_rng(1)))
     assert error.reason == "RESOURCE"
-    assert re.fullmatch(r"JPEG of \d+ scans, taken for an attack; save it anew", error.detail)
+    words = r"JPEG of \d+ scans, which looks like an attack; save it again"
+    assert re.fullmatch(words, error.detail)
     assert decode(saved(picture(), "JPEG", progressive=True)).width == 19
 
 
@@ -247,8 +248,8 @@ for file in sys.argv[2:]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
-def test_decoding_takes_no_more_memory_than_is_said_before(tmp_path):
-    said = []
+def test_decoding_takes_no_more_memory_than_estimated(tmp_path):
+    estimated = []
     for name, (mode, options) in LARGE.items():
         colour = 90 if mode in ("1", "P", "F", "I;16") else (10, 20, 200, 40)[: len(mode)]
         content = saved(Image.new(mode, (3000, 2000), colour), name.split()[0], **options)
@@ -256,36 +257,42 @@ def test_decoding_takes_no_more_memory_than_is_said_before(tmp_path):
             runs = b"\1\0\0\0" * 2000 + b"\0\1"
             content = content[:30] + b"\1" + content[31 : 54 + 1024] + runs
         (tmp_path / name).write_bytes(content)
-        said.append(int(re.search(r"take (\d+) MB", bad(content, max_bytes=1).detail)[1]) * 1e6)
+        estimated.append(
+            int(re.search(r"take (\d+) MB", bad(content, max_bytes=1).detail)[1]) * 1e6
+        )
     small = tmp_path / "small"
     small.write_bytes(saved(picture(), "PNG"))
     took = run_python(PEAKS, small, *(tmp_path / name for name in LARGE))
-    check_said_covers_took(
-        dict(zip(LARGE, zip(said, map(int, took.split()), strict=True), strict=True))
+    check_estimate_covers_peak(
+        dict(zip(LARGE, zip(estimated, map(int, took.split()), strict=True), strict=True))
     )
 
 
-def check_said_covers_took(memory):
-    """The words before are at most 12 MB short: one strip, and what every decoder has."""
-    short = {name: took - said for name, (said, took) in memory.items() if took > said + 12e6}
+def check_estimate_covers_peak(memory):
+    """The estimate is at most 12 MB too low: one strip, and what every decoder needs."""
+    short = {
+        name: took - estimated
+        for name, (estimated, took) in memory.items()
+        if took > estimated + 12e6
+    }
     assert not short, short
 
 
 def test_the_check_of_memory_rejects_four_bytes_a_pixel_for_webp():
     with pytest.raises(AssertionError):
-        check_said_covers_took({"WEBP": (42e6, 96e6)})
+        check_estimate_covers_peak({"WEBP": (42e6, 96e6)})
 
 
 def run_python(code, *words):
     """Run code in a fresh process; return what it printed."""
-    told = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, *map(str, words)],
         capture_output=True,
         text=True,
         check=True,
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
     )
-    return told.stdout
+    return process.stdout
 
 
 STARVED = """
@@ -304,21 +311,21 @@ except BadImage as error:
 """
 
 
-def test_a_machine_without_memory_is_said_to_have_none():
-    told = run_python(STARVED)
-    assert told == "RESOURCE decoding it needs more memory than allowed; shrink it\n"
+def test_a_machine_without_memory_gets_that_message():
+    output = run_python(STARVED)
+    assert output == "RESOURCE decoding it needs more memory than allowed; shrink it\n"
 
 
-def test_what_takes_too_much_memory_is_refused_from_the_header():
+def test_an_image_that_needs_too_much_memory_is_refused_from_the_header():
     error = bad(saved(picture(), "WEBP"), max_bytes=1000)
     assert error.reason == "RESOURCE"
     assert error.detail.startswith(
-        "19 × 13 pixels of WEBP take 0 MB to decode and 0 MB are allowed"
+        "19 × 13 pixels of WEBP take 0 MB to decode and the limit is 0 MB"
     )
     assert bad(png(9000, 9000, colour=2)).reason == "RESOURCE"
 
 
-def test_what_is_large_is_decoded_last_and_what_is_too_large_is_refused(tmp_path):
+def test_large_files_are_decoded_last_and_too_large_ones_refused(tmp_path):
     large, too_large = Image.new("RGB", (4000, 3000), 7), Image.new("RGB", (5000, 5000), 7)
     (tmp_path / "0").write_bytes(saved(large, "WEBP"))
     (tmp_path / "1").write_bytes(saved(too_large, "WEBP"))
@@ -326,12 +333,12 @@ def test_what_is_large_is_decoded_last_and_what_is_too_large_is_refused(tmp_path
     os.truncate(tmp_path / "2", 400_000_000)
     for i in range(3, 9):
         (tmp_path / str(i)).write_bytes(saved(picture(), "PNG"))
-    told = list(in_processes(examine, [tmp_path / str(i) for i in range(9)], workers=2))
-    assert [position for position, _ in told[6:]] == [0, 1, 2]
-    answers = dict(told)
+    results = list(in_processes(examine, [tmp_path / str(i) for i in range(9)], workers=2))
+    assert [position for position, _ in results[6:]] == [0, 1, 2]
+    answers = dict(results)
     assert (answers[0].reason, answers[0].width, answers[5].width) == ("", 4000, 19)
     assert answers[1].detail.startswith("5000 × 5000 pixels of WEBP take 4")
-    assert answers[2].detail == "the file holds 400 MB and 320 MB are allowed; shrink it"
+    assert answers[2].detail == "the file has 400 MB and the limit is 320 MB; shrink it"
     assert {answers[i].reason for i in (1, 2)} == {"RESOURCE"}
 
 

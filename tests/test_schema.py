@@ -1,4 +1,4 @@
-"""The JSON schemas in docs/: made from the models, and true of all that real commands write."""
+"""The JSON schemas in docs/: made from the models, and valid for all that real commands write."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ OFTEN = {"comparison", "run", "ablation"}
 
 
 class Folders(dict[str, Path]):
-    """A real folder of each kind, made when it is first asked for."""
+    """A real folder of each kind, made at its first use."""
 
     def __init__(self, photos: Path, home: Path) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ def validator(name: str) -> Draft202012Validator:
 
 
 def documents(folder: Path) -> Iterator[tuple[str, Path, Any]]:
-    """Every record below a folder: the name of its schema, the file, and what is written."""
+    """Every record below a folder: the name of its schema, the file, and its content."""
     for path in sorted(folder.rglob("*")):
         if path.name in ("results.json", "run.json", "calibration.json"):
             yield path.stem, path, files.read_json(path)
@@ -102,7 +102,7 @@ def documents(folder: Path) -> Iterator[tuple[str, Path, Any]]:
     "kind",
     [kind if kind in OFTEN else pytest.param(kind, marks=pytest.mark.proof) for kind in KINDS],
 )
-def test_all_that_is_written_is_what_the_schemas_say(written: Folders, kind: str) -> None:
+def test_all_written_files_match_the_schemas(written: Folders, kind: str) -> None:
     seen = set()
     for name, path, values in documents(written[kind]):
         validator(name).validate(values)
@@ -139,7 +139,7 @@ def test_the_folders_are_of_every_kind(written: Folders) -> None:
 
 
 def checked_by_model(name: str, values: Any, path: Path) -> None:
-    """Hold what is written to its model, as a reader does.
+    """Check what is written against its model, as a reader does.
 
     Raises:
         DataError: naming the field.
@@ -194,7 +194,7 @@ def test_a_planted_mistake_is_refused_by_the_schema_and_by_the_model_which_names
     with pytest.raises(DataError, match="is damaged") as refusal:
         checked_by_model(name, values, path)
     assert f"({field} is " in str(refusal.value)
-    if name == "results":  # by the way every reader takes
+    if name == "results":  # through the function that every reader uses
         changed = path.with_name("changed.json")
         files.write_json(changed, values)
         with pytest.raises(DataError) as refusal:
@@ -215,7 +215,7 @@ def test_a_planted_mistake_is_refused_by_the_schema_and_by_the_model_which_names
         ({"words": "more threads"}, "'words'"),
     ],
 )
-def test_an_event_that_is_none_is_refused(line: dict[str, Any], field: str, tmp_path: Path) -> None:
+def test_an_unknown_event_is_refused(line: dict[str, Any], field: str, tmp_path: Path) -> None:
     files.write_jsonl(tmp_path / "ledger.jsonl", [line])
     assert not validator("ledger").is_valid(line)
     with pytest.raises(DataError, match="is damaged") as refusal:
@@ -228,14 +228,14 @@ def test_the_schemas_are_made_from_the_models() -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_a_schema_that_is_stale_is_noticed(tmp_path: Path) -> None:
+def test_a_stale_schema_is_detected(tmp_path: Path) -> None:
     assert refresh(tmp_path).returncode == 0
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in SCHEMAS.iterdir()}
     path = tmp_path / "metrics.schema.json"
     path.write_text(path.read_text().replace('"integer"', '"number"'))
     stale = refresh(tmp_path, "--check")
     assert stale.returncode == 1
-    assert "metrics.schema.json is not made from the models" in stale.stdout
+    assert "metrics.schema.json differs from its model" in stale.stdout
 
 
 def test_a_model_that_changes_changes_its_schema() -> None:
@@ -248,7 +248,7 @@ def test_a_model_that_changes_changes_its_schema() -> None:
     assert schema.schema(title, Wider) != before
 
 
-def test_every_schema_says_what_it_is_of() -> None:
+def test_every_schema_names_its_file() -> None:
     for path in SCHEMAS.iterdir():
         found = json.loads(path.read_text(encoding="utf-8"))
         assert found["$schema"] == "https://json-schema.org/draft/2020-12/schema"

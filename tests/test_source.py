@@ -1,4 +1,4 @@
-"""Sources: what was read is said in a sentence, and every file found is accounted for."""
+"""Sources: how the data was read is one sentence, and every file found is accounted for."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ from towernet.errors import DataError, UnknownNameError
 
 
 def plant(root, *paths):
-    """Make files with their own path as content; a path that ends in '/' is an empty folder."""
+    """Create files with their path as content; a path that ends in '/' is an empty folder."""
     for path in paths:
         if path.endswith("/"):
             (root / path).mkdir(parents=True)
@@ -34,7 +34,7 @@ def plant(root, *paths):
 
 
 def pack(root, path):
-    """Put a folder into a zip or tar, its empty folders too."""
+    """Write a folder to a zip or tar, including empty folders."""
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w") as target:
             for found in sorted(root.rglob("*")):
@@ -56,7 +56,7 @@ def ignored(source):
 
 @pytest.fixture(params=["folder", "zip", "tar.gz"])
 def form(request, tmp_path):
-    """A tree as a folder, a zip, a tar: all are read alike."""
+    """A tree as a folder, a zip or a tar: all are read in the same way."""
 
     def make(*paths):
         root = plant(tmp_path / "photos", *paths)
@@ -86,7 +86,7 @@ def test_one_sub_folder_per_class(form):
     assert all(source.root in file.file.parents for file in source.files)
 
 
-def test_one_folder_on_top_is_unwrapped_and_said(form):
+def test_one_folder_on_top_is_unwrapped_and_reported(form):
     data = form("Images/cat/1.jpg", "Images/dog/1.jpg", "LICENSE", "Images/README.txt")
     source = open_source(str(data))
     assert f"in {data.name} (one folder `Images/` on top): 2 files" in source.reading
@@ -99,7 +99,7 @@ def test_several_folders_on_top_are_unwrapped(form):
     assert "(2 folders `a/b/` on top): 2 files" in open_source(str(data)).reading
 
 
-def test_splits_are_recognised_and_said(form):
+def test_splits_are_recognised_and_reported(form):
     data = form(
         "train/cat/1.jpg", "train/dog/1.jpg", "Valid/cat/2.jpg", "Valid/dog/2.jpg", "test/cat/3.jpg"
     )
@@ -119,7 +119,7 @@ def test_each_name_of_the_validation_split_is_known(tmp_path, name):
     assert placed(open_source(str(tmp_path)))[f"{name}/a/1"] == ("a", "validation")
 
 
-def test_images_of_a_split_that_lie_in_no_class_are_given_without_one(tmp_path):
+def test_images_of_a_split_outside_class_folders_have_no_class(tmp_path):
     plant(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "test/1.jpg", "test/labels.csv", "0.jpg")
     source = open_source(str(tmp_path), layout="splits")
     assert placed(source)["test/1.jpg"] == ("", "test")
@@ -138,7 +138,7 @@ def test_folders_named_like_splits_without_the_same_classes_are_classes(form):
     assert as_splits.class_names == ("diesel", "steam", "tube")
 
 
-def test_the_layout_overrides_what_the_names_say(tmp_path):
+def test_the_layout_overrides_the_names(tmp_path):
     plant(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", "test/cat/1.jpg", "test/dog/1.jpg")
     source = open_source(str(tmp_path), layout="classes")
     assert source.class_names == ("test", "train")
@@ -147,11 +147,11 @@ def test_the_layout_overrides_what_the_names_say(tmp_path):
 
 def test_a_layout_of_splits_needs_their_names(tmp_path):
     plant(tmp_path, "cat/x/1.jpg", "train/x/1.jpg")
-    with pytest.raises(DataError, match="at its top are cat, train where train, validation and"):
+    with pytest.raises(DataError, match="its top level contains cat, train instead of train,"):
         open_source(str(tmp_path), layout="splits")
 
 
-def test_a_training_folder_alone_is_a_split_when_asked(tmp_path):
+def test_a_training_folder_alone_is_a_split_if_requested(tmp_path):
     plant(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg")
     assert "(one folder `train/` on top)" in open_source(str(tmp_path)).reading
     source = open_source(str(tmp_path), layout="splits")
@@ -172,14 +172,14 @@ def test_folders_within_a_class_belong_to_it(form):
     assert source.reading.endswith("3 files; folders within a class folder belong to its class")
 
 
-def test_images_beside_the_class_folders_are_given_without_a_class(form):
+def test_images_next_to_the_class_folders_have_no_class(form):
     source = open_source(str(form("cat/1.jpg", "dog/1.jpg", "loose.jpg", "labels.csv")))
     assert placed(source)["loose.jpg"] == ("", "")
     assert ignored(source) == {"labels.csv": "NOT_AN_IMAGE"}
     assert "2 files" in source.reading
 
 
-def test_text_within_a_class_is_left_to_be_judged_by_content(form):
+def test_text_within_a_class_is_checked_by_content_later(form):
     source = open_source(str(form("cat/1.txt", "dog/1.jpg")))
     assert placed(source)["cat/1.txt"] == ("cat", "")
 
@@ -233,7 +233,7 @@ def test_names_that_are_not_utf8_or_strange_are_kept(tmp_path):
     assert all(file.file.read_bytes() for file in source.files)
 
 
-def test_the_root_itself_may_be_a_link_or_hidden_or_end_in_a_slash(tmp_path, monkeypatch):
+def test_the_root_itself_can_be_a_link_or_hidden_or_end_in_a_slash(tmp_path, monkeypatch):
     plant(tmp_path / ".photos", "cat/1.jpg", "dog/1.jpg")
     (tmp_path / "link").symlink_to(".photos")
     assert open_source(str(tmp_path / "link")).name == "link"
@@ -248,24 +248,24 @@ def test_the_root_itself_may_be_a_link_or_hidden_or_end_in_a_slash(tmp_path, mon
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
-        ((), "photos holds no files; make one sub-folder for each class, as in photos/cat/1.jpg"),
+        ((), "photos contains no files; make one sub-folder per class, such as photos/cat/1.jpg"),
         (
             ("1.jpg", "2.jpg", "3.jpg", "4.jpg"),
-            r"photos holds 4 files \(1.jpg, 2.jpg, 3.jpg and 1 more\) and no class folders; make"
-            " one sub-folder for each class, as in photos/cat/1.jpg and photos/dog/1.jpg",
+            r"photos contains 4 files \(1.jpg, 2.jpg, 3.jpg and 1 more\) and no class folders; make"
+            " one sub-folder per class, such as photos/cat/1.jpg and photos/dog/1.jpg",
         ),
         (
             ("cat/1.jpg", "cat/2.jpg"),
-            r"photos holds 1 class, cat \(2 files\) and two are the fewest",
+            r"photos contains 1 class, cat \(2 files\) and at least two are needed",
         ),
         (("cat/1.jpg", "ant/"), "ant in photos is an empty class folder; add .* with --skip-empty"),
         (("a/1.jpg", "b/", "c/.x", "d/e/"), "b, c, d in photos are empty class folders; add"),
-        (("Cat/1.jpg", "cat/1.jpg"), "'Cat' and 'cat', which are equal but for upper and lower"),
-        (("train/a/1", "test/A/1", "train/A/1"), "'A' and 'a', which are equal but for upper"),
+        (("Cat/1.jpg", "cat/1.jpg"), "'Cat' and 'cat', which differ only in upper and lower"),
+        (("train/a/1", "test/A/1", "train/A/1"), "'A' and 'a', which differ only in upper"),
         (
             ("caf\u00e9/1.jpg", "cafe\u0301/1.jpg"),
-            r"'caf.+' \(U\+0063 .* U\+0301\) and 'caf.' \(.* U\+00E9\), which are equal but for how"
-            " accents are coded and one on other systems; rename one of them or merge them",
+            r"'caf.+' \(U\+0063 .* U\+0301\) and 'caf.' \(.* U\+00E9\), which differ only in the"
+            " encoding of accents and are the same on other systems; rename one of them or merge",
         ),
         (
             (*(f"c{i}/" for i in range(7)), "x/1"),
@@ -273,7 +273,7 @@ def test_the_root_itself_may_be_a_link_or_hidden_or_end_in_a_slash(tmp_path, mon
         ),
     ],
 )
-def test_a_tree_that_holds_no_classes_is_refused(tmp_path, paths, message):
+def test_a_tree_without_classes_is_refused(tmp_path, paths, message):
     (tmp_path / "photos").mkdir()
     plant(tmp_path / "photos", *paths)
     with pytest.raises(DataError, match=message) as error:
@@ -281,13 +281,13 @@ def test_a_tree_that_holds_no_classes_is_refused(tmp_path, paths, message):
     assert "\n" not in str(error.value)
 
 
-def test_the_refusal_of_twins_rejects_a_check_without_them(tmp_path, monkeypatch):
+def test_the_refusal_of_similar_names_fails_without_the_check(tmp_path, monkeypatch):
     monkeypatch.setattr(layout, "require_classes", lambda *_, **__: None)
     plant(tmp_path, "Cat/1.jpg", "cat/1.jpg")
     assert open_source(str(tmp_path)).class_names == ("Cat", "cat")
 
 
-def test_an_empty_class_folder_is_left_out_when_asked_and_said(form):
+def test_an_empty_class_folder_is_left_out_if_requested_and_reported(form):
     source = open_source(str(form("cat/1.jpg", "dog/1.jpg", "ant/", "bee/x/")), skip_empty=True)
     assert source.class_names == ("cat", "dog")
     assert source.reading.endswith("2 files; left out as empty: ant, bee")
@@ -295,13 +295,13 @@ def test_an_empty_class_folder_is_left_out_when_asked_and_said(form):
 
 def test_one_class_left_after_the_empty_ones_is_refused(tmp_path):
     plant(tmp_path, "cat/1.jpg", "dog/")
-    with pytest.raises(DataError, match=r"holds 1 class, cat \(1 file\)"):
+    with pytest.raises(DataError, match=r"contains 1 class, cat \(1 file\)"):
         open_source(str(tmp_path), skip_empty=True)
 
 
 def test_one_class_is_read_where_one_is_enough(form):
     data = form("cat/1.jpg", "cat/2.jpg")
-    with pytest.raises(DataError, match=r"holds 1 class, cat \(2 files\)"):
+    with pytest.raises(DataError, match=r"contains 1 class, cat \(2 files\)"):
         open_source(str(data))
     source = open_source(str(data), min_classes=1)
     assert source.reading == f"I read this as one class, the one sub-folder of {data.name}: 2 files"
@@ -321,7 +321,7 @@ def test_one_class_in_a_csv_or_in_splits_is_read_where_one_is_enough(tmp_path):
 def test_no_class_is_refused_even_where_one_is_enough(tmp_path, rows):
     plant(tmp_path, "1.jpg", "2.jpg")
     (tmp_path / "labels.csv").write_text(f"path,label\n{rows}")
-    with pytest.raises(DataError, match=r"labels\.csv holds no file that has a class"):
+    with pytest.raises(DataError, match=r"labels\.csv contains no file with a class"):
         open_source(str(tmp_path / "labels.csv"), min_classes=1)
 
 
@@ -339,7 +339,7 @@ def test_folders_too_deep_are_refused_without_recursion(tmp_path):
             Path("d").mkdir()
             os.chdir("d")
     try:
-        with pytest.raises(DataError, match="255 is the most; move the images up"):
+        with pytest.raises(DataError, match="the limit is 255; move the images up"):
             open_source(str(tmp_path))
     finally:  # pytest's own removal would recurse
         subprocess.run(["rm", "-rf", deep], check=True)
@@ -351,14 +351,14 @@ def test_a_path_too_long_for_the_system_is_refused(tmp_path):
         for _ in range(20):
             Path("n" * 250).mkdir()
             os.chdir("n" * 250)
-    with pytest.raises(DataError, match="255 is the most; move the images up"):
+    with pytest.raises(DataError, match="the limit is 255; move the images up"):
         open_source(str(tmp_path))
     subprocess.run(["rm", "-rf", tmp_path / ("n" * 250)], check=True)
 
 
 @contextlib.contextmanager
 def unprivileged():
-    """Give up being root for a while, since root may read everything."""
+    """Drop root privileges for a while, since root can read everything."""
     if os.geteuid() != 0:
         yield
         return
@@ -370,7 +370,7 @@ def unprivileged():
 
 
 @pytest.mark.parametrize("what", ["photos", "photos/cat", "photos.zip"])
-def test_what_may_not_be_read_is_named(what):
+def test_a_path_without_permission_is_named(what):
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         plant(Path(folder), "photos/cat/1.jpg", "photos/dog/1.jpg", "photos.zip")
@@ -378,7 +378,7 @@ def test_what_may_not_be_read_is_named(what):
         data = str(Path(folder) / what.removesuffix("/cat"))
         with (
             unprivileged(),
-            pytest.raises(DataError, match=f"{what} may not be read by you; ask for"),
+            pytest.raises(DataError, match=rf"{what} cannot be read \(permission denied\); ask"),
         ):
             open_source(data)
         (Path(folder) / what).chmod(0o700)
@@ -393,15 +393,15 @@ def test_what_may_not_be_read_is_named(what):
         (
             "gone",
             None,
-            "gone does not exist; give a folder, a zip, a tar, a CSV, or the word digits",
+            "gone does not exist; pass a folder, a zip, a tar, a CSV, or the word digits",
         ),
-        ("a.rar", b"Rar!\x1a\x07", "a.rar is a RAR archive; give a folder, a zip, a tar"),
-        ("a.7z", b"7z\xbc\xaf'\x1c", "a.7z is a 7-Zip archive; give"),
-        ("a.zip", b"\x89PNG\r\n\x1a\n", "a.zip is a PNG image; give"),
+        ("a.rar", b"Rar!\x1a\x07", "a.rar is a RAR archive; pass a folder, a zip, a tar"),
+        ("a.7z", b"7z\xbc\xaf'\x1c", "a.7z is a 7-Zip archive; pass"),
+        ("a.zip", b"\x89PNG\r\n\x1a\n", "a.zip is a PNG image; pass"),
         ("a.zip", b"<!doctype html>", "a.zip is an HTML or XML page, perhaps of a failed download"),
-        ("a.zip", b"version https://git-lfs.github.com", "a.zip is a Git LFS pointer and not"),
-        ("a.zip", b"", "a.zip is an empty file; give"),
-        ("a.zip", b"hello", "a.zip is no archive that is known here; give"),
+        ("a.zip", b"version https://git-lfs.github.com", "a.zip is a Git LFS pointer, not"),
+        ("a.zip", b"", "a.zip is an empty file; pass"),
+        ("a.zip", b"hello", "a.zip is not a known kind of archive; pass"),
         (
             "a.zip",
             b"PK\x03\x04 and then nothing",
@@ -410,38 +410,38 @@ def test_what_may_not_be_read_is_named(what):
         (
             "a.gz",
             b"\x1f\x8b nothing",
-            r"a.gz cannot be read \(.*\); get it",
+            r"a.gz cannot be read \(.*\); download it again",
         ),
     ],
 )
-def test_what_is_no_data_is_named(tmp_path, name, content, message):
+def test_a_file_that_is_not_data_is_described(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         open_source(str(tmp_path / name))
 
 
-def test_a_pipe_is_not_waited_on(tmp_path):
+def test_a_pipe_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(DataError, match="pipe is neither a folder nor a file; give one of them"):
+    with pytest.raises(DataError, match="pipe is neither a folder nor a file; pass one of them"):
         open_source(str(tmp_path / "pipe"))
 
 
 def test_a_path_that_goes_through_a_file_or_is_too_long_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="file/x does not exist; give a folder"):
+    with pytest.raises(DataError, match="file/x does not exist; pass a folder"):
         open_source(str(tmp_path / "file" / "x"))
     with pytest.raises(DataError, match="cannot be read: File name too long; check the path"):
         open_source("x" * 5000)
 
 
-def test_an_archive_with_something_before_it_is_read(tmp_path):
+def test_an_archive_with_bytes_before_it_is_read(tmp_path):
     path = pack(plant(tmp_path / "photos", "cat/1.jpg", "dog/1.jpg"), tmp_path / "photos.zip")
     path.write_bytes(b"#!/bin/sh\nself-extractor\n" + path.read_bytes())
     assert open_source(str(path)).class_names == ("cat", "dog")
 
 
-def test_members_that_the_archive_cannot_give_keep_their_class(tmp_path):
+def test_members_that_cannot_be_unpacked_keep_their_class(tmp_path):
     path = pack(plant(tmp_path / "photos", "cat/1.jpg", "dog/1.jpg"), tmp_path / "photos.zip")
     content = path.read_bytes()
     path.write_bytes(content.replace(b"dog/1.jpgdog", b"dog/1.jpgdig"))
@@ -461,7 +461,7 @@ def write_csv(folder, text):
     return str(folder / "labels.csv")
 
 
-def test_a_csv_names_paths_labels_splits_and_groups(tmp_path):
+def test_a_csv_lists_paths_labels_splits_and_groups(tmp_path):
     data = write_csv(
         tmp_path,
         "\ufeffpath,Label,split,group,camera\nimg/2.jpg, cat ,val,p1,x\n"
@@ -481,7 +481,7 @@ def test_a_csv_names_paths_labels_splits_and_groups(tmp_path):
     assert [file.file.read_bytes() for file in source.files][2] == b"img/3, odd.jpg"
 
 
-def test_a_csv_may_name_files_anywhere_since_somebody_chose_them(tmp_path):
+def test_a_csv_can_list_files_anywhere(tmp_path):
     plant(tmp_path, "elsewhere/4.jpg", "set/img/5.jpg")
     (tmp_path / "set" / "link.jpg").symlink_to("img/5.jpg")
     absolute, inside = tmp_path / "elsewhere" / "4.jpg", tmp_path / "set" / "img" / "5.jpg"
@@ -494,13 +494,13 @@ def test_a_csv_may_name_files_anywhere_since_somebody_chose_them(tmp_path):
     }
 
 
-def test_files_that_a_csv_names_in_vain_are_unreadable(tmp_path):
+def test_missing_files_that_a_csv_lists_are_unreadable(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     data = write_csv(tmp_path, "path,label\nimg/1.jpg,a\nimg/9.jpg,b\npipe,b\nimg,b\nimg/\0,b\n")
     source = open_source(data)
     assert [bad.path for bad in source.unreadable] == ["img", "img/\0", "img/9.jpg", "pipe"]
     assert source.unreadable[2][1:4] == ("b", "", "MISSING")
-    assert source.unreadable[2].detail == f"line 3 of {data} names it and there is no such file"
+    assert source.unreadable[2].detail == f"line 3 of {data} lists it and there is no such file"
     assert source.class_names == ("a", "b")
 
 
@@ -520,7 +520,7 @@ def test_a_csv_in_another_encoding_keeps_its_bytes(tmp_path):
     [
         (
             "",
-            r"labels.csv has no column path and no column label \(its first line is ''\); begin it",
+            r"labels.csv has no column path and no column label \(its first line is ''\); add the",
         ),
         (
             "file;label\n",
@@ -528,36 +528,36 @@ def test_a_csv_in_another_encoding_keeps_its_bytes(tmp_path):
         ),
         (
             "path,class\n",
-            r"labels.csv has no column label \(its first line is 'path,class'\); begin",
+            r"labels.csv has no column label \(its first line is 'path,class'\); add",
         ),
-        ("path,label\n", "names 0 files and none is there; paths in it begin at the folder"),
+        ("path,label\n", "lists 0 files and none exists; write paths relative to its folder"),
         (
             "path,label\nx.jpg,a\ny.jpg,b\n",
-            r"names 2 files \(the first is x.jpg\) and none is there",
+            r"lists 2 files \(the first is x.jpg\) and none exists",
         ),
         (
             "path,label\nimg/1.jpg,a\nimg/2.jpg\n",
             "line 3 of .*labels.csv has 1 cell and the first",
         ),
-        ("path,label\nimg/1.jpg,a,b\n", "line 2 of .* has 3 cells and the first line has 2; put a"),
-        ("path,label\n,a\n", "line 2 of .* has no path; fill it in or take the line out"),
+        ("path,label\nimg/1.jpg,a,b\n", "line 2 of .* has 3 cells and the first line has 2; quote"),
+        ("path,label\n,a\n", "line 2 of .* has no path; fill it in or remove the line"),
         (
             "path,label,split\nimg/1.jpg,a,tset\n",
             "line 2 of .* has the split 'tset'; write train, validation or test",
         ),
         (
             "path,label\nimg/1.jpg,a\nimg/2.jpg,b\nimg/../img/1.jpg,b\n",
-            "line 4 of .* names img/1.jpg, which line 2 names too; leave one",
+            "line 4 of .* lists img/1.jpg, which line 2 lists too; remove one",
         ),
         (
             "path,label\nimg/1.jpg,a\nimg/2.jpg,a\n",
-            r"labels.csv holds 1 class, a \(2 files\) and two",
+            r"labels.csv contains 1 class, a \(2 files\) and at least two",
         ),
         (
             "path,label\nimg/1.jpg,a\nimg/2.jpg,A\n",
-            "labels.csv has the classes 'A' and 'a', which are",
+            "labels.csv has the classes 'A' and 'a', which differ",
         ),
-        ('path,label\n"img/1.jpg"x,a\n', "line 2 of .* cannot be read .*; mend that line"),
+        ('path,label\n"img/1.jpg"x,a\n', "line 2 of .* cannot be read .*; fix that line"),
         (f"path,label\n{'x' * 200000},a\n", "line 2 of .* cannot be read .field larger than"),
     ],
 )
@@ -596,7 +596,7 @@ def test_the_digits_are_real_and_written_once():
         assert np.abs(small - digits.images[index]).mean() < 1.5
 
 
-def test_digits_that_were_lost_are_written_again(tmp_path, monkeypatch):
+def test_missing_digits_are_written_again(tmp_path, monkeypatch):
     monkeypatch.setenv("TOWERNET_CACHE", str(tmp_path))
     lost, emptied, *_ = sorted(digits_folder().glob("*/*.png"))
     lost.unlink()
@@ -608,7 +608,7 @@ def test_digits_that_were_lost_are_written_again(tmp_path, monkeypatch):
 def test_a_folder_called_digits_is_not_taken_for_the_embedded_ones(tmp_path, monkeypatch):
     plant(tmp_path, "digits/cat/1.jpg", "digits/dog/1.jpg")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"also something in this folder; write \./digits for that"):
+    with pytest.raises(DataError, match=r"also something in this folder; pass \./digits for that"):
         open_source("digits")
     assert open_source("./digits").class_names == ("cat", "dog")
     shutil.rmtree("digits")
@@ -616,7 +616,7 @@ def test_a_folder_called_digits_is_not_taken_for_the_embedded_ones(tmp_path, mon
 
 
 def bytes_per_file(folder, use):
-    """The memory that finding the files of a folder takes at its peak, for each."""
+    """Peak memory of finding the files of a folder, per file."""
     tracemalloc.start()
     try:
         files = use(open_source(str(folder)).files)
@@ -631,7 +631,7 @@ def test_many_files_take_little_memory_each(tmp_path):
         for i in range(1500):
             (tmp_path / f"class {number}" / f"picture {i:07d}.jpg").touch()
     assert bytes_per_file(tmp_path, lambda files: files) < 300
-    assert bytes_per_file(tmp_path, list) > 300  # a sabotaged twin that holds each as an object
+    assert bytes_per_file(tmp_path, list) > 300  # sabotaged: each file is an object
 
 
 def test_the_limits_of_an_archive_can_be_given(tmp_path):

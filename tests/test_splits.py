@@ -1,4 +1,4 @@
-"""Splits: nobody sits on two sides, every class on each, and only the seed decides."""
+"""Splits: no image is on two sides, every class is on each, and only the seed matters."""
 
 import hashlib
 
@@ -180,15 +180,15 @@ def test_a_class_of_two_groups_cannot_be_divided():
     table = table_of({"a": 9, "b": 9}, group=["p"] * 5 + ["q"] * 4 + [""] * 9)
     with pytest.raises(
         DataError,
-        match="class a cannot be divided: the test split is drawn from 9 images of it, which near"
-        " duplicates and groups tie into 2, and 3 of its own are needed; add images",
+        match="class a cannot be divided: the test split is drawn from its 9 images, which near"
+        " duplicates and groups tie into 2 units, and 3 of its own are needed; add images",
     ):
         assign(table)
 
 
 def test_fractions_that_leave_nothing_are_refused():
     config = DataConfig(validation_fraction=0.5, test_fraction=0.5)
-    with pytest.raises(ConfigError, match="leaves nothing to train on; give less than 1 in all"):
+    with pytest.raises(ConfigError, match="leaves nothing to train on; set less than 1 in total"):
         assign(table_of({"a": 9, "b": 9}), config)
 
 
@@ -203,7 +203,7 @@ def test_a_split_of_no_share_is_not_drawn():
 
 
 def given_table(**num):
-    """Two classes with so many images in each given split."""
+    """Two classes with these numbers of images in each given split."""
     column = [split for split, n in num.items() for _ in range(n)]
     return table_of({"a": len(column), "b": len(column)}, given_split=column * 2)
 
@@ -227,13 +227,13 @@ def test_a_missing_test_split_is_drawn_from_the_training_images():
     assert set(found[found["given_split"] == "validation"]["split"]) == {"validation"}
 
 
-def test_images_without_a_split_are_trained_on_where_others_have_one():
+def test_images_without_a_split_are_trained_on_if_others_have_one():
     table = given_table(train=8, validation=4, test=4)
     table.loc[0, "given_split"] = ""
     assert assign(table).loc[0, "split"] == "train"
 
 
-def test_near_duplicates_across_given_splits_stay_in_the_last_alone():
+def test_near_duplicates_across_given_splits_stay_only_in_the_last():
     table = given_table(train=8, validation=4, test=4)
     table.loc[[0, 1, 8, 12], "cluster"] = "all"  # two to train on, one validation, one test
     table.loc[[2, 9], "cluster"] = "two"  # train and validation
@@ -263,7 +263,7 @@ def test_a_class_without_training_images_is_named():
     table = given_table(train=8, validation=4, test=4)
     table.loc[table["class_name"] == "b", "given_split"] = "test"
     with pytest.raises(
-        DataError, match="class b has no training images, its 16 images are given to test; move"
+        DataError, match="class b has no training images, its 16 images are assigned to test; move"
     ):
         assign(table)
 
@@ -281,14 +281,16 @@ def test_every_fifth_file_of_a_class_is_held_out_in_byte_order():
 
 
 def test_every_fifth_refuses_splits_that_came_with_the_data():
-    with pytest.raises(ConfigError, match=r"the data come with splits \(test, train\); give"):
+    with pytest.raises(
+        ConfigError, match=r"the data has its own splits \(test, train\); pass only"
+    ):
         assign(given_table(train=8, test=4), DataConfig(split_rule="every_fifth"))
 
 
 # --- quick looks, and what cannot be trained on
 
 
-def test_limit_keeps_so_many_of_each_class_whatever_their_order():
+def test_limit_keeps_that_many_of_each_class_in_any_order():
     table = table_of({"a": 30, "b": 4})
     found = splits.limit(table, 7, seed=3)
     used = found[found["status"] == "used"]
@@ -313,15 +315,15 @@ def test_a_class_with_too_few_images_is_named_with_its_quarantine():
     table.loc[5:8, "status"] = "quarantined"
     with pytest.raises(
         DataError,
-        match=r"class b holds 1 usable image \(4 quarantined\) and needs 3, one for each split"
-        r" \(1 more also hold too few\); add images or take the class away",
+        match=r"class b has 1 usable image \(4 quarantined\) and needs 3, one for each split"
+        r" \(1 more also have too few\); add images or remove the class",
     ):
         splits.require_trainable(table)
 
 
 def test_one_class_cannot_be_trained_on():
     table = table_of({"a": 5, "": 5})
-    with pytest.raises(DataError, match="the data hold one class, a, and two are the fewest"):
+    with pytest.raises(DataError, match="the data has one class, a, and at least two are needed"):
         splits.require_trainable(table)
 
 

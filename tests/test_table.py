@@ -103,7 +103,7 @@ def test_a_table_of_several_blocks_is_read_as_it_was(tmp_path, monkeypatch):
     assert list(hex_column(digests)) == [f"{i:02x}" * 32 for i in range(1, 8)]
 
 
-def test_a_column_holds_more_texts_than_a_byte_can_number():
+def test_a_column_can_have_more_texts_than_a_byte_can_number():
     column = Texts(300)
     for row in range(300):
         column[row] = f"text {row}"
@@ -138,8 +138,8 @@ def test_other_tables_keep_their_numbers(tmp_path):
     ("content", "message"),
     [
         (None, r"gone.parquet does not exist; is .* the folder of a run\?"),
-        (b"PAR1 no", r"gone.parquet cannot be read \(.*\); restore it or start again"),
-        (b"", r"gone.parquet cannot be read \(.*\); restore it or start again"),
+        (b"PAR1 no", r"gone.parquet cannot be read \(.*\); restore it or start over"),
+        (b"", r"gone.parquet cannot be read \(.*\); restore it or start over"),
     ],
 )
 def test_a_missing_or_damaged_table_is_named(tmp_path, content, message):
@@ -149,13 +149,13 @@ def test_a_missing_or_damaged_table_is_named(tmp_path, content, message):
         read_table(tmp_path / "gone.parquet")
 
 
-def test_another_parquet_file_is_no_sample_table(tmp_path):
+def test_another_parquet_file_is_not_a_sample_table(tmp_path):
     write_frame(tmp_path / "f.parquet", pd.DataFrame({"x": [1]}))
-    with pytest.raises(DataError, match=r"is not a sample table \(its columns are x\); give the"):
+    with pytest.raises(DataError, match=r"is not a sample table \(its columns are x\); pass the"):
         read_table(tmp_path / "f.parquet")
 
 
-def test_a_column_of_another_type_makes_no_sample_table(tmp_path):
+def test_a_table_with_a_column_of_another_type_is_refused(tmp_path):
     write_frame(tmp_path / "f.parquet", table_of(["a"]).assign(path=3))
     with pytest.raises(DataError, match="is not a sample table"):
         read_table(tmp_path / "f.parquet")
@@ -183,7 +183,7 @@ def test_a_shown_name_is_one_line_that_a_terminal_can_print(name):
     line.encode("utf-8")
 
 
-def test_a_shown_name_says_its_bytes():
+def test_a_shown_name_includes_its_bytes():
     assert shown("caf\udce9\x1b[31m\n") == "caf\\xe9\\x1b[31m\\n"
     assert shown("猫 é 😀") == "猫 é 😀"
 

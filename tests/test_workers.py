@@ -64,7 +64,7 @@ def all_modules(file, max_bytes):
 
 @pytest.fixture
 def functions(tmp_path, monkeypatch):
-    """A module that the processes import by name, as they do ours."""
+    """A module that the processes import by name, like those of towernet."""
     (tmp_path / "in_workers.py").write_text(FUNCTIONS)
     monkeypatch.syspath_prepend(tmp_path)
     yield importlib.import_module("in_workers")
@@ -77,8 +77,8 @@ def answers(function, items, **options):
 
 @pytest.mark.parametrize("processes", [1, 2, 5])
 def test_every_item_is_answered_once_however_many_processes(functions, processes):
-    told = list(in_processes(functions.square, range(53), workers=processes))
-    assert sorted(told) == [(number, number * number) for number in range(53)]
+    results = list(in_processes(functions.square, range(53), workers=processes))
+    assert sorted(results) == [(number, number * number) for number in range(53)]
 
 
 def test_several_processes_work_and_none_is_this_one(functions):
@@ -92,15 +92,15 @@ def test_nothing_to_do_needs_no_process(functions):
 
 
 @pytest.mark.parametrize("processes", [1, 3])
-def test_a_crash_costs_one_item(functions, processes):
-    told = answers(functions.crash_on_seven, range(40), workers=processes)
-    assert told.pop(7) == Died("CRASH", "the decoder crashed on it (SIGSEGV); save it anew")
-    assert told == {number: number for number in range(40) if number != 7}
+def test_a_crash_affects_one_item(functions, processes):
+    results = answers(functions.crash_on_seven, range(40), workers=processes)
+    assert results.pop(7) == Died("CRASH", "the decoder crashed on it (SIGSEGV); save it again")
+    assert results == {number: number for number in range(40) if number != 7}
 
 
-def test_a_process_that_the_system_kills_is_said_to_want_memory(functions):
-    told = answers(functions.killed_on_seven, range(9), workers=1)
-    assert "SIGKILL, likely for want of memory" in told[7].detail
+def test_a_process_killed_by_the_system_is_reported_as_out_of_memory(functions):
+    results = answers(functions.killed_on_seven, range(9), workers=1)
+    assert "SIGKILL, probably out of memory" in results[7].detail
 
 
 def test_an_item_whose_process_dies_once_gets_a_second_chance(functions, tmp_path):
@@ -108,40 +108,40 @@ def test_an_item_whose_process_dies_once_gets_a_second_chance(functions, tmp_pat
     assert answers(functions.crash_once, [mark], workers=1) == {0: "fine"}
 
 
-def test_an_item_that_hangs_is_stopped_and_costs_one_item(functions):
+def test_an_item_that_hangs_is_stopped_and_affects_one_item(functions):
     began = time.monotonic()
-    told = answers(functions.hang_on_three, range(20), workers=2, time_limit_s=0.5)
+    results = answers(functions.hang_on_three, range(20), workers=2, time_limit_s=0.5)
     assert time.monotonic() - began < 10
-    assert told.pop(3) == Died("RESOURCE", "decoding it takes over 0.5 s; shrink it")
-    assert told == {number: number for number in range(20) if number != 3}
+    assert results.pop(3) == Died("RESOURCE", "decoding it takes over 0.5 s; shrink it")
+    assert results == {number: number for number in range(20) if number != 3}
 
 
-def test_an_item_that_wants_much_memory_gets_it_by_itself_at_the_end(functions):
+def test_an_item_that_needs_much_memory_runs_alone_at_the_end(functions):
     items = [1, workers.SHARED_BYTES + 1, 2, 3, workers.ALONE_BYTES, 5]
-    told = list(in_processes(functions.bytes_given, items, workers=2))
-    assert {position for position, _ in told[:4]} == {0, 2, 3, 5}
-    assert {given for _, (given, _) in told[:4]} == {workers.SHARED_BYTES}
-    assert [(position, given) for position, (given, _) in told[4:]] == [
+    results = list(in_processes(functions.bytes_given, items, workers=2))
+    assert {position for position, _ in results[:4]} == {0, 2, 3, 5}
+    assert {given for _, (given, _) in results[:4]} == {workers.SHARED_BYTES}
+    assert [(position, given) for position, (given, _) in results[4:]] == [
         (1, workers.ALONE_BYTES),
         (4, workers.ALONE_BYTES),
     ]
-    assert len({pid for _, (_, pid) in told[4:]}) == 1
+    assert len({pid for _, (_, pid) in results[4:]}) == 1
 
 
-def test_an_item_that_wants_more_than_there_is_is_refused_in_its_own_words(functions):
-    told = answers(functions.bytes_given, [workers.ALONE_BYTES + 1, 1e12, 7], workers=2)
-    assert told[0] == Died("RESOURCE", "wants more; shrink it")
-    assert told[1] == Died("RESOURCE", "decoding it needs more memory than allowed; shrink it")
-    assert told[2][0] == workers.SHARED_BYTES
+def test_an_item_that_needs_too_much_memory_is_refused_with_its_own_message(functions):
+    results = answers(functions.bytes_given, [workers.ALONE_BYTES + 1, 1e12, 7], workers=2)
+    assert results[0] == Died("RESOURCE", "wants more; shrink it")
+    assert results[1] == Died("RESOURCE", "decoding it needs more memory than allowed; shrink it")
+    assert results[2][0] == workers.SHARED_BYTES
 
 
-def test_a_process_has_a_limit_far_above_what_items_may_take(functions):
+def test_a_process_has_a_limit_far_above_those_of_items(functions):
     (limit,) = answers(functions.address_space, [1], workers=1).values()
     assert limit == workers.MEMORY_LIMIT > 2 * workers.ALONE_BYTES
     assert workers.ALONE_BYTES == decode.MAX_BYTES  # predicting takes what checking takes
 
 
-def test_a_bug_of_ours_names_the_item(functions):
+def test_a_bug_in_the_function_names_the_item(functions):
     with pytest.raises(RuntimeError, match=r"fail of 'cat/1.jpg':(.|\n)*ZeroDivisionError: a bug"):
         list(in_processes(functions.fail, ["cat/1.jpg"], workers=1))
 
@@ -178,7 +178,7 @@ def test_a_decoding_process_imports_no_torch_and_no_pandas(functions, tmp_path, 
     assert capfd.readouterr().out == ""
 
 
-def test_a_process_that_hangs_while_it_starts_is_not_waited_for(functions, tmp_path, monkeypatch):
+def test_a_process_that_hangs_while_it_starts_is_an_error(functions, tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text("import time; time.sleep(60)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr("towernet.data.workers.START_LIMIT_S", 1.0)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from towernet.data.decode import decode, fit
-from towernet.data.examine import Asked, prepared
+from towernet.data.examine import Unchecked, prepared
 from towernet.data.workers import Died, in_processes
 from towernet.engine.checkpoint import read_weights, require_weights
 from towernet.engine.device import Policy
@@ -248,7 +248,9 @@ def fitted_pictures(
             yield i, problem
         else:
             good.append(i)
-    asked = [Asked(paths[i], contract.size_px, contract.resize, contract.background) for i in good]
+    asked = [
+        Unchecked(paths[i], contract.size_px, contract.resize, contract.background) for i in good
+    ]
     for position, answer in in_processes(
         prepared, asked, workers=min(NUM_DECODERS, max(1, len(good)))
     ):

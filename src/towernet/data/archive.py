@@ -1,8 +1,8 @@
-"""Zip and tar archives, unpacked once into the cache under names of our own.
+"""Zip and tar archives, unpacked once into the cache under the hashes of their members.
 
-An archive may come from anybody. It is judged whole before a byte is written; members are stored
-under the hash of their content, never under their own names; a member that cannot be read is told
-of, and the others are kept.
+Archives are untrusted: all entries are checked before a byte is written, and members are stored
+under the hash of their content, never under their own names. A member that cannot be read is
+reported, and the others are kept.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from towernet.words import shown
 
 MAX_ENTRIES = 2_000_000
 MAX_TOTAL_BYTES = 2**40
-MAX_RATIO = 200  # pictures hardly shrink; a bomb shrinks a thousandfold
-RATIO_FREE_BYTES = 32 * 2**20  # what is smaller than this when unpacked may shrink as it likes
-MIN_ENTRY_BYTES = 64  # on average; no picture is smaller
-ENTRIES_FREE = 20_000  # so many may be as small as they like
+MAX_RATIO = 200  # images hardly compress; a bomb compresses a thousandfold
+RATIO_FREE_BYTES = 32 * 2**20  # the compression-ratio check is skipped below this unpacked size
+MIN_ENTRY_BYTES = 64  # on average; no image is smaller
+ENTRIES_FREE = 20_000  # the check of MIN_ENTRY_BYTES is skipped up to this many entries
 LAYOUT_VERSION = 2  # of the unpacked folder; part of its name
 
 
@@ -48,9 +48,9 @@ _NESTED = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|rar|7z|tar\.(gz|bz2|xz|zst))$", 
 
 
 class Limits(NamedTuple):
-    """What an archive may unpack to; None is the default, which refuses bombs by their looks too.
+    """How much an archive can unpack to; None is the default limit and a check for archive bombs.
 
-    A limit that is given is the only one of its kind: what a person asks for, they trust.
+    An explicit limit replaces both: the user trusts the archive.
     """
 
     max_bytes: int | None = None  # --max-archive-gb
@@ -61,7 +61,7 @@ DEFAULT_LIMITS = Limits()
 
 
 class Member(NamedTuple):
-    """A file of the archive: its name there, and where its bytes lie now."""
+    """A file of the archive: its name there, and where its bytes are now."""
 
     name: str
     file: Path
@@ -76,7 +76,7 @@ class BadMember(NamedTuple):
 
 
 class Unpacked(NamedTuple):
-    """All that an archive held; `folders` are those it names without saying what is in them."""
+    """The unpacked content of an archive; `folders` are those it lists as entries."""
 
     root: Path
     members: tuple[Member, ...]
@@ -87,14 +87,14 @@ class Unpacked(NamedTuple):
 def unpack(
     path: Path, kind: str, *, limits: Limits = DEFAULT_LIMITS, progress: Count | None = None
 ) -> Unpacked:
-    """Unpack a "zip" or "tar" into the cache, or find it there; safe for processes at once.
+    """Unpack a "zip" or "tar" into the cache, or find it there; safe with concurrent processes.
 
-    What it returns stays in the cache as long as this process lives and opens few others.
+    The result stays in the cache while this process runs, unless it opens many other archives.
 
     Raises:
-        DataError: it is damaged, hostile, too large, or holds archives; nothing is written then.
+        DataError: it is damaged, hostile, too large, or contains archives; nothing is written then.
         EnvironmentFault: the disk is too small, or the cache cannot be written.
-        ConfigError: TOWERNET_CACHE_GB is no number.
+        ConfigError: TOWERNET_CACHE_GB is not a number.
     """
     before = path.stat()
     content_id = files.sha256(path)
@@ -104,23 +104,25 @@ def unpack(
         if (kept := _kept(folder)) is None:
             _unpack(path, kind, folder, limits, progress)
             kept = _kept(folder)
-            assert kept is not None, f"{folder} was written and is not whole"
+            assert kept is not None, f"{folder} was written and is incomplete"
         after = path.stat()
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            shutil.rmtree(folder)  # it may not be what its name says
+            shutil.rmtree(folder)  # its content may not match its name
             raise _changed(path)
         hold(folder)
     return kept
 
 
 def _changed(path: Path) -> DataError:
-    return DataError(f"{path} changed while it was read; start again when it is complete")
+    return DataError(
+        f"{path} changed while it was read; run the command again when the file is complete"
+    )
 
 
 def make_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a sibling of `folder` and rename it, so that nobody sees half of it.
+    """Fill a sibling of `folder` and rename it, so that a partial folder is never visible.
 
-    The caller holds a lock; what a killed process left behind is removed.
+    The caller holds a lock; what a killed process left is removed.
     """
     part = folder.with_name(folder.name + ".part")
     try:
@@ -129,7 +131,7 @@ def make_folder(folder: Path, fill: Callable[[Path], None]) -> None:
                 shutil.rmtree(leftover)
         part.mkdir(parents=True)
         fill(part)
-        os.sync()  # once for all members: what the name promises is on the disk before the name
+        os.sync()  # once for all members: the content is on the disk before the rename
         part.rename(folder)
     except OSError as error:
         if isinstance(error, EnvironmentFault | DataError):
@@ -143,12 +145,12 @@ def make_folder(folder: Path, fill: Callable[[Path], None]) -> None:
 
 
 def _kept(folder: Path) -> Unpacked | None:
-    """Return what was unpacked before, unless a power loss or a person took some of it."""
+    """Return what was unpacked before; None if some of it is missing, as after a power loss."""
     if not (folder / "index.json").exists():
         return None
     try:
         index = files.read_record(folder / "index.json", "members", "bad_members", "folders")
-    except DataError:  # of the cache, so it is made again
+    except DataError:  # in the cache, so the archive is unpacked again
         return None
     members = []
     for name, content_id, num_bytes in index["members"]:
@@ -176,15 +178,15 @@ def _unpack(path: Path, kind: str, folder: Path, limits: Limits, progress: Count
             )
     except Hostile as error:
         raise DataError(
-            f"{path} is refused, nothing was unpacked: {error}; an archive of images holds plain"
-            " files under relative names, so make it anew"
+            f"{path} is refused, nothing was unpacked: {error}; create the archive again with"
+            " regular files under relative paths only"
         ) from error
     except (DataError, EnvironmentFault, ConfigError):
         raise
     except DAMAGE as error:
         raise DataError(
-            f"{path} cannot be read ({_words(error)}); get it again, as it may be an"
-            " incomplete download, or unpack it and give the folder"
+            f"{path} cannot be read ({_words(error)}); download it again, as it may be"
+            " incomplete, or unpack it and pass the folder"
         ) from error
 
 
@@ -193,10 +195,10 @@ def _members(path: Path, kind: str, stream: io.BufferedReader, limits: Limits) -
         return read_tar(stream)
     directory = find_directory(stream)
     _require_entries(path, directory.num_entries, limits)
-    # A count below 65,536 may be one modulo that, or a lie: only the directory's size bounds it.
+    # A count below 65,536 may be modulo 65,536, or false: only the directory's size bounds it.
     if directory.num_entries < 2**16 and directory.room > max(MAX_ENTRIES, limits.max_entries or 0):
         raise Damaged(
-            f"it says {directory.num_entries:,} members and lists up to {directory.room:,}"
+            f"it declares {directory.num_entries:,} members and lists up to {directory.room:,}"
         )
     return read_zip(stream, directory)
 
@@ -236,15 +238,15 @@ def _fill(
 def _store(
     entry: Entry, content: Iterator[bytes], part: Path
 ) -> tuple[str, tuple[str, str] | None]:
-    """Write one member under its hash; a member that cannot be read gives its reason."""
+    """Write one member under its hash; return the hash, and why it cannot be read if it cannot."""
     digest, num_bytes, temporary = hashlib.sha256(), 0, part / "member"
     with temporary.open("wb") as target:
         while num_bytes <= entry.num_bytes:
-            # Only reading is the archive's fault: an error of writing is the disk's, and rises.
+            # Only read errors mean a damaged member: write errors are the disk's and are raised.
             try:
                 piece = next(content, None)
             except DAMAGE as error:
-                return "", ("CORRUPT", f"its archive cannot give it ({_words(error)})")
+                return "", ("CORRUPT", f"it cannot be unpacked ({_words(error)})")
             if piece is None:
                 break
             digest.update(piece)
@@ -252,7 +254,10 @@ def _store(
             target.write(piece)
     if num_bytes != entry.num_bytes:
         given = "more" if num_bytes > entry.num_bytes else f"{num_bytes:,}"
-        return "", ("CORRUPT", f"its archive says {entry.num_bytes:,} bytes and gives {given}")
+        return "", (
+            "CORRUPT",
+            f"its archive declares {entry.num_bytes:,} bytes and contains {given}",
+        )
     file = part / digest.hexdigest()[:2] / digest.hexdigest()
     file.parent.mkdir(exist_ok=True)
     temporary.rename(file)
@@ -260,7 +265,7 @@ def _store(
 
 
 def _judge(path: Path, listing: Listing, limits: Limits) -> tuple[list[Entry], list[str]]:
-    """Return the files, each with a name of its own, and the folders; or refuse the archive."""
+    """Return the files, each with a unique name, and the folders; or refuse the archive."""
     archive_bytes = path.stat().st_size
     found: list[Entry] = []
     folders, dangers, num_dangers, content_bytes = [], [], 0, 0
@@ -285,7 +290,7 @@ def _judge(path: Path, listing: Listing, limits: Limits) -> tuple[list[Entry], l
 
 
 def _danger(entry: Entry) -> str:
-    """Say how a member would land outside the archive's folder, or that it is no plain file."""
+    """Return why a member is refused: a path outside the archive or not a regular file; else ''."""
     if entry.kind not in (FILE, FOLDER):
         return entry.kind
     name = entry.name.replace("\\", "/")
@@ -293,7 +298,7 @@ def _danger(entry: Entry) -> str:
         return "an absolute path"
     if ".." in name.split("/"):
         return "a path that leaves the archive"
-    return "a name that holds a NUL" if "\0" in name else ""
+    return "a name that contains a NUL" if "\0" in name else ""
 
 
 def _short(name: str) -> str:
@@ -306,7 +311,7 @@ def _clean(name: str) -> str:
 
 
 def _named(entries: list[Entry], path: Path) -> list[Entry]:
-    """Give every entry a name of its own; of those that share one only the first is unpacked."""
+    """Give every entry a unique name; of entries with the same name only the first is unpacked."""
     times: Counter[str] = Counter()
     names: set[str] = set()
     named = []
@@ -314,14 +319,14 @@ def _named(entries: list[Entry], path: Path) -> list[Entry]:
         name, problem = _clean(entry.name) or "(no name)", entry.problem
         if _NESTED.search(name) and not name.rpartition("/")[2].startswith("."):
             raise DataError(
-                f"{path} holds another archive, {_short(name)}, and nested archives are not"
-                " supported; unpack it and give the folder"
+                f"{path} contains another archive, {_short(name)}, and nested archives are not"
+                " supported; unpack it and pass the folder"
             )
         first_name = name
         while name in names:
             times[first_name] += 1
             name = f"{first_name} (again, {times[first_name]})"
-            problem = "DUPLICATE_NAME", f"the archive holds {_short(first_name)} more than once"
+            problem = "DUPLICATE_NAME", f"the archive contains {_short(first_name)} more than once"
         names.add(name)
         named.append(entry._replace(name=name, problem=problem))
     return named
@@ -331,7 +336,7 @@ def _require_entries(path: Path, num_entries: int, limits: Limits) -> None:
     most = MAX_ENTRIES if limits.max_entries is None else limits.max_entries
     if num_entries > most:
         raise DataError(
-            f"{path} holds {num_entries:,} entries or more and {most:,} is the most;"
+            f"{path} contains at least {num_entries:,} entries and the limit is {most:,};"
             " if you trust it, allow more with --max-archive-entries"
         )
 
@@ -339,9 +344,9 @@ def _require_entries(path: Path, num_entries: int, limits: Limits) -> None:
 def _require_content(path: Path, num_entries: int, content_bytes: int) -> None:
     if content_bytes < MIN_ENTRY_BYTES * num_entries:
         raise DataError(
-            f"{path} holds {num_entries:,} entries or more and in their first {content_bytes:,}"
-            f" bytes, where {MIN_ENTRY_BYTES} each is the least, as an archive bomb does; if you"
-            " trust it, allow so many with --max-archive-entries"
+            f"{path} looks like an archive bomb: its first {num_entries:,} entries contain"
+            f" {content_bytes:,} bytes, less than {MIN_ENTRY_BYTES} each on average; if you trust"
+            " it, allow that many with --max-archive-entries"
         )
 
 
@@ -350,12 +355,12 @@ def _require_size(path: Path, total_bytes: int, archive_bytes: int, limits: Limi
     most = MAX_TOTAL_BYTES if limits.max_bytes is None else limits.max_bytes
     if total_bytes > most:
         raise DataError(
-            f"{path} would unpack to {total_bytes:,} bytes or more and {most:,} is the most;"
+            f"{path} would unpack to at least {total_bytes:,} bytes and the limit is {most:,};"
             f" {allow}"
         )
     ratio = total_bytes / max(1, archive_bytes)
     if limits.max_bytes is None and total_bytes > RATIO_FREE_BYTES and ratio > MAX_RATIO:
         raise DataError(
-            f"{path} would unpack to {total_bytes:,} bytes or more, {ratio:,.0f} times its own"
-            f" size and {MAX_RATIO} times is the most, as an archive bomb does; {allow}"
+            f"{path} looks like an archive bomb: it would unpack to at least {total_bytes:,} bytes,"
+            f" {ratio:,.0f} times its own size, and the limit is {MAX_RATIO} times; {allow}"
         )

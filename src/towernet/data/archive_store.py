@@ -1,7 +1,7 @@
-"""The folder of unpacked archives: who uses what, and what makes room for another.
+"""The cache of unpacked archives: which folders are in use, and which are dropped to make room.
 
-A folder is in use as long as a process that asked for it lives: it holds a lock on its index, whose
-time says when it was used last.
+A process that opened a folder holds a lock on the folder's index until it ends. The index's
+modification time is when the folder was used last.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def lock_of(folder: Path) -> Path:
 
 
 def hold(folder: Path) -> None:
-    """Mark what was unpacked as used now, and by this process until it ends."""
-    with contextlib.suppress(OSError):  # a cache shared for reading only
+    """Mark an unpacked folder as used now, and as in use until this process ends."""
+    with contextlib.suppress(OSError):  # a read-only cache
         os.utime(folder / "index.json")
-    with contextlib.suppress(OSError):  # a disk without locks
+    with contextlib.suppress(OSError):  # a file system without locks
         descriptor = os.open(folder / "index.json", os.O_RDONLY)
         former, _held[folder] = _held.pop(folder, None), descriptor
         if former is not None:
@@ -40,13 +40,13 @@ def hold(folder: Path) -> None:
 
 
 def make_room(path: Path, folder: Path, needed: int) -> None:
-    """Drop what was unpacked and used longest ago until this archive fits the limit and the disk.
+    """Drop the least recently used folders until this archive fits the limit and the disk.
 
-    What any process holds or is unpacking stays; what killed ones left half unpacked goes first.
+    Folders that a process uses or is unpacking stay; what killed processes left is removed first.
 
     Raises:
         EnvironmentFault: the disk is too small even then.
-        ConfigError: TOWERNET_CACHE_GB is no number.
+        ConfigError: TOWERNET_CACHE_GB is not a number.
     """
     store = folder.parent
     for leftover in store.glob("*.part"):
@@ -63,20 +63,20 @@ def _last_used_ns(folder: Path) -> int:
     try:
         return (folder / "index.json").stat().st_mtime_ns
     except FileNotFoundError:
-        return 0  # it is not whole
+        return 0  # it is incomplete
 
 
 def _size(folder: Path) -> int:
     num_bytes = 0
     for root, _, names in os.walk(folder):
         for name in names:
-            with contextlib.suppress(FileNotFoundError):  # another process drops it
+            with contextlib.suppress(FileNotFoundError):  # another process is removing it
                 num_bytes += Path(root, name).stat().st_size
     return num_bytes
 
 
 def _drop(folder: Path, what: Path) -> bool:
-    """Remove an unpacked folder, or what is left of it, unless somebody uses it."""
+    """Remove an unpacked folder, or what is left of it, unless it is in use."""
     try:
         with files.lock(lock_of(folder), holder=str(folder)), contextlib.ExitStack() as stack:
             with contextlib.suppress(FileNotFoundError):
@@ -84,7 +84,7 @@ def _drop(folder: Path, what: Path) -> bool:
                 fcntl.flock(index, fcntl.LOCK_EX | fcntl.LOCK_NB)
             part = folder.with_name(f"{folder.name}.part")
             if what != part:
-                what.rename(part)  # so that a kill now leaves nothing that looks whole
+                what.rename(part)  # so that a kill now leaves nothing that looks complete
             shutil.rmtree(part)
     except (ConfigError, OSError):
         return False

@@ -1,9 +1,9 @@
-"""What the readers of zips and tars share: an entry, and bytes unpacked in pieces of bounded size.
+"""Shared by the zip and tar readers: entries, and decompression in pieces of bounded size.
 
-zipfile and tarfile trust what they read: one read of a bzip2 or LZMA member unpacks all that it
-holds, all entries of a zip are kept in memory (600 bytes each), and a tar header of any length is
-read at once and searched in quadratic time. So the containers are read here; docs/log.md,
-2026-11-30, has the figures.
+zipfile and tarfile trust their input: one read of a bzip2 or LZMA member unpacks all of it, all
+entries of a zip are kept in memory (600 bytes each), and a tar header of any length is read at
+once and searched in quadratic time. So archives are parsed here; docs/log.md, 2026-11-30, has the
+figures.
 """
 
 from __future__ import annotations
@@ -19,25 +19,23 @@ from functools import partial
 from typing import NamedTuple
 
 PIECE_BYTES = 2**18
-_READ_BYTES = 2**14  # small: what follows a stream's end is copied, for each of many streams
+_READ_BYTES = 2**14  # small: the bytes after each stream's end are copied, and there can be many
 MAX_EMPTY_STREAMS = 1000
-MAX_NAME_BYTES = 4096  # no longer path can be made on Linux
-MAX_WINDOW_BYTES = (
-    2**26
-)  # of LZMA, which keeps as much of its output in memory; `xz -9` asks for it
+MAX_NAME_BYTES = 4096  # the longest path on Linux
+MAX_WINDOW_BYTES = 2**26  # of LZMA, which keeps it in memory; `xz -9` needs this much
 
 FILE, FOLDER = "a file", "a folder"
 
 
 class Damaged(Exception):
-    """The bytes are not what the format asks for; the message is one clause."""
+    """The bytes violate the format; the message is one clause."""
 
 
 class Hostile(Exception):
-    """No honest program writes such an archive; the message is one clause."""
+    """No legitimate program writes such an archive; the message is one clause."""
 
 
-# What reading raises on damaged archives. Only reading: an error of writing is the disk's.
+# What reading a damaged archive raises. Only reading: write errors come from the disk.
 DAMAGE = (
     Damaged, EOFError, OSError, OverflowError, ValueError, lzma.LZMAError, struct.error, zlib.error,
 )  # fmt: skip
@@ -46,18 +44,18 @@ DAMAGE = (
 class Entry(NamedTuple):
     """A member as its archive describes it."""
 
-    name: str  # not to be trusted
-    kind: str  # FILE, FOLDER, or what else it is, in words
-    num_bytes: int  # of its content, as is said
+    name: str  # untrusted
+    kind: str  # FILE, FOLDER, or a description of what it is
+    num_bytes: int  # of its content, as declared
     total_bytes: int  # what the archive unpacks to, up to the end of this member
     problem: tuple[str, str] | None = None  # reason and detail, known before reading
 
 
-Listing = Iterator[tuple[Entry, Iterator[bytes]]]  # a content is read before the next entry or not
+Listing = Iterator[tuple[Entry, Iterator[bytes]]]  # read content before the next entry
 
 
 class Inflate:
-    """zlib's decompressor with the manners of bz2's and lzma's."""
+    """zlib's decompressor with the interface of bz2's and lzma's."""
 
     def __init__(self, window_bits: int) -> None:
         self._inner = zlib.decompressobj(window_bits)
@@ -70,7 +68,7 @@ class Inflate:
 
     @property
     def unused_data(self) -> bytes:
-        """What follows the stream."""
+        """The bytes after the stream."""
         return self._inner.unused_data
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes:
@@ -86,7 +84,7 @@ Decompressor = Inflate | bz2.BZ2Decompressor | lzma.LZMADecompressor
 def decompressed(
     chunks: Iterable[bytes], decompressor: Decompressor, *, has_end: bool = True
 ) -> Iterator[bytes]:
-    """Unpack one stream in pieces of at most PIECE_BYTES; what follows it is left."""
+    """Unpack one stream in pieces of at most PIECE_BYTES; stop at its end."""
     for chunk in chunks:
         yield decompressor.decompress(chunk, PIECE_BYTES)
         while not (decompressor.needs_input or decompressor.eof):
@@ -94,19 +92,19 @@ def decompressed(
         if decompressor.eof:
             return
     if has_end:
-        raise Damaged("its compressed data are cut short")
+        raise Damaged("its compressed data is truncated")
 
 
 _COMPRESSED: tuple[tuple[bytes, Callable[[], Decompressor]], ...] = (
     (b"\x1f\x8b", lambda: Inflate(zlib.MAX_WBITS | 16)),
     (b"BZh", bz2.BZ2Decompressor),
-    # The limit is on all that liblzma takes: a window, and a little.
+    # The limit is for all memory of liblzma: the window and a little more.
     (b"\xfd7zXZ\0", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=2 * MAX_WINDOW_BYTES)),
 )
 
 
 def opened(stream: io.BufferedReader) -> io.BufferedReader:
-    """Return the file's content from its beginning, decompressed when it is gz, bz2 or xz."""
+    """Return the file's content from the start, decompressed if it is gz, bz2 or xz."""
     stream.seek(0)
     head = stream.read(6)
     stream.seek(0)
@@ -117,7 +115,7 @@ def opened(stream: io.BufferedReader) -> io.BufferedReader:
 
 
 def _all_streams(stream: io.BufferedReader, new: Callable[[], Decompressor]) -> Iterator[bytes]:
-    """Unpack stream after stream, as parallel compressors write them; zeros may stand between."""
+    """Unpack consecutive streams, as parallel compressors write them; skip zeros between them."""
     num_empty = 0
     chunks = iter(partial(stream.read, _READ_BYTES), b"")
     for chunk in chunks:
@@ -134,7 +132,7 @@ def _all_streams(stream: io.BufferedReader, new: Callable[[], Decompressor]) -> 
 
 
 class _Pieces(io.RawIOBase):
-    """A file made of pieces, read forwards only."""
+    """A file made of pieces, read forward only."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces

@@ -1,7 +1,7 @@
-"""Reads zips by their directory, one entry at a time.
+"""Reader of zips: by their directory, one entry at a time.
 
-Source: PKWARE, APPNOTE.TXT 6.3.10, section 4. The directory stands at the end and is what counts;
-each member has a header of its own as well, which must agree with it.
+Source: PKWARE, APPNOTE.TXT 6.3.10, section 4. The directory at the end is authoritative; the
+header of each member must agree with it.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ _CHUNK_BYTES = 2**16
 
 
 class Directory(NamedTuple):
-    """Where the list of the members lies."""
+    """Where the list of the members is."""
 
-    num_entries: int  # as is said, by programs that know no zip64 modulo 65,536
+    num_entries: int  # as declared; modulo 65,536 by programs without zip64
     start: int
     end: int
-    shift: int  # what was put before the zip, such as a self-extractor
+    shift: int  # the bytes before the zip, such as a self-extractor
 
     @property
     def room(self) -> int:
-        """How many entries it could list at most."""
+        """The most entries it can list."""
         return (self.end - self.start) // LISTED_BYTES
 
 
@@ -66,7 +66,7 @@ class _Listed(NamedTuple):
 
 
 def is_zip(path: Path) -> bool:
-    """Return whether a file ends as a zip does."""
+    """Return whether a file ends like a zip."""
     with path.open("rb") as stream:
         try:
             find_directory(stream)
@@ -76,7 +76,7 @@ def is_zip(path: Path) -> bool:
 
 
 def find_directory(stream: io.BufferedReader) -> Directory:
-    """Find the directory, by the last end record that has one before it."""
+    """Find the directory by the last end record that has one before it."""
     size = stream.seek(0, os.SEEK_END)
     tail_start = max(0, size - 22 - 65_535 - 20)  # the record, the longest comment, a locator
     stream.seek(tail_start)
@@ -109,7 +109,7 @@ def _directory_at(
         empty = num_bytes == 0 and found == end
         if (empty or _read_at(stream, found, 4) == _LISTED) and found + num_bytes <= end:
             if disk or start_disk:
-                raise Damaged("it is one part of several")
+                raise Damaged("it is one part of a split archive")
             return Directory(num_entries, found, found + num_bytes, found - start)
     return None
 
@@ -126,7 +126,7 @@ def read_zip(stream: io.BufferedReader, directory: Directory) -> Listing:
     starts, ends, borders = array("q"), array("q"), array("q")
 
     def content(listed: _Listed) -> Iterator[bytes]:
-        if not borders:  # they are needed by who reads, and cost another walk
+        if not borders:  # needed for reading only, and they take another pass
             borders.extend(sorted(other.start for other in _list(stream, directory)))
             borders.append(directory.start)
         border = borders[bisect.bisect_right(borders, listed.start)]
@@ -135,7 +135,7 @@ def read_zip(stream: io.BufferedReader, directory: Directory) -> Listing:
     for listed in _list(stream, directory):
         end = listed.start + 30 + len(listed.name) + listed.packed_bytes
         if not 0 <= listed.start < end <= directory.start:
-            raise Damaged("a member lies outside it")
+            raise Damaged("a member is outside it")
         starts.append(listed.start)
         ends.append(end)
         yield listed.entry, content(listed)
@@ -147,7 +147,7 @@ def read_zip(stream: io.BufferedReader, directory: Directory) -> Listing:
 def _list(stream: io.BufferedReader, directory: Directory) -> Iterator[_Listed]:
     at, num_entries, total_bytes = directory.start, 0, 0
     while at < directory.end:
-        stream.seek(at)  # a member may have been read meanwhile
+        stream.seek(at)  # a member may have been read in between
         fixed = stream.read(LISTED_BYTES)
         if len(fixed) < LISTED_BYTES or not fixed.startswith(_LISTED):
             raise Damaged("its directory is damaged")
@@ -156,14 +156,14 @@ def _list(stream: io.BufferedReader, directory: Directory) -> Iterator[_Listed]:
             name_bytes, extra_bytes, comment_bytes, disk, _, attributes, start,
         ) = struct.unpack("<8x4H3I5H2I", fixed)  # fmt: skip
         if name_bytes > MAX_NAME_BYTES:
-            raise Hostile(f"a name of {name_bytes:,} bytes, and {MAX_NAME_BYTES:,} is the most")
+            raise Hostile(f"a name of {name_bytes:,} bytes, and the limit is {MAX_NAME_BYTES:,}")
         name = stream.read(name_bytes)
         extras = dict(_extras(stream.read(extra_bytes)))
         num_bytes, packed_bytes, start = _sizes_64(
             extras.get(1, b""), num_bytes, packed_bytes, start
         )
         if disk not in (0, 0xFFFF):
-            raise Damaged("it is one part of several")
+            raise Damaged("it is one part of a split archive")
         total_bytes += num_bytes
         entry = Entry(
             _decoded(name, flags, extras.get(0x7075, b"")),
@@ -173,16 +173,16 @@ def _list(stream: io.BufferedReader, directory: Directory) -> Iterator[_Listed]:
             _problem(flags, method),
         )
         if num_entries == directory.num_entries >= 2**16:
-            raise Damaged(f"it says {num_entries:,} members and lists more")
+            raise Damaged(f"it declares {num_entries:,} members and lists more")
         yield _Listed(name, entry, method, checksum, packed_bytes, start + directory.shift)
         num_entries += 1
         at += LISTED_BYTES + name_bytes + extra_bytes + comment_bytes
     if at != directory.end or (num_entries - directory.num_entries) % 2**16:
-        raise Damaged(f"it says {directory.num_entries:,} members and lists {num_entries:,}")
+        raise Damaged(f"it declares {directory.num_entries:,} members and lists {num_entries:,}")
 
 
 def _extras(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the fields of an entry's extra part; what is not well formed ends them."""
+    """Yield the fields of an entry's extra part; stop at malformed data."""
     at = 0
     while at + 4 <= len(content):
         tag, num_bytes = struct.unpack_from("<2H", content, at)
@@ -191,13 +191,13 @@ def _extras(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _sizes_64(field: bytes, *values: int) -> list[int]:
-    """Replace each value that is all ones by the next of the zip64 field, where there is one."""
+    """Replace each value that is all ones by the next one of the zip64 field, if any."""
     wide = iter(struct.unpack(f"<{len(field) // 8}Q", field[: len(field) // 8 * 8]))
     return [next(wide, value) if value == 0xFFFFFFFF else value for value in values]
 
 
 def _decoded(name: bytes, flags: int, unicode_name: bytes) -> str:
-    """Decode a name as it says, as UTF-8 (which macOS does not say), or as DOS did."""
+    """Decode a name as declared, as UTF-8 (which macOS does not declare), or as code page 437."""
     if unicode_name[:1] == b"\1" and unicode_name[1:5] == struct.pack("<I", zlib.crc32(name)):
         name, flags = unicode_name[5:], 0x800
     try:
@@ -214,14 +214,14 @@ def _kind(name: bytes, mode: int) -> str:
         return "a device"
     if kind == stat.S_IFDIR or name.endswith((b"/", b"\\")):
         return FOLDER
-    return "set to run as its owner" if kind and mode & 0o6000 else FILE
+    return "a setuid or setgid file" if kind and mode & 0o6000 else FILE
 
 
 def _problem(flags: int, method: int) -> tuple[str, str] | None:
     if flags & 0x2041:
-        return "PASSWORD", "protected by a password; unpack the archive and give the folder"
+        return "PASSWORD", "protected by a password; unpack the archive and pass the folder"
     if method not in (_STORED, _DEFLATED, _BZIP2, _LZMA):
-        return "CORRUPT", f"packed by method {method}, which cannot be read here"
+        return "CORRUPT", f"compression method {method} is not supported"
     return None
 
 
@@ -231,11 +231,11 @@ def _content(stream: io.BufferedReader, listed: _Listed, border: int) -> Iterato
         raise Damaged("its header is damaged")
     name_bytes, extra_bytes = struct.unpack_from("<2H", fixed, 26)
     if stream.read(name_bytes) != listed.name:
-        raise Damaged("its header names another file")
+        raise Damaged("its header has a different name")
     start = listed.start + 30 + name_bytes + extra_bytes
     end = start + listed.packed_bytes
     if end > border:
-        raise Damaged("its data overlap what follows them")
+        raise Damaged("its data overlaps what follows it")
     checksum = 0
     for piece in _unpacked(_chunks(stream, start, end), listed.method):
         checksum = zlib.crc32(piece, checksum)
@@ -262,16 +262,16 @@ def _unpacked(chunks: Iterator[bytes], method: int) -> Iterator[bytes]:
 
 
 def _unpacked_lzma(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Unpack LZMA, before which a zip puts a version and the properties of the coder."""
+    """Unpack LZMA, after the version and the coder's properties that a zip writes before it."""
     first = next(chunks, b"")
     _, num_bytes, packed, window_bytes = struct.unpack_from("<2HBI", first)
     if num_bytes != 5 or packed >= 9 * 5 * 5:
         raise Damaged("its LZMA properties are damaged")
     if window_bytes > MAX_WINDOW_BYTES:
-        raise Damaged(f"unpacking it takes {window_bytes:,} bytes of memory")
+        raise Damaged(f"unpacking it needs {window_bytes:,} bytes of memory")
     rest, lc = divmod(packed, 9)
     pb, lp = divmod(rest, 5)
     coder = {"id": lzma.FILTER_LZMA1, "dict_size": window_bytes, "lc": lc, "lp": lp, "pb": pb}
     decompressor = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[coder])
     chunks = itertools.chain([first[9:]], chunks)
-    return decompressed(chunks, decompressor, has_end=False)  # the size and the checksum tell
+    return decompressed(chunks, decompressor, has_end=False)  # size and checksum are checked

@@ -1,10 +1,10 @@
-"""Decoded pictures, kept as one uint8 array on disk that all networks and epochs read.
+"""Decoded images, stored as one uint8 array on disk that all networks and epochs read.
 
-An array's name is a hash of what it is made from: which bytes, how fitted, by which decoder. It
-is mapped, not loaded, so it costs no memory of its own; it is written beside and renamed, so it
-is there whole or not at all. Behind the array stands a checksum of each row, compared once in each
-process: a disk that lies must not spoil a night of training.
-Shapes: N used pictures, S the side of the square.
+An array's name is a hash of its inputs: which bytes, how fitted, by which decoder. It is mapped,
+not loaded, so it adds no memory; it is written to a temporary file and renamed, so it is complete
+or absent. A checksum of each row follows the array and is verified once per process: silent disk
+errors must not spoil a night of training.
+Shapes: N used images, S the side of the square.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ def open_pixels(
     workers: int,
     progress: Count | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Map the decoded pictures of a table, decoding them first if that was never done.
+    """Map the decoded images of a table; decode them first if they are not in the cache.
 
     Args:
         table: The sample table.
-        source: Where its files lie.
+        source: Where its files are.
         size_px: S.
         resize: The rule of `decode.fit`.
         background: RGB of transparency and padding.
@@ -58,7 +58,7 @@ def open_pixels(
         (N, S, S, 3), read only; row i is the i-th row of the table whose status is used.
 
     Raises:
-        DataError: a file is not what it was when it was checked.
+        DataError: a file changed since it was checked.
         EnvironmentFault: the disk is too small or cannot be written.
     """
     used = table[table.status == USED]
@@ -69,7 +69,7 @@ def open_pixels(
     file = folder / f"{key}.npy"
     pixels = _map(file, shape)
     if pixels is None:
-        # One builds at a time; who waited finds it built.
+        # One process builds at a time; those that waited find it built.
         with files.lock(folder / "lock", holder=str(folder), wait=True):
             pixels = _map(file, shape)
             if pixels is None:
@@ -78,7 +78,7 @@ def open_pixels(
                     for path, content_id in zip(used.path, used.content_id, strict=True)
                 ]
                 files.sweep(folder)
-                # What another process has mapped stays readable to it until it ends.
+                # Arrays that another process has mapped stay readable to it until it ends.
                 files.make_room(
                     folder,
                     files.kept_files(folder, "*.npy", but=file),
@@ -92,20 +92,20 @@ def open_pixels(
 
 
 def _map(file: Path, shape: Shape) -> npt.NDArray[np.uint8] | None:
-    """Map an array; None if it is not there, is damaged, or was cut short."""
+    """Map an array; None if it is missing, damaged or truncated."""
     try:
         pixels: npt.NDArray[np.uint8] = np.load(file, mmap_mode="r", allow_pickle=False)
         status = file.stat()
-        with contextlib.suppress(OSError):  # a cache shared for reading only
-            os.utime(file)  # used last: dropped last
+        with contextlib.suppress(OSError):  # a read-only cache
+            os.utime(file)  # for dropping the least recently used first
         as_made = pixels.shape == shape and pixels.dtype == np.uint8
         if not as_made or status.st_size != _num_bytes(shape):
             return None
         file_id = status.st_dev, status.st_ino
-        if file_id not in _sound:
-            if not _is_sound(file, shape):
+        if file_id not in _verified:
+            if not _is_intact(file, shape):
                 return None
-            _sound.add(file_id)
+            _verified.add(file_id)
     except (FileNotFoundError, ValueError, EOFError):
         return None
     except OSError as error:
@@ -113,18 +113,18 @@ def _map(file: Path, shape: Shape) -> npt.NDArray[np.uint8] | None:
             f"{file} cannot be read: {error.strerror}; delete it, or point TOWERNET_CACHE to"
             " another disk"
         ) from error
-    # All runs of a comparison share one mapping: each would count as memory of its own.
+    # All runs of a comparison share one mapping: several would each count as used memory.
     return _mapped.setdefault(file_id, pixels)
 
 
-_sound: set[tuple[int, int]] = set()
-"""The files, by disk and number, whose checksums this process has compared."""
+_verified: set[tuple[int, int]] = set()
+"""The files, by device and inode, whose checksums this process has verified."""
 _mapped: WeakValueDictionary[tuple[int, int], npt.NDArray[np.uint8]] = WeakValueDictionary()
-"""Their mappings that are in use; a file that is mapped keeps its number."""
+"""Their mappings that are in use; a mapped file keeps its inode."""
 
 
-def _is_sound(file: Path, shape: Shape) -> bool:
-    """Whether each row is what was written (5 GB/s, and the first epoch finds it in memory)."""
+def _is_intact(file: Path, shape: Shape) -> bool:
+    """Whether each row has its checksum (5 GB/s, and the first epoch finds the file in memory)."""
     with file.open("rb") as stream:  # read, not mapped: a failing disk would kill the process
         stream.seek(_HEADER_BYTES)
         row_bytes = int(np.prod(shape[1:]))
@@ -144,9 +144,9 @@ def _build(
     workers: int,
     progress: Count | None,
 ) -> None:
-    """Decode in parallel and write each row at its place; through the stream, not a mapping.
+    """Decode in parallel and write each row at its place, through a stream, not a mapping.
 
-    (On a full disk a write fails with an error; a mapped page kills the process.)
+    On a full disk a write raises an error; a mapped page would kill the process.
     """
     row_bytes = int(np.prod(shape[1:]))
     checksums = np.zeros(shape[0], "<u4")
@@ -158,12 +158,14 @@ def _build(
             in_processes(fitted, wanted, workers=workers), start=1
         ):
             if isinstance(row, Died):
-                raise DataError(f"{shown(paths[position])}: {row.detail}; then run it again")
+                raise DataError(
+                    f"{shown(paths[position])}: {row.detail}; then run the command again"
+                )
             if row is None:
                 raise _changed(paths[position])
             if isinstance(row, str):
                 raise EnvironmentFault(
-                    f"{shown(paths[position])} cannot be read ({row}); check its disk, then say the"
+                    f"{shown(paths[position])} cannot be read ({row}); check its disk, then run the"
                     " same command again"
                 )
             stream.seek(_HEADER_BYTES + position * row_bytes)

@@ -1,7 +1,7 @@
-"""Whether the images are still those that something was begun with, and what to do if not.
+"""Detection of images that changed since a run or a comparison was started, and how to continue.
 
-A network must never be tested on an image it was trained on. So what goes on with changed images
-keeps the splits of the first day: what is gone is missing from them, what is new stays out.
+A network must never be tested on an image it was trained on. So training that continues with
+changed images keeps the original splits: removed images are dropped, new images stay out.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _WORDS = {
 
 
 class Changes(NamedTuple):
-    """Paths, each in one list.
+    """Paths of changed images, each in one list.
 
     Args:
-        removed: Not there any more.
+        removed: No longer there.
         added: Not there before, or not usable then.
-        changed: Other bytes under the same name.
-        broken: The same, and no longer usable.
+        changed: Same name, different bytes.
+        broken: Same name, different bytes, no longer usable.
         moved: Now in another class.
-        disputed: Now in another class too.
+        disputed: Now in two classes.
     """
 
     removed: list[str]
@@ -53,7 +53,7 @@ class Changes(NamedTuple):
     disputed: list[str]
 
     def words(self) -> str:
-        """Say how many of each there are, with the first one's name."""
+        """Return how many of each there are, with the name of the first."""
         return ", ".join(
             f"{counted(len(paths), 'image')} {_WORDS.get(kind, kind)} ({shown(paths[0])}"
             f"{', …' if len(paths) > 1 else ''})"
@@ -63,7 +63,7 @@ class Changes(NamedTuple):
 
 
 def changes(before: pd.DataFrame, now: pd.DataFrame) -> Changes:
-    """Compare what was used with what is found; copies and sampling play no part."""
+    """Compare the images used before with those found now; copies and sampling do not matter."""
     found = {
         path: (content_id, class_name, status)
         for path, content_id, class_name, status in zip(
@@ -96,7 +96,7 @@ def changes(before: pd.DataFrame, now: pd.DataFrame) -> Changes:
             differs.changed.append(path)
         else:
             differs.removed.append(path)
-    # What has taken the place of a picture that is gone was accepted with it.
+    # A file that replaced a removed image was accepted together with the removal.
     replaced = {*differs.changed, *before.path[before.reason == GONE]}
     differs.added.extend(
         path
@@ -112,13 +112,13 @@ def changes(before: pd.DataFrame, now: pd.DataFrame) -> Changes:
 def reconcile(
     folder: Path, source_name: str, now: pd.DataFrame, *, accept: bool
 ) -> tuple[pd.DataFrame, str]:
-    """Return the table to go on with in a folder, and what changed, in words.
+    """Return the table to continue with in a folder, and a description of what changed.
 
     Args:
-        folder: What goes on; its `samples.parquet` says what it was begun with.
-        source_name: What the images are called.
-        now: The table of what is found, without splits.
-        accept: Go on with the images that are left.
+        folder: Of a run or a comparison; its `samples.parquet` has the images it was started with.
+        source_name: Name of the images.
+        now: The table of the images found now, without splits.
+        accept: Continue with the remaining images.
 
     Raises:
         DataError: something changed and that is not accepted, or too little is left.
@@ -127,7 +127,7 @@ def reconcile(
     if not path.exists():
         if any((folder / name).exists() for name in ("last", "runs", "trials")):
             raise DataError(
-                f"{path} is missing, and it says which images were for what; restore it, or choose"
+                f"{path} is missing, which stores the split of each image; restore it, or choose"
                 " another --out"
             )
         return now, ""
@@ -135,58 +135,58 @@ def reconcile(
     found = changes(before, now)
     if not any(found):
         return (before if before.reason.isin((GONE, ADDED_LATER)).any() else now), ""
-    words = f"{source_name} is not what {folder} was begun with: {found.words()}"
+    words = f"{source_name} changed since {folder} was started: {found.words()}"
     before_classes, classes = ({*table.class_name[table.status == USED]} for table in (before, now))
     if gone := sorted(before_classes - classes, key=path_bytes):
         raise DataError(
-            f"{words}; the class {shown(gone[0])} is gone, and a network's classes cannot change:"
-            " put it back, or choose another --out"
+            f"{words}; the class {shown(gone[0])} is missing, and a network's classes cannot"
+            " change; restore it, or choose another --out"
         )
     if new := sorted(classes - before_classes, key=path_bytes):
         words += f"; {shown(new[0])} is a new class"
     if not accept:
         raise DataError(
-            f"{words}; put things back, choose another --out, or go on with the images that are"
-            " left, each in its split, by --accept-data-change"
+            f"{words}; restore the images, choose another --out, or continue with the remaining"
+            " images, each in its split, with --accept-data-change"
         )
     return _left(before, now, found), words
 
 
 def _left(before: pd.DataFrame, now: pd.DataFrame, found: Changes) -> pd.DataFrame:
-    """Return the first day's table with what is gone quarantined and what is new ignored."""
-    came = set(found.added)  # also what was there before and could not be used then
+    """Return the original table with removed images quarantined and new images ignored."""
+    came = set(found.added)  # includes images that were there before and not usable then
     gone = set().union(*found) - came
     rows = [row for row in before.to_dict("records") if row["path"] not in came]
     for row in rows:
         row["split"] = ""
         if row["status"] == USED and row["path"] in gone:
             row["status"], row["reason"] = QUARANTINED, GONE
-            row["detail"] = "used until it was taken away, moved or changed; that was accepted"
+            row["detail"] = "used until it was removed, moved or changed; the change was accepted"
     added = set(now.path[now.status == USED]) - {row["path"] for row in rows}
     for row in now[now.path.isin(added)].to_dict("records"):
         row["status"], row["reason"], row["split"] = IGNORED, ADDED_LATER, ""
-        row["detail"] = "came after the splits were drawn"
+        row["detail"] = "added after the splits were drawn"
         rows.append(row)
     left = Counter(row["class_name"] for row in rows if row["status"] == USED)
     for class_name in {row["class_name"] for row in rows if row["reason"] == GONE}:
         if left[class_name] < MIN_IMAGES:
             raise DataError(
                 f"class {shown(class_name)} has {counted(left[class_name], 'image')} left of those"
-                f" it was begun with and needs {MIN_IMAGES}; put them back, or choose another"
+                f" it was started with and needs {MIN_IMAGES}; restore them, or choose another"
                 " --out"
             )
     rows.sort(key=lambda row: path_bytes(row["path"]))
     return make_table({name: [row[name] for row in rows] for name in COLUMNS})
 
 
-def revive(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table as it was before anything was gone: the splits are drawn from that."""
+def unmark_removed(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with removed images as used: splits are drawn from all original images."""
     gone = table.reason == GONE
     return table.assign(status=table.status.where(~gone, USED)) if gone.any() else table
 
 
-def bury(table: pd.DataFrame) -> pd.DataFrame:
-    """Undo `revive`, once the splits are drawn."""
+def mark_removed(table: pd.DataFrame) -> pd.DataFrame:
+    """Undo `unmark_removed`, once the splits are drawn."""
     gone = table.reason == GONE
     if not gone.any():
         return table

@@ -1,7 +1,7 @@
-"""Every file found is read, hashed and decoded whole; the answer is the sample table.
+"""Read, hash and fully decode every file found; the result is the sample table.
 
-The user's files are only read. What was found is remembered under a hash of every file's bytes,
-so that the next look at the same images only hashes them.
+The user's files are only read. The table is cached under a hash of every file's bytes, so that
+the next check of the same images only hashes them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from towernet.words import shown
 VERSION = f"1, decoder {decode.VERSION}, duplicates {duplicates.VERSION}"
 NUM_REMEMBERED = 64
 LEFTOVER_S = 24 * 3600.0
-"""What is being written is younger than this."""
+"""Temporary files older than this were left by killed processes."""
 NUM_ATTEMPTS, SECONDS_BETWEEN_ATTEMPTS = 3, 1.0
 
 _SUFFIXES = {
@@ -55,7 +55,7 @@ _SUFFIXES = {
     "TIFF": (".tif", ".tiff"),
     "AVIF": (".avif", ".avifs"),
 }
-# Verdicts that tell of the machine as much as of the file: asked anew each time.
+# Reasons that depend on the machine as much as on the file: checked again each time.
 _NOT_REMEMBERED = {"RESOURCE", "CRASH", "UNREADABLE"}
 _FILES_AT_ONCE = 1 << 12
 
@@ -67,7 +67,7 @@ def check(
     progress: Count | None = None,
     time_limit_s: float = TIME_LIMIT_S,
 ) -> pd.DataFrame:
-    """Decode every file of a source once and say what each one is good for.
+    """Decode every file of a source once and determine whether it can be used.
 
     Args:
         source: From `open_source`.
@@ -90,16 +90,16 @@ def check(
         with contextlib.suppress(OSError):  # a cache shared for reading only
             os.utime(remembered)
         return table
-    except DataError:  # not seen before, or damaged: look again
+    except DataError:  # not in the cache, or damaged: check again
         pass
     with contextlib.closing(duplicates.Thumbnails(files.cache_folder())) as thumbnails:
-        look = _Look(source, places, content_ids, num_bytes, thumbnails)
+        builder = _TableBuilder(source, places, content_ids, num_bytes, thumbnails)
         del places, content_ids, num_bytes
-        look.examine(workers, progress, time_limit_s)
-        look.sort_out_copies()
-        look.tie()
-    table = look.table()
-    del look
+        builder.examine(workers, progress, time_limit_s)
+        builder.exclude_copies()
+        builder.tie()
+    table = builder.table()
+    del builder
     if not _NOT_REMEMBERED & set(table.reason.unique()):
         write_table(remembered, table)
         files.sweep(remembered.parent, older_than_s=LEFTOVER_S)
@@ -110,12 +110,12 @@ def check(
 
 
 class _Places:
-    """Which row of the table is whose: the source's files, and between them what is no such file.
+    """The rows of the table: those of the source's files, and between them those of other paths.
 
     Args:
         paths: Of all rows.
         rows: Of the source's files.
-        others: Those of what is unreadable or ignored, by path.
+        others: Rows of what is unreadable or ignored, by path.
     """
 
     def __init__(self, source: Source) -> None:
@@ -143,7 +143,7 @@ def _identify(
         try:
             content_id = bytes.fromhex(files.sha256(file))
             num_bytes[row] = file.stat().st_size
-        except OSError:  # `examine` meets it too, and says so
+        except OSError:  # `examine` fails on it too, and reports it
             return False
         content_ids[row] = content_id
         return True
@@ -160,10 +160,10 @@ def _identify(
 
 
 def _require_there(source: Source) -> None:
-    """Tell a file that cannot be read from a disk that went away with all of them.
+    """Distinguish a file that cannot be read from a disk that was disconnected.
 
     Raises:
-        EnvironmentFault: the folder that all lie in cannot be listed.
+        EnvironmentFault: the folder that contains all files cannot be listed.
     """
     for attempt in range(NUM_ATTEMPTS):
         time.sleep(attempt * SECONDS_BETWEEN_ATTEMPTS)
@@ -174,8 +174,8 @@ def _require_there(source: Source) -> None:
         except OSError as error:
             reason = error
     raise EnvironmentFault(
-        f"{shown(str(source.root))} went away while its images were read ({reason.strerror});"
-        " connect its disk again and repeat the command"
+        f"{shown(str(source.root))} disappeared while its images were read"
+        f" ({reason.strerror}); connect its disk again and rerun the command"
     ) from reason
 
 
@@ -193,8 +193,8 @@ def _key(source: Source, content_ids: npt.NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-class _Look:
-    """The sample table while it is made: in columns, since a row of Python objects takes 2 kB."""
+class _TableBuilder:
+    """Builds the sample table in columns, since a row of Python objects takes 2 kB."""
 
     def __init__(
         self,
@@ -239,7 +239,7 @@ class _Look:
 
         Raises:
             DataError: a file changed since it was hashed.
-            EnvironmentFault: the disk went away.
+            EnvironmentFault: the disk was disconnected.
         """
         locations = self.source.files.locations
         answers = in_processes(examine, locations, workers=workers, time_limit_s=time_limit_s)
@@ -255,13 +255,13 @@ class _Look:
 
     def _keep(self, row: int, examined: Examined) -> None:
         path, texts = self.paths[row], self.texts
-        # (numpy drops the zeros that a text of bytes ends with)
+        # (numpy drops the zeros at the end of a byte string)
         content_id = bytes.fromhex(examined.content_id).rstrip(b"\0")
         if content_id not in (b"", self.content_ids[row]):
             raise DataError(f"{shown(path)} changed while it was read; run the command again")
         reason, detail, notes = examined.reason, examined.detail, list(examined.notes)
         if not reason and not texts["class_name"][row]:
-            reason, detail = "NO_CLASS", "not in the folder of any class; move it into one"
+            reason, detail = "NO_CLASS", "not in a class folder; move it into one"
         suffix = PurePosixPath(path).suffix.lower()
         if suffix and examined.format and suffix not in _SUFFIXES[examined.format]:
             notes.append("WRONG_EXTENSION")
@@ -280,15 +280,15 @@ class _Look:
         status = self.texts["status"]
         return np.flatnonzero(status.codes == status.code(USED))
 
-    def sort_out_copies(self) -> None:
-        """Of the same bytes keep the first in one class, and none in two classes."""
+    def exclude_copies(self) -> None:
+        """Keep the first of several identical files, or none if their classes differ."""
         used = self._used()
         for members in duplicates.groups(self.content_ids.view(np.uint64)[::4][used]):
-            rows = used[members]  # alike in 64 bits; in all of them?
+            rows = used[members]  # equal in 64 bits; now all bits are compared
             for same in duplicates.groups(self.content_ids[rows]):
-                self._sort_out(rows[same])
+                self._exclude(rows[same])
 
-    def _sort_out(self, same: npt.NDArray[np.int64]) -> None:
+    def _exclude(self, same: npt.NDArray[np.int64]) -> None:
         texts, class_codes = self.texts, self.texts["class_name"].codes[same]
         first = self.paths[same[0]]
         alike, others = same[class_codes == class_codes[0]], same[class_codes != class_codes[0]]
@@ -303,7 +303,7 @@ class _Look:
             texts["detail"][same[1:]] = f"the same bytes as {first}"
 
     def tie(self) -> None:
-        """Give near duplicates their cluster, and say of which classes or lumps they are."""
+        """Set the cluster of near duplicates, and note lumps and those in several classes."""
         used, texts = self._used(), self.texts
         near = duplicates.find(
             self.pixel_ids[used],
@@ -322,7 +322,7 @@ class _Look:
             texts["notes"][row] = ",".join(notes)
 
     def table(self) -> pd.DataFrame:
-        """Return what was found."""
+        """Return the sample table."""
         self.width, self.height = self.width.astype(np.int64), self.height.astype(np.int64)
         columns: dict[str, Column] = {
             "path": self.paths,

@@ -1,4 +1,4 @@
-"""What is connected to what: near duplicates, and groups that a split keeps whole."""
+"""Connected components: of near duplicates, and of groups that a split keeps together."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The one decoder: the bytes of a picture become H × W × 3 uint8, the same at every entry.
+"""The only image decoder: a file's bytes become H × W × 3 uint8, in the same way everywhere.
 
 numpy and Pillow only, since the small runtime ships this module and `formats` unchanged. Policies:
-EXIF orientation is applied; transparency is laid on the stated background; 16-bit, 32-bit and
-float values are rescaled, not clipped; of an animation the first frame counts; colour profiles
-(ICC) are not applied; very large pictures are read reduced, in strips, so that none takes more
-memory than it is given. libjpeg fills some damage with grey and tells nobody: such files pass.
+EXIF orientation is applied; transparency is blended onto the given background; 16-bit, 32-bit and
+float values are rescaled, not clipped; of an animation only the first frame is used; colour
+profiles (ICC) are not applied; very large images are read at a reduced size, in strips, to stay
+within the memory limit. libjpeg silently fills some damage with grey: such files pass.
 Shapes: H × W pixels, S the side of the square a network sees.
 """
 
@@ -35,33 +35,33 @@ from PIL import (
 from towernet.data.formats import BadImage, explain, sniff
 
 VERSION = f"2 with Pillow {PIL.__version__}"
-"""Part of every key under which decoded pixels are kept: other decoders, other pixels."""
+"""Part of every cache key of decoded pixels: another decoder gives other pixels."""
 
 MAX_PIXELS = 89_478_485
-"""The most pixels a picture may have; more is taken for a decompression bomb. [Pillow's own]"""
+"""The most pixels an image can have; more counts as a decompression bomb. [Pillow's own limit]"""
 MIN_SIDE_PX, MAX_ASPECT = 8, 20.0
 DRAFT_SIDE_PX = 2048
 """JPEGs at least twice as large on both sides are read at 1/2, 1/4 or 1/8, never below this."""
 WHOLE_PIXELS = 16_000_000
-"""Above, every k × k pixels become their mean, by the smallest k that brings a picture below."""
+"""Larger images are reduced: k × k pixels become their mean, with the smallest k that suffices."""
 MAX_BYTES = 320_000_000
-"""The most memory that decoding may take: 70 million pixels of PNG, 19 of WebP. (With its process
-and the command that started it this stays below 600 MB.)"""
+"""The most memory that decoding can take: 70 million pixels of PNG, 19 of WebP. (Together with its
+process and the command that started it this stays below 600 MB.)"""
 MAX_SCANS = 100
-"""Of a progressive JPEG, which has about 10; each one goes over the whole picture."""
-# What decoding takes at its peak, bytes per pixel, measured; the others take one or four.
+"""Of a progressive JPEG, which usually has about 10; each scan covers the whole image."""
+# Peak memory of decoding in bytes per pixel, measured; the other formats take one or four.
 _PEAK_BYTES = {"WEBP": 16, "AVIF": 12}
 _STRIP_PIXELS = 250_000
 
 Pixels = npt.NDArray[np.uint8]
 RGB = tuple[int, int, int]
 
-# Image.open with named formats loads no plugin by itself, so they are imported above.
+# Image.open with a list of formats loads no plugin by itself, so they are imported above.
 _PLUGINS = (
     AvifImagePlugin, BmpImagePlugin, GifImagePlugin, JpegImagePlugin,
     PngImagePlugin, TiffImagePlugin, WebPImagePlugin,
 )  # fmt: skip
-# How EXIF's orientation is undone: rows and columns swapped or not, then read forth or back.
+# How EXIF's orientation is undone: swap rows and columns or not, then the step along each.
 _UPRIGHT = {
     2: (False, 1, -1),
     3: (False, -1, -1),
@@ -73,17 +73,17 @@ _UPRIGHT = {
 }
 _ORIENTATION_TAG = 0x0112
 _SCAN = b"\xff\xda"
-# Python's warning filters belong to the whole process: two threads must not swap them at once.
+# Python's warning filters belong to the whole process: two threads must not change them at once.
 _warnings_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture, upright and opaque.
+    """A decoded image, upright and opaque.
 
     Args:
-        pixels: (H, W, 3) uint8; fewer than width × height where a huge picture was read reduced.
-        width: Of the picture as one looks at it, after orientation.
+        pixels: (H, W, 3) uint8; fewer than width × height if a huge image was read reduced.
+        width: Of the image as displayed, after orientation.
         height: The same.
         mode: Pillow's mode of the file, before conversion.
         format: Pillow's name of the format, found by content.
@@ -108,24 +108,24 @@ def decode(
     max_aspect: float = MAX_ASPECT,
     max_bytes: int = MAX_BYTES,
 ) -> Decoded:
-    """Decode a whole file; the answer is a function of its bytes and these arguments.
+    """Decode a whole file; the result depends only on its bytes and these arguments.
 
     Args:
-        content: The file's bytes. Its name plays no part.
-        background: RGB that transparent pixels are laid on.
-        max_pixels: Refused above, from the header alone.
-        min_side_px: The shorter side must have this many pixels.
-        max_aspect: The longer side may be at most this many times the shorter.
-        max_bytes: Of memory that decoding may take; refused above (RESOURCE), from the header.
+        content: The file's bytes. Its name does not matter.
+        background: RGB that transparent pixels are blended onto.
+        max_pixels: More are refused, from the header alone.
+        min_side_px: The shorter side must have at least this many pixels.
+        max_aspect: The longer side can be at most this many times the shorter.
+        max_bytes: Memory limit of decoding; more is refused (RESOURCE), from the header.
 
     Raises:
-        BadImage: whatever is wrong with the file; nothing else is raised for its content.
+        BadImage: the file cannot be used; nothing else is raised for its content.
     """
     file_format, end = sniff(content)
-    # One picture, one thread: dav1d would take one of each core, with its memory.
+    # One thread per image: dav1d would start one per core, each with its own memory.
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     try:
-        with _warnings_lock, warnings.catch_warnings(record=True) as told:
+        with _warnings_lock, warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
             with Image.open(io.BytesIO(content), formats=[file_format]) as image:
                 _require_shape(*image.size, max_pixels, min_side_px, max_aspect)
@@ -141,7 +141,7 @@ def decode(
         raise BadImage("PIXELS", _too_many(max_pixels)) from error
     except Exception as error:  # Pillow raises ValueError, IndexError, struct.error, SyntaxError …
         raise explain(error, content, file_format, end) from error
-    if told and not all(issubclass(one.category, Image.DecompressionBombWarning) for one in told):
+    if seen and not all(issubclass(one.category, Image.DecompressionBombWarning) for one in seen):
         return Decoded(**vars(decoded) | {"notes": (*decoded.notes, "DECODER_WARNED")})
     return decoded
 
@@ -161,7 +161,7 @@ def _require_shape(
 
 
 def _require_cheap(image: Image.Image, content: bytes, max_bytes: int) -> None:
-    """Refuse what takes long or much memory, before it does."""
+    """Refuse an image that would take too long or too much memory, before it is decoded."""
     file_format, num_pixels = str(image.format), image.width * image.height
     pixel_bytes = 1 if image.mode in ("1", "L", "P") else 4
     peak = _PEAK_BYTES.get(file_format, pixel_bytes)
@@ -170,15 +170,15 @@ def _require_cheap(image: Image.Image, content: bytes, max_bytes: int) -> None:
         scan = content.find(_SCAN, max(0, image.fp.tell() - 16))  # its header was just read
         num_in_scan = int.from_bytes(content[scan + 4 : scan + 5], "big")
         if image.info.get("progressive") or num_in_scan < len(image.getbands()):
-            # All coefficients are kept until the last scan, each scan goes over all of them. (A
-            # byte 0xFF within a coded picture is followed by 0, so that a mark is a mark.)
+            # All coefficients are kept until the last scan, and each scan covers all of them. (A
+            # byte 0xFF in coded data is followed by 0, so only real markers are counted.)
             peak += 2 * len(image.getbands())
             num_scans = content.count(_SCAN, max(0, scan))
             if num_scans > MAX_SCANS:
-                words = f"JPEG of {num_scans} scans, taken for an attack; save it anew"
+                words = f"JPEG of {num_scans} scans, which looks like an attack; save it again"
                 raise BadImage("RESOURCE", words)
     if isinstance(image, BmpImagePlugin.BmpImageFile) and image.tile[0].codec_name == "bmp_rle":
-        peak += 2  # it is written in Python
+        peak += 2  # its decoder is written in Python
     needed = len(content) + peak * num_pixels + 3 * num_pixels // _factor(*image.size) ** 2
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         needed += _tiff_bytes(image, pixel_bytes)
@@ -186,12 +186,12 @@ def _require_cheap(image: Image.Image, content: bytes, max_bytes: int) -> None:
         raise BadImage(
             "RESOURCE",
             f"{image.width} × {image.height} pixels of {file_format} take {needed / 1e6:,.0f} MB to"
-            f" decode and {max_bytes / 1e6:,.0f} MB are allowed; shrink it",
+            f" decode and the limit is {max_bytes / 1e6:,.0f} MB; shrink it",
         )
 
 
 def _tiff_bytes(image: TiffImagePlugin.TiffImageFile, pixel_bytes: int) -> int:
-    """Return what a TIFF takes besides its pixels: to be turned, or one strip or tile unpacked."""
+    """Return the extra memory a TIFF takes: to be rotated, or for one unpacked strip or tile."""
     tags = image.tag_v2
     if 322 in tags:
         at_once = tags[322] * tags[323]
@@ -203,11 +203,11 @@ def _tiff_bytes(image: TiffImagePlugin.TiffImageFile, pixel_bytes: int) -> int:
 
 
 def _too_many(max_pixels: int) -> str:
-    return f"more than {max_pixels:,} pixels are taken for an attack; shrink it"
+    return f"more than {max_pixels:,} pixels look like an attack; shrink it"
 
 
 def _read(image: Image.Image, background: RGB) -> Decoded:
-    """Decode the first frame fully and bring it to upright RGB."""
+    """Decode the first frame fully and convert it to upright RGB."""
     notes: list[str] = []
     size, mode, file_format = image.size, image.mode, str(image.format)
     if getattr(image, "is_animated", False):
@@ -217,8 +217,8 @@ def _read(image: Image.Image, background: RGB) -> Decoded:
     factor = _factor(*image.size)
     if image.size != size or factor > 1:
         notes.append("REDUCED")
-    # A TIFF turns itself while it loads, its size is of the picture upright; the others do not,
-    # and a PNG loads when it is asked for its EXIF: that it is damaged would be taken for EXIF's.
+    # Pillow rotates a TIFF while it loads, and its size is that of the upright image; the others
+    # are not rotated. A PNG loads when its EXIF is read: its damage would be taken for EXIF's.
     is_tiff = file_format == "TIFF"
     stored = _orientation(image, notes) if is_tiff else None
     image.load()
@@ -239,24 +239,24 @@ def _factor(width: int, height: int) -> int:
 
 
 def _orientation(image: Image.Image, notes: list[str]) -> int | None:
-    """Return EXIF's orientation; a picture with a damaged EXIF block is used without it."""
+    """Return EXIF's orientation; an image with a damaged EXIF block is used without it."""
     try:
         value = image.getexif().get(_ORIENTATION_TAG)
         return value if isinstance(value, int) and value in _UPRIGHT else None
-    except Exception:  # TypeError, struct.error, ZeroDivisionError, SyntaxError … all seen
+    except Exception:  # TypeError, struct.error, ZeroDivisionError, SyntaxError … all observed
         notes.append("EXIF_CORRUPT")
         return None
 
 
 def _to_rgb(image: Image.Image, factor: int, background: RGB, notes: list[str]) -> Pixels:
-    """Bring a loaded picture to RGB, reduced, strip by strip: never twice at its full size."""
+    """Convert a loaded image to RGB, reduced, in strips: never twice in memory at full size."""
     key = image.info.get("transparency")
     span = None
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         notes.append({"I": "THIRTY_TWO_BIT", "F": "FLOAT"}.get(image.mode, "SIXTEEN_BIT"))
         span = _span(image, factor)
     elif image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:
-        # A 16-bit PNG names the see-through colour in 16 bits; Pillow has kept the upper 8.
+        # A 16-bit PNG gives the transparent colour in 16 bits; Pillow has kept the upper 8.
         image.info["transparency"] = tuple(part >> 8 for part in key)
     if image.mode in ("P", "PA"):
         notes.append("PALETTE")
@@ -278,7 +278,7 @@ def _to_rgb(image: Image.Image, factor: int, background: RGB, notes: list[str]) 
 
 
 def _strips(image: Image.Image, factor: int) -> Iterator[tuple[int, Image.Image]]:
-    """Cut a picture into strips of some rows, a multiple of the factor; with each one its top."""
+    """Yield strips of an image, each with its top row; their height is a multiple of the factor."""
     rows = factor * max(1, _STRIP_PIXELS // (factor * image.width))
     for top in range(0, image.height, rows):
         bottom = min(top + rows, image.height)
@@ -286,7 +286,7 @@ def _strips(image: Image.Image, factor: int) -> Iterator[tuple[int, Image.Image]
 
 
 def _composite(image: Image.Image, background: RGB) -> Image.Image:
-    """Lay a picture with transparency on one colour."""
+    """Blend an image with transparency onto one colour."""
     if image.mode == "La":
         image = image.convert("LA")
     rgba = image.convert("RGBA")
@@ -296,11 +296,11 @@ def _composite(image: Image.Image, background: RGB) -> Image.Image:
 
 
 def _span(image: Image.Image, factor: int) -> tuple[float, float]:
-    """Return the values of 16, 32 bits or decimals that become black and white.
+    """Return the 16-bit, 32-bit or float values that become black and white.
 
-    They are the narrowest usual range that all fit in: 0 … 1 (decimals), and 8, 10, 12, 14 and 16
-    bits: cameras and microscopes store 12 bits in files of 16. Values that fit none are stretched
-    from their least to their largest.
+    They are the narrowest usual range that contains all values: 0 … 1 (floats), and 8, 10, 12, 14
+    and 16 bits: cameras and microscopes store 12 bits in 16-bit files. Values outside all ranges
+    are stretched from their minimum to their maximum.
     """
     low, high = math.inf, -math.inf
     for _, strip in _strips(image, factor):
@@ -308,7 +308,7 @@ def _span(image: Image.Image, factor: int) -> tuple[float, float]:
         values = values[np.isfinite(values)]
         low, high = float(values.min(initial=low)), float(values.max(initial=high))
     if low > high:
-        raise BadImage("CORRUPT", "no pixel holds a number; export it again")
+        raise BadImage("CORRUPT", "no pixel is a finite number; export it again")
     ranges = [1.0] if image.mode == "F" else []
     ranges += [2.0**bits - 1 for bits in (8, 10, 12, 14, 16)]
     usual = next((top for top in ranges if low >= 0 and high <= top), None)
@@ -316,7 +316,7 @@ def _span(image: Image.Image, factor: int) -> tuple[float, float]:
 
 
 def _rescale(image: Image.Image, span: tuple[float, float], background: RGB) -> Image.Image:
-    """Bring values to 0 … 255; `convert("RGB")` would clip: a 16-bit picture turns white."""
+    """Scale values to 0 … 255; `convert("RGB")` would clip: a 16-bit image would turn white."""
     low, high = span
     values: npt.NDArray[Any] = np.asarray(image).astype(np.float32)
     values = np.where(np.isfinite(values), values, low)
@@ -330,12 +330,12 @@ def _rescale(image: Image.Image, span: tuple[float, float], background: RGB) -> 
 
 
 def fit(pixels: Pixels, size_px: int, resize: str, background: RGB = (255, 255, 255)) -> Pixels:
-    """Bring a picture to a square of `size_px`.
+    """Resize an image to a square of `size_px`.
 
     Args:
         pixels: (H, W, 3) uint8.
         size_px: S.
-        resize: crop: the shorter side to S, the centre kept. pad: the whole picture, centred on
+        resize: crop: the shorter side to S, the centre kept. pad: the whole image, centred on
             the background. squash: aspect ratio ignored. All three antialiased (bicubic).
             squash_linear: bilinear without antialiasing, OpenCV's INTER_LINEAR.
         background: RGB of the padding.
@@ -354,7 +354,7 @@ def fit(pixels: Pixels, size_px: int, resize: str, background: RGB = (255, 255, 
     if resize == "squash":
         return np.asarray(image.resize(square, Image.Resampling.BICUBIC))
     if resize == "crop":
-        # Cropping inside the resampling: a very long picture never becomes a huge intermediate.
+        # Crop while resampling: a very long image never becomes a huge intermediate.
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
         box = (left, top, left + side, top + side)
@@ -369,7 +369,7 @@ def fit(pixels: Pixels, size_px: int, resize: str, background: RGB = (255, 255, 
 
 
 def _linear(pixels: Pixels, size_px: int) -> Pixels:
-    """Bilinear, half-pixel centres, no antialiasing; Pillow's own transform rounds down."""
+    """Resize bilinearly: half-pixel centres, no antialiasing. Pillow's transform rounds down."""
     first_row, second_row, down = _taps(pixels.shape[0], size_px)
     first_column, second_column, right = _taps(pixels.shape[1], size_px)
     down, right = down[:, None, None], right[None, :, None]
@@ -384,7 +384,7 @@ def _linear(pixels: Pixels, size_px: int) -> Pixels:
 def _taps(
     length: int, size_px: int
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-    """For each of S outputs: the two inputs it lies between, and the weight of the second."""
+    """Return for each of S outputs the two inputs around it, and the weight of the second."""
     centre = ((np.arange(size_px) + 0.5) * length / size_px - 0.5).clip(0, length - 1)
     first = np.floor(centre).astype(np.intp)
     return first, np.minimum(first + 1, length - 1), (centre - first).astype(np.float32)

@@ -15,25 +15,25 @@ from towernet import files
 from towernet.data.archive import make_folder
 
 NUM_IMAGES = 1797
-SIZE_PX = 64  # the 8 × 8 pixels are enlarged smoothly; a small network sees no stairs
+SIZE_PX = 64  # the 8 × 8 pixels are enlarged smoothly, without blocks
 VERSION = 1  # of the files; part of their folder's name
 
 
 def digits_folder() -> Path:
-    """Write the digits once into the cache, one sub-folder per digit; safe for two processes.
+    """Write the digits into the cache once, a sub-folder per digit; safe with concurrent processes.
 
     Raises:
         EnvironmentFault: the cache cannot be written.
     """
     folder = files.cache_folder() / f"digits-{VERSION}"
     with files.lock(folder.with_suffix(".lock"), holder=str(folder), wait=True):
-        if not _whole(folder):
+        if not _is_complete(folder):
             make_folder(folder, _write_digits)
     return folder
 
 
-def _whole(folder: Path) -> bool:
-    """Whether all are there: a power loss can leave files empty, a person can remove some."""
+def _is_complete(folder: Path) -> bool:
+    """Whether all files are there: a power loss can leave some empty, a user can remove some."""
     sizes = [file.stat().st_size for file in folder.glob("[0-9]/*.png")]
     return len(sizes) == NUM_IMAGES and all(sizes)
 

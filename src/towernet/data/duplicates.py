@@ -1,8 +1,8 @@
-"""Near duplicates: the same picture in other bytes, to be kept on one side of every split.
+"""Near duplicates: the same image in different bytes, to be kept on one side of every split.
 
-Two pictures are near duplicates when their pixels are identical, or when their perceptual hashes
-(64 bits, `imagehash.phash`) differ in at most 2 bits and their thumbnails differ by little.
-Shapes: N pictures, P pairs of them.
+Two images are near duplicates if their pixels are identical, or if their perceptual hashes
+(64 bits, `imagehash.phash`) differ in at most 2 bits and their thumbnails differ only slightly.
+Shapes: N images, P pairs of them.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from towernet.errors import EnvironmentFault
 
 VERSION = "1"
 MAX_BITS = 2
-# Grey levels. Measured on 356 photographs: saved anew as JPEG of quality 30 their thumbnails
-# differ by up to 2.2, resized to a third by 1.4, cropped by one pixel by 4.3 (99 % of them);
-# different photographs whose hashes are alike by 6 and more.
+# Grey levels. Measured on 356 photographs: their thumbnails differ by up to 2.2 when saved again
+# as JPEG of quality 30, by 1.4 resized to a third, by 4.3 cropped by one pixel (99 % of them);
+# those of different photographs with similar hashes differ by 6 or more.
 MAX_MEAN_DIFFERENCE = 5.0
 MAX_SHARE, MAX_UNQUESTIONED = 0.05, 5
-# Of the pictures that agree in a band each is compared with so many: bounded work. On 2,000 photos
-# at most 5 agree; only a lump of look-alikes holds more, and there a chain is as good.
+# Each image is compared with at most this many of those that agree in a band, to bound the work.
+# Of 2,000 photos at most 5 agree; only a lump has more, and there a chain is as good.
 MAX_WINDOW = 256
-# Every third bit: two wrong ones leave one band whole, and each band has low frequencies and high.
+# Every third bit: two that differ leave one band equal, and each band has low and high frequencies.
 _BANDS = tuple(np.uint64(sum(1 << bit for bit in range(first, 64, 3))) for first in range(3))
 _AT_ONCE, _HASHED_AT_ONCE = 4096, 512
 _MEMORY_BYTES = 4 << 20
@@ -42,7 +42,7 @@ Grey = npt.NDArray[np.uint8]
 
 
 class Thumbnails:
-    """N thumbnails of a kilobyte each, in a nameless temporary file once they are many."""
+    """N thumbnails of a kilobyte each, in an unnamed temporary file if there are many."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -55,7 +55,7 @@ class Thumbnails:
         self._folder = folder
 
     def write(self, position: int, thumbnail: bytes) -> None:
-        """Keep one thumbnail at its place; places left out hold anything."""
+        """Store one thumbnail at its position; positions left out are undefined."""
         try:
             self._stream.seek(position * THUMBNAIL_PX**2)
             self._stream.write(thumbnail)
@@ -71,7 +71,7 @@ class Thumbnails:
         return grey_nT
 
     def close(self) -> None:
-        """Give the disk back."""
+        """Free the disk space."""
         self._stream.close()
 
 
@@ -84,11 +84,11 @@ def _not_written(folder: Path, error: OSError) -> EnvironmentFault:
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """What was found among N pictures.
+    """The near duplicates found among N images.
 
     Args:
-        clusters: (N,) a number shared by those that are tied, -1 for one that is not.
-        in_lump: (N,) whether it belongs to a cluster too large for its class: shown, not tied.
+        clusters: (N,) a number shared by tied images, -1 for the others.
+        in_lump: (N,) whether it is in a cluster too large for its class: reported, not tied.
         across_classes: (N,) whether a near duplicate of it has another class.
     """
 
@@ -102,21 +102,21 @@ def find(
     thumbnails: Callable[[Indices], Grey],
     classes: npt.NDArray[np.integer[Any]],
 ) -> NearDuplicates:
-    """Tie near duplicates into clusters, whatever their order.
+    """Tie near duplicates into clusters; the order of the images does not matter.
 
-    A cluster that holds more than 5 % of a class, and more than 5 of its pictures, is a lump of
-    look-alikes (frames of one film, signs before one wall): only its identical pictures are tied.
+    A cluster with more than 5 % of a class, and more than 5 of its images, is a lump (frames of
+    one video, signs in front of one wall): only its identical images are tied.
 
     Args:
-        pixel_ids: (N,) alike for identical pixels.
-        thumbnails: Gives those of some of the N pictures, as (n, 1024) grey levels.
+        pixel_ids: (N,) equal for identical pixels.
+        thumbnails: Returns those of some of the N images, as (n, 1024) grey levels.
         classes: (N,) the number of each one's class.
     """
     num = len(pixel_ids)
     same = chain(pixel_ids)
     near = _near(num, same, thumbnails)
     in_lump = _lumps(near, classes)
-    # Of a lump only what is identical stays together, unless that is a lump again.
+    # In a lump only identical images stay tied, unless they are a lump themselves.
     tied = np.where(in_lump, near.max(initial=0) + 1 + components(num, same), near)
     free = in_lump & _lumps(tied, classes)
 
@@ -130,15 +130,15 @@ def find(
 
 
 def _near(num: int, same: Indices, thumbnails: Callable[[Indices], Grey]) -> Indices:
-    """Return (N,) the number of the cluster that each picture belongs to, lumps or not."""
+    """Return (N,) the number of the cluster that each image is in, lumps included."""
     keys, hashes = np.empty(num, np.uint64), np.empty(num, np.uint64)
     for start in range(0, num, _HASHED_AT_ONCE):
         grey_nT = thumbnails(np.arange(start, min(start + _HASHED_AT_ONCE, num)))
         rows = slice(start, start + len(grey_nT))
         keys[rows] = [picture_key(grey.tobytes()) for grey in grey_nT]
         hashes[rows] = perceptual_hashes(grey_nT)
-    # Thumbnails that are identical are compared once; in the order of their keys, so that the
-    # order of the files plays no part.
+    # Identical thumbnails are compared once, in the order of their keys, so that the order of
+    # the files does not matter.
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
     first = np.ones(num, bool)
@@ -153,14 +153,14 @@ def _near(num: int, same: Indices, thumbnails: Callable[[Indices], Grey]) -> Ind
 
 
 def picture_key(content: bytes) -> int:
-    """Return 64 bits of a hash: two in a million pictures share them once in 40 million sets."""
+    """Return 64 bits of a hash: one in 40 million sets of a million images has a collision."""
     return int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
 
 
 def perceptual_hashes(grey_NT: Grey) -> Keys:
     """Return 64 bits for each thumbnail: which low frequencies are stronger than their median.
 
-    As `imagehash.phash`, for many at once.
+    Like `imagehash.phash`, for many at once.
     """
     from scipy.fftpack import dct
 
@@ -171,7 +171,7 @@ def perceptual_hashes(grey_NT: Grey) -> Keys:
 
 
 def _close(hashes: Keys, thumbnails: Callable[[Indices], Grey]) -> Indices:
-    """Return (P, 2) pairs that connect all near duplicates, block after block: bounded memory."""
+    """Return (P, 2) pairs that connect all near duplicates, by blocks, which bounds memory."""
     pairs = [np.empty((0, 2), np.int64)]
     for number, mask in enumerate(_BANDS):
         order = np.lexsort((hashes, hashes & mask))
@@ -182,7 +182,7 @@ def _close(hashes: Keys, thumbnails: Callable[[Indices], Grey]) -> Indices:
                 continue
             needed, places = np.unique(proposed, return_inverse=True)
             close = _confirmed(thumbnails(block[needed]), places.reshape(-1, 2))
-            # Of a lump all pairs are close; a chain says the same.
+            # In a lump all pairs are close; a chain connects the same images.
             pairs.append(block[needed[chain(components(len(needed), close))]])
     return np.concatenate(pairs)
 
@@ -190,8 +190,8 @@ def _close(hashes: Keys, thumbnails: Callable[[Indices], Grey]) -> Indices:
 def _candidates(hashes: Keys, number: int, num_first: int) -> Indices:
     """Return (P, 2) pairs that agree in a band and differ in at most 2 bits.
 
-    Two hashes that differ in so few agree in one of three bands of bits whole. Sorted by a band,
-    those that agree lie together; each is compared with the next one, the one after it, and so on.
+    Two such hashes agree completely in one of three bands of bits. Sorted by a band, those that
+    agree are adjacent; each is compared with the next one, the one after it, and so on.
 
     Args:
         hashes: (n,) sorted by the band.
@@ -206,16 +206,16 @@ def _candidates(hashes: Keys, number: int, num_first: int) -> Indices:
         at = at[band[at] == band[at + step]]
         if not len(at):
             break
-        wrong = hashes[at] ^ hashes[at + step]
-        alike = np.bitwise_count(wrong) <= MAX_BITS
+        different = hashes[at] ^ hashes[at + step]
+        alike = np.bitwise_count(different) <= MAX_BITS
         for earlier in _BANDS[:number]:
-            alike &= (wrong & earlier) != 0
+            alike &= (different & earlier) != 0
         pairs.append(np.stack([at[alike], at[alike] + step], axis=1))
     return np.concatenate(pairs)
 
 
 def _confirmed(grey_NT: Grey, pairs: Indices) -> Indices:
-    """Keep the pairs whose thumbnails differ by little."""
+    """Return the pairs whose thumbnails differ only slightly."""
     kept = [np.empty((0, 2), np.int64)]
     for start in range(0, len(pairs), _AT_ONCE):
         some = pairs[start : start + _AT_ONCE]
@@ -226,7 +226,7 @@ def _confirmed(grey_NT: Grey, pairs: Indices) -> Indices:
 
 
 def _lumps(labels: Indices, classes: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.bool_]:
-    """Return (N,) whether the cluster of each holds too much of any class."""
+    """Return (N,) whether the cluster of each contains too much of any class."""
     class_sizes = np.bincount(classes)
     num_classes = max(1, len(class_sizes))
     both, counts = np.unique(labels * num_classes + classes, return_counts=True)
@@ -235,7 +235,7 @@ def _lumps(labels: Indices, classes: npt.NDArray[np.integer[Any]]) -> npt.NDArra
 
 
 def groups(labels: npt.NDArray[Any]) -> Iterator[Indices]:
-    """Give the members of each label that has several; -1 is no label.
+    """Yield the members of each label that has several; -1 is not a label.
 
     Example:
         >>> [members.tolist() for members in groups(np.array([3, 1, 3, -1, -1]))]
@@ -243,7 +243,7 @@ def groups(labels: npt.NDArray[Any]) -> Iterator[Indices]:
     """
     order = np.argsort(labels, kind="stable")
     ordered = labels[order]
-    (alike,) = np.nonzero(ordered[1:] == ordered[:-1])  # the places of those like the next one
+    (alike,) = np.nonzero(ordered[1:] == ordered[:-1])  # where the next one is equal
     del ordered
     for run in np.split(alike, np.flatnonzero(np.diff(alike) != 1) + 1):
         if len(run) and labels[order[run[0]]] != -1:

@@ -1,4 +1,4 @@
-"""What a decoding process does with one file: light imports only.
+"""The work of a decoding process on one file: light imports only.
 
 Shapes: the thumbnail is 32 × 32 grey levels.
 """
@@ -18,12 +18,12 @@ THUMBNAIL_PX = 32
 
 
 class Examined(NamedTuple):
-    """One file, read whole and decoded whole.
+    """One file, fully read and decoded.
 
     Args:
         reason: '' or why it cannot be used, and `detail` the same in words.
         notes: What the decoder did, and CONSTANT for a single colour.
-        pixel_id: Hash of the decoded picture: equal for the same picture in other bytes.
+        pixel_id: Hash of the decoded image: equal for the same image in different bytes.
         thumbnail: 1,024 grey levels.
     """
 
@@ -41,7 +41,7 @@ class Examined(NamedTuple):
 
 
 def examine(file: Path, max_bytes: int = MAX_BYTES) -> Examined:
-    """Read, hash and decode one file; whatever is wrong with it is in the answer.
+    """Read, hash and decode one file; the result includes why it cannot be used.
 
     Raises:
         MemoryError: it takes more than `max_bytes`.
@@ -75,7 +75,7 @@ def examine(file: Path, max_bytes: int = MAX_BYTES) -> Examined:
 
 
 class Wanted(NamedTuple):
-    """One row of the cache: which picture, and how it is fitted."""
+    """One row of the cache: which image, and how it is fitted."""
 
     file: Path
     content_id: str
@@ -84,8 +84,8 @@ class Wanted(NamedTuple):
     background: RGB
 
 
-class Asked(NamedTuple):
-    """A picture that nobody checked before, and how it is fitted."""
+class Unchecked(NamedTuple):
+    """An image that was not checked before, and how it is fitted."""
 
     file: Path
     size_px: int
@@ -93,25 +93,25 @@ class Asked(NamedTuple):
     background: RGB
 
 
-def prepared(asked: Asked, max_bytes: int = MAX_BYTES) -> bytes | str:
-    """Return a picture's size × size × 3 bytes, or in words why it cannot be used.
+def prepared(unchecked: Unchecked, max_bytes: int = MAX_BYTES) -> bytes | str:
+    """Return an image's size × size × 3 bytes, or a description of why it cannot be used.
 
     Raises:
         MemoryError: it takes more than `max_bytes`.
     """
     try:
-        pixels = _decode(_read(asked.file, max_bytes), max_bytes, asked.background).pixels
+        pixels = _decode(_read(unchecked.file, max_bytes), max_bytes, unchecked.background).pixels
     except OSError as error:
         return f"it cannot be read ({error.strerror})"
     except BadImage as bad:
         return bad.detail
-    return fit(pixels, asked.size_px, asked.resize, asked.background).tobytes()
+    return fit(pixels, unchecked.size_px, unchecked.resize, unchecked.background).tobytes()
 
 
 def fitted(wanted: Wanted, max_bytes: int = MAX_BYTES) -> bytes | str | None:
     """Return a row's size × size × 3 bytes.
 
-    None for a file that is not what was checked; words for a disk that does not give it.
+    None if the file changed since it was checked; the error's text if it cannot be read.
 
     Raises:
         MemoryError: it takes more than `max_bytes`.
@@ -132,9 +132,7 @@ def fitted(wanted: Wanted, max_bytes: int = MAX_BYTES) -> bytes | str | None:
 def _read(file: Path, max_bytes: int) -> bytes:
     num_bytes = file.stat().st_size
     if num_bytes > max_bytes:
-        words = (
-            f"the file holds {num_bytes / 1e6:,.0f} MB and {max_bytes / 1e6:,.0f} MB are allowed"
-        )
+        words = f"the file has {num_bytes / 1e6:,.0f} MB and the limit is {max_bytes / 1e6:,.0f} MB"
         raise MemoryError(f"{words}; shrink it")
     return file.read_bytes()
 
@@ -143,6 +141,6 @@ def _decode(content: bytes, max_bytes: int, background: RGB = (255, 255, 255)) -
     try:
         return decode(content, background=background, max_bytes=max_bytes)
     except BadImage as bad:
-        if bad.reason == "RESOURCE":  # the pool tries it again with more
+        if bad.reason == "RESOURCE":  # the pool tries it again with more memory
             raise MemoryError(bad.detail) from bad
         raise

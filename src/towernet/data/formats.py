@@ -1,4 +1,4 @@
-"""Which format a file has, by its content alone, and what is wrong with one that has none.
+"""Detection of a file's format by its content alone, and why a file is not a usable image.
 
 Standard library and Pillow's list of features only.
 """
@@ -12,7 +12,7 @@ from PIL import features
 
 from towernet.errors import DataError
 
-# (offset, bytes there, Pillow's format, what the end of a whole file holds)
+# (offset, bytes there, Pillow's format, what the end of a complete file contains)
 _IMAGES = (
     (0, b"\xff\xd8\xff", "JPEG", b"\xff\xd9"),
     (0, b"\x89PNG\r\n\x1a\n", "PNG", b"IEND"),
@@ -50,11 +50,11 @@ _TRUNCATED_WORDS = ("truncated", "end of file", "not enough image data", "unexpe
 
 
 class BadImage(DataError):
-    """A file that is no usable picture, with the code and the words the table keeps.
+    """A file is not a usable image; with the code and the description for the table.
 
     Args:
         reason: EMPTY, TRUNCATED, CORRUPT, SHAPE, PIXELS, FORMAT or RESOURCE.
-        detail: What was found and what to do, in words.
+        detail: A description of what was found and what to do.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -64,7 +64,7 @@ class BadImage(DataError):
 
 
 def begins_as_image(content: bytes) -> tuple[str, bytes] | None:
-    """Return Pillow's name for the format that a file begins with, and what its files end with."""
+    """Return Pillow's name for the format a file starts like, and what such files end with."""
     for offset, magic, name, end in _IMAGES:
         if content.startswith(magic, offset) and (name != "WEBP" or content[:4] == b"RIFF"):
             return name, end
@@ -74,7 +74,7 @@ def begins_as_image(content: bytes) -> tuple[str, bytes] | None:
 def sniff(content: bytes) -> tuple[str, bytes]:
     """Return Pillow's name for the format and what its files end with."""
     if not content:
-        raise BadImage("EMPTY", "the file holds no bytes; copy it again or delete it")
+        raise BadImage("EMPTY", "the file is empty; copy it again or delete it")
     for offset, magic, name in _FOREIGN:
         if content.startswith(magic, offset):
             raise BadImage("FORMAT", f"{name}: convert it to JPEG or PNG")
@@ -88,30 +88,30 @@ def sniff(content: bytes) -> tuple[str, bytes]:
         if avif and features.check("avif"):
             return "AVIF", b""
         heic = any(brand in brands for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"))
-        name = "AVIF, which this Pillow cannot read" if avif else "HEIC" if heic else "film"
+        name = "AVIF, which this Pillow cannot read" if avif else "HEIC" if heic else "video"
         raise BadImage("FORMAT", f"{name}: convert it to JPEG or PNG")
     if not content.strip(b"\0"):
-        raise BadImage("CORRUPT", "the file holds only zero bytes; copy it again")
+        raise BadImage("CORRUPT", "the file contains only zero bytes; copy it again")
     raise BadImage("FORMAT", _what_text(content[:1024]))
 
 
 def _what_text(head: bytes) -> str:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith(b"version https://git-lfs"):
-        return "git-LFS pointer, not the picture: run `git lfs pull`"
+        return "git-LFS pointer, not the image: run `git lfs pull`"
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
-        return "HTML page, probably an error page saved as a picture: download it again"
+        return "HTML page, probably an error page saved as an image: download it again"
     if b"<svg" in text:
         return "SVG drawing: convert it to PNG"
     if text.startswith(b"<?xml"):
-        return "XML text, not a picture: download it again"
+        return "XML text, not an image: download it again"
     if all(byte >= 32 or byte in b"\t\r\n" for byte in head):
-        return "text, not a picture: delete it or download it again"
-    return f"unknown format (it begins with {head[:8].hex(' ')}): convert it to JPEG or PNG"
+        return "text, not an image: delete it or download it again"
+    return f"unknown format (it starts with {head[:8].hex(' ')}): convert it to JPEG or PNG"
 
 
 def _camera_raw(head: bytes) -> str:
-    """Name a camera's raw file; its first picture, a preview, is all that a TIFF reader sees."""
+    """Return the name of a camera's raw format, or ''; a TIFF reader sees only its preview."""
     order = ">" if head[:1] == b"M" else "<"
     dng_version = struct.pack(order + "HHI", 50706, 1, 4)
     preview = struct.pack(order + "HHII", 254, 4, 1, 1)
@@ -122,8 +122,8 @@ def _camera_raw(head: bytes) -> str:
 
 
 def explain(error: Exception, content: bytes, file_format: str, end: bytes) -> BadImage:
-    """Tell a file that stops early from one that is damaged inside."""
-    words = " ".join(str(error).split())[:200] or "it contradicts itself"
+    """Distinguish a truncated file from one that is damaged inside."""
+    words = " ".join(str(error).split())[:200] or "it is inconsistent"
     cut_off = (
         isinstance(error, EOFError)
         or any(word in words.lower() for word in _TRUNCATED_WORDS)
@@ -132,17 +132,15 @@ def explain(error: Exception, content: bytes, file_format: str, end: bytes) -> B
         or (file_format == "WEBP" and len(content) < 8 + int.from_bytes(content[4:8], "little"))
         or (file_format == "AVIF" and _box_is_cut(content))
     )
-    # Pillow's own sentence for a header it cannot read names a Python object: of no use to anybody.
+    # Pillow's own message for a header it cannot read names a Python object, which is no help.
     words = "the header cannot be read" if isinstance(error, PIL.UnidentifiedImageError) else words
     if cut_off:
-        return BadImage(
-            "TRUNCATED", f"{file_format} file that stops early ({words}); copy it again"
-        )
+        return BadImage("TRUNCATED", f"truncated {file_format} file ({words}); copy it again")
     return BadImage("CORRUPT", f"damaged {file_format} file ({words}); copy it again or delete it")
 
 
 def _box_is_cut(content: bytes) -> bool:
-    """Whether an AVIF's last box goes on behind the file's end."""
+    """Whether an AVIF's last box extends past the end of the file."""
     at = 0
     while at < len(content):
         size = int.from_bytes(content[at : at + 4], "big")

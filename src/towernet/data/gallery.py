@@ -1,4 +1,4 @@
-"""One picture of the whole data set: a random image of each class in a square grid."""
+"""One image of the whole data set: a random image of each class in a square grid."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from towernet.errors import DataError
 from towernet.words import shown
 
 MAX_CLASSES = 400
-"""The first so many classes are drawn; more could not be told apart."""
+"""At most this many classes are drawn; tiles for more would be too small."""
 
 _WIDTH_PX, _MAX_TILE_PX, _MIN_TILE_PX, _GAP_PX = 1200, 200, 56, 10
 _INK, _EDGE, _PAPER = (60, 60, 60), (205, 205, 205), (255, 255, 255)
 
 
 def gallery(table: pd.DataFrame, source: Source, *, seed: int) -> Image.Image:
-    """Draw n × n pictures, one used image of each class, where n² holds all classes.
+    """Draw a grid of n × n tiles with one used image of each class.
 
-    Which image stands for a class is a function of the seed and the images alone.
+    Which image represents a class depends only on the seed and the images.
 
     Raises:
-        DataError: no image is used, or one is not what it was when it was checked.
+        DataError: no image is used, or one changed since it was checked.
     """
     used = table[table.status == USED]
     if not len(used):
-        raise DataError("no usable image was found, so there is no gallery; see why above")
+        raise DataError("no usable image was found, so there is no gallery; see the reasons above")
     draws = rng.uniform(seed, 0, rng.keys(list(used.content_id)), "gallery")[:, 0]
-    # The least draw of each class; by hand, since pandas cannot group by names that are not UTF-8.
+    # The lowest draw of each class; by hand: pandas cannot group by names that are not UTF-8.
     least: dict[str, tuple[float, str]] = {}
     for drawn in zip(used.class_name, draws, used.path, strict=True):
         least[drawn[0]] = min(least.get(drawn[0], (2.0, "")), drawn[1:])
@@ -57,7 +57,7 @@ def gallery(table: pd.DataFrame, source: Source, *, seed: int) -> Image.Image:
         canvas.paste(_tile(source.files.location(path), path, tile), (left, top))
         draw.rectangle((left, top, left + tile - 1, top + tile - 1), outline=_EDGE)
         text = _shortened(shown(name), font, tile)
-        # The words are drawn, so whatever a name holds, it is only ever seen.
+        # Names are drawn as pixels, so nothing in a name can do harm.
         draw.text((left + tile / 2, top + tile + caption / 2), text, _INK, font, anchor="mm")
     return canvas
 

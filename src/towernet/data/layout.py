@@ -1,6 +1,6 @@
-"""How a tree of files is read: which folders are classes, which are splits, which are neither.
+"""Interpretation of a tree of files: which folders are classes, splits, or neither.
 
-The same for a folder and for an archive, since only paths are looked at: relative, with '/'.
+The same for a folder and for an archive, since only paths are used: relative, with '/'.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ SPLIT_NAMES = {
     "test": TEST,
 }
 MAX_DEPTH = 255
-FILES_PER_WORD = 250_000  # listed between two words of progress: about a second on a fast disk
+FILES_PER_REPORT = 250_000  # between two reports of progress: about a second on a fast disk
 SYSTEM_NAMES = {
     "__macosx", "@eadir", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "$recycle.bin",
     "system volume information", "lost+found",
 }  # fmt: skip
-# Beside class folders these are notes on the data; inside one they are judged by content.
+# Next to class folders these are notes on the data; inside one their content decides.
 NOTE_SUFFIXES = {
     "", ".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml",
     ".html", ".pdf", ".py", ".sh", ".log", ".ini", ".cfg", ".ipynb",
@@ -41,7 +41,7 @@ NOTE_SUFFIXES = {
 
 
 class Ignored(NamedTuple):
-    """Something found that is no image of the data set: hidden, a link, a README."""
+    """Something found that is not an image of the data set: hidden, a link, a README."""
 
     path: str
     reason: str
@@ -49,7 +49,7 @@ class Ignored(NamedTuple):
 
 
 class Tree(NamedTuple):
-    """What lies in a folder: regular files, folders, and what is not looked at."""
+    """The content of a folder: regular files, folders, and what is ignored."""
 
     paths: list[str]
     folders: list[str]
@@ -57,15 +57,15 @@ class Tree(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How paths are read; `classes` are those that have files or may have none."""
+    """How paths are interpreted."""
 
-    top: str  # '' or the folder that everything lies in, as 'Images/'
+    top: str  # '' or the folder that contains everything, such as 'Images/'
     splits: bool
     classes: frozenset[str]
     reading: str
 
     def class_and_split(self, path: str) -> tuple[str, str]:
-        """Return the class name and the split of a path or folder, each '' where it has none."""
+        """Return the class name and the split of a path or folder, each '' if it has none."""
         if not path.startswith(self.top):
             return "", ""
         parts = path[len(self.top) :].split("/")
@@ -74,7 +74,7 @@ class Layout(NamedTuple):
 
 
 def hidden_part(path: str) -> str:
-    """Return the path up to its first hidden or system part, '' when it has none."""
+    """Return the path up to its first hidden or system part, '' if it has none."""
     parts = path.split("/")
     for num, part in enumerate(parts, start=1):
         if _hidden(part):
@@ -87,15 +87,15 @@ def _hidden(name: str) -> bool:
 
 
 def hidden(path: str) -> Ignored:
-    """Return the note on a hidden or system file or folder."""
-    return Ignored(path, "HIDDEN", "a hidden or system file or folder, not looked into")
+    """Return the row of a hidden or system file or folder."""
+    return Ignored(path, "HIDDEN", "a hidden or system file or folder, skipped")
 
 
 def scan(root: Path, progress: Count | None = None) -> Tree:
     """List a folder without opening a file, following a link, or recursing.
 
     Raises:
-        DataError: a folder may not be read, lies too deep, or went away.
+        DataError: a folder cannot be read, is nested too deep, or disappeared.
         EnvironmentFault: the disk fails.
     """
     tree = Tree([], [], [])
@@ -110,28 +110,28 @@ def scan(root: Path, progress: Count | None = None) -> Tree:
                         tree.ignored.append(hidden(path))
                     elif entry.is_file(follow_symlinks=False):
                         tree.paths.append(path)
-                        if progress and len(tree.paths) % FILES_PER_WORD == 0:
+                        if progress and len(tree.paths) % FILES_PER_REPORT == 0:
                             progress("listing files", len(tree.paths), len(tree.paths))
                     elif entry.is_symlink():
-                        said = "a symbolic link, not followed; copy what it points to"
-                        tree.ignored.append(Ignored(path, "SYMLINK", said))
+                        detail = "a symbolic link, not followed; copy what it points to"
+                        tree.ignored.append(Ignored(path, "SYMLINK", detail))
                     elif entry.is_dir(follow_symlinks=False):
                         tree.folders.append(path)
                         waiting.append(path + "/")
                     else:
-                        said = "a pipe, socket or device, not opened"
-                        tree.ignored.append(Ignored(path, "SPECIAL", said))
+                        detail = "a pipe, socket or device, not opened"
+                        tree.ignored.append(Ignored(path, "SPECIAL", detail))
             if folder.count("/") > MAX_DEPTH:
                 raise _too_deep(root, folder)
         except PermissionError as error:
             raise DataError(
-                f"{shown(str(root / folder))} may not be read by you; ask for permission to read"
-                " it, or move it away"
+                f"{shown(str(root / folder))} cannot be read (permission denied); ask for"
+                " permission to read it, or move it away"
             ) from error
         except FileNotFoundError as error:
             raise DataError(
-                f"{shown(str(root / folder))} went away while {root} was read; start again when"
-                " nothing is being moved"
+                f"{shown(str(root / folder))} disappeared while {root} was read; run the command"
+                " again when nothing is being moved"
             ) from error
         except OSError as error:
             if isinstance(error, EnvironmentFault):
@@ -146,8 +146,8 @@ def scan(root: Path, progress: Count | None = None) -> Tree:
 
 def _too_deep(root: Path, folder: str) -> DataError:
     return DataError(
-        f"{root} has {folder.count('/'):,} folders within each other below"
-        f" {shown(folder.partition('/')[0])} and {MAX_DEPTH} is the most; move the images up"
+        f"{root} has {folder.count('/'):,} nested folders below"
+        f" {shown(folder.partition('/')[0])} and the limit is {MAX_DEPTH}; move the images up"
     )
 
 
@@ -160,23 +160,23 @@ def read_layout(
     skip_empty: bool = False,
     min_classes: int = 2,
 ) -> Layout:
-    """Say which folders are classes and which are splits.
+    """Determine which folders are classes and which are splits.
 
     Args:
         paths: All files that are not ignored.
-        folders: All folders that are not hidden; those that hold files may be left out.
-        name: What is read, in the user's words.
-        layout: "classes" or "splits" where the names alone would mislead, else "auto".
-        skip_empty: Leave class folders without files out instead of refusing.
-        min_classes: Two to tell apart; one will do where a network knows the others.
+        folders: All folders that are not hidden; those that contain files can be omitted.
+        name: Name of the data, for messages.
+        layout: "classes" or "splits" if the folder names alone would mislead, else "auto".
+        skip_empty: Leave out class folders without files instead of refusing them.
+        min_classes: 2 for training; 1 is enough if a trained network knows the other classes.
 
     Raises:
-        UnknownNameError: no layout is called so.
-        DataError: there are too few classes, one is empty, or two have nearly one name.
+        UnknownNameError: no layout has this name.
+        DataError: there are too few classes, one is empty, or two have nearly the same name.
     """
     if layout not in LAYOUTS:
         raise unknown_name("layout", layout, LAYOUTS)
-    # All that counts of a file is its folder, but for those at the top: there may be a million.
+    # Only a file's folder matters, except for files at the top: there may be a million files.
     num_in = Counter(map(folder_of, paths))
     all_folders = sorted({*num_in, *(f"{folder}/" for folder in folders)} - {"", "/"})
     top = _top(all_folders, paths, num_in, keep_splits=layout == "splits")
@@ -186,8 +186,8 @@ def read_layout(
     if layout == "splits" and not named_as_splits:
         found = ", ".join(sorted(map(shown, children))[:5]) or "no folders"
         raise DataError(
-            f"{name} cannot be read as splits: at its top are {found} where train, validation"
-            " and test were looked for; leave --layout out"
+            f"{name} cannot be read as splits: its top level contains {found} instead of train,"
+            " validation and test; omit --layout"
         )
     splits = layout == "splits" or (layout == "auto" and named_as_splits and same_classes)
     classes = frozenset[str]().union(*children.values()) if splits else frozenset(children)
@@ -206,7 +206,7 @@ def read_layout(
     if empty and not skip_empty:
         verb = "is an empty class folder" if len(empty) == 1 else "are empty class folders"
         raise DataError(
-            f"{some_listed(empty, most=5)} in {name} {verb}; add images, or leave out what is empty"
+            f"{some_listed(empty, most=5)} in {name} {verb}; add images, or leave out empty folders"
             " with --skip-empty"
         )
     classes -= set(empty)
@@ -216,7 +216,7 @@ def read_layout(
         notes.append(f"left out as empty: {some_listed(empty, most=5)}")
     if named_as_splits and not splits and layout == "auto":
         notes.append(
-            "the folders are named like splits but do not hold the same classes, so they are"
+            "the folders are named like splits but do not contain the same classes, so they are"
             " classes; --layout splits reads them as splits"
         )
     depth = top.count("/") + splits + 1
@@ -229,7 +229,7 @@ def read_layout(
 def require_classes(
     classes: Iterable[str], num_files: Counter[str], *, name: str, fewest: int = 2
 ) -> None:
-    """Refuse fewer than two classes (or than one), and names that other systems take for one.
+    """Refuse too few classes, and two names that are the same on other systems.
 
     Raises:
         DataError: naming the class, or the two names.
@@ -241,37 +241,37 @@ def require_classes(
         folded = unicodedata.normalize("NFC", composed.casefold())
         if (other := seen.setdefault(folded, class_name)) != class_name:
             only_case = unicodedata.normalize("NFC", other) != composed
-            how = "but for upper and lower case" if only_case else "but for how accents are coded"
+            how = "in upper and lower case" if only_case else "in the encoding of accents"
             raise DataError(
-                f"{name} has the classes {_coded(other)} and {_coded(class_name)}, which are equal"
-                f" {how} and one on other systems; rename one of them or merge them"
+                f"{name} has the classes {_coded(other)} and {_coded(class_name)}, which differ"
+                f" only {how} and are the same on other systems; rename one of them or merge them"
             )
     if not classes and fewest == 1:
-        raise DataError(f"{name} holds no file that has a class; give images whose class is known")
+        raise DataError(f"{name} contains no file with a class; pass images whose class is known")
     if len(classes) < fewest:
         only = (
             f", {shown(classes[0])} ({counted(num_files[classes[0]], 'file')})" if classes else ""
         )
         raise DataError(
-            f"{name} holds {len(classes)} class{only if classes else 'es'} and two are the fewest"
-            " that can be told apart; add a sub-folder of images for each other class"
+            f"{name} contains {len(classes)} class{only if classes else 'es'} and at least two are"
+            " needed; add a sub-folder of images for each other class"
         )
 
 
 def is_note(path: str) -> bool:
-    """Whether a file that lies in no class folder is a note on the data, such as README.txt."""
+    """Whether a file outside the class folders is a note on the data, such as README.txt."""
     return os.path.splitext(path)[1].lower() in NOTE_SUFFIXES  # noqa: PTH122 - a million times
 
 
 def folder_of(path: str) -> str:
-    """Return the folder of a path with its '/', '' where it has none."""
+    """Return the folder of a path with its '/', '' if it has none."""
     return path[: path.rfind("/") + 1]
 
 
 def _top(
     all_folders: Sequence[str], paths: Sequence[str], num_in: Counter[str], *, keep_splits: bool
 ) -> str:
-    """Return the folder that everything lies in, notes aside, when there are folders in it."""
+    """Return the folder that contains everything except notes, if it has sub-folders; else ''."""
     top = ""
     while True:
         inside = [folder[len(top) :] for folder in all_folders if folder.startswith(top)]
@@ -288,7 +288,7 @@ def _top(
 
 
 def _children(inside: Sequence[str]) -> dict[str, set[str]]:
-    """Return each top folder with the folders that lie in it."""
+    """Return each top folder with its sub-folders."""
     children: defaultdict[str, set[str]] = defaultdict(set)
     for path in inside:
         first, slash, rest = path.partition("/")
@@ -299,19 +299,19 @@ def _children(inside: Sequence[str]) -> dict[str, set[str]]:
 
 
 def _same_classes(class_sets: Sequence[set[str]]) -> bool:
-    """Whether one split has all the classes there are; others may lack some, or labels at all."""
+    """Whether one split has all the classes; others can lack some of them, or all."""
     largest = max(class_sets, key=len, default=set())
     return bool(largest) and all(classes <= largest for classes in class_sets)
 
 
 def _no_classes(name: str, paths: Sequence[str], *, split: bool) -> DataError:
     where = "photos/train" if split else "photos"
-    todo = f"make one sub-folder for each class, as in {where}/cat/1.jpg and {where}/dog/1.jpg"
+    todo = f"make one sub-folder per class, such as {where}/cat/1.jpg and {where}/dog/1.jpg"
     if not paths:
-        return DataError(f"{name} holds no files; {todo}")
+        return DataError(f"{name} contains no files; {todo}")
     first = some_listed(sorted(paths, key=path_bytes), most=3)
     return DataError(
-        f"{name} holds {counted(len(paths), 'file')} ({first}) and no class folders; {todo}"
+        f"{name} contains {counted(len(paths), 'file')} ({first}) and no class folders; {todo}"
     )
 
 
@@ -351,6 +351,6 @@ def classes_words(num: int) -> str:
 
 
 def _coded(name: str) -> str:
-    """Return a name in quotes; one that is not ASCII with its code points, which eyes confuse."""
+    """Return a name in quotes, with its code points if not ASCII: such names can look alike."""
     points = "" if name.isascii() else f" ({' '.join(f'U+{ord(c):04X}' for c in name)})"
     return f"'{shown(name)}'{points}"

@@ -1,4 +1,4 @@
-"""The files of a data set, in columns: as Python objects a million of them took half a gigabyte."""
+"""The files of a data set, in columns: a million of them as Python objects took half a gigabyte."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from towernet.data.table import Texts, path_bytes
 
 
 class SourceFile(NamedTuple):
-    """One file that may hold an image: where it lies and what is said of it."""
+    """One file that may be an image: its location, class, split and group."""
 
     path: str  # relative to the data, with '/'; the key everywhere
-    class_name: str  # '' when it has none
-    given_split: str  # '' or train, validation, test, as the folder or the CSV says
-    group: str  # '' or the CSV's: what must stay on one side of a split
-    file: Path  # where its bytes lie
+    class_name: str  # '' if it has none
+    given_split: str  # '' or train, validation, test, from the folder or the CSV
+    group: str  # '' or from the CSV: what must stay on one side of a split
+    file: Path  # where its bytes are
 
 
 class Files(Sequence[SourceFile]):
-    """The files found, in columns: a million of them take 110 bytes each and not a thousand.
+    """The files found, in columns: a million of them take 110 bytes each instead of a thousand.
 
     Args:
         paths: Sorted by their bytes.
-        locations: Where the bytes of each lie.
+        locations: Where the bytes of each are.
         class_name: Of each.
         given_split: Of each.
-        group: Of each; none has one where it is left out.
+        group: Of each; '' for all if omitted.
     """
 
     def __init__(
@@ -60,17 +60,17 @@ class Files(Sequence[SourceFile]):
         )
 
     def position(self, path: str) -> int:
-        """Return where a path stands, or would stand."""
+        """Return the position of a path, or where it would be inserted."""
         return bisect_left(self.paths, path_bytes(path), key=path_bytes)
 
     def location(self, path: str) -> Path | None:
-        """Return where the bytes of a path lie, None if it is not there."""
+        """Return where the bytes of a path are, None if it is missing."""
         at = self.position(path)
         return self.locations[at] if at < len(self) and self.paths[at] == path else None
 
 
 class Below(Sequence[Path]):
-    """Paths below a folder, put together when one is asked for."""
+    """Paths below a folder, joined when accessed."""
 
     def __init__(self, folder: Path, paths: list[str]) -> None:
         self.folder = folder

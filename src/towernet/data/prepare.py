@@ -1,4 +1,4 @@
-"""From a split sample table to arrays: who is in which part, the pixels, the contract."""
+"""From a split sample table to arrays: the images of each split, the pixels, the contract."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from towernet import rng
 from towernet.config import DataConfig
 from towernet.data import splits
 from towernet.data.cache import open_pixels
-from towernet.data.changes import bury, revive
+from towernet.data.changes import mark_removed, unmark_removed
 from towernet.data.check import check
 from towernet.data.source import Source
 from towernet.data.table import path_bytes
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 NOTEBOOK_MEAN = (0.50950350, 0.54632660, 0.57409690)
 NOTEBOOK_STD = (0.26059777, 0.26041326, 0.29220656)
-# More images would not move the mean's third decimal, and a large set need not be read for it.
+# More images would not change the mean's third decimal, and take long to read in a large set.
 NUM_IMAGES_MEASURED = 2000
 
 
@@ -37,7 +37,7 @@ class Part:
     Args:
         rows: (N,) int64, positions in the pixel maps.
         labels: (N,) int64, positions in the contract's class names.
-        keys: (N,) uint64, what their randomness is drawn from.
+        keys: (N,) uint64, the keys of their random draws.
         paths: (N,) their keys in the sample table.
     """
 
@@ -69,11 +69,11 @@ class Dataset:
 
     @property
     def final(self) -> Part:
-        """The part the result is told on: test, or the notebook's selection set."""
+        """The part that results are measured on: test, or the notebook's selection set."""
         return self.test if len(self.test) else self.validation
 
     def final_clusters(self) -> npt.NDArray[np.int64]:
-        """Return a number for each image of `final`, the same where duplicates or groups tie them.
+        """Return a number for each image of `final`, the same if duplicates or groups tie them.
 
         An image has the same number in every repetition.
         """
@@ -82,10 +82,10 @@ class Dataset:
         return clusters
 
     def with_train_share(self, share: float, *, seed: int, repetition: int) -> Dataset:
-        """Return the same with so large a share of each class's training images, one at least.
+        """Return a copy with a share of each class's training images, at least one.
 
-        What near duplicates or groups tie together is kept or left out whole. A smaller share is
-        part of a larger one; each repetition draws its own. Rows and the contract stay as they are.
+        Images that near duplicates or groups tie are kept or left out together. A smaller share is
+        part of a larger one; each repetition draws its own. Rows and the contract do not change.
         """
         used = self.table[self.table.status == "used"]
         unit = np.unique(splits.tied(used)[self.train.rows], return_inverse=True)[1]
@@ -112,7 +112,7 @@ class Dataset:
 
     @property
     def leaves_out_anew(self) -> bool:
-        """Whether each repetition is judged on images of its own, since there is no test split."""
+        """Whether each repetition is judged on different images, since there is no test split."""
         return self.is_redrawn and not len(self.test)
 
     @property
@@ -122,7 +122,7 @@ class Dataset:
 
 
 def fingerprint(table: pd.DataFrame) -> str:
-    """Return a hash of what the used images are and what they are used for."""
+    """Return a hash of the used images, their classes and their splits."""
     used = table[table.status == "used"]
     columns = (used.path, used.class_name, used.content_id, used.split)
     rows = "\n".join("\0".join(row) for row in zip(*columns, strict=True))
@@ -137,7 +137,7 @@ def sample_table(
     workers: int,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Check every file and say which can be trained on; the splits are still to be drawn.
+    """Check every file and return the sample table; its splits are drawn later.
 
     Raises:
         DataError: there are too few classes or images.
@@ -159,8 +159,10 @@ def prepare(
     workers: int,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Dataset:
-    """Draw the splits, decode what the table uses (or map the cache), fix the class contract."""
-    table = bury(splits.assign(revive(table), config, seed=seed, repetition=repetition))
+    """Draw the splits, decode the used images (or map the cache), create the class contract."""
+    table = mark_removed(
+        splits.assign(unmark_removed(table), config, seed=seed, repetition=repetition)
+    )
     used = table[table.status == "used"].reset_index(drop=True)
     class_names = tuple(sorted(set(used.class_name), key=path_bytes))
     background = (255, 255, 255)
@@ -203,7 +205,7 @@ def prepare(
 
 def labels_of(table: pd.DataFrame, class_names: tuple[str, ...]) -> npt.NDArray[np.int64]:
     """Return (N,) the position of each image's class among the names."""
-    # pandas' own mapping stumbles over names that are not UTF-8.
+    # pandas' own mapping fails for names that are not UTF-8.
     label_of = {name: label for label, name in enumerate(class_names)}
     return np.array([label_of[name] for name in table.class_name], np.int64)
 
@@ -211,7 +213,7 @@ def labels_of(table: pd.DataFrame, class_names: tuple[str, ...]) -> npt.NDArray[
 def _mean_and_std(
     pixels: npt.NDArray[np.uint8], train: Part
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Measure the training split's channels, as fractions of white."""
+    """Return the mean and deviation of the training split's channels, as fractions of white."""
     chosen = np.sort(train.rows[rng.order(0, 0, train.keys, "normalise")[:NUM_IMAGES_MEASURED]])
     # Sums of integers are exact, so the result does not depend on the order.
     total, squares, count = np.zeros(3, np.int64), np.zeros(3, np.int64), 0
@@ -223,7 +225,7 @@ def _mean_and_std(
             count + len(image),
         )
     mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 1.0))  # one grey level, if all are alike
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1.0))  # at least one grey level
     return (
         tuple(float(value) for value in np.round(mean / 255, 6)),
         tuple(float(value) for value in np.round(std / 255, 6)),

@@ -1,7 +1,7 @@
-"""Where labelled images come from: a folder, an archive, a CSV, the embedded digits.
+"""Sources of labelled images: a folder, an archive, a CSV, the embedded digits.
 
-Nothing is decoded here and nothing of the user's is written: every file found is either listed
-with its class, or unreadable, or ignored, each with its reason.
+Nothing is decoded here and no user's file is written: every file found is listed with its class,
+or is unreadable or ignored for a reason that is given.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ _OTHER_KINDS = (
     (b"7z\xbc\xaf'\x1c", "a 7-Zip archive"),
     (b"\x28\xb5\x2f\xfd", "a Zstandard file"),
     (b"%PDF", "a PDF document"),
-    (b"version https://git-lfs", "a Git LFS pointer and not the file itself"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself"),
     (b"<", "an HTML or XML page, perhaps of a failed download"),
 )
 
 
 class Unreadable(NamedTuple):
-    """A file that is named and cannot be had: quarantined before anybody could decode it."""
+    """A listed file that cannot be read: quarantined without decoding."""
 
     path: str
     class_name: str
@@ -65,17 +65,17 @@ class Unreadable(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What `open_source` found; `files`, `unreadable` and `ignored` together are all there is.
+    """What `open_source` found; `files`, `unreadable` and `ignored` together are everything.
 
     Args:
-        name: What the data are called.
-        root: The folder in which the bytes lie.
-        reading: What was read, as one sentence beginning with "I read this as".
+        name: Name of the data.
+        root: The folder that contains the files.
+        reading: How the data was read, as one sentence starting with "I read this as".
         class_names: All classes, sorted by their bytes.
         files: Sorted by the bytes of their paths; those in no class folder have no class name.
-        ignored: What is no image of the data set.
-        unreadable: What the archive cannot give, or the CSV names in vain.
-        no_flip: Mirroring changes the meaning, as it does of digits.
+        ignored: What is not an image of the data set.
+        unreadable: What the archive cannot unpack, or the CSV lists and does not exist.
+        no_flip: Mirroring changes the meaning, as for digits.
     """
 
     name: str
@@ -97,23 +97,23 @@ def open_source(
     progress: Count | None = None,
     min_classes: int = 2,
 ) -> Source:
-    """Find the labelled images that `data` stands for.
+    """Find the labelled images of `data`.
 
     Args:
         data: A folder, a zip or tar, a CSV, or `digits`.
-        layout: "classes" or "splits" where the top folders' names mislead.
-        skip_empty: Leave class folders without files out instead of refusing.
-        limits: What an archive may unpack to, where that is not the usual.
-        progress: Called as progress(what, done, total) while much is listed or unpacked.
-        min_classes: Two to train on; one will do to ask a trained network about.
+        layout: "classes" or "splits" if the top folders' names mislead.
+        skip_empty: Leave out class folders without files instead of refusing them.
+        limits: How much an archive can unpack to, if not the default.
+        progress: Called as progress(what, done, total) while files are listed or unpacked.
+        min_classes: 2 for training; 1 is enough for evaluating a trained network.
 
     Raises:
-        DataError: there is no such data, or it cannot be read as so many classes.
+        DataError: the data does not exist, or cannot be read as that many classes.
         EnvironmentFault: the disk is too small for the archive, or fails.
-        UnknownNameError: no layout is called so.
+        UnknownNameError: no layout has this name.
     """
     if not data:
-        raise DataError("the data is named by an empty word; give a folder, or . for this one")
+        raise DataError("DATA is empty; pass a folder (use . for the current one)")
     path = Path(data)
     if data == DIGITS:
         return _open_digits(path)
@@ -122,17 +122,17 @@ def open_source(
         if stat.S_ISDIR(mode):
             return _open_folder(path, layout, skip_empty, progress, min_classes)
         if not stat.S_ISREG(mode):
-            raise DataError(f"{shown(data)} is neither a folder nor a file; give one of them")
+            raise DataError(f"{shown(data)} is neither a folder nor a file; pass one of them")
         if path.suffix.lower() == ".csv":
             return _open_csv(path, min_classes)
         kind = kind_of(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(
-            f"{shown(data)} does not exist; give a folder, a zip, a tar, a CSV, or the word digits"
+            f"{shown(data)} does not exist; pass a folder, a zip, a tar, a CSV, or the word digits"
         ) from error
     except PermissionError as error:
         raise DataError(
-            f"{shown(data)} may not be read by you; ask for permission to read it"
+            f"{shown(data)} cannot be read (permission denied); ask for permission to read it"
         ) from error
     except OSError as error:
         if isinstance(error, EnvironmentFault):
@@ -142,7 +142,7 @@ def open_source(
         ) from error
     if kind not in ("zip", "tar"):
         raise DataError(
-            f"{shown(data)} is {kind}; give a folder, a zip, a tar (plain, gz, bz2, xz) or a CSV"
+            f"{shown(data)} is {kind}; pass a folder, a zip, a tar (plain, gz, bz2, xz) or a CSV"
         )
     unpacked = archive.unpack(
         path, kind, limits=limits or archive.DEFAULT_LIMITS, progress=progress
@@ -151,7 +151,7 @@ def open_source(
 
 
 def kind_of(path: Path) -> str:
-    """Return "zip", "tar", or what else the file is, in words, by its content."""
+    """Return "zip", "tar", or a description of the file, by its content."""
     with path.open("rb") as stream:
         head = stream.read(64)
     if not head:
@@ -159,20 +159,20 @@ def kind_of(path: Path) -> str:
     for magic, kind in _OTHER_KINDS:
         if head.startswith(magic):
             return kind
-    if is_tar(path):  # its first member's name may begin as an image does
+    if is_tar(path):  # the name of its first member may look like the start of an image
         return "tar"
     if image := begins_as_image(head):
         return f"a {image[0]} image"
-    if is_zip(path):  # something stands before it, such as a self-extractor
+    if is_zip(path):  # something precedes it, such as a self-extractor
         return "zip"
-    return "no archive that is known here"
+    return "not a known kind of archive"
 
 
 def _open_digits(path: Path) -> Source:
     if path.exists():
         raise DataError(
-            "digits is the embedded data set and also something in this folder; write ./digits for"
-            " that, or start from another folder for the embedded one"
+            "digits is the embedded data set and also something in this folder; pass ./digits for"
+            " that, or run from another folder for the embedded one"
         )
     source = _open_folder(digits.digits_folder(), "classes", skip_empty=False)
     reading = (
@@ -206,7 +206,7 @@ def _open_archive(
     ignored: dict[str, Ignored] = {}
 
     def counts(name: str) -> bool:
-        """Whether a member counts; a hidden folder is noted once, as in a folder on disk."""
+        """Whether a member counts; a hidden folder is listed once, as in a folder on disk."""
         if part := hidden_part(name):
             ignored[part] = hidden(part)
         return not part
@@ -229,11 +229,11 @@ def _open_archive(
 
 
 def _without_notes(paths: list[str], read: Layout, ignored: list[Ignored]) -> list[str]:
-    """Leave out what lies beside the class folders and is a note: it is ignored."""
+    """Leave out notes next to the class folders, and add them to `ignored`."""
     loose = {folder for folder in set(map(folder_of, paths)) if not read.class_and_split(folder)[0]}
     notes = {path for path in paths if folder_of(path) in loose and is_note(path)} if loose else ()
-    said = "lies in no class folder and is no image by its name"
-    ignored += [Ignored(path, "NOT_AN_IMAGE", said) for path in notes]
+    detail = "not in a class folder, and not an image by its name"
+    ignored += [Ignored(path, "NOT_AN_IMAGE", detail) for path in notes]
     return [path for path in paths if path not in notes] if notes else paths
 
 
@@ -272,10 +272,10 @@ def _sorted(rows: Iterable[Any]) -> tuple[Any, ...]:
 
 
 def _open_csv(path: Path, min_classes: int) -> Source:
-    """Read `path,label[,split,group]`; paths begin at the CSV's folder.
+    """Read `path,label[,split,group]`; paths are relative to the CSV's folder.
 
-    A file that the CSV names is read wherever it lies, through a link or outside the folder:
-    unlike what a walk through a folder comes upon, somebody chose it.
+    A file that the CSV lists is read wherever it is, through a link or outside the folder: unlike
+    what a scan of a folder finds, it was chosen explicitly.
     """
     files: list[SourceFile] = []
     missing: list[Unreadable] = []
@@ -290,27 +290,27 @@ def _open_csv(path: Path, min_classes: int) -> Source:
             )
         given = row["path"]
         if not given:
-            raise DataError(f"{where} has no path; fill it in or take the line out")
+            raise DataError(f"{where} has no path; fill it in or remove the line")
         if (file := _regular_file(path.parent, given)) is None and "\\" in given:
             given = given.replace("\\", "/")  # as Windows writes paths
             file = _regular_file(path.parent, given)
         key = _key(path.parent, given)
         if key in line_of:
             raise DataError(
-                f"{where} names {shown(key)}, which line {line_of[key]:,} names too; leave one"
+                f"{where} lists {shown(key)}, which line {line_of[key]:,} lists too; remove one"
             )
         line_of[key] = line
         label, split = row["label"].strip(), _CSV_SPLITS[split]
         if file is None:
-            said = f"{where} names it and there is no such file"
-            missing.append(Unreadable(key, label, split, "MISSING", said))
+            detail = f"{where} lists it and there is no such file"
+            missing.append(Unreadable(key, label, split, "MISSING", detail))
         else:
             files.append(SourceFile(key, label, split, row.get("group", "").strip(), file))
     if not files:
         first = f" (the first is {shown(missing[0].path)})" if missing else ""
         raise DataError(
-            f"{path} names {counted(len(missing), 'file')}{first} and none is there; paths in it"
-            " begin at the folder it lies in"
+            f"{path} lists {counted(len(missing), 'file')}{first} and none exists; write paths"
+            " relative to its folder"
         )
     labels = [file.class_name for file in files] + [row.class_name for row in missing]
     num_files = Counter(label for label in labels if label)
@@ -352,7 +352,7 @@ def _csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
             if absent := [column for column in ("path", "label") if column not in columns]:
                 raise DataError(
                     f"{path} has no column {' and no column '.join(absent)} (its first line is"
-                    f" '{shown(','.join(columns))[:80]}'); begin it with the line path,label"
+                    f" '{shown(','.join(columns))[:80]}'); add the header line path,label"
                 )
             rows = []
             for cells in lines:
@@ -361,20 +361,20 @@ def _csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
                 if len(cells) != len(columns):
                     raise DataError(
                         f"line {lines.line_num:,} of {path} has {counted(len(cells), 'cell')}"
-                        f" and the first line has {len(columns)}; put a cell that holds a comma"
-                        " in quotes"
+                        f" and the first line has {len(columns)}; quote a cell that contains a"
+                        " comma"
                     )
                 rows.append((lines.line_num, dict(zip(columns, cells, strict=True))))
     except csv.Error as error:
         raise DataError(
-            f"line {lines.line_num:,} of {path} cannot be read ({error}); mend that line"
+            f"line {lines.line_num:,} of {path} cannot be read ({error}); fix that line"
         ) from error
     return columns, rows
 
 
 def _key(folder: Path, given: str) -> str:
-    """Return a path as the table names it: relative, unless it is absolute and lies elsewhere."""
-    if os.path.isabs(given):  # noqa: PTH117 - these may be a million
+    """Return a path as in the table: relative, unless it is absolute and outside the folder."""
+    if os.path.isabs(given):  # noqa: PTH117 - there may be a million
         relative = os.path.relpath(given, folder.resolve())
         return given if relative.startswith("..") else relative
     return os.path.normpath(given)

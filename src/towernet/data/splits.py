@@ -1,8 +1,8 @@
-"""Which images train, which choose the epoch, which are locked away until the end.
+"""Assignment of images to splits: for training, for choosing the epoch, for the final test.
 
-Images are dealt in units: an image alone, or all that near-duplicate clusters and groups tie
-together. A unit's place is a function of the seed and of its images' content, so the order in
-which files were found does not matter.
+Images are assigned in units: one image, or all images that near-duplicate clusters and groups tie
+together. A unit's split depends only on the seed and its images' content, so the order in which
+files were found does not matter.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from towernet.errors import ConfigError, DataError
 from towernet.words import counted, shown
 
 MIN_IMAGES = 3  # of a class: one for each split
-MAX_DRAWS = 64  # where groups span classes, until every class is on each side
+MAX_DRAWS = 64  # tried if groups span classes, until every class is on each side
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -42,7 +42,7 @@ Bools = npt.NDArray[np.bool_]
 def assign(table: pd.DataFrame, config: DataConfig, *, seed: int, repetition: int) -> pd.DataFrame:
     """Return the table with every used image's split.
 
-    The test split depends on the seed alone; the rest is divided anew for each repetition.
+    The test split depends on the seed alone; the rest is divided again for each repetition.
     Splits that came with the data are kept: a missing validation or test split is drawn from
     the training images, and an image whose near duplicate is in a later split is ignored
     (DUPLICATE_ACROSS_SPLITS; train comes before validation, validation before test).
@@ -54,23 +54,23 @@ def assign(table: pd.DataFrame, config: DataConfig, *, seed: int, repetition: in
         repetition: Which run of a comparison it is.
 
     Raises:
-        ConfigError: the fractions leave nothing to train on, or the data bring splits of their
-            own where `every_fifth` would make its.
+        ConfigError: the fractions leave nothing to train on, or the data has its own splits and
+            the rule is `every_fifth`.
         DataError: a class or a group cannot be divided.
     """
     if config.validation_fraction + config.test_fraction >= 1:
         raise ConfigError(
             f"data.validation_fraction is {config.validation_fraction:g} and data.test_fraction"
-            f" {config.test_fraction:g}, which leaves nothing to train on; give less than 1 in all"
+            f" {config.test_fraction:g}, which leaves nothing to train on; set less than 1 in total"
         )
     table = table.copy()
     given = set(table["given_split"][_is(table, USED)]) - {""}
     if config.split_rule == "every_fifth":
         if given:
             raise ConfigError(
-                "the split rule every_fifth holds out images of its own choice and the data come"
-                f" with splits ({', '.join(sorted(given))}); give their training folder alone, or"
-                " another recipe"
+                "the split rule every_fifth chooses the images to hold out and the data has its own"
+                f" splits ({', '.join(sorted(given))}); pass only the training folder, or another"
+                " recipe"
             )
         return _every_fifth(table)
     if given:
@@ -80,8 +80,8 @@ def assign(table: pd.DataFrame, config: DataConfig, *, seed: int, repetition: in
     splits = _given(table)[rows]
     _require_training_images(table, rows, splits)
     units = _Units(table, rows)
-    # A share of all images becomes one of those it is drawn from: 0.16 of all is 0.2 of what
-    # a test split of 0.2 leaves, whether that was drawn here or came with the data.
+    # Convert a share of all images to a share of those it is drawn from: 0.16 of all is 0.2 of
+    # what a test split of 0.2 leaves, whether that was drawn here or came with the data.
     draw_validation = VALIDATION not in given and config.validation_fraction > 0
     if TEST not in given and config.test_fraction > 0:
         share = config.test_fraction / (1 - config.validation_fraction * (VALIDATION in given))
@@ -94,7 +94,7 @@ def assign(table: pd.DataFrame, config: DataConfig, *, seed: int, repetition: in
 
 
 def limit(table: pd.DataFrame, images_per_class: int, seed: int) -> pd.DataFrame:
-    """Return the table with at most so many used images of each class; the others are ignored.
+    """Return the table with at most this many used images of each class; ignore the others.
 
     Each split that came with the data keeps its share of the class.
     """
@@ -104,12 +104,12 @@ def limit(table: pd.DataFrame, images_per_class: int, seed: int) -> pd.DataFrame
     ]
     classes = _codes(table, rows, "class_name")
     parts = _dense(classes * (len(rows) + 1) + _codes(table, rows, "given_split"))
-    # An image stands where it stands in its own part, as a share of that part: so the first N
-    # of a class take from each part in proportion.
+    # Images are ranked by their relative position in their own part, so that the first N of a
+    # class are taken from each part in proportion.
     share = (_rank(parts, drawn) + 0.5) / np.bincount(parts)[parts]
     left_out = rows[_rank(classes, share, drawn) >= images_per_class]
-    said = f"not among the {images_per_class:,} images per class that were drawn"
-    return _ignore(table.copy(), left_out, "NOT_SAMPLED", said)
+    detail = f"not among the {images_per_class:,} images per class that were drawn"
+    return _ignore(table.copy(), left_out, "NOT_SAMPLED", detail)
 
 
 def require_trainable(table: pd.DataFrame) -> None:
@@ -128,33 +128,32 @@ def require_trainable(table: pd.DataFrame) -> None:
     if len(classes) < 2:
         found = f"one class, {shown(names[classes[0]])}," if classes else "no class"
         raise DataError(
-            f"the data hold {found} and two are the fewest that can be told apart; add images of"
-            " another class"
+            f"the data has {found} and at least two are needed; add images of another class"
         )
     few = [i for i in classes if num_used[i] < MIN_IMAGES]
     if few:
-        more = f" ({len(few) - 1:,} more also hold too few)" if len(few) > 1 else ""
+        more = f" ({len(few) - 1:,} more also have too few)" if len(few) > 1 else ""
         raise DataError(
-            f"class {shown(names[few[0]])} holds {counted(int(num_used[few[0]]), 'usable image')}"
+            f"class {shown(names[few[0]])} has {counted(int(num_used[few[0]]), 'usable image')}"
             f" ({num_quarantined[few[0]]} quarantined) and needs {MIN_IMAGES}, one for each"
-            f" split{more}; add images or take the class away"
+            f" split{more}; add images or remove the class"
         )
 
 
 def tied(table: pd.DataFrame) -> Ints:
-    """Return a number for each used image, the same where near duplicates or groups tie them."""
+    """Return a number for each used image, the same if near duplicates or groups tie them."""
     rows = np.flatnonzero(_is(table, USED))
     return connect(len(rows), [_codes(table, rows, "cluster"), _codes(table, rows, "group")])
 
 
 class _Units:
-    """The used rows and the unit each is of: what clusters and groups tie is never divided."""
+    """The used rows and their units: images that clusters and groups tie are never divided."""
 
     def __init__(self, table: pd.DataFrame, rows: Ints) -> None:
         self.class_names = table["class_name"].to_numpy(dtype=object)[rows]
         self.classes = _codes(table, rows, "class_name")
         self.unit = tied(table)
-        # A unit is drawn for by the least of its images' content ids.
+        # The key of a unit's random draw is the smallest of its images' content ids.
         contents = table["content_id"].to_numpy(dtype=object)[rows]
         order = np.lexsort((_dense(contents), self.unit))
         _, first = np.unique(self.unit[order], return_index=True)
@@ -166,12 +165,12 @@ class _Units:
         """Return which rows of the pool are held out for one split.
 
         Args:
-            pool: The rows to draw from; each unit lies in it whole or not at all.
+            pool: The rows to draw from; each unit is in it completely or not at all.
             share: How much of each class in the pool to hold out.
             num_kept: How many splits share what is left: each needs a unit of every class.
             seed: The run's seed.
             repetition: Which run of a comparison it is.
-            split: What is drawn.
+            split: Name of the split.
 
         Raises:
             DataError: a class has too few units, or they cannot be divided.
@@ -183,7 +182,7 @@ class _Units:
         parts = _Parts(pairs[0], pairs[1], num_images)
         num_units = parts.count_units(np.ones(len(unit_ids), dtype=bool))
         short = (num_units > 0) & (num_units <= num_kept)
-        # One draw is enough unless units span classes: then a class may come out on one side.
+        # One draw is enough unless units span classes: then a class may end up on one side only.
         for attempt in range(0 if short.any() else MAX_DRAWS):
             purpose = f"split {split} {attempt}"
             drawn = rng.uniform(seed, repetition, self.keys[unit_ids], purpose)[:, 0]
@@ -199,14 +198,14 @@ class _Units:
         which = " that other classes share" if num_units[code] > num_kept else ""
         raise DataError(
             f"class {shown(self.class_names[positions[0]])} cannot be divided: the {split} split"
-            f" is drawn from {len(positions):,} images of it, which near duplicates and groups"
-            f" tie into {num_units[code]:,}{which}, and {num_kept + 1} of its own are needed; add"
-            " images, of other groups if a CSV names them"
+            f" is drawn from its {len(positions):,} images, which near duplicates and groups tie"
+            f" into {num_units[code]:,} units{which}, and {num_kept + 1} of its own are needed;"
+            " add images, of other groups if a CSV defines groups"
         )
 
 
 class _Parts(NamedTuple):
-    """The images of one class in one unit, for all units; most units are one such part."""
+    """The images of one class in one unit, for all units; most units have one such part."""
 
     unit: Ints
     class_code: Ints
@@ -217,7 +216,7 @@ class _Parts(NamedTuple):
         return np.bincount(self.class_code[held[self.unit]], minlength=self.class_code.max() + 1)
 
     def hold_out(self, share: float, drawn: Floats, num_kept: int) -> Bools:
-        """Return which units to hold out, so that each class comes near to its share."""
+        """Return which units to hold out, so that each class comes close to its share."""
         held = self._hold_spanning(share, drawn, num_kept)
         taken = held[self.unit]
         num_classes = self.class_code.max() + 1
@@ -225,8 +224,8 @@ class _Parts(NamedTuple):
         wanted -= np.bincount(self.class_code[taken], self.num_images[taken], num_classes)
         num_held = self.count_units(held)
         num_units = self.count_units(np.ones(len(held), dtype=bool))
-        # The units of one class: its first ones in the order drawn, a unit when at least half
-        # of it is still wanted, one at least, and never so many that too few are kept.
+        # The units of one class: the first ones in the order drawn, each if at least half of it
+        # is still wanted; at least one, and never so many that too few are kept.
         single = self._is_single()
         unit, code, size = self.unit[single], self.class_code[single], self.num_images[single]
         order = np.lexsort((drawn[unit], code))
@@ -244,16 +243,16 @@ class _Parts(NamedTuple):
         return single
 
     def _hold_spanning(self, share: float, drawn: Floats, num_kept: int) -> Bools:
-        """Hold out units of several classes, one by one as drawn, when that comes nearer."""
+        """Hold out units of several classes, in the order drawn, if shares come closer that way."""
         held = np.zeros(len(drawn), dtype=bool)
         parts_of: dict[int, list[tuple[int, int]]] = {}
         num_spanning: Counter[int] = Counter()
         for unit, code, num in np.stack(self, axis=1)[~self._is_single()].tolist():
             parts_of.setdefault(unit, []).append((code, num))
             num_spanning[code] += num
-        # Multiplied once: a sum of shares would depend on the order of the files in its last bit.
+        # Multiply once: the last bit of a sum of shares would depend on the order of the files.
         wanted = {code: share * num for code, num in num_spanning.items()}
-        num_left = self.count_units(np.ones(len(held), dtype=bool))  # to decide on, or kept
+        num_left = self.count_units(np.ones(len(held), dtype=bool))  # undecided, or kept
         undecided, num_held = num_left.copy(), np.zeros_like(num_left)
         for unit in sorted(parts_of, key=drawn.__getitem__):
             parts = parts_of[unit]
@@ -298,7 +297,7 @@ def _every_fifth(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ignore_across(table: pd.DataFrame) -> pd.DataFrame:
-    """Ignore what has a near duplicate in a later split: the later one is what is measured on."""
+    """Ignore images with a near duplicate in a later split: results are measured on later ones."""
     rows = np.flatnonzero(_is(table, USED))
     clusters = _codes(table, rows, "cluster")
     stage = _stage(table, rows)
@@ -306,9 +305,9 @@ def _ignore_across(table: pd.DataFrame) -> pd.DataFrame:
     np.maximum.at(latest, clusters, stage)
     earlier = (clusters >= 0) & (stage < latest[clusters])
     for number, split in enumerate(SPLITS):
-        said = f"a near duplicate of it is in the {split} split that came with the data"
+        detail = f"a near duplicate of it is in the {split} split that came with the data"
         across = rows[earlier & (latest[clusters] == number)]
-        table = _ignore(table, across, "DUPLICATE_ACROSS_SPLITS", said)
+        table = _ignore(table, across, "DUPLICATE_ACROSS_SPLITS", detail)
     return table
 
 
@@ -325,7 +324,7 @@ def _require_whole_groups(table: pd.DataFrame) -> None:
         raise DataError(
             f"group {shown(table['group'].to_numpy(dtype=object)[rows[at]])} has images in both"
             f" {SPLITS[first[groups[at]]]} and {SPLITS[last[groups[at]]]}, and a group must stay on"
-            " one side; give all its images one split"
+            " one side; assign all its images to one split"
         )
 
 
@@ -338,7 +337,7 @@ def _require_training_images(
         where = " and ".join(sorted(set(splits[classes == lacking[0]])))
         raise DataError(
             f"class {shown(lacking[0])} has no training images, its"
-            f" {(classes == lacking[0]).sum():,} images are given to {where}; move some to train"
+            f" {(classes == lacking[0]).sum():,} images are assigned to {where}; move some to train"
         )
 
 
@@ -347,7 +346,7 @@ def _is(table: pd.DataFrame, status: str) -> Bools:
 
 
 def _given(table: pd.DataFrame) -> npt.NDArray[np.object_]:
-    """Return the split that came with each image; where none did, it may be trained on."""
+    """Return the split that came with each image, or train if none did."""
     splits = table["given_split"].to_numpy(dtype=object, copy=True)
     splits[splits == ""] = TRAIN
     return splits
@@ -367,13 +366,13 @@ def _codes(table: pd.DataFrame, rows: Ints, column: str) -> Ints:
 
 
 def _dense(values: npt.NDArray[np.generic]) -> Ints:
-    """Return each value's place among the distinct values."""
+    """Return each value's position among the distinct values."""
     places: Ints = np.unique(values, return_inverse=True)[1]
     return places
 
 
 def _rank(codes: Ints, *order_by: npt.NDArray[np.generic]) -> Ints:
-    """Return each thing's place among those of its code, by the first key, then the next."""
+    """Return each item's rank within its code, by the first key, then the next."""
     order = np.lexsort((*reversed(order_by), codes))
     rank = np.empty(len(codes), dtype=np.int64)
     rank[order] = np.arange(len(codes)) - np.searchsorted(codes[order], codes[order])
@@ -391,6 +390,6 @@ def _ignore(table: pd.DataFrame, rows: Ints, reason: str, detail: str) -> pd.Dat
     for column, value in (("status", IGNORED), ("reason", reason), ("detail", detail)):
         values = table[column].to_numpy(dtype=object, copy=True)
         values[rows] = value
-        # A new column: pandas would guess its type from the text, and some names have none.
+        # A new column: pandas would guess its type from the text, which fails for some names.
         table[column] = pd.Series(values, index=table.index, dtype=object)
     return table

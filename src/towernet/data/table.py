@@ -1,9 +1,9 @@
 r"""The sample table: one row for each file found, sorted by the bytes of its path.
 
-A file name need not be UTF-8: Python holds its other bytes as lone surrogates, which neither
-Arrow nor pandas' own string type can hold, nor its categories. So what a user named is of type
-object in memory, each text once; a file has a backslash as `\\` and a surrogate as `\udcNN`.
-A table may have a million rows: columns of our own words are categories in large ones, with the
+A file name may not be UTF-8: Python represents its other bytes as lone surrogates, which Arrow and
+pandas' own string type and categories cannot store. So names chosen by users are objects in
+memory, each text once; on disk a backslash is `\\` and a surrogate is `\udcNN`.
+A table can have a million rows: in large ones, columns of built-in words are categories, with the
 same meaning. Small ones, of objects only, are made with `make_table`.
 """
 
@@ -28,25 +28,25 @@ TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
 
 COLUMNS: dict[str, type] = {
     "path": str,  # relative to the data, with '/'; the key
-    "class_name": str,  # '' when the file has none
-    "content_id": str,  # hex sha-256 of the bytes, '' when unreadable
+    "class_name": str,  # '' if the file has none
+    "content_id": str,  # hex sha-256 of the bytes, '' if unreadable
     "num_bytes": int,
-    "width": int,  # as the picture is seen, after its EXIF orientation
+    "width": int,  # as displayed, after EXIF orientation
     "height": int,
     "mode": str,  # Pillow's
     "format": str,  # Pillow's
     "cluster": str,  # shared by near duplicates, else ''
     "group": str,  # from a CSV: what must stay on one side of a split, else ''
-    "given_split": str,  # as the folder or the CSV says, else ''
+    "given_split": str,  # from the folder or the CSV, else ''
     "split": str,  # '' | train | validation | test
     "status": str,  # used | quarantined | ignored
     "reason": str,  # '' or a code such as TRUNCATED
     "detail": str,  # the reason, in words
-    "notes": str,  # comma-joined codes of what was put right, such as EXIF_ORIENTED
+    "notes": str,  # comma-joined codes of what was done or noticed, such as EXIF_ORIENTED
 }
 
-# Columns of our own words; those known beforehand can be put anywhere.
-_OUR_WORDS: dict[str, tuple[str, ...]] = {
+# Columns of built-in words; the words listed here can be assigned to any row.
+_BUILT_IN_WORDS: dict[str, tuple[str, ...]] = {
     "mode": (),
     "format": (),
     "cluster": (),
@@ -71,7 +71,7 @@ def path_bytes(path: str) -> bytes:
 
 
 def make_table(columns: Mapping[str, Iterable[Any]]) -> pd.DataFrame:
-    """Make a table from its columns; one that is missing is filled with '' or 0.
+    """Make a table from its columns; a missing one is filled with '' or 0.
 
     Example:
         >>> make_table({"path": ["cat/1.jpg"], "status": ["used"]}).loc[0, "num_bytes"]
@@ -92,7 +92,7 @@ def make_table(columns: Mapping[str, Iterable[Any]]) -> pd.DataFrame:
 
 
 class Texts:
-    """A column of which few texts differ: a byte a row, or as many as it takes, and each text once.
+    """A column with few distinct texts: a byte per row, or as many as needed, and each text once.
 
     Example:
         >>> texts = Texts.of(["cat", "dog", "cat"], 3)
@@ -114,14 +114,14 @@ class Texts:
         return column
 
     def code(self, text: str) -> int:
-        """Return the number that stands for a text."""
+        """Return the number that represents a text."""
         code = self._code_of.setdefault(text, len(self.texts))
         if code == len(self.texts):
             self.texts.append(text)
         return code
 
     def placed(self, rows: npt.NDArray[np.int64], num_rows: int) -> Texts:
-        """Return a column in which these stand in some of the rows."""
+        """Return a longer column with these texts in the given rows."""
         column = Texts(0)
         column.texts, column._code_of = self.texts.copy(), self._code_of.copy()
         column.codes = np.zeros(num_rows, self.codes.dtype)
@@ -145,19 +145,19 @@ class Texts:
         self.codes[rows] = code
 
 
-# A column as it is made: numbers, texts, or what pandas or Arrow holds them in.
+# A column before it is in a table: numbers, texts, or an array of pandas or Arrow.
 Column = Texts | npt.NDArray[Any] | pd.api.extensions.ExtensionArray
 
 
 def large_table(columns: Mapping[str, Column]) -> pd.DataFrame:
-    """Make a table from arrays and `Texts`, without copying them; all columns are given."""
+    """Make a table from arrays and `Texts`, without copying them; all columns are required."""
     frame = {}
     for name in COLUMNS:
         values = columns[name]
         if isinstance(values, Texts):
-            values = _categories(name, values) if name in _OUR_WORDS else values.objects()
+            values = _categories(name, values) if name in _BUILT_IN_WORDS else values.objects()
         assert not isinstance(values, Texts)
-        # Typed, since pandas would take objects that are texts for its own string type.
+        # With a type, since pandas would convert texts to its own string type.
         frame[name] = pd.Series(values, dtype=values.dtype, copy=False)
     return pd.DataFrame(frame, copy=False)
 
@@ -165,7 +165,7 @@ def large_table(columns: Mapping[str, Column]) -> pd.DataFrame:
 def _categories(name: str, column: Texts) -> pd.Categorical:
     seen = np.unique(column.codes)
     texts = [column.texts[code] for code in seen]
-    known = [*dict.fromkeys([*_OUR_WORDS[name], *sorted(texts)])]
+    known = [*dict.fromkeys([*_BUILT_IN_WORDS[name], *sorted(texts)])]
     place = {text: number for number, text in enumerate(known)}
     code_of = np.zeros(len(column.texts), np.min_scalar_type(-len(known)))
     code_of[seen] = [place[text] for text in texts]
@@ -174,7 +174,7 @@ def _categories(name: str, column: Texts) -> pd.Categorical:
 
 
 def hex_column(digests: npt.NDArray[Any]) -> pd.api.extensions.ExtensionArray:
-    """Return (N,) digests as hex text, '' where there is none; 64 bytes each, a text of Python 120.
+    """Return (N,) digests as hex text, '' for none; 64 bytes each instead of Python's 120.
 
     Args:
         digests: (N,) of type S32.
@@ -199,11 +199,11 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_table(path: Path, *, known: Mapping[str, npt.NDArray[Any]] | None = None) -> pd.DataFrame:
-    """Read what `write_table` wrote, column after column: all at once would take twice the memory.
+    """Read what `write_table` wrote, column by column: all at once would take twice the memory.
 
     Args:
         path: The file.
-        known: Columns that are at hand, which are shared instead of read.
+        known: Columns already in memory, which are shared instead of read.
 
     Raises:
         DataError: the file is missing, is damaged, or is not a sample table.
@@ -216,7 +216,7 @@ def read_table(path: Path, *, known: Mapping[str, npt.NDArray[Any]] | None = Non
             found = ", ".join(names) if names != list(COLUMNS) else ", ".join(map(str, types))
             raise DataError(
                 f"{path} is not a sample table (its columns are {found});"
-                " give the samples.parquet that `towernet check` or a run wrote"
+                " pass the samples.parquet that `towernet check` or a run wrote"
             )
         columns: dict[str, Column] = dict(known or {})
         return large_table(
@@ -226,13 +226,13 @@ def read_table(path: Path, *, known: Mapping[str, npt.NDArray[Any]] | None = Non
     return _read(path, read)
 
 
-def _give_back() -> None:
-    """Return memory that Arrow has freed to the system: it would keep more than a table takes."""
+def _release_memory() -> None:
+    """Return memory that Arrow has freed to the system: it would keep more than a table needs."""
     pa.default_memory_pool().release_unused()
 
 
 def _column(name: str, file: pq.ParquetFile) -> Column:
-    """Read a column by blocks, and by one thread: what others free stays with them."""
+    """Read a column by blocks, in one thread: memory freed by other threads stays with them."""
     chunks = (
         chunk
         for block in range(file.num_row_groups)
@@ -250,7 +250,7 @@ def _column(name: str, file: pq.ParquetFile) -> Column:
         values = paths
     else:
         values = _texts(chunks)
-    _give_back()
+    _release_memory()
     return values
 
 
@@ -275,7 +275,7 @@ def write_frame(path: Path, frame: pd.DataFrame) -> None:
             part = pa.table({name: _stored(rows[name]) for name in frame.columns})
             writer = writer or pq.ParquetWriter(stream, part.schema, compression="zstd")
             writer.write_table(part)
-            _give_back()
+            _release_memory()
         assert writer is not None
         writer.close()
 
@@ -322,7 +322,7 @@ def _read(path: Path, read: Callable[[pq.ParquetFile], pd.DataFrame]) -> pd.Data
     except (OSError, TypeError, ValueError, pa.ArrowException) as error:
         first_line = str(error).partition("\n")[0]
         raise DataError(
-            f"{path} cannot be read ({first_line}); restore it or start again"
+            f"{path} cannot be read ({first_line}); restore it or start over"
         ) from error
 
 

@@ -1,10 +1,10 @@
-"""A pool of decoding processes in which a file can crash or hang without taking others along.
+"""A pool of decoding processes in which a file can crash or hang without affecting others.
 
 Each process is a fresh interpreter that imports numpy and Pillow, neither torch nor pandas nor
 the caller's main program (so no `if __name__ == "__main__"` is needed), and nothing is forked
-from a process with threads. Files go out in short chunks and every answer comes back by itself,
-so when a process dies the file at fault is the first one without an answer. It is tried once more
-at the end, by itself, and so is one that wants more memory than several at once may have.
+from a process with threads. Files are sent in short chunks and every result is returned
+separately, so when a process dies the file at fault is the first one without a result. It is tried
+once more at the end, alone, and so is one that needs more memory than concurrent ones can have.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from towernet.errors import EnvironmentFault
 TIME_LIMIT_S = 20.0
 START_LIMIT_S = 60.0
 MEMORY_LIMIT = 1 << 30
-"""Bytes of address space of one process, far above what items are told they may take."""
+"""Bytes of address space of one process, far above the limits of items."""
 SHARED_BYTES, ALONE_BYTES = 150_000_000, 320_000_000
-"""The memory that one item may take while others are at work, and by itself."""
+"""The memory that one item can take when others run at the same time, and when it runs alone."""
 CHUNK = 16
 
 Count = Callable[[str, int, int], None]
@@ -43,11 +43,11 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Died:
-    """What comes back for an item that failed twice, the second time by itself.
+    """The result for an item that failed twice, the second time alone.
 
     Args:
         reason: CRASH, or RESOURCE for one that takes more time or memory than allowed.
-        detail: What happened, in words.
+        detail: A description of what happened.
     """
 
     reason: str
@@ -59,9 +59,9 @@ class _Worker:
     process: subprocess.Popen[bytes]
     connection: Connection[Any, Any]
     ready: bool = False
-    todo: deque[int] = field(default_factory=deque)  # the first one is at hand
-    # When the one at hand was begun, or the process; monotonic seconds.
-    began: float = field(default_factory=time.monotonic)
+    todo: deque[int] = field(default_factory=deque)  # the first one is in progress
+    # When the one in progress was started, or the process; monotonic seconds.
+    started: float = field(default_factory=time.monotonic)
 
 
 def in_processes(
@@ -71,18 +71,18 @@ def in_processes(
     workers: int,
     time_limit_s: float = TIME_LIMIT_S,
 ) -> Iterator[tuple[int, Result | Died]]:
-    """Apply a function to every item in `workers` processes; yield (position, answer) as they end.
+    """Apply a function to every item in `workers` processes; yield (position, result) as they end.
 
     Args:
         function: Importable by name from a module that is quick to import. Called with an item
-            and the bytes of memory that it may take; raises MemoryError for one that takes more.
-        items: What it is applied to; they and the answers are sent between processes.
-        workers: How many processes; the answers do not depend on it, their order does.
+            and its memory limit in bytes; raises MemoryError for an item that needs more.
+        items: The items; they and the results are sent between processes.
+        workers: How many processes; the results do not depend on it, their order does.
         time_limit_s: An item that takes longer is stopped.
 
     Raises:
         EnvironmentFault: a process cannot be started.
-        RuntimeError: the function raised, with its item and its traceback: a bug of ours.
+        RuntimeError: the function raised, which is a bug; with the item and the traceback.
     """
     assert workers >= 1
     again: list[int] = []
@@ -116,19 +116,19 @@ def _pass(
                     _give(worker, waiting.popleft(), items)
             while len(pool) < min(workers, len(waiting) + sum(bool(w.todo) for w in pool)):
                 pool.append(_start(function, max_bytes))
-            for worker in _first_with_news(pool, time_limit_s):
-                told = _hear(worker, time_limit_s)
-                if told is None:  # it died, or was too slow and was killed
+            for worker in _next_to_receive(pool, time_limit_s):
+                message = _receive(worker, time_limit_s)
+                if message is None:  # it died, or was too slow and was killed
                     pool.remove(worker)
-                    yield from _bury(worker, waiting, time_limit_s)
-                elif told == "ready":
+                    yield from _report_death(worker, waiting, time_limit_s)
+                elif message == "ready":
                     worker.ready = True
                 else:
-                    position, fine, answer = told
+                    position, fine, answer = message
                     if not fine:
                         raise RuntimeError(f"{function.__name__} of {items[position]!r}:\n{answer}")
                     assert worker.todo.popleft() == position
-                    worker.began = time.monotonic()
+                    worker.started = time.monotonic()
                     yield position, answer
     finally:
         for worker in pool:
@@ -138,57 +138,57 @@ def _pass(
 
 
 def _start(function: Callable[..., Any], max_bytes: int) -> _Worker:
-    ours, theirs = Pipe()
+    parent_end, child_end = Pipe()
     # The same modules as here, and nothing from the current folder by accident (-P).
     code = (
         f"import sys; sys.path[:] = {sys.path!r}; from towernet.data import workers;"
-        f" workers.serve({theirs.fileno()})"
+        f" workers.serve({child_end.fileno()})"
     )
-    # One picture is decoded by one thread: more would only cost memory.
+    # One image is decoded by one thread: more would only cost memory.
     threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    # Pillow's blocks of 16 MB go back to the system, else a process stays as large as its largest.
+    # Pillow's blocks of 16 MB are returned to the system; otherwise a process keeps its peak size.
     memory = {"MALLOC_MMAP_THRESHOLD_": "4000000", "MALLOC_TRIM_THRESHOLD_": "16000000"}
     try:
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", code],
-            pass_fds=[theirs.fileno()],
+            pass_fds=[child_end.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             env=os.environ | threads | memory,
-            process_group=0,  # Ctrl-C in a terminal is for the command, which then ends these
+            process_group=0,  # Ctrl-C in a terminal reaches only the command, which ends these
         )
     except OSError as error:
         raise EnvironmentFault(
-            f"a decoding process cannot be started: {error.strerror}; give fewer --workers"
+            f"a decoding process cannot be started: {error.strerror}; use fewer --workers"
         ) from error
-    theirs.close()
-    with contextlib.suppress(OSError):  # if it is dead already, hearing from it says so
-        ours.send((function, max_bytes))
-    return _Worker(process, ours)
+    child_end.close()
+    with contextlib.suppress(OSError):  # if it is already dead, `_receive` detects it
+        parent_end.send((function, max_bytes))
+    return _Worker(process, parent_end)
 
 
 def _give(worker: _Worker, chunk: Sequence[int], items: Sequence[Any]) -> None:
     worker.todo = deque(chunk)
-    worker.began = time.monotonic()
+    worker.started = time.monotonic()
     with contextlib.suppress(OSError):
         worker.connection.send([(position, items[position]) for position in chunk])
 
 
-def _first_with_news(pool: list[_Worker], time_limit_s: float) -> list[_Worker]:
+def _next_to_receive(pool: list[_Worker], time_limit_s: float) -> list[_Worker]:
     """Wait until a process answers, dies or is too slow; return those."""
     limit_s = {True: time_limit_s, False: START_LIMIT_S}
     busy = [worker for worker in pool if worker.todo or not worker.ready]
-    deadlines = [worker.began + limit_s[worker.ready] for worker in busy]
+    deadlines = [worker.started + limit_s[worker.ready] for worker in busy]
     first = min(deadlines, default=time.monotonic() + time_limit_s)
     connections = [worker.connection for worker in pool]
-    speaking = wait(connections, timeout=max(0.0, first - time.monotonic()))
+    readable = wait(connections, timeout=max(0.0, first - time.monotonic()))
     now = time.monotonic()
-    late = [worker for worker in busy if now > worker.began + limit_s[worker.ready]]
-    return [worker for worker in pool if worker.connection in speaking or worker in late]
+    late = [worker for worker in busy if now > worker.started + limit_s[worker.ready]]
+    return [worker for worker in pool if worker.connection in readable or worker in late]
 
 
-def _hear(worker: _Worker, time_limit_s: float) -> Any:
-    """Return what a process says, or None for one that is dead now."""
+def _receive(worker: _Worker, time_limit_s: float) -> Any:
+    """Return a process's message; None if it is dead, or was too slow and is killed here."""
     try:
         if worker.connection.poll():
             return worker.connection.recv()
@@ -200,19 +200,19 @@ def _hear(worker: _Worker, time_limit_s: float) -> Any:
     return None
 
 
-def _bury(
+def _report_death(
     worker: _Worker, waiting: deque[Sequence[int]], time_limit_s: float
 ) -> Iterator[tuple[int, Died]]:
-    """Say what a dead process died of, and put back what it still had to do."""
+    """Yield why a process died, and put its remaining items back into the queue."""
     code = worker.process.returncode
     if not worker.ready:
         raise EnvironmentFault(
             f"a decoding process could not start (exit code {code});"
-            " see what it printed above, or give fewer --workers"
+            " see what it printed above, or use fewer --workers"
         )
     if not worker.todo:
         return
-    slow = code == -signal.SIGKILL and time.monotonic() - worker.began > time_limit_s
+    slow = code == -signal.SIGKILL and time.monotonic() - worker.started > time_limit_s
     culprit = worker.todo.popleft()
     if worker.todo:
         waiting.appendleft(list(worker.todo))
@@ -220,20 +220,22 @@ def _bury(
         yield culprit, Died("RESOURCE", f"decoding it takes over {time_limit_s:g} s; shrink it")
     else:
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        likely = ", likely for want of memory" if code == -signal.SIGKILL else ""
-        yield culprit, Died("CRASH", f"the decoder crashed on it ({name}{likely}); save it anew")
+        likely = ", probably out of memory" if code == -signal.SIGKILL else ""
+        yield culprit, Died("CRASH", f"the decoder crashed on it ({name}{likely}); save it again")
 
 
 def serve(descriptor: int) -> None:
-    """Be a worker: answer items from the parent until it hangs up."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
+    """Run as a worker: process items from the parent until it closes the connection."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is for the parent, which ends this process
     warnings.simplefilter("ignore")  # the decoder records the ones that matter
     with contextlib.suppress(ValueError):  # some systems have no such limit
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     connection: Connection[Any, Any] = Connection(descriptor)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         function, max_bytes = connection.recv()
-        # What libtiff says of damage would fill the screen; a bug's traceback goes to the parent.
+        # libtiff's messages on damage would fill the screen; a bug's traceback goes to the parent.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
         connection.send("ready")
         while True:

@@ -1,4 +1,4 @@
-"""Files of ours: written whole or not at all, read back, locked, and kept in a cache."""
+"""Towernet's own files: written completely or not at all, read, locked, and cached."""
 
 from towernet.files.atomic import (
     atomic,

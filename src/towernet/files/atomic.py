@@ -1,6 +1,6 @@
-"""The one way to write a file: sibling temporary, flush, fsync, rename, fsync of the folder.
+"""The only way to write a file: temporary sibling, flush, fsync, rename, fsync of the folder.
 
-A reader therefore sees the old file or the new one, whole, whatever happens in between.
+A reader therefore sees the complete old file or the complete new one, even after a crash.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _LEFTOVER_PREFIX, _LEFTOVER_SUFFIX = ".towernet-", ".tmp"
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary sibling of `path` for writing; it takes `path`'s place when all is written.
+    """Open a temporary sibling of `path` for writing; it replaces `path` once all is written.
 
     Raises:
         EnvironmentFault: the system refuses (disk full, permission, a name too long); the
-            message names the path, the bytes written and those free. The old file is as it was.
+            message names the path, the bytes written and those free. The old file is unchanged.
     """
     temporary: Path | None = None
     num_bytes = 0
@@ -55,14 +55,14 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         raise refused(path, error, num_bytes) from error
     finally:
         if temporary is not None:
-            with contextlib.suppress(OSError):  # the disk may be gone: `sweep` meets it later
+            with contextlib.suppress(OSError):  # the disk may be gone: `sweep` removes it later
                 temporary.unlink(missing_ok=True)
 
 
 def refused(path: Path, error: OSError, num_bytes: int = 0) -> EnvironmentFault:
-    """Say that the system refuses to write a file, how much was written and how much is free."""
+    """Return the error for a file that cannot be written, with the bytes written and those free."""
     if error.errno == errno.EISDIR:
-        return EnvironmentFault(f"{path} is a folder where a file belongs; take it away")
+        return EnvironmentFault(f"{path} is a folder where a file belongs; remove it")
     there = next(folder for folder in path.absolute().parents if folder.exists())
     try:
         free = f"{shutil.disk_usage(there).free:,} are free on its disk"
@@ -90,7 +90,7 @@ def copy(source: Path, target: Path, wanted_sha256: str) -> None:
     """Copy a file atomically.
 
     Raises:
-        DataError: what is read does not have this hash.
+        DataError: the content does not have this hash.
     """
     digest = hashlib.sha256()
     with atomic(target) as stream:
@@ -102,7 +102,7 @@ def copy(source: Path, target: Path, wanted_sha256: str) -> None:
         except FileNotFoundError:
             pass
         if digest.hexdigest() != wanted_sha256:
-            raise DataError(f"{source} was damaged after it was written; say the command again")
+            raise DataError(f"{source} was damaged after it was written; run the command again")
 
 
 def sha256(path: Path) -> str:
@@ -112,7 +112,7 @@ def sha256(path: Path) -> str:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it; nothing, if it is not there.
+    """Remove a file, or a folder with all its content; do nothing if it does not exist.
 
     Raises:
         EnvironmentFault: the system refuses.
@@ -124,13 +124,12 @@ def remove(path: Path) -> None:
             path.unlink(missing_ok=True)
     except OSError as error:
         raise EnvironmentFault(
-            f"{path} cannot be removed: {error.strerror}; say the same command again when the disk"
-            " is well"
+            f"{path} cannot be removed: {error.strerror}; fix the disk, then rerun the same command"
         ) from error
 
 
 def move(folder: Path, to: Path) -> None:
-    """Rename a folder, so that it stays renamed when the power fails.
+    """Rename a folder, so that it stays renamed after a power failure.
 
     Raises:
         EnvironmentFault: the system refuses.
@@ -141,24 +140,24 @@ def move(folder: Path, to: Path) -> None:
         _fsync_folder(folder.parent)
     except OSError as error:
         raise EnvironmentFault(
-            f"{folder} cannot be renamed to {to}: {error.strerror}; say the same command again when"
-            " the disk is well"
+            f"{folder} cannot be renamed to {to}: {error.strerror}; fix the disk, then rerun the"
+            " same command"
         ) from error
 
 
 def sweep(folder: Path, *, older_than_s: float = 0.0) -> None:
-    """Remove what killed writers left in a folder and below.
+    """Remove temporary files that killed writers left in a folder and below.
 
-    Whoever holds no lock on it takes only what is too old for somebody to be writing it.
+    A caller without a lock on the folder passes an age at which no file is still being written.
     """
     for leftover in folder.rglob(f"{_LEFTOVER_PREFIX}*{_LEFTOVER_SUFFIX}"):
-        with contextlib.suppress(FileNotFoundError):  # another command is as tidy
+        with contextlib.suppress(FileNotFoundError):  # another command removed it
             if not older_than_s or time.time() - leftover.stat().st_mtime > older_than_s:
                 remove(leftover)
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether a folder is not there, or holds only what a killed command left before its start."""
+    """Whether a folder is missing, or contains only what a command killed at its start left."""
     if not folder.exists():
         return True
     return all(
@@ -167,7 +166,7 @@ def is_empty(folder: Path) -> bool:
 
 
 def _umask() -> int:
-    """Return the process's mask of permissions; there is no way to read it but to set it."""
+    """Return the process's mask of permissions; the only way to read it is to set it."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask

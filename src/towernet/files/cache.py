@@ -1,4 +1,4 @@
-"""The folder of what can be made again, how much of it is kept, and what is dropped first."""
+"""The cache folder: what can be recreated, how much of it is kept, and what is dropped first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from towernet.errors import ConfigError, EnvironmentFault
 from towernet.words import shown
 
 DEFAULT_CACHE_GB = 20.0
-SPARE_DISK_BYTES = 64 << 20  # left free: a full disk takes other programs down
+SPARE_DISK_BYTES = 64 << 20  # left free: other programs fail on a full disk
 
 
 def cache_folder() -> Path:
@@ -28,33 +28,33 @@ def cache_folder() -> Path:
 
 
 def cache_limit_bytes() -> float:
-    """Return how much the decoded pictures may take, and the unpacked archives: 20 GB each.
+    """Return the size limit of decoded images, and of unpacked archives: 20 GB each by default.
 
     Raises:
-        ConfigError: $TOWERNET_CACHE_GB is no number of gigabytes.
+        ConfigError: $TOWERNET_CACHE_GB is not a number of gigabytes.
     """
     given = os.environ.get("TOWERNET_CACHE_GB", "")
     with contextlib.suppress(ValueError):
         limit_gb = float(given or DEFAULT_CACHE_GB)
         if limit_gb >= 0:
             return limit_gb * 1e9
-    raise ConfigError(f"TOWERNET_CACHE_GB is '{shown(given)}'; give a number of gigabytes")
+    raise ConfigError(f"TOWERNET_CACHE_GB is '{shown(given)}'; set it to a number of gigabytes")
 
 
 class Kept(NamedTuple):
-    """One thing that a cache holds: a file, or a folder made of an archive."""
+    """One entry of a cache: a file, or the folder of an unpacked archive."""
 
     last_used_ns: int
     num_bytes: int
     drop: Callable[[], bool]
-    """Removes it; False: it is in use, and stays."""
+    """Removes it; returns False if it is in use, and stays."""
 
 
 def kept_files(folder: Path, pattern: str, *, but: Path | None = None) -> list[Kept]:
-    """Return the files that a cache holds, all but one."""
+    """Return the files in a cache, all but one."""
     kept = []
     for file in folder.glob(pattern):
-        with contextlib.suppress(FileNotFoundError):  # another command is as tidy
+        with contextlib.suppress(FileNotFoundError):  # another command removed it
             status = file.stat()
             if file != but:
                 kept.append(
@@ -69,11 +69,11 @@ def _gone(file: Path) -> bool:
 
 
 def evict(kept: Iterable[Kept], fits: Callable[[int, int], bool]) -> None:
-    """Drop what was used longest ago until the others fit.
+    """Drop the least recently used entries until the others fit.
 
     Args:
-        kept: All that may be dropped.
-        fits: Of how many are left and how many bytes they take, whether that is little enough.
+        kept: All that can be dropped.
+        fits: Whether a number of remaining entries, and their bytes, fit.
     """
     oldest_first = sorted(kept, key=lambda one: one.last_used_ns)
     num, num_bytes = len(oldest_first), sum(one.num_bytes for one in oldest_first)
@@ -85,17 +85,17 @@ def evict(kept: Iterable[Kept], fits: Callable[[int, int], bool]) -> None:
 
 
 def make_room(folder: Path, kept: Iterable[Kept], *, needed: int, who_needs: str) -> None:
-    """Drop what was used longest ago until so many more bytes fit the limit and the disk.
+    """Drop the least recently used entries until more bytes fit the limit and the disk.
 
     Args:
-        folder: Where they will be written.
-        kept: All that may be dropped for them.
-        needed: Bytes.
-        who_needs: The beginning of the message, with its verb.
+        folder: Where the bytes will be written.
+        kept: All that can be dropped for them.
+        needed: How many bytes.
+        who_needs: The start of the message, with its verb.
 
     Raises:
         EnvironmentFault: the disk is too small even then.
-        ConfigError: TOWERNET_CACHE_GB is no number.
+        ConfigError: TOWERNET_CACHE_GB is not a number.
     """
     limit, disk_bytes = cache_limit_bytes(), needed + SPARE_DISK_BYTES
     evict(
@@ -104,6 +104,6 @@ def make_room(folder: Path, kept: Iterable[Kept], *, needed: int, who_needs: str
     )
     if (free := shutil.disk_usage(folder).free) < disk_bytes:
         raise EnvironmentFault(
-            f"{who_needs} {disk_bytes:,} bytes in {folder} and {free:,} are free;"
+            f"{who_needs} {disk_bytes:,} bytes in {folder} and only {free:,} are free;"
             " free some space or point TOWERNET_CACHE to a larger disk"
         )

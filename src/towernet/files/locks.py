@@ -1,4 +1,4 @@
-"""A folder's lock, which a dead process does not hold."""
+"""A folder's lock, which ends with its process."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ HEARTBEAT_S = 5.0
 def lock(
     path: Path, *, holder: str, wait: bool = False, say: Callable[[str], None] | None = None
 ) -> Iterator[None]:
-    """Hold an exclusive lock on `path` while the block runs; a dead process holds nothing.
+    """Hold an exclusive lock on `path` while the block runs; it ends with the process.
 
-    The system's lock (flock) ends with its process. Where two machines share a disk and not its
-    locks, the file's time tells whether the other one lives: its holder touches it.
+    The system's lock (flock) ends with its process. If two machines share a disk but not its
+    locks, the file's time shows whether the other one still runs: the holder updates it.
 
     Args:
-        path: The lock's file, made when missing and removed at the end; it names its holder.
-        holder: What is locked, in the user's words, for the message.
+        path: The lock's file, created if missing and removed at the end; it names its holder.
+        holder: The name of what is locked, for the message.
         wait: Wait for the lock instead of refusing.
-        say: Told why it takes a while.
+        say: Called with the reason if it takes a while.
 
     Raises:
         ConfigError: another process holds it and `wait` is false.
@@ -53,20 +53,20 @@ def lock(
             os.write(stream.fileno(), words.encode())
         except OSError as error:
             raise refused(path, error) from error
-        # Without a thread to spare it is held all the same: only another machine would not see it.
+        # If no thread can be started, only another machine does not see the lock.
         with contextlib.suppress(RuntimeError):
             threading.Thread(target=beat, daemon=True, name="heartbeat").start()
         try:
             yield
         finally:
             ended.set()
-            # While it is still held: who waits sees that its file is gone, and opens a new one.
+            # While it is still held: a process that waits sees the file gone, and opens a new one.
             with contextlib.suppress(OSError):
                 path.unlink()
 
 
 def _locked(path: Path, holder: str, wait: bool, say: Callable[[str], None] | None) -> IO[str]:
-    """Open the lock's file and lock it, again if its holder removed it meanwhile."""
+    """Open the lock's file and lock it; repeat if its holder removed it in between."""
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,15 +103,15 @@ def _locked(path: Path, holder: str, wait: bool, say: Callable[[str], None] | No
 
 
 def _lives_elsewhere(path: Path, holder: str, say: Callable[[str], None] | None) -> bool:
-    """Whether the lock's file is of another machine and is still touched by it."""
+    """Whether the lock's file belongs to another machine that still updates it."""
     if not holder or f" on {socket.gethostname()} since " in holder:
         return False
     if say:
-        say(f"waiting {3 * HEARTBEAT_S:.0f} seconds to see whether {shown(holder)} still lives")
+        say(f"waiting {3 * HEARTBEAT_S:.0f} seconds to see whether {shown(holder)} still runs")
     seen = path.stat().st_mtime_ns
     deadline = time.monotonic() + 3 * HEARTBEAT_S
     while time.monotonic() < deadline:
         time.sleep(0.2)
-        if path.stat().st_mtime_ns != seen:  # no two clocks are compared
+        if path.stat().st_mtime_ns != seen:  # without comparing two machines' clocks
             return True
     return False

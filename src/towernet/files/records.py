@@ -1,4 +1,4 @@
-"""Files of ours that hold values: JSON, JSON lines and CSV, and the format of a folder."""
+"""Towernet's files of values: JSON, JSON lines and CSV, and the format of a folder."""
 
 from __future__ import annotations
 
@@ -14,8 +14,15 @@ from typing import Any
 from towernet.errors import DataError
 from towernet.files.atomic import atomic, write_text
 
-FORMAT = 1  # of run.json, of protocol.toml and of what lies beside them
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would run
+FORMAT = 1  # of run.json, of protocol.toml and of the files next to them
+_FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+)  # first characters of a cell that a spreadsheet would run
 
 
 def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
@@ -38,13 +45,13 @@ def write_json(path: Path, value: object) -> None:
 
 
 def digest(value: object) -> str:
-    """Return the hex sha-256 of a value that JSON can hold; the order of its keys plays no part."""
+    """Return the hex sha-256 of a JSON value; the order of its keys does not matter."""
     text = json.dumps(value, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file of ours; a damaged one is named.
+    """Read a JSON file; the error for a damaged one names it.
 
     Raises:
         DataError: the file is missing or is not JSON.
@@ -54,23 +61,23 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; is {path.parent} the folder of a run?") from error
     except (ValueError, OSError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read ({error}); restore it or start again") from error
+        raise DataError(f"{path} cannot be read ({error}); restore it or start over") from error
 
 
 def read_record(path: Path, *keys: str) -> Any:
-    """Read a JSON object of ours that has these keys.
+    """Read a JSON object that has these keys.
 
     Raises:
-        DataError: the file is missing, is no JSON object, or lacks a key.
+        DataError: the file is missing, is not a JSON object, or lacks a key.
     """
     record = read_json(path)
     if isinstance(record, dict) and all(key in record for key in keys):
         return record
-    raise DataError(f"{path} is damaged; restore it, or begin anew with another --out")
+    raise DataError(f"{path} is damaged; restore it, or start over with another --out")
 
 
 def require_format(path: Path, record: Any) -> None:
-    """Refuse what a newer towernet wrote.
+    """Refuse what another version of towernet wrote in another format.
 
     Raises:
         DataError: naming its version.
@@ -80,20 +87,20 @@ def require_format(path: Path, record: Any) -> None:
         made_by = versions.get("towernet") if isinstance(versions, dict) else None
         made_by = made_by or "another version"
         raise DataError(
-            f"{path} was made by towernet {made_by} in format {found or 0} and this one reads"
-            f" {FORMAT}; install that version to go on, or choose another --out"
+            f"{path} was made by towernet {made_by} in format {found or 0} and this version reads"
+            f" format {FORMAT}; install that version to continue, or choose another --out"
         )
 
 
 def write_jsonl(path: Path, rows: Iterable[object]) -> None:
-    """Write one JSON object a line. Whole files, since a line appended can be torn by a crash."""
+    """Write one JSON object per line. The whole file, since a crash can tear an appended line."""
     write_text(
         path, "".join(json.dumps(row, sort_keys=True, allow_nan=False) + "\n" for row in rows)
     )
 
 
 def read_jsonl(path: Path) -> list[Any]:
-    """Read what `write_jsonl` wrote; a file that is not there holds no rows.
+    """Read what `write_jsonl` wrote; a missing file has no rows.
 
     Raises:
         DataError: the file is damaged.
@@ -103,11 +110,11 @@ def read_jsonl(path: Path) -> list[Any]:
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         if not all(isinstance(row, dict) for row in rows):
-            raise ValueError("a line is no object")
+            raise ValueError("a line is not an object")
         return rows
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
-            f"{path} is damaged ({error}); restore it, or begin anew with another --out"
+            f"{path} is damaged ({error}); restore it, or start over with another --out"
         ) from error
 
 

@@ -1,1 +1,1 @@
-"""Everything that is written and read, as frozen models: results, runs, protocols, ledgers."""
+"""Frozen models of everything that is written and read: results, runs, protocols, ledgers."""

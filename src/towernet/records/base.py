@@ -1,4 +1,4 @@
-"""What all records share: they are frozen, an unknown key is an error, and so is a wrong type."""
+"""The base of all records: they are frozen; an unknown key or a wrong type is an error."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def _text(value: Any) -> str:
     return value
 
 
-# File and class names need not be UTF-8, which pydantic's own strings would demand of them.
+# File and class names may not be UTF-8, which pydantic's own strings require.
 Text = Annotated[str, PlainValidator(_text, json_schema_input_type=str)]
 
 
 class Record(BaseModel):
-    """Something that is written to disk and read again."""
+    """A record that is written to disk and read again."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -37,16 +37,16 @@ class Record(BaseModel):
     )
 
 
-BEGIN_ANEW = "restore it, or begin anew with another --out"
+START_OVER = "restore it, or start over with another --out"
 
 
-def read_record(path: Path, model: type[Model], *, todo: str = BEGIN_ANEW) -> Model:
-    """Read a JSON file of ours.
+def read_record(path: Path, model: type[Model], *, todo: str = START_OVER) -> Model:
+    """Read a JSON file as a record.
 
     Args:
         path: The file.
-        model: What it holds.
-        todo: What to do where it is damaged.
+        model: The type of the record.
+        todo: What to do if it is damaged.
 
     Raises:
         DataError: the file is missing, or is damaged; the message names the field.
@@ -54,8 +54,8 @@ def read_record(path: Path, model: type[Model], *, todo: str = BEGIN_ANEW) -> Mo
     return checked(model, files.read_json(path), path, todo=todo)
 
 
-def checked(model: type[Model], values: object, path: Path, *, todo: str = BEGIN_ANEW) -> Model:
-    """Check what was read from a file of ours.
+def checked(model: type[Model], values: object, path: Path, *, todo: str = START_OVER) -> Model:
+    """Check the values read from a file.
 
     Raises:
         DataError: it is damaged; the message names the field.
@@ -66,17 +66,17 @@ def checked(model: type[Model], values: object, path: Path, *, todo: str = BEGIN
         raise damaged(path, error, todo=todo) from error
 
 
-def damaged(path: Path, error: ValidationError, *, todo: str = BEGIN_ANEW) -> DataError:
-    """Say which field of a file is wrong, and what was found there."""
+def damaged(path: Path, error: ValidationError, *, todo: str = START_OVER) -> DataError:
+    """Return the error that names the wrong field of a file and its value."""
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or "it"
     if first["type"] == "missing":
-        said = f"{field} is missing"
+        problem = f"{field} is missing"
     elif first["type"] == "extra_forbidden":
-        said = f"{field} is unknown to this version"
+        problem = f"{field} is unknown to this version"
     elif first["type"] == "value_error" and not first["loc"]:
-        # A sentence of ours on the whole record, which is too long to be shown.
-        said = str(first["msg"]).removeprefix("Value error, ")
+        # A validator's message on the whole record, which is too long to be shown.
+        problem = str(first["msg"]).removeprefix("Value error, ")
     else:
-        said = f"{field} is {repr(first['input'])[:80]}: {first['msg']}"
-    return DataError(f"{path} is damaged ({shown(said)}); {todo}")
+        problem = f"{field} is {repr(first['input'])[:80]}: {first['msg']}"
+    return DataError(f"{path} is damaged ({shown(problem)}); {todo}")

@@ -1,4 +1,4 @@
-"""What is in some data: what `towernet check --json` prints."""
+"""The content of some data, as printed by `towernet check --json`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from towernet.records.base import Record, Text
 
 
 class OfClass(Record):
-    """What became of the files of one class."""
+    """How many files of one class are used, quarantined and ignored."""
 
     used: StrictInt
     quarantined: StrictInt
@@ -43,11 +43,11 @@ class NearDuplicates(Record):
 
 
 class Checked(Record):
-    """What was found, counted."""
+    """Counts of what was found."""
 
     data: Text
     reading: Text
-    """What the data was read as."""
+    """How the data was read."""
     found: StrictInt
     used: StrictInt
     quarantined: StrictInt

@@ -1,6 +1,6 @@
-"""What a network was promised about its input and its answers, the same at every entry.
+"""What a network expects as input and what its outputs mean, the same everywhere.
 
-Made once from the training split and stored in every run.
+Created once from the training split and stored in every run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Contract:
     """Class names in the order of the logits, and how a picture becomes the network's input.
 
     Args:
-        class_names: The answers, in the order of the logits.
+        class_names: The classes, in the order of the logits.
         size_px: Side of the square input.
         resize: The rule of `decode.fit`: crop, pad, squash or squash_linear.
         mean: Per RGB channel, of values in [0, 1].
@@ -36,10 +36,10 @@ class Contract:
 
     @staticmethod
     def from_json(values: object) -> Contract:
-        """Rebuild what JSON holds of one.
+        """Return the contract that JSON values describe.
 
         Raises:
-            DataError: something is missing, is too much, or is of the wrong kind.
+            DataError: a value is missing, is unknown, or has the wrong type.
         """
         try:
             return TypeAdapter(Contract).validate_python(values)

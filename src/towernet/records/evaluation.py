@@ -1,4 +1,4 @@
-"""How right a run is about labelled images: what `towernet evaluate --json` prints."""
+"""The evaluation of a run on labelled images, as printed by `towernet evaluate --json`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from towernet.records.scores import Band, ClassScores
 
 
 class Found(Record):
-    """What became of the files."""
+    """How many files were used, quarantined and ignored."""
 
     files: StrictInt
     used: StrictInt
     quarantined: dict[str, int]
-    """By reason, as the next one."""
+    """By reason, like `ignored`."""
     ignored: dict[str, int]
 
 
 class Confusion(Record):
-    """How often one class was taken for another."""
+    """How often one class was predicted as another."""
 
     class_name: Text
     predicted: Text
@@ -28,7 +28,7 @@ class Confusion(Record):
 
 
 class Figures(Record):
-    """How right some answers are, and how sure; all classes and all confusions."""
+    """Accuracy and confidence of some predictions, with all classes and all confusions."""
 
     num_images: StrictInt
     num_right: StrictInt
@@ -47,14 +47,14 @@ class Figures(Record):
 
     @field_serializer("per_class")
     def _images_last(self, rows: tuple[ClassScores, ...]) -> list[dict[str, object]]:
-        """Print a class's number of images after its scores, as it was always printed."""
+        """Print a class's number of images after its scores."""
         return [
             row.model_dump(exclude={"num_images"}) | {"num_images": row.num_images} for row in rows
         ]
 
 
 class Question(Record):
-    """Which run is asked, and about which images."""
+    """Which run is evaluated, and on which images."""
 
     run: Text
     model: NetworkName
@@ -62,18 +62,18 @@ class Question(Record):
     reading: Text
     """How the data was read."""
     split: str
-    """Which images were asked about."""
+    """Which images were evaluated."""
     found: Found
     asked: dict[str, int]
-    """How many, by what they are to the run."""
+    """How many images were evaluated, by what they are to the run."""
     left_out: dict[str, int]
 
 
 class Evaluation(Figures, Question):
-    """What a run said of labelled images; printed in this order, the question first."""
+    """An evaluation of a run on labelled images; printed in this order, the question first."""
 
     later_looks: StrictInt | None
-    """How often test images were looked at since the end, None where these are none."""
+    """How often test images were evaluated since the end, None if these are not test images."""
     remarks: tuple[Text, ...]
     predictions: Text | None
-    """The file with every answer."""
+    """The file with all predictions."""

@@ -1,6 +1,6 @@
-"""What is judged: networks by the images they got right, and every pair of them.
+"""Judgements of networks by the images they predict correctly, and of every pair of networks.
 
-A comparison's `Results` are a judgement and more; `towernet judge` gives one of anybody's answers.
+A comparison's `Results` extend a judgement; `towernet judge` makes one from a table of predictions.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ Status = Literal["ranked", "failed", "not_enough_time", "did_not_learn"]
 
 
 class Pair(Record):
-    """How the accuracies of two networks differ, and what that is worth."""
+    """How the accuracies of two networks differ, and how certain that is."""
 
     first: Text
     second: Text
     difference: StrictFloat
-    """Accuracy of the first less that of the second, over all runs."""
+    """Accuracy of the first minus that of the second, over all runs."""
     interval: Interval
     """95 %, for all pairs at once."""
     p: StrictFloat
@@ -31,7 +31,7 @@ class Pair(Record):
     """How often the first was ahead in a run, a tie counting half."""
     chance_interval: Interval
     answer: Answer
-    """What became of it: the first is better, worse, equal within the margin, or not shown."""
+    """The outcome: the first is better, worse, equal within the margin, or not shown."""
     to_show: StrictFloat | None
     """The difference that `runs_needed` or `images_needed` would probably show."""
     runs_needed: StrictInt | None
@@ -44,15 +44,15 @@ class JudgedNetwork(Record):
     name: Text
     status: Status
     reason: Text
-    """Why it is not ranked, '' where it is."""
+    """Why it is not ranked, '' if it is."""
     rank: StrictInt | None
     accuracy: StrictFloat | None
-    """The mean over runs; None where it failed."""
+    """The mean over runs; None if it failed."""
     interval: Interval | None
 
 
 class Judged(Record):
-    """What every judgement holds."""
+    """What every judgement contains."""
 
     num_runs: StrictInt
     """Of each network."""
@@ -61,11 +61,11 @@ class Judged(Record):
     networks: tuple[JudgedNetwork, ...]
     """Ranked ones first, by accuracy."""
     comparisons: tuple[Pair, ...]
-    """Every pair that was judged, all of them together."""
+    """Every pair, all of them judged together."""
     sentence: Text
     """The verdict."""
     remarks: tuple[Text, ...]
-    """What a careful reader should know beside it."""
+    """What a careful reader should also know."""
 
     @property
     def ranked(self) -> tuple[JudgedNetwork, ...]:
@@ -74,46 +74,46 @@ class Judged(Record):
 
     @property
     def num_judged(self) -> int:
-        """How many images the networks were judged by."""
+        """How many images the networks were judged on."""
         raise NotImplementedError
 
     @property
     def split_words(self) -> str:
-        """What those images are called in front of "images"."""
+        """The word for those images before "images"."""
         raise NotImplementedError
 
 
 class JudgedRun(Record):
-    """One run of a network, among somebody's answers."""
+    """One run of a network in a table of predictions."""
 
     run: Text
-    """What the table calls it."""
+    """Its name in the table."""
     accuracy: StrictFloat
 
 
 class AnsweringNetwork(JudgedNetwork):
-    """A network of which there is nothing but its answers."""
+    """A network of which only predictions are known."""
 
     runs: tuple[JudgedRun, ...]
 
 
 class AnswersJudged(Judged):
-    """What somebody's answers are worth: all that `judgement.json` holds."""
+    """The judgement of a table of predictions: the content of `judgement.json`."""
 
     title: Text
-    """What the answers are called."""
+    """Name of the predictions."""
     num_images: StrictInt
     num_groups: StrictInt | None
-    """Of images that belong together; None where each stands for itself."""
+    """Of images that belong together; None if all images are independent."""
     networks: tuple[AnsweringNetwork, ...]
     """By accuracy."""
 
     @property
     def num_judged(self) -> int:
-        """How many images there are answers for."""
+        """How many images there are predictions for."""
         return self.num_images
 
     @property
     def split_words(self) -> str:
-        """Nothing: which images they are, the table does not say."""
+        """Empty: the table does not give the split of the images."""
         return ""

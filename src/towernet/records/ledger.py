@@ -1,4 +1,4 @@
-"""What happens to a comparison or a run, one line of `ledger.jsonl` an event."""
+"""The events of a comparison or a run, one line of `ledger.jsonl` each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Trial(Record):
     learning_rate: StrictFloat
     num_steps: StrictInt
     validation_loss: StrictFloat | None
-    """Of the last evaluation, not the best: a rate that falls apart late is no good rate."""
+    """Of the last evaluation, not the best: a rate that falls apart late is a bad rate."""
     validation_accuracy: StrictFloat | None
     reason: Text | None
     """Why it failed."""
@@ -28,19 +28,19 @@ class Trial(Record):
 
     @property
     def loss(self) -> float:
-        """The validation loss of a trial that came to its end."""
+        """The validation loss of a completed trial."""
         assert self.validation_loss is not None, "it failed"
         return self.validation_loss
 
     @property
     def accuracy(self) -> float:
-        """The validation accuracy of a trial that came to its end."""
+        """The validation accuracy of a completed trial."""
         assert self.validation_accuracy is not None, "it failed"
         return self.validation_accuracy
 
 
 class RateChosen(Record):
-    """With which learning rate a network began."""
+    """The learning rate a network started with."""
 
     event: Literal["rate chosen"] = "rate chosen"
     network: NetworkName
@@ -65,7 +65,7 @@ class RateFellApart(Record):
     learning_rate: StrictFloat
     diverged: StrictBool
     validation_accuracy: StrictFloat | None
-    """With which the run ended; None where it diverged."""
+    """At the end of the run; None if it diverged."""
     instead: StrictFloat
     """The learning rate that is tried next."""
     seconds: StrictFloat
@@ -109,11 +109,11 @@ class ChangeAccepted(Record):
 
 
 class LaterLook(Record):
-    """Test images were looked at again after the end."""
+    """Test images were evaluated again after the end."""
 
     event: Literal["test split looked at again"] = "test split looked at again"
     run: Text
-    """The folder of the run that was asked, relative to the comparison's."""
+    """The folder of the evaluated run, relative to the comparison's."""
     num_images: StrictInt
     date: Text
 
@@ -134,10 +134,10 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="e
 
 
 class Ledger:
-    """What happened, one line an event.
+    """What happened, one line per event.
 
     Args:
-        path: `ledger.jsonl`; not there yet where nothing happened.
+        path: `ledger.jsonl`; missing as long as nothing happened.
 
     Raises:
         DataError: it is damaged.
@@ -153,7 +153,7 @@ class Ledger:
             raise damaged(path, error) from error
 
     def find(self, kind: type[_E], **fields: object) -> _E | None:
-        """Return the event with these fields, None when it did not happen yet."""
+        """Return the event with these fields, None if it has not happened."""
         return next(iter(self.find_all(kind, **fields)), None)
 
     def find_all(self, kind: type[_E], **fields: object) -> list[_E]:
@@ -170,6 +170,6 @@ class Ledger:
         return len(self.find_all(kind))
 
     def add(self, event: Event) -> None:
-        """Write an event down."""
+        """Write an event."""
         self.events.append(event)
         files.write_jsonl(self.path, (event.model_dump() for event in self.events))

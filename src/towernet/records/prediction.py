@@ -1,4 +1,4 @@
-"""What a run says of pictures: what `towernet predict --json` prints."""
+"""Predictions of a run, as printed by `towernet predict --json`."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ class ClassProbability(Record):
 
 
 class Prediction(Record):
-    """What is said of one picture."""
+    """The predictions for one image."""
 
     path: Text
     predictions: tuple[ClassProbability, ...]
-    """As many as were asked for, the most probable first."""
+    """As many as requested, the most probable first."""
     sure: StrictBool | None
-    """Whether the first is to be believed; None where nobody knows."""
+    """Whether the first is reliable; None if not calibrated."""
 
 
 class NoPrediction(Record):
-    """Why nothing is said of one."""
+    """Why there is no prediction for an image."""
 
     path: Text
     error: Text

@@ -1,4 +1,4 @@
-"""What a comparison was asked and what was decided before its first step: `protocol.toml`."""
+"""The request of a comparison and what was decided before its first step: `protocol.toml`."""
 
 from __future__ import annotations
 
@@ -22,19 +22,21 @@ from towernet.records.run import CostFigures, PolicyChoices
 
 
 class Request(BaseModel, frozen=True, extra="forbid"):
-    """What the user asked for; all of it decides the result."""
+    """What the user requested; all of it affects the result."""
 
     models: tuple[NetworkName, ...] = Field(min_length=1, description="Networks, by name.")
     attention: tuple[str, ...] = Field(
-        (), description="Blocks that each network was given in turn, `none` among them."
+        (), description="Blocks that each network was given in turn, including `none`."
     )
     runs: PositiveInt = Field(1, description="Runs of each network, K.")
-    recipe_name: str = Field("default", description="Which recipe the choices began from.")
+    recipe_name: str = Field("default", description="Which recipe the choices are based on.")
     recipe: Recipe = Field(description="How every network is trained.")
-    seed: int = Field(0, ge=0, lt=2**31, description="All draws are functions of it.")
-    images_per_class: PositiveInt | None = Field(None, description="Only so many images a class.")
+    seed: int = Field(0, ge=0, lt=2**31, description="All random draws are functions of it.")
+    images_per_class: PositiveInt | None = Field(
+        None, description="Use at most this many images per class."
+    )
     learning_curve: bool = Field(
-        False, description="Train the winner on fewer images as well, to see if more would help."
+        False, description="Also train the winner on fewer images, to see if more would help."
     )
     equal_within: float = Field(
         0.005, gt=0, lt=1, description="The largest difference in accuracy that does not matter."
@@ -42,7 +44,7 @@ class Request(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _factorial(self) -> Request:
-        """Hold `models` to be every network with every block."""
+        """Check that `models` is every network with every block."""
         wanted = {
             name
             for variant in variants(self.models, self.attention)
@@ -57,7 +59,7 @@ class Request(BaseModel, frozen=True, extra="forbid"):
 
 
 def variants(models: Sequence[NetworkName], attention: Sequence[str]) -> list[VariantName]:
-    """Return the networks that have a block, each with the name of its like without one.
+    """Return the networks that have a block, each with the name of the same network without it.
 
     Example:
         >>> (found,) = variants([NetworkName("resnet18+se")], ["none", "se"])
@@ -78,13 +80,13 @@ def variants(models: Sequence[NetworkName], attention: Sequence[str]) -> list[Va
 
 
 class Images(Record):
-    """The images a comparison is about."""
+    """The images of a comparison."""
 
     fingerprint: str
 
 
 class Rule(Record):
-    """By what networks are judged; `equal_within` is the request's."""
+    """How networks are judged; `equal_within` is in the request."""
 
     measure: str
     test: str
@@ -94,14 +96,14 @@ class Rule(Record):
 
 
 class Decided(Record):
-    """What was measured once before the first step, and then only read; by network."""
+    """What was measured once before the first step and then only read; by network."""
 
     policy: PolicyChoices
     """Device, dtype, layout and threads of all networks."""
     num_steps: dict[NetworkName, StrictInt]
     """Optimiser steps of one run."""
     mixes: dict[NetworkName, StrictBool]
-    """Whether a run is long enough to mix images; its trials do as it does."""
+    """Whether a run is long enough to mix images; its trials do the same."""
     failures: dict[NetworkName, Text]
     """Why it could not take its first step."""
     costs: dict[NetworkName, CostFigures]
@@ -109,12 +111,12 @@ class Decided(Record):
 
 
 class Protocol(Record):
-    """A request, the images it is about, and what was decided before the first step."""
+    """A request, its images, and what was decided before the first step."""
 
     request: Request
     images: Images
     format: StrictInt
     rule: Rule
     versions: dict[str, str]
-    """What the bits depend on besides."""
+    """What the bits also depend on."""
     decided: Decided

@@ -1,7 +1,7 @@
-"""What a comparison found: all that `results.json` holds.
+"""The results of a comparison: the content of `results.json`.
 
-`Conclusion` is the file. `results` in it is exact: the same runs give the same bytes. What was
-measured with a clock is apart, and so is where and when it was made.
+`Conclusion` is the file. `results` in it is exact: the same runs give the same bytes. Timings are
+separate, and so is where and when the file was made.
 
 Rates and accuracies are fractions in [0, 1]; intervals are 95 %.
 """
@@ -28,7 +28,7 @@ class Network(JudgedNetwork):
     macro_f1: StrictFloat | None
     validation_accuracy: StrictFloat | None
     confusion: tuple[tuple[StrictInt, ...], ...] | None
-    """(K, K) images, rows the true class, columns the answer; the sum over runs."""
+    """(K, K) images, rows the true class, columns the prediction; the sum over runs."""
     per_class: tuple[ClassScores, ...] | None
     calibration: Calibration | None
     """Of the run to use."""
@@ -55,17 +55,17 @@ class Network(JudgedNetwork):
 
 
 class VariantName(Record):
-    """A network with a block, and its like without one."""
+    """A network with a block, and the same network without it."""
 
     network: Text
     block: Text
-    """With where it goes and how it starts, as the user gave it."""
+    """With its place and its start, as the user specified them."""
     name: NetworkName
     without: NetworkName
 
     @property
     def plain_block(self) -> str:
-        """The block alone, without where it goes and how it starts."""
+        """The block alone, without its place and its start."""
         return self.name.block or OWN_BLOCK
 
 
@@ -74,14 +74,14 @@ class AttentionEpoch(Record):
 
     epoch: StrictFloat
     gain: StrictFloat | None
-    """By how much a block is blended in; None where it is not blended."""
+    """By how much a block is blended in; None if it is not blended."""
     gradient_norm: StrictFloat
     gate_mean: StrictFloat
     gate_spread: StrictFloat
 
 
 class Proof(Record):
-    """That a network's attention was there while it trained, and learnt."""
+    """Evidence that a network's attention was active while it trained, and learnt."""
 
     num_blocks: StrictInt
     learns: StrictBool
@@ -90,12 +90,12 @@ class Proof(Record):
 
 
 class Variant(VariantName):
-    """What is known of a network with a block, besides its scores."""
+    """Facts about a network with a block, in addition to its scores."""
 
     parameters: StrictInt
     """Those the block adds."""
     paper: Text
-    """Who describes the block, '' where its code does not say."""
+    """The paper that describes the block, '' if its code names none."""
     proof: Proof | None
 
 
@@ -132,12 +132,12 @@ class LearningCurve(Record):
     """All images against half of them."""
     classes: tuple[ClassGain, ...]
     runs_for_classes: StrictInt | None
-    """How many runs could tell classes apart, where there are fewer."""
+    """How many runs could show differences between classes, if there are fewer."""
     sentence: Text
 
 
 class NoLearningCurve(Record):
-    """Why there is none although it was asked for."""
+    """Why there is none although it was requested."""
 
     network: NetworkName
     failure: Text
@@ -152,55 +152,55 @@ class Suspect(Record):
     confidence_in_label: StrictFloat
     confidence: StrictFloat
     num_runs: StrictInt
-    """How many runs were asked about it."""
+    """How many runs predicted it."""
 
 
 class NumImages(Record):
-    """How many images each split has; in the first run where they are drawn anew."""
+    """How many images each split has; in the first run if they are redrawn."""
 
     train: StrictInt
     validation: StrictInt
     test: StrictInt
 
     def of(self, split: Split) -> int:
-        """Return how many one of them has."""
+        """Return how many a split has."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[split]
 
 
 class Winner(Record):
-    """The network to use, chosen on validation images, and the run of it to use."""
+    """The network to use, chosen on validation images, and its run to use."""
 
     name: NetworkName
     folder: Text
 
 
 class Results(Judged):
-    """All that is exact of what a comparison found."""
+    """The exact results of a comparison."""
 
     title: Text
-    """What the data is called."""
+    """Name of the data."""
     kind: Literal["comparison", "run"]
     final_split: Literal["validation", "test"]
     class_names: tuple[Text, ...]
     num_images: NumImages
     majority_accuracy: Fraction
-    """How often the commonest class of the training images is right."""
+    """How often the most common class of the training images is correct."""
     size_px: StrictInt
     recipe: Text
     minutes: StrictFloat | None
-    """The budget of one run, None where it is epochs."""
+    """The budget of one run, None if it is epochs."""
     seed: StrictInt
     resampled: StrictBool
     """Whether each run was judged on the images it left out."""
     redrawn: StrictBool
-    """Whether training and validation images were drawn anew for each run."""
+    """Whether training and validation images were redrawn for each run."""
     protocol: Text
-    """SHA-256 of all that decides the result."""
+    """SHA-256 of everything that affects the result."""
     networks: tuple[Network, ...]
     """Ranked ones first, by accuracy."""
     winner: Winner | None
     ablation: tuple[Variant, ...] | None = Field(None, exclude_if=lambda value: value is None)
-    """Every network with a block, where blocks were the question."""
+    """Every network with a block, if blocks were compared."""
     learning_curve: LearningCurve | NoLearningCurve | None = Field(
         None, exclude_if=lambda value: value is None
     )
@@ -222,7 +222,7 @@ class Results(Judged):
 
     @property
     def split_words(self) -> str:
-        """What the final split is called in front of "images"."""
+        """The word for the final split before "images"."""
         return "test" if self.final_split == "test" else "selection-set"
 
     def network(self, name: str) -> Network:
@@ -231,7 +231,7 @@ class Results(Judged):
 
 
 class Measured(Record):
-    """What was timed of one network."""
+    """Timings of one network."""
 
     training_seconds: StrictFloat
     trial_seconds: StrictFloat
@@ -241,14 +241,14 @@ class Measured(Record):
 
 
 class AllMeasured(Record):
-    """What was timed of a comparison."""
+    """Timings of a comparison."""
 
     networks: dict[NetworkName, Measured]
     total_seconds: StrictFloat
 
 
 class Made(Record):
-    """By what, where and when the results were made."""
+    """How, where and when the results were made."""
 
     command: Text
     source: Text
@@ -259,22 +259,22 @@ class Made(Record):
 
 
 class Conclusion(Record):
-    """What `results.json` holds."""
+    """The content of `results.json`."""
 
     results: Results
     measured: AllMeasured
     made: Made
 
     @model_validator(mode="after")
-    def _speaks_of_the_same_networks(self) -> Conclusion:
+    def _has_the_same_networks(self) -> Conclusion:
         names = {network.name for network in self.results.networks}
         if names != set(self.measured.networks):
-            raise ValueError("results.networks and measured.networks are not of the same networks")
+            raise ValueError("results.networks and measured.networks have different networks")
         if not {name for p in self.results.comparisons for name in (p.first, p.second)} <= names:
             raise ValueError("results.comparisons names a network that results.networks does not")
         winner = self.results.winner
         if winner is not None and winner.folder not in {
             run.folder for n in self.results.networks if n.name == winner.name for run in n.runs
         }:
-            raise ValueError("results.winner names a folder that is no run of its network")
+            raise ValueError("results.winner names a folder that is not a run of its network")
         return self

@@ -1,4 +1,4 @@
-"""What a run's folder holds in words and numbers: `run.json`, `metrics.jsonl`, `timings.jsonl`."""
+"""The records in a run's folder: `run.json`, `metrics.jsonl`, `timings.jsonl`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class PolicyChoices:
     Args:
         device: "cpu", "cuda" or "mps".
         dtype: "float32" or "bfloat16" (autocast; weights and optimiser stay float32).
-        channels_last: Whether feature maps lie in memory channel by channel.
+        channels_last: Whether feature maps are stored with channels last.
         threads: Threads of one operation; the number changes bits, so it is part of the policy.
         reason: What the self-test found, for the log.
-        kernels: "native": our kernels in C where they apply. "compiled": attention as one program.
-            "torch": torch's operations alone.
+        kernels: "native": the built-in kernels in C where they apply. "compiled": attention as one
+            program. "torch": only torch's operations.
     """
 
     device: str
@@ -34,13 +34,13 @@ class PolicyChoices:
     kernels: str = "torch"
 
     def kind(self) -> str:
-        """Say it without the threads."""
+        """Return a description without the threads."""
         layout = "channels_last" if self.channels_last else "contiguous"
         kernels = {"native": ", kernels in C", "compiled": ", attention compiled"}
         return f"{self.device}, {self.dtype}, {layout}{kernels.get(self.kernels, '')}"
 
     def words(self) -> str:
-        """Say it to a person."""
+        """Return a description."""
         return f"{self.kind()}, {self.threads} thread{'' if self.threads == 1 else 's'}"
 
 
@@ -52,8 +52,8 @@ class Plan:
         num_steps: Optimiser steps of the whole run.
         learning_rate: The peak, from the recipe or a comparison's trial.
         policy: Device, dtype, layout, threads, kernels.
-        mixes: Whether images are mixed: by the length of the run that is planned, so that its
-            learning-rate trials do as it does.
+        mixes: Whether images are mixed: decided by the length of the planned run, so that its
+            learning-rate trials do the same.
     """
 
     num_steps: StrictInt
@@ -68,7 +68,7 @@ class CostFigures:
 
     Args:
         step_seconds: One training step, augmentation and averaging included; on average over a
-            run that begins with smaller images.
+            run that starts with smaller images.
         image_seconds: Evaluating one image.
         parameters: Trainable numbers.
         multiply_adds: For one image at the run's size.
@@ -94,7 +94,7 @@ class Hardware(Record):
 
 
 class Origin(Record):
-    """Where a run comes from: the command, and the data; the rest only of one on its own."""
+    """Where a run comes from: the command and the data; the rest only for a single run."""
 
     command: Text
     source: Text
@@ -113,15 +113,15 @@ class RunSummary(Record):
     num_epochs: StrictFloat
     best_epoch: StrictFloat | None
     validation_accuracy: StrictFloat
-    """Of the best epoch, as the next one."""
+    """Of the best epoch, like `validation_loss`."""
     validation_loss: StrictFloat
     final_validation_loss: StrictFloat
-    """Of the last epoch, as the next one."""
+    """Of the last epoch, like `final_validation_accuracy`."""
     final_validation_accuracy: StrictFloat
 
 
 class RunRecord(Record):
-    """What `run.json` holds of a run that was trained here."""
+    """The content of `run.json` for a run that was trained here."""
 
     format: StrictInt
     status: Literal["running", "finished"]
@@ -138,7 +138,7 @@ class RunRecord(Record):
     """What had changed when it was continued, and was accepted."""
     summary: RunSummary | None = Field(None, exclude_if=lambda value: value is None)
     weights_sha256: Text | None = Field(None, exclude_if=lambda value: value is None)
-    """Of `best.safetensors`; None while it runs, and of a trial, which keeps none."""
+    """Of `best.safetensors`; None while it runs, and for a trial, which keeps no weights."""
 
     @model_validator(mode="after")
     def _ends_with_a_summary(self) -> RunRecord:
@@ -155,7 +155,7 @@ class ForeignWeights(Record):
 
 
 class ImportedRun(Record):
-    """What `run.json` holds of weights that were trained elsewhere."""
+    """The content of `run.json` for weights that were trained elsewhere."""
 
     format: StrictInt
     status: Literal["finished"]
@@ -173,10 +173,10 @@ class BlockFigures(Record):
     gate_mean: StrictFloat
     """Of its attention map over some images, all channels and positions."""
     gate_spread: StrictFloat
-    """The same one's standard deviation."""
+    """Its standard deviation."""
     gradient_norm: StrictFloat
     gain: StrictFloat | None = Field(None, exclude_if=lambda value: value is None)
-    """By how much it is blended in; None where it is not blended."""
+    """By how much it is blended in; None if it is not blended."""
 
 
 class EpochMetrics(Record):
@@ -190,7 +190,7 @@ class EpochMetrics(Record):
     validation_loss: StrictFloat
     validation_accuracy: StrictFloat
     attention: dict[str, BlockFigures] | None = Field(None, exclude_if=lambda value: value is None)
-    """By the block's place; None where the network has no attention."""
+    """By the block's place; None if the network has no attention."""
 
 
 class EpochTiming(Record):
@@ -200,5 +200,5 @@ class EpochTiming(Record):
     train_seconds: StrictFloat
     images_per_second: StrictFloat
     seconds: StrictFloat
-    """Evaluation included."""
+    """Including evaluation."""
     peak_memory_mib: StrictFloat

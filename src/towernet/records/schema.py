@@ -1,6 +1,6 @@
-"""The JSON schemas of all that is written, from its models: `python -m towernet.records.schema`.
+"""The JSON schemas of all written files, from their models: `python -m towernet.records.schema`.
 
-They are for readers in other languages and stand in `docs/schema`; `--check` only compares.
+They are for programs in other languages and are in `docs/schema`; `--check` only compares.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ FOLDER = Path("docs") / "schema"
 
 
 class ProtocolFile(Protocol):
-    """What `protocol.toml` holds; TOML has no null, so what is not given is left out."""
+    """The content of `protocol.toml`; TOML has no null, so a missing value is left out."""
 
     digest: str
-    """SHA-256 of all that decides the result."""
+    """SHA-256 of everything that affects the result."""
 
 
-# What a schema is of, and its model.
+# The file that a schema describes, and its model.
 WRITTEN: dict[str, tuple[str, Any]] = {
     "results": ("results.json", Conclusion),
     "judgement": ("judgement.json", AnswersJudged),
@@ -48,7 +48,7 @@ WRITTEN: dict[str, tuple[str, Any]] = {
 
 
 class _Generator(GenerateJsonSchema):
-    """Names no field twice, and takes what it says of a field from wherever we say it."""
+    """Leaves out titles of fields, and also takes their descriptions from docstrings."""
 
     def field_title_should_be_set(self, schema: object) -> bool:
         return False
@@ -58,13 +58,13 @@ class _Generator(GenerateJsonSchema):
         field: core_schema.ModelField | core_schema.DataclassField | core_schema.TypedDictField,
         total: bool,
     ) -> bool:
-        """Require what tells one kind of line from another, though a model need not be given it."""
+        """Also require the field that distinguishes kinds of lines, although it has a default."""
         inner = field["schema"]
         is_kind = inner["type"] == "default" and inner["schema"]["type"] == "literal"
         return is_kind or super().field_is_required(field, total)
 
     def dataclass_schema(self, schema: core_schema.DataclassSchema) -> JsonSchemaValue:
-        """Move what a docstring says under `Args:` to the fields."""
+        """Move the descriptions under a docstring's `Args:` to the fields."""
         made = super().dataclass_schema(schema)
         made["description"], _, about = made["description"].partition("\n\nArgs:\n")
         for name, words in re.findall(r"^    (\w+): (.*(?:\n     .*)*)", about, re.MULTILINE):
@@ -73,10 +73,10 @@ class _Generator(GenerateJsonSchema):
 
 
 def schema(title: str, model: Any) -> str:
-    """Return what a file's schema holds.
+    """Return the JSON text of a file's schema.
 
     Args:
-        title: What it is of.
+        title: The file.
         model: Its model, or several in a union.
     """
     found = TypeAdapter(model).json_schema(schema_generator=_Generator)
@@ -85,19 +85,19 @@ def schema(title: str, model: Any) -> str:
 
 
 def main() -> int:
-    """Write the schemas, or say which are not those of the models."""
+    """Write the schemas, or report one that differs from its model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
-    parser.add_argument("--check", action="store_true", help="Change nothing; exit 1 if it would.")
+    parser.add_argument(
+        "--check", action="store_true", help="Write nothing; exit 1 if a schema differs."
+    )
     args = parser.parse_args()
     for name, (title, model) in WRITTEN.items():
         path, text = args.folder / f"{name}.schema.json", schema(title, model)
         if not args.check:
             files.write_text(path, text)
         elif not path.exists() or path.read_text(encoding="utf-8") != text:
-            print(
-                f"error: {path} is not made from the models; run python -m towernet.records.schema"
-            )
+            print(f"error: {path} differs from its model; run python -m towernet.records.schema")
             return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""How good answers are: of one run, of one class, and how sure they may be.
+"""Scores of predictions: of one run, of one class, and of their confidence.
 
 Rates are fractions in [0, 1]; intervals are 95 %.
 """
@@ -13,7 +13,7 @@ from towernet.records.base import Fraction, Interval, Record, Text
 
 
 class Band(Record):
-    """Answers that are about as sure as each other."""
+    """Predictions of about the same confidence."""
 
     confidence: StrictFloat
     """Their mean."""
@@ -22,27 +22,27 @@ class Band(Record):
 
 
 class Calibration(Record):
-    """What a run's confidence is worth: fitted on validation images, measured on the final ones."""
+    """How reliable a run's confidence is: fitted on validation, measured on final images."""
 
     temperature: StrictFloat
     """What logits are divided by."""
     calibration_error_before: StrictFloat
-    """Expected calibration error of the logits as they come."""
+    """Expected calibration error of the original logits."""
     calibration_error: StrictFloat
-    """The same of those divided by the temperature."""
+    """The same for logits divided by the temperature."""
     bands: tuple[Band, ...]
     wanted_accuracy: StrictFloat
-    """How many of the answers that count as sure should be right."""
+    """The share of sure predictions that should be correct."""
     threshold: StrictFloat | None
-    """The least confidence that counts as sure; None where no confidence is enough."""
+    """The lowest confidence that counts as sure; None if no confidence is enough."""
     coverage: StrictFloat
-    """Share of the answers that are sure."""
+    """Share of the predictions that are sure."""
     answered_accuracy: StrictFloat | None
-    """How many of those are right; None where there are none."""
+    """The share of those that are correct; None if there are none."""
 
 
 class KeptCalibration(Record):
-    """What `calibration.json` keeps of a run's calibration, for `towernet predict`."""
+    """The part of a run's calibration in `calibration.json`, for `towernet predict`."""
 
     temperature: Annotated[StrictFloat, Field(gt=0)]
     threshold: Fraction | None
@@ -50,7 +50,7 @@ class KeptCalibration(Record):
 
 
 class ClassScores(Record):
-    """How good the answers about one class are, over all runs."""
+    """How good the predictions of one class are, over all runs."""
 
     class_name: Text
     num_images: StrictInt
@@ -81,5 +81,5 @@ class TrialScores(Record):
 
     learning_rate: StrictFloat
     validation_loss: StrictFloat | None
-    """None where it failed."""
+    """None if it failed."""
     validation_accuracy: StrictFloat | None
