@@ -176,7 +176,7 @@ def test_a_users_own_block_is_compared_from_the_folder_it_lies_in(photos, tmp_pa
     for verb in (f"predict {run} {picture}", f"evaluate {run} {photos}"):
         refused = say(f"towernet {verb}")
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
-        command = refused.stderr.strip().partition("if it is yours, say: ")[2]
+        command = refused.stderr.strip().partition("if you trust it, run: ")[2]
         assert command == f"TOWERNET_BLOCKS=mine:Brightest towernet {verb}"
         done = say(command)
         assert done.returncode == 0, done.stderr
@@ -198,7 +198,7 @@ def test_what_is_printed_last_says_how_to_ask_an_own_block(block, command, capfd
     said = capfd.readouterr().out
     assert f"to use   {used}\n" in said
     expected = command and command.format(run=used)
-    assert said.partition("by       ")[2].partition("\n")[0] == (expected or "")
+    assert said.partition("command  ")[2].partition("\n")[0] == (expected or "")
     results = changed(results, majority_accuracy=1.0)  # guessing is better
     ranking(a_conclusion(results), Path("out"), Path("out/report.html"))
     assert "to use" not in capfd.readouterr().out
@@ -458,17 +458,17 @@ def test_a_block_elsewhere_in_towernet_is_instead_of_its_own():
         (["--models", "resnet18,resnet18+none"], "--models names resnet18 twice"),
         (
             ["--attention", "se", "--models", "resnet18+eca"],
-            "--models names resnet18+eca and --attention gives each network its blocks",
+            "--models includes a block in resnet18+eca, and --attention adds blocks to each",
         ),
-        (["--models", "resnet18+"], "'resnet18+' names no network with attention"),
-        (["--models", "resnet18+se@"], "'resnet18+se@' names no network with attention"),
+        (["--models", "resnet18+"], "'resnet18+' is not a network with attention"),
+        (["--models", "resnet18+se@"], "'resnet18+se@' is not a network with attention"),
         (
             ["--models", "resnet18@stages"],
-            "'resnet18@stages' names a place and no block to put there; give the block before it,"
-            " as in resnet18+se@stages",
+            "'resnet18@stages' names a place but no block to insert there; give the block before"
+            " it, as in resnet18+se@stages",
         ),
         (["--attention", "SE"], "no attention block is called 'SE'. Did you mean 'se'?"),
-        (["--models", "resnet18+none@stages"], "says where nothing goes; give resnet18+none"),
+        (["--models", "resnet18+none@stages"], "gives options for no block; give resnet18+none"),
         (["--models", "resnet18+se@layr4"], "no module or place is called 'layr4'"),
         (["--models", "vit_b_16+se", "--size", 64], "its features are tokens"),
         (["--models", f"{TINY_NETWORK},vit_b_16", "--attention", " none, se ", "--size", 64],
@@ -503,7 +503,7 @@ def test_a_block_says_what_computed_it(towernet, monkeypatch):
     done = towernet("attention", "se", "shuffle", "--channels", 64, "--size", 7)
     words = {line.split()[0]: line.split()[2] for line in done.stdout.splitlines()[2:4]}
     assert words == {"se": "torch", "shuffle": policy.kernels}
-    assert ("do not compare blocks alone" in done.stdout) == (policy.kernels == "native")
+    assert ("compare the kernels, too" in done.stdout) == (policy.kernels == "native")
 
 
 def test_a_compiled_block_is_told_from_torchs_operations():
@@ -536,7 +536,7 @@ def test_memory_that_runs_out_nevertheless_is_said_in_a_sentence(towernet, monke
 
     monkeypatch.setattr("towernet.engine.block_cost.block_costs", block_costs)
     done = towernet("attention", "se", "--channels", 64, "--size", 7)
-    message = "memory ran out over 8×64×7×7 feature maps; give a smaller --size or fewer --channels"
+    message = "memory ran out on 8×64×7×7 feature maps; give a smaller --size or fewer --channels"
     assert (done.returncode, done.stderr) == (4, f"error: {message}\n")
 
 

@@ -238,7 +238,7 @@ def test_other_versions_are_refused_and_accepted_in_the_open(towernet, begun):
     words = ["train", begun / "photos", "--resume", begun / "run"]
     refused = towernet(*words)
     assert refused.returncode == 2
-    assert "was begun by other versions (torch: 1.0" in refused.stderr
+    assert "was started with other versions (torch: 1.0" in refused.stderr
     accepted = towernet(*words, "--accept-changes")
     assert accepted.returncode == 0, accepted.stderr
     assert "accepted: torch: 1.0" in accepted.stderr
@@ -258,7 +258,7 @@ def test_other_threads_are_refused_and_accepted_in_the_open(towernet, begun):
 def test_another_device_is_refused(towernet, begun):
     refused = towernet("train", begun / "photos", "--resume", begun / "run", "--device", "cuda")
     assert refused.returncode == 2
-    assert "was begun on another device (device: cpu → cuda)" in refused.stderr
+    assert "was started on another device (device: cpu → cuda)" in refused.stderr
 
 
 def test_what_decides_the_run_cannot_be_edited(towernet, begun):
@@ -283,7 +283,7 @@ def test_what_a_newer_version_wrote_is_left_alone(towernet, begun):
 def test_a_new_run_has_nothing_to_accept(towernet, photos, tmp_path):
     refused = towernet("train", photos, "--accept-changes", "--out", tmp_path / "run")
     assert refused.returncode == 2
-    assert "--accept-… belongs to --resume RUN" in refused.stderr
+    assert "--accept-data-change and --accept-changes only apply with --resume" in refused.stderr
 
 
 def test_images_that_are_elsewhere_now_are_asked_for(towernet, begun, cut_off):
@@ -291,7 +291,7 @@ def test_images_that_are_elsewhere_now_are_asked_for(towernet, begun, cut_off):
     refused = towernet("train", "--resume", begun / "run")
     assert refused.returncode == 3
     assert refused.stderr.splitlines()[-1] == (
-        "error: /gone/photos is not there any more; say where the images are now:"
+        "error: /gone/photos does not exist any more; give the folder of the images:"
         f" towernet train IMAGES --resume {begun / 'run'}"
     )
     assert towernet("train", begun / "photos", "--resume", begun / "run").returncode == 0
@@ -305,5 +305,5 @@ def test_a_finished_run_needs_no_images_any_more(towernet, finished_run, tmp_pat
     before = (out / "results.json").read_bytes()
     said = towernet("train", "--resume", out)
     assert said.returncode == 0, said.stderr
-    assert "is finished; its results are as they were" in said.stderr
+    assert "is already finished; its results are unchanged" in said.stderr
     assert (out / "results.json").read_bytes() == before
