@@ -185,7 +185,7 @@ def test_a_custom_block_in_the_working_directory_is_compared(photos, tmp_path):
     for verb in (f"predict {run_folder} {image}", f"evaluate {run_folder} {photos}"):
         refused = run(f"towernet {verb}")
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
-        command = refused.stderr.strip().partition("if it is yours, say: ")[2]
+        command = refused.stderr.strip().partition("if you trust it, run: ")[2]
         assert command == f"TOWERNET_BLOCKS=mine:Brightest towernet {verb}"
         done = run(command)
         assert done.returncode == 0, done.stderr
@@ -207,7 +207,7 @@ def test_the_last_lines_show_how_to_predict_with_a_custom_block(block, command, 
     printed = capfd.readouterr().out
     assert f"to use   {used}\n" in printed
     expected = command and command.format(run=used)
-    assert printed.partition("by       ")[2].partition("\n")[0] == (expected or "")
+    assert printed.partition("command  ")[2].partition("\n")[0] == (expected or "")
     results = changed(results, majority_accuracy=1.0)  # guessing is better
     ranking(a_conclusion(results), Path("out"), Path("out/report.html"))
     assert "to use" not in capfd.readouterr().out
@@ -468,17 +468,17 @@ def test_a_block_elsewhere_in_towernet_replaces_its_own():
         (["--models", "resnet18,resnet18+none"], "--models names resnet18 twice"),
         (
             ["--attention", "se", "--models", "resnet18+eca"],
-            "--models names resnet18+eca and --attention gives each network its blocks",
+            "--models includes a block in resnet18+eca, and --attention adds blocks to each",
         ),
-        (["--models", "resnet18+"], "'resnet18+' names no network with attention"),
-        (["--models", "resnet18+se@"], "'resnet18+se@' names no network with attention"),
+        (["--models", "resnet18+"], "'resnet18+' is not a network with attention"),
+        (["--models", "resnet18+se@"], "'resnet18+se@' is not a network with attention"),
         (
             ["--models", "resnet18@stages"],
-            "'resnet18@stages' names a place and no block to put there; give the block before it,"
-            " as in resnet18+se@stages",
+            "'resnet18@stages' names a place but no block to insert there; give the block before"
+            " it, as in resnet18+se@stages",
         ),
         (["--attention", "SE"], "no attention block is called 'SE'. Did you mean 'se'?"),
-        (["--models", "resnet18+none@stages"], "says where nothing goes; give resnet18+none"),
+        (["--models", "resnet18+none@stages"], "gives options for no block; give resnet18+none"),
         (["--models", "resnet18+se@layr4"], "no module or place is called 'layr4'"),
         (["--models", "vit_b_16+se", "--size", 64], "its features are tokens"),
         (["--models", f"{TINY_NETWORK},vit_b_16", "--attention", " none, se ", "--size", 64],
@@ -513,7 +513,7 @@ def test_the_table_of_blocks_names_the_kernel(towernet, monkeypatch):
     done = towernet("attention", "se", "shuffle", "--channels", 64, "--size", 7)
     words = {line.split()[0]: line.split()[2] for line in done.stdout.splitlines()[2:4]}
     assert words == {"se": "torch", "shuffle": policy.kernels}
-    assert ("do not compare blocks alone" in done.stdout) == (policy.kernels == "native")
+    assert ("compare the kernels, too" in done.stdout) == (policy.kernels == "native")
 
 
 def test_a_compiled_block_is_distinguished_from_torchs_operations():
@@ -546,7 +546,7 @@ def test_running_out_of_memory_anyway_is_a_one_line_error(towernet, monkeypatch)
 
     monkeypatch.setattr("towernet.engine.block_cost.block_costs", block_costs)
     done = towernet("attention", "se", "--channels", 64, "--size", 7)
-    message = "memory ran out over 8×64×7×7 feature maps; give a smaller --size or fewer --channels"
+    message = "memory ran out on 8×64×7×7 feature maps; give a smaller --size or fewer --channels"
     assert (done.returncode, done.stderr) == (4, f"error: {message}\n")
 
 

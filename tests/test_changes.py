@@ -236,7 +236,7 @@ def test_other_versions_are_refused_or_accepted_and_reported(towernet, started):
     words = ["train", started / "photos", "--resume", started / "run"]
     refused = towernet(*words)
     assert refused.returncode == 2
-    assert "was begun by other versions (torch: 1.0" in refused.stderr
+    assert "was started with other versions (torch: 1.0" in refused.stderr
     accepted = towernet(*words, "--accept-changes")
     assert accepted.returncode == 0, accepted.stderr
     assert "accepted: torch: 1.0" in accepted.stderr
@@ -256,7 +256,7 @@ def test_other_threads_are_refused_or_accepted_and_reported(towernet, started):
 def test_another_device_is_refused(towernet, started):
     refused = towernet("train", started / "photos", "--resume", started / "run", "--device", "cuda")
     assert refused.returncode == 2
-    assert "was begun on another device (device: cpu → cuda)" in refused.stderr
+    assert "was started on another device (device: cpu → cuda)" in refused.stderr
 
 
 def test_settings_of_the_run_cannot_be_edited(towernet, started):
@@ -281,7 +281,7 @@ def test_files_of_a_newer_version_are_not_changed(towernet, started):
 def test_a_new_run_has_nothing_to_accept(towernet, photos, tmp_path):
     refused = towernet("train", photos, "--accept-changes", "--out", tmp_path / "run")
     assert refused.returncode == 2
-    assert "--accept-… belongs to --resume RUN" in refused.stderr
+    assert "--accept-data-change and --accept-changes only apply with --resume" in refused.stderr
 
 
 def test_the_new_location_of_moved_images_is_requested(towernet, started, cut_off):
@@ -289,7 +289,7 @@ def test_the_new_location_of_moved_images_is_requested(towernet, started, cut_of
     refused = towernet("train", "--resume", started / "run")
     assert refused.returncode == 3
     assert refused.stderr.splitlines()[-1] == (
-        "error: /gone/photos is not there any more; say where the images are now:"
+        "error: /gone/photos does not exist any more; give the folder of the images:"
         f" towernet train IMAGES --resume {started / 'run'}"
     )
     assert towernet("train", started / "photos", "--resume", started / "run").returncode == 0
@@ -303,5 +303,5 @@ def test_a_finished_run_no_longer_needs_its_images(towernet, finished_run, tmp_p
     before = (out / "results.json").read_bytes()
     ended = towernet("train", "--resume", out)
     assert ended.returncode == 0, ended.stderr
-    assert "is finished; its results are as they were" in ended.stderr
+    assert "is already finished; its results are unchanged" in ended.stderr
     assert (out / "results.json").read_bytes() == before

@@ -325,7 +325,7 @@ def test_the_command_prints_everything_and_writes_gallery_and_table(data, comman
         "near duplicates  none",
         "label conflicts  none",
         "HIDDEN 1 · DUPLICATE 1",
-        "quarantined      5 (not used, and left as they are)",
+        "quarantined      5 (not used; the files are left unchanged)",
         "  EMPTY          cat/empty.jpg: the file is empty",
         "seen/samples.parquet, seen/gallery.png",
     ):
@@ -351,9 +351,7 @@ def test_a_small_class_gives_a_warning(data, command):
         (data / "cat" / f"{i}.png").unlink()
     ended = command("data")
     assert ended.returncode == 0
-    assert (
-        "cat (3) has fewer than 8 images: what is measured on them is mostly luck" in ended.stdout
-    )
+    assert "cat (3) has fewer than 8 images: their scores are mostly chance" in ended.stdout
 
 
 def test_data_that_cannot_be_trained_on_are_shown_first(data, command):
@@ -387,8 +385,8 @@ def test_lookalikes_give_a_warning(data, command):
     with Image.open(data / "dog" / "0.png") as image:
         image.save(data / "cat" / "dog.bmp")
     ended = command("data")
-    assert "images look so much alike that tying them would put over 5 % of a class" in ended.stdout
-    assert "2 images look just like one of another class: check their labels" in ended.stdout
+    assert "images look so similar that keeping them together would put over 5 % of" in ended.stdout
+    assert "2 images look the same as an image of another class: check their labels" in ended.stdout
 
 
 def test_a_missing_folder_is_one_sentence(command):

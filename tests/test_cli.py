@@ -1,4 +1,4 @@
-"""The command as a user meets it: what is wrong is one sentence with the right exit code."""
+"""The command line: each error is one sentence, with the right exit code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ USAGE, DATA, ENVIRONMENT = 2, 3, 4
 
 @pytest.fixture
 def refused(towernet):
-    """Run the command and look at the one line it ends with."""
+    """Run the command and check the one error line it ends with."""
 
     def check(words, exit_code, message):
         done = towernet(*words)
@@ -67,12 +67,12 @@ def test_an_unknown_network_is_refused_with_a_suggestion(refused, photos, tmp_pa
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
-        (["train", "."], "; name the network with its block: --model resnet18+se (`towernet atten"),
-        (["plan", "."], "; name the network with its block: --models resnet18,resnet18+se (`tower"),
-        (["predict", "run"], "; `towernet --help` shows what there is"),
+        (["train", "."], "; add the block to the network's name: --model resnet18+se (`towernet"),
+        (["plan", "."], "; add the block to the network's name: --models resnet18,resnet18+se ("),
+        (["predict", "run"], "; see `towernet --help`"),
     ],
 )
-def test_attention_where_it_is_no_option(refused, words, advice):
+def test_attention_for_a_verb_without_the_option(refused, words, advice):
     refused([*words, "--attention", "se"], USAGE, f"error: No such option: --attention{advice}")
 
 
@@ -107,7 +107,7 @@ def test_a_class_left_empty_by_quarantine(refused, own_photos):
     refused(["train", own_photos, "--out", own_photos.parent / "out"], DATA, "14 quarantined")
 
 
-def test_a_corrupt_image_is_quarantined_and_the_rest_goes_on(towernet, own_photos, tmp_path):
+def test_a_corrupt_image_is_quarantined_and_the_rest_is_used(towernet, own_photos, tmp_path):
     bad = own_photos / "lying" / "03.png"
     bad.write_bytes(bad.read_bytes()[:200])
     before = {path: path.read_bytes() for path in own_photos.rglob("*.png")}
@@ -138,14 +138,14 @@ def test_an_output_in_use(refused, photos, tmp_path):
         )  # fmt: skip
 
 
-def test_an_output_that_holds_something_else(refused, photos, tmp_path):
+def test_an_output_that_contains_something_else(refused, photos, tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     refused(["train", photos, "--out", tmp_path], USAGE, "is not empty; choose another --out")
 
 
-def test_resuming_what_is_no_run(refused, tmp_path):
+def test_resuming_a_folder_without_a_run(refused, tmp_path):
     refused(["train", "--resume", tmp_path], DATA, "run.json does not exist")
-    refused(["train"], USAGE, "no images are named")
+    refused(["train"], USAGE, "no images are given")
 
 
 def test_predicting_without_a_run(refused, photos, tmp_path):
@@ -156,7 +156,7 @@ def test_predicting_without_a_run(refused, photos, tmp_path):
 
 
 def test_an_unexpected_error_is_one_line_and_a_log(photos, tmp_path):
-    """A real bug of ours: a module of the package that is broken."""
+    """A real bug: a module of the package is broken."""
     package = tmp_path / "broken"
     shutil.copytree(Path(__import__("towernet").__file__).parent, package / "towernet")
     (package / "towernet" / "data" / "source.py").write_text("1 / 0\n")
@@ -197,7 +197,7 @@ def test_a_class_whose_name_is_not_utf8_is_used_to_the_end(towernet, own_photos,
     assert towernet("predict", run, image, "--top", 3).stdout.count(r"caf\xe9") == 1
 
 
-def test_what_is_no_plain_file_is_not_waited_for(towernet, finished_run, photos, tmp_path):
+def test_a_pipe_is_refused_without_reading_it(towernet, finished_run, photos, tmp_path):
     pipe = tmp_path / "pipe.jpg"
     os.mkfifo(pipe)
     done = towernet("predict", finished_run, pipe, tmp_path, photos / "lying" / "00.png")
@@ -208,7 +208,7 @@ def test_what_is_no_plain_file_is_not_waited_for(towernet, finished_run, photos,
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "best.safetensors", "run.json"])
-def test_a_damaged_run_is_refused_by_the_file(refused, finished_run, photos, tmp_path, name):
+def test_a_damaged_run_is_refused_with_the_file(refused, finished_run, photos, tmp_path, name):
     run = Path(shutil.copytree(finished_run, tmp_path / "run"))
     content = bytearray((run / name).read_bytes())
     content[-20] ^= 255

@@ -107,7 +107,7 @@ def test_different_options_are_refused_and_listed(towernet, finished, photos):
     folder, _ = finished
     other = towernet("compare", photos, *WORDS, "--out", folder, "--seed", 3)
     assert other.returncode == 2
-    assert "was begun with other choices (seed: 0 → 3)" in other.stderr
+    assert "was started with other choices (seed: 0 → 3)" in other.stderr
     assert other.stderr.strip().splitlines()[-1].startswith("error: ")
 
 
@@ -139,7 +139,7 @@ def test_a_folder_with_other_content_is_refused(towernet, finished, photos):
     assert (run_folder / "samples.parquet").read_bytes() == before
     among = towernet("compare", photos, *WORDS, "--out", photos / "results")
     assert among.returncode == 2
-    assert "would lie among the images" in among.stderr
+    assert "would be among the images" in among.stderr
     assert not (photos / "results").exists()
 
 

@@ -1,4 +1,4 @@
-"""Recipes, overrides, and the sentence for each thing that is wrong with them."""
+"""Recipes, overrides, and the message for each fault in them."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from towernet.registry import Registry
 
 
 @pytest.mark.parametrize("name", ["default", "quick", "notebook"])
-def test_every_recipe_in_the_package_is_whole(name):
+def test_every_recipe_in_the_package_is_complete(name):
     recipe = load_recipe(name)
     assert (recipe.train.epochs is None) != (recipe.train.minutes is None)
 
@@ -29,7 +29,7 @@ def test_the_notebook_recipe_is_the_original_protocol():
     assert (recipe.augment.rotation_degrees, recipe.augment.interpolation) == (10, "nearest")
 
 
-def test_naming_one_budget_takes_the_other_away():
+def test_giving_one_budget_removes_the_other():
     recipe = override(load_recipe("default"), train={"epochs": 3, "minutes": None})
     assert (recipe.train.epochs, recipe.train.minutes) == (3, None)
 
@@ -65,7 +65,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(tmp_path):
         load_recipe(str(path))
 
 
-def test_a_recipe_that_is_not_toml_or_not_there_is_refused(tmp_path):
+def test_a_recipe_that_is_not_toml_or_is_missing_is_refused(tmp_path):
     path = tmp_path / "mine.toml"
     with pytest.raises(DataError, match="cannot be read"):
         load_recipe(str(path))
@@ -81,7 +81,7 @@ def test_an_unknown_recipe_is_refused_with_the_nearest_known_one():
         load_recipe("quik")
 
 
-def test_a_config_survives_json():
+def test_a_config_is_the_same_after_json():
     config = RunConfig(model="towernet", recipe=load_recipe("notebook"))
     assert RunConfig.model_validate_json(config.model_dump_json()) == config
     assert make(Recipe, config.recipe.model_dump(mode="json"), where="test") == config.recipe

@@ -1,4 +1,4 @@
-"""What `import towernet` offers, used as somebody would who never saw this folder."""
+"""The public functions of `import towernet`, used from outside the project."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EXAMPLE = """
 import sys
 import towernet
 
-assert "torch" not in sys.modules, "importing it is not using it"
+assert "torch" not in sys.modules, "importing towernet must not load torch"
 photos, network = sys.argv[1:]
 comparison = towernet.compare(
     photos, models=["towernet_patch", network], runs=2, epochs=12, size=64, batch_size=8,
@@ -78,7 +78,7 @@ def test_the_example_runs_from_an_empty_folder(example):
 
 
 @pytest.mark.proof
-def test_the_same_call_reads_what_is_finished(example, photos):
+def test_the_same_call_reads_finished_results(example, photos):
     folder, _ = example
     before = (folder / "found" / "results.json").read_bytes()
     found = towernet.compare(
@@ -100,7 +100,7 @@ def test_a_network_is_trained_and_resumed(photos, tmp_path):
         towernet.train(resume=tmp_path / "run", epochs=3)
 
 
-def test_everything_offered_is_listed_and_documented():
+def test_every_public_function_is_listed_and_documented():
     assert set(FUNCTIONS) <= set(dir(towernet))
     for name in FUNCTIONS:
         function = getattr(towernet, name)
@@ -121,13 +121,13 @@ def test_every_option_of_a_verb_is_a_keyword_of_the_same_name(verb):
         {"compare": compare, "train": train, "judge": judge}[verb]
     ).parameters
     function = inspect.signature(getattr(towernet, verb)).parameters
-    assert set(command) - {"json"} <= set(function)  # a form of printing is no choice
+    assert set(command) - {"json"} <= set(function)  # which only changes the output
     for name, parameter in command.items():
         if name in function and parameter.default is not inspect.Parameter.empty:
             assert function[name].default == parameter.default, name
 
 
-def test_no_module_takes_the_place_of_a_function():
+def test_no_module_replaces_a_function():
     code = f"""
 import pkgutil, towernet
 names = {FUNCTIONS!r}
@@ -160,7 +160,7 @@ for _ in range(2):
     assert done.returncode == 0, done.stderr
 
 
-def test_importing_the_door_loads_nothing_heavy():
+def test_importing_towernet_loads_nothing_heavy():
     code = (
         "import sys, towernet; dir(towernet); heavy = {'torch', 'pandas', 'numpy', 'pydantic'}"
         " & set(sys.modules); assert not heavy, heavy; towernet.judge; assert 'torch' not in"
@@ -170,10 +170,10 @@ def test_importing_the_door_loads_nothing_heavy():
     assert done.returncode == 0, done.stderr
 
 
-def test_what_is_wrong_is_said_in_a_sentence(photos, finished_run, tmp_path):
+def test_each_error_is_one_sentence(photos, finished_run, tmp_path):
     with pytest.raises(UnknownNameError, match="Did you mean 'resnet18'"):
         towernet.compare(photos, models=["resnet81"], epochs=1, out=tmp_path / "a")
-    with pytest.raises(DataError, match="holds no finished comparison or run"):
+    with pytest.raises(DataError, match="contains no finished comparison or run"):
         towernet.load(tmp_path)
     run = towernet.load(finished_run).runs[0]
     with pytest.raises(ConfigError, match="give a list of files"):
@@ -193,11 +193,11 @@ def test_what_is_wrong_is_said_in_a_sentence(photos, finished_run, tmp_path):
         ({"workers": 0}, "--workers is 0; give at least 1"),
         ({"max_archive_gb": -1.0}, "--max-archive-gb is -1; give at least 0"),
         ({"recipe": 3}, "recipe is 3; give text"),
-        ({"models": 3}, "3 is no list of names"),
-        ({"models": [dict]}, "is no name; name what is your own by its import path"),
+        ({"models": 3}, "3 is not a list of names"),
+        ({"models": [dict]}, "is not a name; give custom code by its import path"),
     ],
 )
-def test_a_value_of_another_kind_is_refused_and_not_taken_for_one(photos, tmp_path, words, message):
+def test_a_value_of_the_wrong_type_is_refused_not_converted(photos, tmp_path, words, message):
     code = (
         "import sys, towernet\ntry:\n    towernet.compare(sys.argv[1], out=sys.argv[2],"
         f" **{{'models': ['{TINY_NETWORK}']}} | {words!r})\n"
@@ -211,8 +211,8 @@ def test_a_value_of_another_kind_is_refused_and_not_taken_for_one(photos, tmp_pa
     assert not (tmp_path / "a").exists()
 
 
-def test_an_error_of_python_is_one_of_the_command(photos, tmp_path):
-    """The names of options are the command's: somebody who reads both is not told two things."""
+def test_errors_in_python_name_the_option_of_the_command(photos, tmp_path):
+    """Python and the command line use the same names for options."""
     with pytest.raises(ConfigError, match="--equal-within is 0; give more than 0"):
         towernet.compare(photos, models=[TINY_NETWORK], equal_within=0.0, out=tmp_path / "a")
     assert not Path(tmp_path / "a").exists()

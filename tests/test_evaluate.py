@@ -368,7 +368,7 @@ def test_test_images_of_an_unfinished_comparison_stay_locked(
     refused, evaluated, comparison, run, photos, tmp_path
 ):
     (comparison / "results.json").unlink()
-    refused([comparison, photos], DATA, "is not finished; say its command again")
+    refused([comparison, photos], DATA, "is not finished; rerun its command")
     ledger = (comparison / "ledger.jsonl").read_bytes()
     written = tmp_path / "answers.csv"
     for split in ("unseen", "test", "all"):
@@ -554,13 +554,13 @@ def test_predictions_do_not_overwrite_other_files(
 ):
     cases = {
         tmp_path / "no" / "answers.csv": "there is no folder",
-        tmp_path: "is there already and holds something else",
-        photos / "answers.csv": "would lie among the images",
-        photos / "lying" / "00.png": "would lie among the images",
+        tmp_path: "already exists with other content",
+        photos / "answers.csv": "would be among the images",
+        photos / "lying" / "00.png": "would be among the images",
     }
     other = tmp_path / "labels.csv"
     other.write_text("path,label\n1.png,lying\n")
-    cases[other] = "is there already and holds something else; name another file"
+    cases[other] = "already exists with other content; give another file"
     for path, message in cases.items():
         refused([comparison, photos, "--predictions", path], USAGE, message)
     assert other.read_text() == "path,label\n1.png,lying\n"

@@ -1,4 +1,4 @@
-"""Attention maps: those the blocks weigh by, taken without a trace, and drawn for a trained run."""
+"""Attention maps: they are the blocks' weights, leave the network unchanged, and are drawn."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def network_with(name: str) -> nn.Module:
 
 
 def inputs_and_outputs(network: nn.Module, x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """What goes into each block and comes out, seen from outside."""
+    """Return the input and output of each block, recorded by hooks."""
     seen = {}
 
     def hook_of(name: str):
         return lambda block, inputs, output: seen.update(
-            {name: (inputs[0].clone(), output.clone())}  # what follows may change it in place
+            {name: (inputs[0].clone(), output.clone())}  # later modules may change it in place
         )
 
     hooks = [block.register_forward_hook(hook_of(name))
@@ -63,7 +63,7 @@ def inputs_and_outputs(network: nn.Module, x: Tensor) -> dict[str, tuple[Tensor,
 
 @pytest.mark.parametrize("block", sorted(ATTENTION))
 @pytest.mark.parametrize("start", ["@stages", "@stages@identity"])
-def test_a_map_is_what_the_block_weighs_by(block, start):
+def test_a_map_is_the_weight_that_the_block_applies(block, start):
     network, x = network_with(f"{TINY_NETWORK}+{block}{start}"), torch.rand(2, 3, 64, 64)
     for shown in attention_blocks(network).values():
         if isinstance(shown, FromIdentity):
@@ -84,10 +84,10 @@ def test_a_map_is_what_the_block_weighs_by(block, start):
         else:  # it shuffles the channels after it has weighed them
             weighed = (before * maps[name]).unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
             torch.testing.assert_close(after, weighed)
-    assert others_maps_differ  # so those of the other image would have been noticed
+    assert others_maps_differ  # so maps of the other image would be detected
 
 
-def test_own_blocks_and_those_on_channels_last_have_maps():
+def test_custom_blocks_and_those_on_channels_last_have_maps():
     maps = attention_maps(network_with("towernet"), torch.rand(2, 3, 128, 128))
     assert {name: tuple(m.shape) for name, m in maps.items()} == {
         "attention_3": (2, 256, 8, 8), "attention_4": (2, 256, 4, 4),
@@ -99,7 +99,7 @@ def test_own_blocks_and_those_on_channels_last_have_maps():
 
 
 def state_of(network: nn.Module) -> list[object]:
-    """All that a look could change."""
+    """Return all state that an observation could change."""
     return [
         [(name, value.clone()) for name, value in network.state_dict().items()],
         [(len(m._forward_hooks), len(m._forward_pre_hooks), m.training, list(m._modules))
@@ -115,7 +115,7 @@ def same(before: list[object], after: list[object]) -> bool:
     return weights and others == other_news
 
 
-def test_the_network_is_left_as_it_was():
+def test_the_network_is_not_changed():
     network, x = (
         build(f"{TINY_NETWORK}+cbam@stages@identity", 3, 64).train(),
         torch.rand(2, 3, 64, 64),
@@ -141,10 +141,10 @@ def test_the_network_is_left_as_it_was():
         lambda network: network(torch.rand(2, 3, 64, 64)).sum().backward(),
     ],
 )
-def test_a_change_would_be_noticed(change):
+def test_the_check_detects_a_change(change):
     network = build(f"{TINY_NETWORK}+cbam@stages", 3, 64).train()
     before = state_of(network)
-    kept = change(network)  # noqa: F841 - what is let go is closed
+    kept = change(network)  # noqa: F841 - an object without a reference is closed
     assert not same(before, state_of(network))
 
 
@@ -152,7 +152,7 @@ def test_a_network_without_attention_has_no_maps():
     assert attention_maps(build(TINY_NETWORK, 3, 64), torch.rand(1, 3, 64, 64)) == {}
 
 
-def test_a_block_of_ones_own_has_maps_under_its_own_name():
+def test_a_custom_block_has_maps_under_its_own_name():
     class Half(GatedBlock):
         def __init__(self, channels: int) -> None:
             super().__init__()
@@ -193,7 +193,7 @@ def explanation(run, image) -> Explanation:
     return explain(run, image)
 
 
-def test_it_says_what_predict_says(run, image, explanation):
+def test_it_predicts_the_same_as_predict(run, image, explanation):
     predictor = load_run(run)
     (said,) = predict_files(predictor, [image])
     assert explanation.class_name == predictor.contract.class_names[said.argmax()]
@@ -221,7 +221,7 @@ def texts(explanation: Explanation) -> str:
 
 def test_every_block_has_a_panel_with_its_name_place_and_figures(explanation):
     said = texts(explanation)
-    assert f"{TINY_NETWORK}+cbam@stages says {explanation.class_name}, " in said
+    assert f"{TINY_NETWORK}+cbam@stages: {explanation.class_name}, " in said
     assert "03.png\nas the network sees it, 64 px" in said
     for block in explanation.maps:
         assert f"{block.place}: cbam\n{figures(block)}, " in said
@@ -252,14 +252,14 @@ def test_positions_are_colours_and_channels_sorted_bars(explanation):
         assert axes.get_ylim() == (0, 1)
 
 
-def test_channels_that_tell_no_positions_apart_do_not_blur_those_that_do(explanation):
+def test_channels_without_differences_between_positions_are_left_out(explanation):
     weights = np.stack([np.full((2, 2), 0.9), [[0.1, 0.2], [0.3, 0.4]]])
     block = with_maps(explanation, weights).maps[0]
     np.testing.assert_allclose(block.positions(), weights[1], atol=1e-7)
     assert block.mean == pytest.approx(weights.mean()) != pytest.approx(weights[1].mean())
 
 
-def test_what_is_flat_looks_flat(explanation):
+def test_a_flat_map_looks_flat(explanation):
     def share_of_the_scale(step: float) -> float:
         weights = np.full((1, 2, 2), 0.7)
         weights[0, 0, 0] += step
@@ -270,13 +270,13 @@ def test_what_is_flat_looks_flat(explanation):
     assert share_of_the_scale(0.3) == pytest.approx(1)  # it can be full
 
 
-def test_small_weights_are_written_with_digits_enough(explanation):
+def test_small_weights_have_enough_digits(explanation):
     weights = np.full((1, 32, 32), 1 / 1024)
     assert figures(with_maps(explanation, weights).maps[0]) == "0.000977 ± 0.000000"
     assert figures(with_maps(explanation, np.ones((1, 1, 1))).maps[0]) == "1.000 ± 0.000"
 
 
-def test_a_gain_and_a_doubt_are_shown(explanation):
+def test_a_gain_and_an_unsure_prediction_are_shown(explanation):
     maps = (replace(explanation.maps[0], gain=-0.25),)
     said = texts(replace(explanation, maps=maps, sure=False))
     assert ", gain −0.25, " in said
@@ -300,7 +300,7 @@ def test_the_panels_fill_a_page(explanation, num_maps):
 
 
 def cut_off(figure: Figure) -> list[str]:
-    """What is written over the edge of the page, or from one panel into the next."""
+    """Return the texts that cross the edge of the page or run into another panel."""
     renderer, edge = FigureCanvasAgg(figure).get_renderer(), figure.bbox
     boxes = {text: text.get_window_extent(renderer)
              for holder in (figure, *figure.axes) for text in holder.texts}  # fmt: skip
@@ -316,7 +316,7 @@ def cut_off(figure: Figure) -> list[str]:
 
 
 @pytest.mark.parametrize("num_maps", [1, 2, 4])
-def test_nothing_that_is_written_is_cut_off(explanation, num_maps):
+def test_no_text_is_cut_off(explanation, num_maps):
     maps = tuple(
         BlockMap("features.denseblock4.denselayer16.norm2", block, weights.astype(np.float32), gain)
         for weights in (np.full((64, 112, 112), 1e-5), np.ones((1024, 1, 1)))
@@ -326,15 +326,15 @@ def test_nothing_that_is_written_is_cut_off(explanation, num_maps):
     figure = draw(replace(explanation, network=network, class_name="SAINT BERNARD " * 9, maps=maps))
     assert cut_off(figure) == []
     figure.texts[0].set_text(figure.texts[0].get_text().replace("\n", " "))
-    assert cut_off(figure)  # it would be noticed
+    assert cut_off(figure)  # the check detects it
 
 
-def test_the_caption_says_what_is_drawn(explanation):
+def test_the_caption_describes_what_is_drawn(explanation):
     blended, bars = (
         texts(with_maps(explanation, weights)) for weights in (np.eye(3)[None], np.ones((3, 1, 1)))
     )
     for said in (blended, bars):
-        assert "Above each panel: the layer and its block" in said and "need not be why" in said
+        assert "Above each panel: the layer and its block" in said and "not necessarily why" in said
     assert ("Colours:" in blended, "Bars:" in blended) == (True, False)
     assert ("Colours:" in bars, "Bars:" in bars, "Gain:" in bars) == (False, True, False)
     maps = (replace(explanation.maps[0], gain=0.0021),)
@@ -342,7 +342,7 @@ def test_the_caption_says_what_is_drawn(explanation):
     assert "gain 0.0021" in said and "Gain: how much of the block is blended in" in said
 
 
-def test_names_of_every_kind_are_drawn_and_none_is_taken_for_a_formula(explanation):
+def test_names_of_every_kind_are_drawn_and_none_as_a_formula(explanation):
     explanation = replace(explanation, maps=())
     for name in ("a $x^2$ b", "日本語", "$\\undefined{", "line\nbreak", "x" * 300, "caf\udce9"):
         content = picture(replace(explanation, class_name=name, image=Path(name)))
@@ -356,7 +356,7 @@ def test_the_same_explanation_gives_the_same_bytes(explanation, kind):
     assert picture(one, kind) == picture(one, kind) != picture(two, kind)
 
 
-def test_pyplot_is_left_alone(explanation):
+def test_pyplot_is_not_used(explanation):
     from matplotlib import pyplot
 
     draw(replace(explanation, maps=()))
@@ -364,18 +364,18 @@ def test_pyplot_is_left_alone(explanation):
     pyplot.close(pyplot.figure())  # which would have been counted
 
 
-def test_the_command_draws_and_says_what(towernet, run, image, explanation, tmp_path):
+def test_the_command_draws_and_lists_the_maps(towernet, run, image, explanation, tmp_path):
     out = tmp_path / "new" / "maps.png"
     done = towernet("explain", run, image, "--out", out)
     assert done.returncode == 0, done.stderr
     block = explanation.maps[0]
     assert f"{block.place}  cbam  {figures(block)}\n" in done.stdout
-    assert f"maps.png shows them for {image}: {explanation.class_name} " in done.stdout
+    assert f"maps.png shows these maps for {image}: {explanation.class_name} " in done.stdout
     drawn = np.asarray(Image.open(out).convert("RGB"))
     assert (drawn[0, 0] == 255).all() and 20 < drawn.std() < 120  # light, and something on it
 
 
-def test_what_cannot_be_drawn_is_refused_in_a_sentence(
+def test_input_that_cannot_be_drawn_is_refused_in_a_sentence(
     towernet, run, finished_run, image, tmp_path
 ):
     def refused(words: tuple[object, ...], exit_code: int, message: str) -> None:
@@ -384,7 +384,7 @@ def test_what_cannot_be_drawn_is_refused_in_a_sentence(
 
     refused(
         (finished_run, image), USAGE,
-        f"{TINY_NETWORK} in {finished_run} has no attention to draw; train a network that has, by"
+        f"{TINY_NETWORK} in {finished_run} has no attention to draw; train one that has, with"
         f" --model {TINY_NETWORK}+se or towernet (`towernet attention` lists the blocks)",
     )  # fmt: skip
     refused((run, tmp_path), DATA, f"{tmp_path} is a folder; give the images in it: {tmp_path}/*")
@@ -397,7 +397,7 @@ def test_what_cannot_be_drawn_is_refused_in_a_sentence(
     assert (done.returncode, done.stderr) == (USAGE, f"error: {message}\n")
 
 
-def test_the_library_refuses_in_the_same_words(run, finished_run, image, explanation, tmp_path):
+def test_the_function_gives_the_same_message(run, finished_run, image, explanation, tmp_path):
     with pytest.raises(ConfigError, match="has no attention to draw"):
         explain(finished_run, image)
     with pytest.raises(DataError, match=r"no\.png cannot be read: No such file"):

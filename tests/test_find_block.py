@@ -1,4 +1,4 @@
-"""Attention blocks by name: ours, from a module on the path, and from an installed package."""
+"""Attention blocks by name: built in, from a module on the path, from an installed package."""
 
 import copy
 import inspect
@@ -53,13 +53,13 @@ ENTRIES = """
 
 
 def attention_block(name):
-    """Return the block of a name that the user says."""
+    """Return the block of a name that the user gives."""
     find.BLOCKS.trust(name)
     return find.attention_block(name)
 
 
 def install(folder, package, entries=ENTRIES):
-    """Write what pip would: a package, and beside it a dist-info folder with its entry points."""
+    """Write what pip would: a package, and a dist-info folder with its entry points."""
     modules = folder / "visitor"
     modules.mkdir(exist_ok=True)
     (modules / "__init__.py").touch()
@@ -84,7 +84,7 @@ def visitor(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["visitor.blocks:MyAttention", "mine"])
-def test_a_block_of_the_users_own_is_found_and_keeps_every_promise(visitor, name):
+def test_a_custom_block_is_found_and_keeps_the_contract(visitor, name):
     block_class = attention_block(name)
     assert block_class.__module__ == "visitor.blocks"
     assert block_class(16)(torch.rand(2, 16, 3, 5)).shape == (2, 16, 3, 5)
@@ -92,8 +92,8 @@ def test_a_block_of_the_users_own_is_found_and_keeps_every_promise(visitor, name
 
 
 @pytest.mark.proof
-def test_the_block_that_help_shows_is_whole_and_right(photos, tmp_path):
-    """As a user does who copies it: a file, a script beside it, a command."""
+def test_the_block_in_the_documentation_works(photos, tmp_path):
+    """Used as a user who copies it would: a file, a script next to it, a command."""
     shown = inspect.getdoc(AttentionBlock).split("Example:")[1]
     found = re.findall(r":\n\n((?: {8}.*\n|\n)+)", shown + "\n")
     block, script, command = (textwrap.dedent(part) for part in found)
@@ -124,19 +124,18 @@ def test_all_names_are_known_once(visitor):
         (
             "vistor.blocks:MyAttention",
             "attention block 'vistor.blocks:MyAttention': there is no module vistor."
-            " Did you mean 'visitor'? Else install its package, or add the folder it lies in to"
-            " PYTHONPATH",
+            " Did you mean 'visitor'? Else install its package, or add its folder to PYTHONPATH",
         ),
         (
             "visitor.block:MyAttention",
             "attention block 'visitor.block:MyAttention': there is no module visitor.block."
-            " Did you mean 'visitor.blocks'? Else install its package, or add the folder it lies in"
-            " to PYTHONPATH",
+            " Did you mean 'visitor.blocks'? Else install its package, or add its folder to"
+            " PYTHONPATH",
         ),
         (
             "gone",
             "attention block 'gone' of the package visitor: there is no module visitor.nowhere;"
-            " install its package, or add the folder it lies in to PYTHONPATH",
+            " install its package, or add its folder to PYTHONPATH",
         ),
         (
             "visitor.needy:MyAttention",
@@ -191,7 +190,7 @@ def test_all_names_are_known_once(visitor):
         ),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_a_sentence(visitor, name, message):
+def test_an_unusable_block_is_refused_in_a_sentence(visitor, name, message):
     with pytest.raises(ConfigError) as caught:
         attention_block(name)
     assert str(caught.value) == message
@@ -226,7 +225,7 @@ def test_what_cannot_be_used_is_refused_in_a_sentence(visitor, name, message):
         ),
     ],
 )
-def test_an_unknown_name_is_answered_with_the_nearest(visitor, name, message):
+def test_an_unknown_name_is_refused_with_the_nearest(visitor, name, message):
     with pytest.raises(UnknownNameError) as caught:
         attention_block(name)
     assert str(caught.value) == message
@@ -242,20 +241,20 @@ def test_two_packages_that_offer_the_same_name_are_refused(visitor):
     )
 
 
-@pytest.mark.parametrize("said", ["another, visitor.blocks", "visitor.blocks:MyAttention,b:C"])
-def test_code_that_only_a_record_names_is_not_run(said, visitor, monkeypatch):
-    """A run's folder may come from somebody else, and its record names the network."""
+@pytest.mark.parametrize("trusted", ["another, visitor.blocks", "visitor.blocks:MyAttention,b:C"])
+def test_code_that_only_a_record_names_is_not_run(trusted, visitor, monkeypatch):
+    """A run's folder may come from someone else, and its record names the network."""
     (visitor / "visitor" / "broken.py").write_text("raise SystemExit('it was run')\n")
-    message = r"is code that a record names, and nothing a record names is run; if it is yours, imp"
+    message = r"refers to the custom .*, which towernet does not import by itself; if you trust"
     for name in ("visitor.broken:MyAttention", "visitor.blocks:MyAttention"):
         with pytest.raises(UntrustedCodeError, match=message) as caught:
             build(f"resnet18+{name}", 3, 64)
         module = name.partition(":")[0]
         assert str(caught.value).endswith(f"import {module} first, or set TOWERNET_BLOCKS={name}")
-        again = copy.copy(caught.value)  # as another process is told of it
+        again = copy.copy(caught.value)  # as when it is sent to another process
         assert (again.path, str(again)) == (name, str(caught.value))
     assert not [name for name in sys.modules if name.startswith("visitor")]
-    monkeypatch.setenv("TOWERNET_BLOCKS", said)
+    monkeypatch.setenv("TOWERNET_BLOCKS", trusted)
     assert build("resnet18+visitor.blocks:MyAttention", 3, 64)
 
 

@@ -1,4 +1,4 @@
-"""Networks for others: saved, loaded and published whole, offline unless asked, never a pickle."""
+"""Shared networks: saved, loaded and published, offline by default, never a pickle."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def own(saved, tmp_path) -> Path:
 
 @pytest.fixture
 def no_network(monkeypatch) -> list[str]:
-    """Whoever asks for a connection or an address does not get it, and is written down."""
+    """Refuse and record every attempt to connect or to look up an address."""
     asked: list[str] = []
 
     def refuse(*words: object, **_: object) -> None:
@@ -86,13 +86,13 @@ def test_a_network_comes_back_as_it_was_saved(tmp_path, no_network, name):
     assert (found.name, found.contract) == (name, contract())
     assert (found.temperature, found.threshold, found.training) == (2.5, 0.25, False)
     assert torch.equal(found(x), network(x))
-    assert not torch.equal(found(x), HubNetwork(name, contract())(x))  # others answer otherwise
+    assert not torch.equal(found(x), HubNetwork(name, contract())(x))  # other weights
     tensors = safetensors.torch.load_file(tmp_path / "net" / "model.safetensors")
-    assert tensors.keys() == network.network.state_dict().keys()  # no prefix of ours
+    assert tensors.keys() == network.network.state_dict().keys()  # no added prefix
     assert not no_network
 
 
-def test_what_is_saved_again_is_the_same_to_the_byte(saved, tmp_path):
+def test_saving_again_gives_the_same_bytes(saved, tmp_path):
     HubNetwork.from_pretrained(str(saved)).save_pretrained(tmp_path / "again")
     for name in FILES:
         assert (tmp_path / "again" / name).read_bytes() == (saved / name).read_bytes()
@@ -101,27 +101,27 @@ def test_what_is_saved_again_is_the_same_to_the_byte(saved, tmp_path):
 # Offline.
 
 
-def test_what_is_no_folder_is_not_looked_for_unless_asked(no_network, tmp_path):
+def test_a_missing_folder_is_not_looked_up_online_by_default(no_network, tmp_path):
     message = (
-        r"^me/net is not a folder; give one that save_pretrained wrote, or say download=True to"
+        r"^me/net is not a folder; give one that save_pretrained wrote, or pass download=True to"
         r" look for it on the Hugging Face hub$"
     )
     with pytest.raises(DataError, match=message):
         HubNetwork.from_pretrained("me/net")
-    with pytest.raises(EnvironmentFault, match=r"^the Hugging Face hub did not give me/net \(.+\)"):
+    with pytest.raises(EnvironmentFault, match=r"^me/net could not be downloaded from"):
         HubNetwork.from_pretrained("me/net", local_files_only=True, cache_dir=tmp_path)
     assert not no_network
 
 
-def test_the_network_is_asked_where_a_download_is_wanted(no_network, tmp_path):
+def test_the_hub_is_contacted_if_a_download_is_requested(no_network, tmp_path):
     message = (
-        r"^the Hugging Face hub did not give me/net \(.+\); check the name and the connection, or"
+        r"^me/net could not be downloaded from .+ hub \(.+\); check the name and the connection, or"
         r" give a folder$"
     )
     with pytest.raises(EnvironmentFault, match=message):
         HubNetwork.from_pretrained("me/net", download=True, cache_dir=tmp_path)
-    assert no_network  # so the fixture notices
-    with pytest.raises(EnvironmentFault, match=r"did not give a/b/c \(HFValidationError: .+\)"):
+    assert no_network  # so the fixture detects it
+    with pytest.raises(EnvironmentFault, match=r"a/b/c could not .+ hub \(HFValidationError: .+\)"):
         HubNetwork.from_pretrained("a/b/c", download=True, cache_dir=tmp_path)
 
 
@@ -145,7 +145,9 @@ def test_a_network_is_pushed_to_a_hub_and_fetched_from_it(saved, tmp_path):
     assert (
         (tmp_path / "refused.txt")
         .read_text()
-        .startswith("the Hugging Face hub did not give me/nothing (RepositoryNotFoundError: ")
+        .startswith(
+            "me/nothing could not be downloaded from the Hugging Face hub (RepositoryNotFound"
+        )
     )
 
 
@@ -159,7 +161,7 @@ def published(finished_run, tmp_path_factory) -> Path:
     return folder
 
 
-def test_a_run_answers_for_pictures_wherever_it_is_loaded(published, finished_run, photos):
+def test_a_run_predicts_the_same_wherever_it_is_loaded(published, finished_run, photos):
     pictures = sorted((photos / "lying").iterdir())[:3]
     there = HubNetwork.from_pretrained(published).predictor()
     here = load_run(finished_run)
@@ -171,7 +173,7 @@ def test_a_run_answers_for_pictures_wherever_it_is_loaded(published, finished_ru
         assert found == pytest.approx(wanted, abs=1e-6)
 
 
-def test_the_card_says_data_accuracy_and_n_and_leaves_the_licence(published, finished_run):
+def test_the_card_gives_data_accuracy_and_n_and_leaves_the_licence(published, finished_run):
     text = (published / "README.md").read_text()
     results = files.read_json(finished_run / "results.json")["results"]
     (network,) = results["networks"]
@@ -182,9 +184,9 @@ def test_the_card_says_data_accuracy_and_n_and_leaves_the_licence(published, fin
     ) in text
     title = results["title"]
     assert f"`{title}`: {num['train']} train, {num['validation']} validation, {num['test']}" in text
-    assert "by the recipe `default`, seed 0 (" in text
+    assert "with the recipe `default`, seed 0 (" in text
     assert '["leaning", "lying", "standing"]' in text
-    assert "says it to the hub: **[fill in before you publish]**" in text
+    assert "in the header of this file: **[fill in before you publish]**" in text
     assert "license" not in re.search(r"\A---\n(.*?)\n---", text, re.DOTALL)[1]
     from huggingface_hub import ModelCard
 
@@ -195,14 +197,14 @@ def test_the_card_says_data_accuracy_and_n_and_leaves_the_licence(published, fin
     assert (said.dataset_name, said.dataset_split) == (title, "test")
 
 
-def test_nothing_that_is_published_tells_of_the_machine(published, finished_run, photos):
+def test_no_published_file_contains_paths_of_the_machine(published, finished_run, photos):
     assert str(photos) in (finished_run / "run.json").read_text()  # where it could come from
     for path in published.iterdir():
         for secret in (photos, finished_run, Path.home()):
             assert str(secret).encode() not in path.read_bytes()
 
 
-def test_a_run_of_a_comparison_is_told_of_with_the_others(finished_run, tmp_path):
+def test_the_card_of_a_comparisons_run_includes_the_other_runs(finished_run, tmp_path):
     comparison = tmp_path / "comparison"
     run = Path(shutil.copytree(finished_run, comparison / "runs" / "net-1"))
     record = files.read_json(run / "results.json")
@@ -237,19 +239,19 @@ def test_the_card_claims_no_more_than_is_known(finished_run):
 
     assert "no test result" not in said()
     by_validation = said(split="validation", num_images=num_images)
-    assert "of 7 validation images** are right. These images chose its epoch, so this is" in (
+    assert "of 7 validation images** are right. Its epoch was chosen on these images, so" in (
         by_validation
     )
     assert "model-index" in said() and "model-index" not in by_validation
     assert "did not rank it: it did not learn." in said(reason="did not learn")
     assert "did not rank" not in said(reason="")
     unjudged = model_card("n", contract(), replace(known, judged=None), 5, "0")
-    assert "Nothing is known here of its accuracy: **[fill in" in unjudged
+    assert "Its accuracy is not known: **[fill in" in unjudged
     assert "On what images: **[fill in" in unjudged
     known = replace(known, judged=None, origin="imported")
     imported = model_card("n", contract(), known, 5, "0")
-    assert "Its weights were made elsewhere and read by towernet" in imported
-    assert "Nothing is known here of its training" in model_card("n", contract(), None, 5, "0")
+    assert "Trained elsewhere and imported with towernet" in imported
+    assert "Its training is not known" in model_card("n", contract(), None, 5, "0")
 
 
 def test_names_of_classes_and_data_are_inert_in_a_card(finished_run):
@@ -258,7 +260,7 @@ def test_names_of_classes_and_data_are_inert_in_a_card(finished_run):
     hostile = Contract(("```\n# x", "y\ud800"), 64, "crop", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     text = model_card("n", hostile, known, 5, "0")
     assert [line for line in text.splitlines() if line.startswith("# ")] == ["# n for 2 classes"]
-    assert text.count("\n```") == 4  # two blocks, each begun and ended
+    assert text.count("\n```") == 4  # two blocks, each opened and closed
     assert "`a'b\\n# c`" in text
     text.encode()
 
@@ -266,7 +268,7 @@ def test_names_of_classes_and_data_are_inert_in_a_card(finished_run):
 # The card and its weights.
 
 
-def test_what_a_person_wrote_into_a_card_is_kept(own, tmp_path):
+def test_a_users_changes_to_a_card_are_kept(own, tmp_path):
     card = own / "README.md"
     card.write_text(card.read_text() + "\nCC BY 4.0, by me.\n")
     found = HubNetwork.from_pretrained(own)
@@ -281,17 +283,17 @@ def test_a_card_is_not_kept_for_other_weights(published, own, tmp_path):
     assert "test images** are right" in found.generate_model_card().content
     next(found.network.parameters()).data += 1
     message = (
-        r"README\.md does not speak of these weights; choose another folder, or move it away and"
-        r" copy what you wrote into the new one$"
+        r"README\.md does not describe these weights; choose another folder, or move it away and"
+        r" copy your changes into the new one$"
     )
     for folder in (published, own):
         with pytest.raises(ConfigError, match=message):
             found.save_pretrained(folder)
     found.save_pretrained(tmp_path / "new")
-    assert "Nothing is known here of its accuracy" in (tmp_path / "new" / "README.md").read_text()
+    assert "Its accuracy is not known" in (tmp_path / "new" / "README.md").read_text()
 
 
-# What somebody else may have written.
+# Files that someone else may have written.
 
 
 def changed(folder: Path, **values: object) -> Path:
@@ -307,9 +309,9 @@ def changed(folder: Path, **values: object) -> Path:
     ("values", "error", "message"),
     [
         ({}, None, ""),  # the sabotaged twin: unchanged, it is read
-        ({"name": 5}, DataError, r"config\.json is damaged or not ours \(name is 5\); save the ne"),
+        ({"name": 5}, DataError, r"config\.json is damaged or not from towernet \(name is 5\)"),
         ({"name": "resnet_18"}, UnknownNameError, r"no network is called 'resnet_18'"),
-        ({"name": "resnet18+"}, ConfigError, r"'resnet18\+' names no network with attention"),
+        ({"name": "resnet18+"}, ConfigError, r"'resnet18\+' is not a network with attention"),
         ({"name": "timm:hf-hub:a/b"}, UnknownNameError, r"no network of timm is called 'hf-hub:"),
         ({"name": f"{TINY_NETWORK}+se"}, DataError, r"safetensors lacks stage2\.0\.added_att"),
         ({"format": 2}, DataError, r"is in format 2 and this towernet reads 1; install the versi"),
@@ -324,7 +326,7 @@ def changed(folder: Path, **values: object) -> Path:
         ({"size_px": 10**9}, DataError, r"\(size_px is 1000000000\)"),
         ({"size_px": True}, DataError, r"\(size_px is true\)"),
         ({"resize": "zoom"}, DataError, r"\(resize is \"zoom\"\)"),
-        ({"resize": []}, DataError, r"damaged or not ours \("),
+        ({"resize": []}, DataError, r"damaged or not from towernet \("),
         ({"mean": [0, 0]}, DataError, r"\(mean is \[0, 0\]\)"),
         ({"std": [0, 1, 1]}, DataError, r"\(std is \[0, 1, 1\]\)"),
         ({"std": [float("nan"), 1, 1]}, DataError, r"\(std is \[NaN, 1, 1\]\)"),
@@ -332,10 +334,10 @@ def changed(folder: Path, **values: object) -> Path:
         ({"orientation": "none"}, DataError, r"\(orientation is \"none\"\)"),
         ({"temperature": 0}, DataError, r"\(temperature is 0\)"),
         ({"threshold": "high"}, DataError, r"\(threshold is \"high\"\)"),
-        ({"contract": None}, DataError, r"damaged or not ours \(contract is null\)"),
+        ({"contract": None}, DataError, r"damaged or not from towernet \(contract is null\)"),
     ],
 )  # fmt: skip
-def test_a_configuration_that_cannot_be_is_named(own, values, error, message):
+def test_an_invalid_configuration_is_refused_by_name(own, values, error, message):
     changed(own, **values)
     if error is None:
         assert HubNetwork.from_pretrained(own).contract.class_names == CLASSES
@@ -345,7 +347,7 @@ def test_a_configuration_that_cannot_be_is_named(own, values, error, message):
     assert isinstance(caught.value, TowernetError) and "\n" not in str(caught.value)
 
 
-def test_no_module_is_imported_that_nobody_asked_for(tmp_path, monkeypatch):
+def test_no_module_is_imported_without_permission(tmp_path, monkeypatch):
     (tmp_path / "gadget.py").write_text(
         "from pathlib import Path\nPath(__file__).with_name('mark').touch()\n"
         "from towernet.attention import SqueezeExcitation as Mine\n"
@@ -353,7 +355,7 @@ def test_no_module_is_imported_that_nobody_asked_for(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     HubNetwork("towernet_patch+se", contract()).save_pretrained(tmp_path / "net")
     own = changed(tmp_path / "net", name="towernet_patch+gadget:Mine")
-    message = r"wants the module gadget for its attention, which may run anything; import it first"
+    message = r"needs the module gadget for its attention, which may run any code; import it first"
     message += r" if you trust it, or set TOWERNET_BLOCKS=gadget:Mine$"
     with pytest.raises(DataError, match=message):
         HubNetwork.from_pretrained(own)
@@ -371,13 +373,13 @@ def test_no_module_is_imported_that_nobody_asked_for(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"[" * 100_000, b"\xff", b'{"name": "x"}'])
-def test_a_damaged_configuration_is_named(own, content):
+def test_a_damaged_configuration_is_refused_by_name(own, content):
     (own / "config.json").write_bytes(content)
     with pytest.raises(DataError, match=r"config\.json"):
         HubNetwork.from_pretrained(own)
 
 
-def test_weights_are_held_to_the_network_and_no_pickle_takes_their_place(own, tmp_path):
+def test_weights_are_checked_against_the_network_and_no_pickle_is_read(own, tmp_path):
     weights = own / "model.safetensors"
     torch.save(safetensors.torch.load_file(weights), own / "pytorch_model.bin")
     weights.unlink()
@@ -386,21 +388,21 @@ def test_weights_are_held_to_the_network_and_no_pickle_takes_their_place(own, tm
     weights.write_bytes(b"\x80\x04cos\nsystem\n.")
     with pytest.raises(DataError, match=r"model\.safetensors is "):
         HubNetwork.from_pretrained(own)
-    message = r" holds no config\.json; give a folder that save_pretrained wrote$"
+    message = r" contains no config\.json; give a folder that save_pretrained wrote$"
     with pytest.raises(DataError, match=message):
         HubNetwork.from_pretrained(tmp_path)
 
 
-def test_a_place_that_cannot_be_written_is_named(saved, tmp_path):
+def test_an_unwritable_folder_is_named(saved, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(EnvironmentFault, match=r"README\.md cannot be written: "):
         HubNetwork.from_pretrained(saved).save_pretrained(tmp_path / "file" / "net")
 
 
-# Others.
+# Other packages.
 
 
-def test_timm_reads_what_we_saved(tmp_path, no_network):
+def test_timm_reads_a_saved_network(tmp_path, no_network):
     timm = pytest.importorskip("timm")
     import towernet
 
@@ -420,7 +422,7 @@ def test_timm_reads_what_we_saved(tmp_path, no_network):
     assert "architecture" not in files.read_json(tmp_path / "other" / "config.json")
 
 
-def test_without_huggingface_hub_the_message_says_how_to_install_it():
+def test_without_huggingface_hub_the_message_has_the_install_command():
     code = (
         "import sys\nsys.modules.update(huggingface_hub=None)\n"
         "from towernet.errors import MissingExtraError\n"

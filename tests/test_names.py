@@ -1,4 +1,4 @@
-"""Class and file names of every kind: through the program unchanged, and inert wherever shown."""
+"""Class and file names of every kind: unchanged by the program, and inert wherever shown."""
 
 import csv
 import html
@@ -23,29 +23,29 @@ from towernet.records.contract import Contract
 from towernet.report.tables import short
 
 NAMES = [
-    # markup, templates, and what a page might take for its own
+    # markup, templates, and text that a page might interpret
     "<img src=x onerror=window.injected=1>", '"><svg onload=window.injected=1>', "<!--", "]]>",
     "' onmouseover='window.injected=1", "{{7*7}}{% raw %}", "${7*7}", "&lt;b&gt;", "%s%n{0}",
     "javascript:window.injected=1", "[red]", "a,b;c\"d",
     # formulas
     "=cmd|' !A0'", "+1", "@SUM(A1)", "-1",
-    # control characters, bytes that are not UTF-8, and characters nobody sees
+    # control characters, bytes that are not UTF-8, and invisible characters
     "line\nbreak", "tab\there", "\rcarriage", "\x1b[31mred\x1b]0;title\x07", "\x7f\x01\x9b2J",
     "caf\udce9", "\udcff\udcfe", "a\u202egnp.exe", "\u2066\u200f", "zero\u200bwidth",
     "\u2028line", " spaced ",
-    # what other languages and systems mean by them
+    # names with a meaning in other languages and systems
     "__proto__", "constructor", "None", "NaN", "true", "0", "CON", "a:b", "C:\\x", "\\udce9",
     "train",
-    # other scripts, and the longest there can be: 255 bytes
+    # other scripts, and the longest possible name: 255 bytes
     "😀", "e\u0301", "日本語", "é" * 127 + "x",
 ]  # fmt: skip
-# A label of a CSV may hold what no folder's name can.
+# A label in a CSV can contain characters that a folder's name cannot.
 LABELS = [
     "</script><script>window.injected=1</script>", "</title><img src=x onerror=window.injected=1>",
     "../../escaped", "a/b", ".", "..", "/etc/passwd",
 ]  # fmt: skip
 PER_CLASS = 4
-# All that a terminal could take for a command, and what turns the direction of what is read.
+# All that a terminal could interpret as a command, and characters that reverse the text.
 UNSEEN = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -53,7 +53,7 @@ DATA_NAME = "<b>ph\x1b[31m\udce9"
 
 
 def file_name(number: int) -> str:
-    """One of the names with a suffix, cut to the 255 bytes that a name may have."""
+    """One of the names with a suffix, cut to the 255 bytes that a name can have."""
     name = os.fsencode(NAMES[number % len(NAMES)])[:250]
     return os.fsdecode(name) + ".png"
 
@@ -95,7 +95,7 @@ def labels_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(data: Path, name: str = "run") -> tuple[Path, str]:
-    """Train for an epoch; return the run's folder and all that was printed."""
+    """Train for an epoch; return the run's folder and all output."""
     out = data.parent / name
     words = ("--model", TINY_NETWORK, "--epochs", 1, "--size", 64, "--workers", 1, "--out", out)
     done = run_towernet("train", data, *words, errors="surrogateescape")
@@ -110,10 +110,10 @@ def run(data: Path) -> tuple[Path, str]:
 
 @pytest.fixture(scope="module")
 def run_of_labels(labels_csv: Path) -> tuple[Path, str]:
-    return trained(labels_csv, DATA_NAME)  # a run may lie in a folder of any name
+    return trained(labels_csv, DATA_NAME)  # a run's folder can have any name
 
 
-def test_the_names_on_disk_are_those_meant(data):
+def test_the_names_on_disk_are_the_expected_ones(data):
     found = [
         f"{os.fsdecode(folder)}/{os.fsdecode(name)}".removeprefix(f"{data}/")
         for folder, _, names in os.walk(bytes(data))
@@ -123,13 +123,13 @@ def test_the_names_on_disk_are_those_meant(data):
     assert max(len(os.fsencode(name)) for name in NAMES) == 255
 
 
-def test_the_sample_table_gives_every_name_back(run):
+def test_the_sample_table_keeps_every_name(run):
     table = read_table(run[0] / "samples.parquet")
     assert dict(zip(table["path"], table["class_name"], strict=True)) == expected_paths()
     assert set(table["status"]) == {"used"}
 
 
-def test_the_runs_contract_and_its_results_give_every_name_back(run):
+def test_the_runs_contract_and_results_keep_every_name(run):
     wanted = sorted(NAMES, key=path_bytes)
     record = files.read_json(run[0] / "run.json")
     assert list(Contract.from_json(record["contract"]).class_names) == wanted
@@ -138,7 +138,7 @@ def test_the_runs_contract_and_its_results_give_every_name_back(run):
     assert [row["class_name"] for row in results["networks"][0]["per_class"]] == wanted
 
 
-def test_predictions_give_every_name_back(run):
+def test_predictions_keep_every_name(run):
     frame = read_frame(run[0] / "predictions.parquet")
     named = dict(zip(frame["path"], frame["class_name"], strict=True))
     assert len(named) >= len(NAMES)  # each class has a test image
@@ -146,8 +146,8 @@ def test_predictions_give_every_name_back(run):
     assert set(frame["predicted"]) <= set(NAMES)
 
 
-def test_what_programs_read_is_plain_ascii(run):
-    """No reader has to agree with us about surrogates, or about where a line ends."""
+def test_files_for_programs_are_plain_ascii(run):
+    """So readers need not handle surrogates or unusual line ends."""
     for name in ("run.json", "results.json", "ledger.jsonl", "metrics.jsonl", "results.csv"):
         assert (run[0] / name).read_bytes().isascii(), name
 
@@ -162,11 +162,11 @@ def test_predict_names_files_and_classes_as_they_are(run, data):
     answers = json.loads(done.stdout)
     assert [answer["path"] for answer in answers] == [str(data / path) for path in chosen]
     for answer in answers:
-        assert {said["class_name"] for said in answer["predictions"]} == set(NAMES)
+        assert {each["class_name"] for each in answer["predictions"]} == set(NAMES)
 
 
 @pytest.mark.proof
-def test_nothing_printed_is_a_command_to_the_terminal(run, run_of_labels, data, tmp_path):
+def test_no_output_is_a_command_to_the_terminal(run, run_of_labels, data, tmp_path):
     checked = run_towernet(
         "check", data, "--workers", 1, "--out", tmp_path, errors="surrogateescape"
     )
@@ -185,7 +185,7 @@ def test_nothing_printed_is_a_command_to_the_terminal(run, run_of_labels, data, 
     assert r"caf\xe9" in predicted.stdout
 
 
-def test_the_terminal_check_sees_a_name_that_is_printed_as_it_is():
+def test_the_terminal_check_detects_raw_names():
     seen = [name for name in NAMES if UNSEEN.search(name)]
     assert len(seen) == 10
 
@@ -213,7 +213,7 @@ def test_no_file_is_named_after_a_class(run, run_of_labels):
         assert not list(folder.parent.parent.rglob("escaped*"))
 
 
-def test_labels_that_no_folder_could_have_come_back_and_stay_inert(run_of_labels):
+def test_labels_that_no_folder_could_have_are_kept_and_stay_inert(run_of_labels):
     folder, _ = run_of_labels
     assert set(read_table(folder / "samples.parquet")["class_name"]) == set(LABELS)
     record = files.read_json(folder / "run.json")
@@ -225,7 +225,7 @@ def test_labels_that_no_folder_could_have_come_back_and_stay_inert(run_of_labels
 
 
 def injected(visit) -> list[str]:
-    """What a name made of the page: a script that ran, an element or an attribute that runs."""
+    """Return what a name injected: a script that ran, or an element or attribute that runs."""
     found = ["window.injected"] if visit.page.evaluate("'injected' in window") else []
     elements = "script, iframe, object, embed, base, form, img:not([src^='data:'])"
     found += visit.page.evaluate(
@@ -255,7 +255,7 @@ def test_a_browser_shows_every_name_and_runs_none(run, run_of_labels):
 
 @pytest.mark.proof
 @pytest.mark.browser
-def test_the_browser_check_sees_what_a_name_could_do(tmp_path):
+def test_the_browser_check_detects_injected_code(tmp_path):
     for name in (NAMES[0], NAMES[1], LABELS[0], LABELS[1]):
         page = tmp_path / "page.html"
         page.write_text(f"<meta charset=utf-8><title>x</title><p>{name}", encoding="utf-8")
@@ -265,7 +265,7 @@ def test_the_browser_check_sees_what_a_name_could_do(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "said"),
+    ("first", "second", "expected"),
     [
         ("\u00e9", "e\u0301", ["'\u00e9' (U+00E9)", "'e\u0301' (U+0065 U+0301)"]),
         ("Cat", "cat", ["'Cat'", "'cat'", "upper and lower case"]),
@@ -273,11 +273,13 @@ def test_the_browser_check_sees_what_a_name_could_do(tmp_path):
         ("\u212b", "\u00c5", ["U+212B", "U+00C5", "the encoding of accents"]),
     ],
 )
-def test_two_names_that_are_one_elsewhere_are_refused_with_both(tmp_path, first, second, said):
+def test_two_names_that_are_equal_elsewhere_are_refused_with_both(
+    tmp_path, first, second, expected
+):
     for number, name in enumerate((first, second, "other")):
         (tmp_path / name).mkdir()
         save_picture(tmp_path / name / "1.png", number)
     with pytest.raises(DataError) as refused:
         open_source(str(tmp_path))
-    for words in [*said, "rename one of them or merge them"]:
+    for words in [*expected, "rename one of them or merge them"]:
         assert words in str(refused.value)

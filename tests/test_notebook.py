@@ -208,7 +208,7 @@ def test_an_error_a_user_can_fix_is_one_line(kernel):
     cell = kernel.run("import towernet\ntowernet.train()")
     assert cell.error == (
         "ConfigError",
-        "ConfigError: no images are named; give a folder of them, or --resume RUN",
+        "ConfigError: no images are given; pass a folder of images, or --resume RUN",
     )
     cell = kernel.run("from towernet.errors import DataError\nraise DataError('two\\nlines')")
     assert cell.error == ("DataError", "DataError: two lines")

@@ -1,4 +1,4 @@
-"""Networks that are neither ours nor torchvision's: by import path, or as a package offers them."""
+"""Custom networks: by import path, or from an installed package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import torch
 from conftest import TINY_NETWORK
 from test_compare import exact_files, results_of
 from towernet import files
-from towernet.cli.options import to_ask
+from towernet.cli.options import predict_command
 from towernet.errors import ConfigError, DataError, UnknownNameError, UntrustedCodeError
 from towernet.hub.network import HubNetwork
 from towernet.models import own
@@ -127,27 +127,27 @@ def nets(tmp_path, monkeypatch):
 
 
 def named(name: str) -> NetworkName:
-    """Return a network's name, as a user says it."""
+    """Return a network's name, as the user gives it."""
     trust([NetworkName(name)])
     return NetworkName(name)
 
 
-# By name, as any other.
+# By name, like any other network.
 
 
 @pytest.mark.parametrize("name", ["my_nets:Small", "offered", "my_nets:make", "my_nets:wider"])
-def test_a_network_of_ones_own_is_built_by_its_name(nets, name):
+def test_a_custom_network_is_built_by_its_name(nets, name):
     torch.manual_seed(0)
     network = build(named(name), 3, 64)
     assert network.eval()(torch.rand(2, 3, 64, 64)).shape == (2, 3)
     torch.manual_seed(0)
-    again = build(name, 3, 64)  # its size is known by now: nothing else is drawn
+    again = build(name, 3, 64)  # its size is known now: nothing else is drawn
     assert all(map(torch.equal, network.state_dict().values(), again.state_dict().values()))
     assert outline(name, 3, 64).head.weight.is_meta and also_takes(name, 64, 48)
     check_network(NETWORKS.find(name), size_px=64)
 
 
-def test_attention_goes_into_it(nets):
+def test_attention_is_inserted(nets):
     network = build(named("my_nets:Small+se@stages"), 3, 64)
     added = {key for key in network.state_dict() if "attention" in key}
     assert added and network(torch.rand(2, 3, 64, 64)).shape == (2, 3)
@@ -155,14 +155,14 @@ def test_attention_goes_into_it(nets):
     assert network.state_dict().keys() - added == plain.keys()
 
 
-def test_ours_and_torchvisions_come_first(nets):
+def test_built_in_and_torchvisions_networks_take_precedence(nets):
     assert type(build("resnet18", 3, 64)).__name__ == "ResNet"
     assert names()[:2] == ["towernet", "towernet_patch"] and names().count("resnet18") == 1
     assert names()[-3:] == ["gone", "nowhere", "offered"]
     assert code_of([NetworkName("resnet18")]) == {}
 
 
-def test_what_cannot_be_built_costs_its_own_line_of_the_list(nets, towernet):
+def test_a_network_that_cannot_be_built_only_loses_its_own_line(nets, towernet):
     done = towernet("models", "resnet18", "gone", "offered")
     assert done.returncode == 2 and "no network of my_nets is called 'Gone'" in done.stderr
     rows = {
@@ -187,7 +187,7 @@ def test_its_layers_are_listed(nets, towernet):
         (
             "my_netts:Small", ConfigError,
             "network 'my_netts:Small': there is no module my_netts. Did you mean 'my_nets'? Else"
-            " install its package, or add the folder it lies in to PYTHONPATH",
+            " install its package, or add its folder to PYTHONPATH",
         ),
         (
             "my_nets:Smal", UnknownNameError,
@@ -238,7 +238,7 @@ def test_its_layers_are_listed(nets, towernet):
         (
             "nowhere", ConfigError,
             "network 'nowhere' of the package visitor: there is no module"
-            " a_module_that_is_not_there; install its package, or add the folder it lies in to"
+            " a_module_that_is_not_there; install its package, or add its folder to"
             " PYTHONPATH",
         ),
         (
@@ -247,34 +247,35 @@ def test_its_layers_are_listed(nets, towernet):
         ),
     ],
 )  # fmt: skip
-def test_what_is_no_network_is_refused_in_a_sentence(nets, name, error, message):
+def test_an_invalid_network_is_refused_in_a_sentence(nets, name, error, message):
     with pytest.raises(error) as caught:
         require_size(named(name), 32)
     assert str(caught.value).startswith(message)
     assert str(caught.value) == message or name == "ofered"
 
 
-def test_a_network_for_one_size_says_which(nets):
+def test_a_network_for_one_size_is_refused_with_that_size(nets):
     with pytest.raises(ConfigError, match=r"^my_nets:ForOneSize cannot take 32-px images; give"):
         require_size(named("my_nets:ForOneSize"), 32)
     assert not also_takes("my_nets:ForOneSize", 64, 48)
     check_network(NETWORKS.find("my_nets:ForOneSize"), size_px=64)
 
 
-# Only a user names code.
+# Only a user can allow code.
 
 
 def test_no_record_imports_a_network(nets, monkeypatch):
     imported = nets.with_name("imported.txt")
-    message = "network 'my_nets:Small' is code that a record names, and nothing a record names is"
+    message = "the record refers to the custom network 'my_nets:Small', which towernet does not"
     with pytest.raises(UntrustedCodeError) as caught:
         build("my_nets:Small", 3, 64)
     assert str(caught.value) == (
-        f"{message} run; if it is yours, import my_nets first, or set TOWERNET_MODELS=my_nets:Small"
+        f"{message} import by itself; if you trust it, import my_nets first, or set"
+        " TOWERNET_MODELS=my_nets:Small"
     )
-    again = copy.copy(caught.value)  # as another process is told of it
+    again = copy.copy(caught.value)  # as when it is sent to another process
     assert (again.path, str(again)) == (caught.value.path, str(caught.value))
-    monkeypatch.setenv("TOWERNET_BLOCKS", "my_nets:Small")  # that is another question
+    monkeypatch.setenv("TOWERNET_BLOCKS", "my_nets:Small")  # the variable for blocks does not apply
     with pytest.raises(UntrustedCodeError):
         build("my_nets:Small", 3, 64)
     assert not imported.exists()
@@ -283,19 +284,19 @@ def test_no_record_imports_a_network(nets, monkeypatch):
     assert imported.read_text() == "once\n"
 
 
-def test_of_an_imported_module_a_record_may_name_classes_alone(nets):
+def test_a_record_can_name_only_classes_of_an_imported_module(nets):
     """A function would be called, and every module that is imported has some."""
     import my_nets
 
     assert NETWORKS.find("my_nets:Small") is my_nets.Small
     for path in ("my_nets:make", "os:_exit", "torch:manual_seed", "my_nets:wider"):
-        with pytest.raises(UntrustedCodeError, match=r"run; if it is yours, set TOWERNET_MODELS="):
+        with pytest.raises(UntrustedCodeError, match=r"if you trust it, set TOWERNET_MODELS="):
             NETWORKS.find(path)
     with pytest.raises(ConfigError, match=r"is a class of another kind; derive it from torch"):
         NETWORKS.find("subprocess:Popen")
 
 
-def test_what_a_hub_folder_names_is_not_imported(nets, tmp_path, monkeypatch):
+def test_code_that_a_hub_folder_names_is_not_imported(nets, tmp_path, monkeypatch):
     contract = Contract(("cat", "dog"), 64, "crop", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
     saved = tmp_path / "saved"
     HubNetwork(named("my_nets:Small+se@stages"), contract).save_pretrained(saved)
@@ -303,7 +304,7 @@ def test_what_a_hub_folder_names_is_not_imported(nets, tmp_path, monkeypatch):
     assert list(config["code"]) == ["network my_nets:Small"]
     own.NETWORKS._trusted.clear()
     del sys.modules["my_nets"]
-    message = r"config\.json wants the module my_nets for its network, which may run anything; impo"
+    message = r"config\.json needs the module my_nets for its network, which may run any code; impo"
     with pytest.raises(DataError, match=message):
         HubNetwork.from_pretrained(saved)
     monkeypatch.setenv("TOWERNET_MODELS", "my_nets:Small")
@@ -313,20 +314,20 @@ def test_what_a_hub_folder_names_is_not_imported(nets, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"^the source of network my_nets:Small is not what"):
         HubNetwork.from_pretrained(saved)
     files.write_json(saved / "config.json", config | {"code": {"network my_nets:Small": 3}})
-    with pytest.raises(DataError, match=r"damaged or not ours \(code is "):
+    with pytest.raises(DataError, match=r"damaged or not from towernet \(code is "):
         HubNetwork.from_pretrained(saved)
 
 
 # Its source.
 
 
-def test_the_hash_is_of_what_was_imported_and_of_all_files_that_are_named(nets, tmp_path):
+def test_the_hash_covers_the_imported_source_and_the_named_module(nets, tmp_path):
     name = named("my_nets:Small")
     key = "network my_nets:Small"
     before = code_of([name])[key]
     assert before == files.sha256(nets)
     nets.write_text(nets.read_text() + "\n# a thought\n")
-    assert code_of([name])[key] == before  # this process goes on with what it imported
+    assert code_of([name])[key] == before  # this process keeps the imported source
     del sys.modules["my_nets"]
     assert code_of([name])[key] == files.sha256(nets) != before
     (tmp_path / "mine_too.py").write_text("from my_nets import Small\n")
@@ -338,14 +339,14 @@ def test_the_hash_is_of_what_was_imported_and_of_all_files_that_are_named(nets, 
     assert code_of([named("my_nets:wider")])["network my_nets:wider"] == files.sha256(nets)
 
 
-def test_what_was_typed_into_an_interpreter_has_no_source_to_hash(nets, monkeypatch):
+def test_code_typed_into_an_interpreter_has_no_source_to_hash(nets, monkeypatch):
     typed = types.ModuleType("typed")
     monkeypatch.setitem(sys.modules, "typed", typed)
     typed.Net = type("Net", (torch.nn.Linear,), {"__module__": "typed"})
     assert code_of([NetworkName("typed:Net")]) == {"network typed:Net": ""}
 
 
-def test_another_source_is_refused_of_a_block_too_and_what_was_not_recorded_is_not(nets):
+def test_a_changed_block_is_refused_unless_its_source_was_not_recorded(nets):
     (nets.parent / "my_block.py").write_text(
         "from towernet.attention import SqueezeExcitation as Mine\n"
     )
@@ -353,7 +354,7 @@ def test_another_source_is_refused_of_a_block_too_and_what_was_not_recorded_is_n
     as_now = code_of([name])
     try:
         require_same_code(name, as_now, "runs/mine")
-        require_same_code(name, {"torch": "2"}, "runs/mine")  # weights of before it was recorded
+        require_same_code(name, {"torch": "2"}, "runs/mine")  # weights from before it was recorded
         for key in ("network my_nets:Small", "attention my_block:Mine"):
             with pytest.raises(ConfigError, match=f"^the source of {key} has changed since r"):
                 require_same_code(name, as_now | {key: "0" * 64}, "runs/mine")
@@ -361,7 +362,7 @@ def test_another_source_is_refused_of_a_block_too_and_what_was_not_recorded_is_n
         sys.modules.pop("my_block", None)
 
 
-# The whole story, by the command, from a folder outside the project.
+# All verbs of the command, from a folder outside the project.
 
 WORDS = (
     "--recipe", "short.toml", "--epochs", 2, "--size", 64, "--batch-size", 8, "--workers", 1,
@@ -378,11 +379,11 @@ def outside(tmp_path_factory):
 
 
 def command(*words: object) -> list[str]:
-    program = Path(sys.executable).parent / "towernet"  # `python -m` would look here anyway
+    program = Path(sys.executable).parent / "towernet"  # `python -m` would look in `folder`
     return [str(program), *map(str, words)]
 
 
-def say(folder: Path, words: list[str] | str) -> subprocess.CompletedProcess[str]:
+def run_in(folder: Path, words: list[str] | str) -> subprocess.CompletedProcess[str]:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return subprocess.run(
         words, shell=isinstance(words, str), capture_output=True, text=True, check=False,
@@ -394,7 +395,7 @@ def proposed(refused: subprocess.CompletedProcess[str]) -> str:
     """Return the command that a refusal proposes."""
     last = refused.stderr.splitlines()[-1]
     assert refused.returncode == 2 and last.startswith("error: "), refused.stderr
-    return last.partition("if it is yours, say: ")[2]
+    return last.partition("if you trust it, run: ")[2]
 
 
 def compare(photos: Path, out: str, models: str = MODELS) -> list[str]:
@@ -403,13 +404,13 @@ def compare(photos: Path, out: str, models: str = MODELS) -> list[str]:
 
 @pytest.fixture(scope="module")
 def finished(photos, outside):
-    done = say(outside, compare(photos, "whole"))
+    done = run_in(outside, compare(photos, "whole"))
     assert done.returncode == 0, done.stderr
     return outside / "whole", done
 
 
 @pytest.mark.proof
-def test_it_is_compared_and_its_source_is_part_of_what_was_begun(finished, outside):
+def test_it_is_compared_and_its_source_is_recorded(finished, outside):
     folder, done = finished
     assert "my_nets:Small" in done.stdout
     key = "network my_nets:Small"
@@ -420,11 +421,11 @@ def test_it_is_compared_and_its_source_is_part_of_what_was_begun(finished, outsi
 
 
 @pytest.mark.proof
-def test_killed_and_said_again_it_ends_in_the_same_bytes(finished, photos, outside):
+def test_killed_and_rerun_it_ends_with_the_same_bytes(finished, photos, outside):
     whole, _ = finished
     killed = outside / "killed"
     killed.mkdir()
-    for name in ("protocol.toml", "samples.parquet"):  # what was timed is decided
+    for name in ("protocol.toml", "samples.parquet"):  # so the timed choices are the same
         shutil.copy(whole / name, killed)
     words = compare(photos, "killed")
     running = subprocess.Popen(words, cwd=outside, stderr=subprocess.PIPE, text=True)
@@ -439,13 +440,13 @@ def test_killed_and_said_again_it_ends_in_the_same_bytes(finished, photos, outsi
     source = outside / "my_nets.py"
     as_it_was = source.read_text()
     source.write_text(as_it_was.replace("width=8", "width=9"))
-    refused = say(outside, words)
+    refused = run_in(outside, words)
     assert refused.returncode == 2
-    assert "the source of network my_nets:Small is not what it was when" in refused.stderr
+    assert "the source of network my_nets:Small has changed since" in refused.stderr
     assert refused.stderr.endswith("; restore the file, or choose another --out\n")
     source.write_text(as_it_was)
 
-    done = say(outside, words)
+    done = run_in(outside, words)
     assert done.returncode == 0, done.stderr
     assert exact_files(killed) == exact_files(whole)
     assert results_of(killed) == results_of(whole)
@@ -454,33 +455,30 @@ def test_killed_and_said_again_it_ends_in_the_same_bytes(finished, photos, outsi
 @pytest.mark.proof
 @pytest.mark.parametrize("verb", ["predict {run} {picture}", "evaluate {run} {photos}",
                                   "explain {run} {picture} --out maps.png"])  # fmt: skip
-def test_it_is_asked_by_the_command_that_the_refusal_proposes(verb, finished, photos, outside):
+def test_it_predicts_with_the_command_that_the_refusal_proposes(verb, finished, photos, outside):
     folder, done = finished
     (run,) = folder.glob("runs/my_nets*-0")
     where = {"run": run.relative_to(outside), "picture": next(photos.rglob("*.png"))}
     words = verb.format(**where, photos=photos)
     before = (outside / "imported.txt").read_text()
-    refused = say(outside, f"towernet {words}")
+    refused = run_in(outside, f"towernet {words}")
     assert proposed(refused) == f"TOWERNET_MODELS=my_nets:Small towernet {words}"
     assert (outside / "imported.txt").read_text() == before
-    done = say(outside, proposed(refused))
+    done = run_in(outside, proposed(refused))
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.proof
-@pytest.mark.proof
-def test_another_source_does_not_answer_with_the_weights_of_the_one_that_was_trained(
-    finished, photos, outside
-):
-    """The changed network takes the same weights, and would be wrong in silence."""
+def test_changed_source_does_not_predict_with_the_trained_weights(finished, photos, outside):
+    """The changed network accepts the same weights, and would be silently wrong."""
     folder, _ = finished
     source, picture = outside / "my_nets.py", next(photos.rglob("*.png"))
     as_it_was = source.read_text()
     (run,) = folder.glob("runs/my_nets*-0")
     source.write_text(as_it_was.replace("* self.scale)", "* -self.scale)"))
     try:
-        refused = say(outside, f"TOWERNET_MODELS=my_nets:Small towernet predict {run} {picture}")
-        again = say(outside, compare(photos, "whole"))
+        refused = run_in(outside, f"TOWERNET_MODELS=my_nets:Small towernet predict {run} {picture}")
+        again = run_in(outside, compare(photos, "whole"))
     finally:
         source.write_text(as_it_was)
     assert refused.returncode == 2 and refused.stdout == ""
@@ -494,7 +492,7 @@ def test_another_source_does_not_answer_with_the_weights_of_the_one_that_was_tra
 
 
 @pytest.mark.proof
-def test_another_source_is_another_network_and_is_never_accepted(finished, photos, outside):
+def test_changed_source_is_never_accepted(finished, photos, outside):
     folder, _ = finished
     source, stopped = outside / "my_nets.py", shutil.copytree(folder, outside / "stopped")
     (stopped / "results.json").unlink()  # as if it had been killed there
@@ -502,21 +500,21 @@ def test_another_source_is_another_network_and_is_never_accepted(finished, photo
     as_it_was = source.read_text()
     source.write_text(f"{as_it_was}# a thought\n")
     try:
-        refused = say(outside, compare(photos, "stopped"))
-        still = say(outside, [*compare(photos, "stopped"), "--accept-changes"])
+        refused = run_in(outside, compare(photos, "stopped"))
+        still = run_in(outside, [*compare(photos, "stopped"), "--accept-changes"])
     finally:
         source.write_text(as_it_was)
     for done in (refused, still):
         assert done.returncode == 2, done.stderr
-        assert "the source of network my_nets:Small is not what it was when stopped was begun" in (
+        assert "the source of network my_nets:Small has changed since stopped was started" in (
             done.stderr
         )
     assert {path: path.read_bytes() for path in stopped.rglob("run.json")} == before
 
 
 @pytest.mark.proof
-def test_a_network_that_breaks_a_promise_is_not_trained(photos, outside):
-    refused = say(outside, compare(photos, "broken", "my_nets:Drops"))
+def test_a_network_that_breaks_the_contract_is_not_trained(photos, outside):
+    refused = run_in(outside, compare(photos, "broken", "my_nets:Drops"))
     assert refused.returncode == 2 and not (outside / "broken").exists()
     assert refused.stderr.splitlines()[-1].startswith(
         "error: Drops does not answer alike each time it is asked (check_network_repetition, 5"
@@ -529,30 +527,30 @@ def test_a_run_is_resumed_by_the_command_that_the_refusal_proposes(photos, outsi
     words = ("train", photos, "--model", "my_nets:make+my_nets_block:Mine@stages", "--out", "run")
     block = "from towernet.attention import SqueezeExcitation as Mine\n"
     (outside / "my_nets_block.py").write_text(block)
-    done = say(outside, command(*words, *WORDS))
+    done = run_in(outside, command(*words, *WORDS))
     assert done.returncode == 0, done.stderr
     (outside / "run" / "results.json").unlink()  # as if it had been killed there
-    refused = say(outside, "towernet train --resume run")
+    refused = run_in(outside, "towernet train --resume run")
     once = proposed(refused)
     assert once == "TOWERNET_MODELS=my_nets:make towernet train --resume run"
-    twice = proposed(say(outside, once))  # it names its block, too
+    twice = proposed(run_in(outside, once))  # it names its block, too
     assert twice == (
         "TOWERNET_MODELS=my_nets:make TOWERNET_BLOCKS=my_nets_block:Mine towernet train --resume"
         " run"
     )
-    assert say(outside, twice).returncode == 0
+    assert run_in(outside, twice).returncode == 0
     assert (outside / "run" / "results.json").exists()
 
 
-def test_a_command_to_ask_a_run_names_all_that_is_ones_own():
+def test_the_command_to_predict_names_all_custom_code():
     name = NetworkName("my_nets:make+my_block:Mine@stages")
-    assert to_ask(name, Path("my run")) == (
+    assert predict_command(name, Path("my run")) == (
         "TOWERNET_MODELS=my_nets:make TOWERNET_BLOCKS=my_block:Mine towernet predict 'my run' IMAGE"
     )
-    assert to_ask(NetworkName("resnet18+se"), Path("run")) == "towernet predict run IMAGE"
+    assert predict_command(NetworkName("resnet18+se"), Path("run")) == "towernet predict run IMAGE"
 
 
-def test_weights_from_elsewhere_become_a_run_of_ones_own_network(nets, tmp_path, towernet):
+def test_imported_weights_become_a_run_of_a_custom_network(nets, tmp_path, towernet):
     torch.save(build(named("my_nets:Small"), 2, 64).state_dict(), tmp_path / "weights.pt")
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
     words = ("--model", "my_nets:Small", "--classes", tmp_path / "classes.txt", "--size", 64)

@@ -58,7 +58,7 @@ def test_with_too_few_hours_smaller_images_are_proposed(towernet, photos):
     [
         (("--hours", 0), "--hours is 0; give more than 0 and less than 100,000"),
         (("--hours", 200_000), "--hours is 200000; give more than 0 and less than 100,000"),
-        (("--models", "resnet18"), "--models is 'resnet18'; give two or more, which are compared"),
+        (("--models", "resnet18"), "--models is 'resnet18'; give two or more to compare"),
         (("--models", "resnet18,"), "--models is 'resnet18,'; give names, comma-separated"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a person sees on a terminal and in a file; a notebook's is in test_notebook.py."""
+"""The progress on a terminal and in a file; test_notebook.py tests that of a notebook."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LAST = (
 
 
 def evaluated(step: int):
-    """An epoch's lines, the exact and the measured, as a run tells them."""
+    """Return an epoch's metrics and timing, as a run reports them."""
     from towernet.records.run import EpochMetrics, EpochTiming
 
     metrics = EpochMetrics(
@@ -28,7 +28,7 @@ def evaluated(step: int):
 
 
 def watch(screen) -> None:
-    """Let a screen see some files counted, a run of two epochs, and a sentence."""
+    """Show some counted files, a run of two epochs, and a message on a screen."""
     screen.count("decoding images", 1, 2)
     screen.count("decoding images", 2, 2)
     screen.begin("net", 0, 20, 10)
@@ -49,7 +49,7 @@ def test_a_pipe_gets_plain_lines(capfd):
     assert capfd.readouterr() == ("", f"decoding images: 2\n{LAST}[done]\n")
 
 
-def test_a_file_is_told_of_long_epochs_and_long_waits(capfd, monkeypatch):
+def test_a_file_shows_long_epochs_and_long_waits(capfd, monkeypatch):
     from towernet import progress
 
     monkeypatch.setattr(progress.Lines, "seconds_between_lines", 0.0)
@@ -64,7 +64,7 @@ def test_a_file_is_told_of_long_epochs_and_long_waits(capfd, monkeypatch):
     assert lines[11].endswith("validation  75.0 %  1234 images/s  0:00 left")
 
 
-def test_a_terminal_keeps_the_sentences_and_takes_its_bars_away():
+def test_a_terminal_keeps_the_messages_and_removes_its_bars():
     from towernet import progress
 
     stream = io.StringIO()
@@ -83,14 +83,14 @@ def test_a_time_is_written_as_on_a_clock(seconds, words):
     assert clock_time(seconds) == words
 
 
-def test_a_reader_that_goes_away_ends_nothing():
+def test_a_closed_stream_does_not_stop_the_run():
     from towernet import progress
 
     class Gone(io.StringIO):
         def write(self, text: str) -> int:
             raise OSError(errno.EIO, "the terminal is gone")
 
-    stream = progress._Forgiving(Gone())
+    stream = progress._SafeStream(Gone())
     watch(progress.Lines(Console(file=stream)))
     with pytest.raises(OSError, match="gone"):
         watch(progress.Lines(Console(file=Gone())))

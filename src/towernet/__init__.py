@@ -37,7 +37,7 @@ __all__ = ["__version__", *_OFFERED]
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for: `import towernet` alone stays fast."""
+    """Import a name when it is first used: `import towernet` alone stays fast."""
     if name in ("compare", "train"):
         from towernet.api import training
 
@@ -70,5 +70,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """Return what there is, imported or not."""
+    """Return all public names, imported or not."""
     return sorted(__all__)

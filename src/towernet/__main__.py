@@ -1,4 +1,4 @@
-"""`python -m towernet` is the command."""
+"""`python -m towernet`: the same as the command `towernet`."""
 
 import sys
 

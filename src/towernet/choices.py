@@ -1,4 +1,4 @@
-"""What a user says, checked, and made into what the program works with."""
+"""Check the user's options and turn them into objects."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def num_workers(workers: int | None) -> int:
     """Return how many decoding processes to use.
 
     Raises:
-        ConfigError: fewer than one was asked for.
+        ConfigError: fewer than one is requested.
     """
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers is {workers}; give at least 1")
@@ -34,10 +34,10 @@ def num_workers(workers: int | None) -> int:
 
 
 def require_margin(equal_within: float) -> None:
-    """Refuse a margin within which all or nothing would be equal, in percentage points.
+    """Refuse an equivalence margin (percentage points) that is 0 or less, or 100 or more.
 
     Raises:
-        ConfigError: it is such a one.
+        ConfigError: it is out of range.
     """
     if not 0 < equal_within < 100:
         raise ConfigError(
@@ -46,7 +46,7 @@ def require_margin(equal_within: float) -> None:
 
 
 def archive_limits(gb: float | None, entries: int | None) -> Limits:
-    """Return what an archive may unpack to."""
+    """Return the limits for unpacking an archive."""
     from towernet.data.archive import Limits
 
     return Limits(max_bytes=None if gb is None else int(gb * 1e9), max_entries=entries)
@@ -56,10 +56,10 @@ def model_names(models: str | Sequence[str]) -> tuple[NetworkName, ...]:
     """Return the networks that `--models` names, each by its shortest name.
 
     Args:
-        models: Their names, comma-separated where it is one text.
+        models: A sequence of names, or one string with commas.
 
     Raises:
-        ConfigError: a name is empty or said twice, or names no network with attention.
+        ConfigError: a name is empty, malformed or given twice.
     """
     given = _each(models)
     if not all(given):
@@ -72,13 +72,13 @@ def model_names(models: str | Sequence[str]) -> tuple[NetworkName, ...]:
 
 
 def _each(words: str | Sequence[str]) -> tuple[str, ...]:
-    """Return names that are given as a list, or as one text with commas."""
+    """Return names given as a list, or as one string with commas."""
     words = words.split(",") if isinstance(words, str) else words
     if not isinstance(words, Sequence):
-        raise ConfigError(f"{words!r} is no list of names; give one, or names with commas")
+        raise ConfigError(f"{words!r} is not a list of names; give one, or a string with commas")
     if others := [word for word in words if not isinstance(word, str)]:
         raise ConfigError(
-            f"{others[0]!r} is no name; name what is your own by its import path, such as"
+            f"{others[0]!r} is not a name; give custom code by its import path, such as"
             " 'my_nets:MyNet'"
         )
     return tuple(word.strip() for word in words)
@@ -87,10 +87,10 @@ def _each(words: str | Sequence[str]) -> tuple[str, ...]:
 def with_attention(
     names: tuple[NetworkName, ...], attention: str | Sequence[str] | None
 ) -> tuple[tuple[NetworkName, ...], tuple[str, ...]]:
-    """Return the networks, each without attention and with every block, and the blocks' names.
+    """Return each network without attention and with each block, and the blocks' names.
 
     Raises:
-        ConfigError: a block is empty or said twice, or a network's name says its own.
+        ConfigError: a block is empty or given twice, or a network's name includes a block.
     """
     if attention is None:
         return names, ()
@@ -102,11 +102,11 @@ def with_attention(
     for name in names:
         if name.block is not None:
             raise ConfigError(
-                f"--models names {name} and --attention gives each network its blocks; leave one"
-                " of the two out"
+                f"--models includes a block in {name}, and --attention adds blocks to each"
+                " network; leave out one of the two"
             )
     if set(blocks) == {NONE}:
-        raise ConfigError("--attention names no block; give one that each network is tried with")
+        raise ConfigError("--attention names no block; give at least one")
     blocks = (NONE, *(block for block in blocks if block != NONE))
     variants = tuple(name.with_block(block) for name in names for block in blocks)
     trust(variants)
@@ -116,7 +116,7 @@ def with_attention(
 
 
 def require_blocks(names: Iterable[NetworkName]) -> None:
-    """Hold the attention blocks that networks' names ask for, and are not ours, to their promises.
+    """Check the custom attention blocks in the names of networks against the block contract.
 
     Raises:
         UnknownNameError: no block has the name.
@@ -132,12 +132,12 @@ def require_blocks(names: Iterable[NetworkName]) -> None:
 
         for block in sorted(filter(None, blocks)):
             found = attention_block(block)
-            if block not in ATTENTION:  # ours are held to it by the tests
+            if block not in ATTENTION:  # built-in blocks are checked by the tests
                 check_block(found)
 
 
 def require_networks(names: Iterable[NetworkName], size_px: int) -> None:
-    """Hold the networks that are neither ours, torchvision's nor timm's to their promises.
+    """Check custom networks against the network contract; built-in, torchvision's, timm's are not.
 
     Raises:
         UnknownNameError: no network has the name.
@@ -157,30 +157,31 @@ def require_networks(names: Iterable[NetworkName], size_px: int) -> None:
 
 
 def trust(names: Iterable[NetworkName]) -> None:
-    """Let networks and blocks that the user names be imported, also from the folder they work in.
+    """Allow importing the networks and blocks a user names, also from the working directory.
 
-    Not where a run's record names them: that may come from somebody else, with a file beside it.
+    Do not use it for names in a run's record: the record, and a module next to it, may come from
+    someone else.
     """
     own = [name for name in names if name.own_code]
     if own:
         from towernet.models import own as own_models
 
         own_models.trust(own)
-        look_here()
+        append_working_directory()
 
 
 def trust_block(block: str) -> None:
-    """Let a block that the user names be imported, as `trust`."""
+    """Allow importing a block that the user names, as `trust` does."""
     from towernet.attention.find import BLOCKS
     from towernet.plugins import is_import_path
 
     BLOCKS.trust(block)
     if is_import_path(block):
-        look_here()
+        append_working_directory()
 
 
-def look_here() -> None:
-    """Let modules be found in the folder the command is said in, last: they hide no package."""
+def append_working_directory() -> None:
+    """Append the working directory to sys.path, last, so it cannot shadow installed packages."""
     if not {"", str(Path.cwd())} & set(sys.path):
         sys.path.append(str(Path.cwd()))
 
@@ -195,7 +196,7 @@ def resolve_recipe(
     batch_size: int | None,
     no_flip: bool,
 ) -> Recipe:
-    """Read the recipe and put the command line's choices, and the data's own, over it."""
+    """Read the recipe; override it with the command line's choices, and those of the data set."""
     from towernet.config import load_recipe, override
 
     return override(
@@ -207,27 +208,27 @@ def resolve_recipe(
 
 
 def out_folder(out: str | Path | None, data: str | Path, *parts: str) -> Path:
-    """Return the folder a result goes to: the one named, or the same for the same words.
+    """Return the folder for a result: the given one, or a default made from `parts`.
 
     Raises:
-        ConfigError: it lies among the images, and would be read as one of them next time.
+        ConfigError: it is among the images, and its pictures would be read as images next time.
     """
     names = [part.replace(":", "_").replace("/", "_") for part in parts]
     folder = Path("runs") / "-".join(names) if out is None else Path(out)
     images = Path(data)
     if images.is_dir() and folder.resolve().is_relative_to(images.resolve()):
-        raise ConfigError(f"the output {folder} would lie among the images; give --out elsewhere")
+        raise ConfigError(f"the output {folder} would be among the images; give an --out elsewhere")
     return folder
 
 
 def require_defaults(
     function: Callable[..., Any], given: Iterable[tuple[str, object]], *, but: Container[str]
 ) -> None:
-    """Refuse options that would change nothing, since the run knows its own.
+    """Refuse options that have no effect, since a resumed run has its own.
 
     Args:
-        function: Whose signature holds the defaults.
-        given: What it was called with.
+        function: The function whose signature has the defaults.
+        given: The arguments it was called with.
         but: The options that have an effect.
 
     Raises:

@@ -1,7 +1,7 @@
 """Every choice a run makes, as frozen models that are checked when they are made.
 
-Order: the defaults here, then the recipe (TOML), then the command line. The result is written,
-resolved, beside the weights. Descriptions are the reference; no number is repeated in prose.
+Order: the defaults here, then the recipe (TOML), then the command line. The resolved result
+is written next to the weights. The field descriptions are the reference for all values.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class _Frozen(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """A choice is made once, and an unknown key is an error."""
+    """A frozen model that refuses unknown keys."""
 
 
 class DataConfig(_Frozen):
-    """How images become arrays, and which of them are for what."""
+    """How images become arrays, and how they are split."""
 
     size_px: Annotated[int, Field(ge=8, le=2048)] = Field(
         128, description="Side of the square the network sees, in pixels."
@@ -48,19 +48,19 @@ class DataConfig(_Frozen):
         description="every_fifth: the notebook's, file i of a class is held out when i % 5 == 0;"
         " there is no test split then.",
     )
-    validation_fraction: Share = Field(0.16, description="Share of images that choose the epoch.")
+    validation_fraction: Share = Field(0.16, description="Share of images for choosing the epoch.")
     test_fraction: Fraction = Field(
-        0.20, description="Share of images locked away until the end; 0 locks none away."
+        0.20, description="Share of images kept for the final evaluation only; 0 keeps none."
     )
     normalise: Literal["measured", "notebook"] = Field(
         "measured",
         description="measured: mean and std of the training split. notebook: its constants,"
-        " which are not its data's.",
+        " which do not match its data.",
     )
 
 
 class AugmentConfig(_Frozen):
-    """What is done to training images; every draw is a function of (seed, epoch, image)."""
+    """How training images are augmented; every draw is a function of (seed, epoch, image)."""
 
     crop_scale_min: Annotated[float, Field(gt=0, le=1)] = Field(
         0.35, description="Smallest share of the area a random crop keeps; 1 crops nothing."
@@ -69,24 +69,24 @@ class AugmentConfig(_Frozen):
         1.333, description="Crops are between 1/this and this as wide as high."
     )
     flip: bool = Field(
-        True, description="Mirror half of the images; --no-flip where that changes the meaning."
+        True, description="Mirror half of the images; use --no-flip if that changes their meaning."
     )
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] = Field(
         10.0, description="Rotation angles are uniform in ± this."
     )
     interpolation: Literal["bilinear", "nearest"] = Field(
         "bilinear",
-        description="How a moved pixel is read; nearest leaves black corners (notebook).",
+        description="How a moved pixel is sampled; nearest leaves black corners (notebook).",
     )
     brightness: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="Factor 1 ± this.")
     contrast: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="Factor 1 ± this.")
     mixup_alpha: Annotated[float, Field(ge=0)] = Field(
         0.2,
-        description="Pairs of images and labels are mixed by shares from Beta(this, this), the"
-        " larger one for the image itself; 0 mixes none. [arXiv:1710.09412]",
+        description="Pairs of images and labels are mixed with weights from Beta(this, this), the"
+        " larger one for the image itself; 0 turns mixing off. [arXiv:1710.09412]",
     )
     mixup_from_epochs: Annotated[float, Field(ge=0)] = Field(
-        30.0, description="Shorter runs mix nothing: they have no time to overfit."
+        30.0, description="Shorter runs (in epochs) do not mix: they have no time to overfit."
     )
 
 
@@ -96,16 +96,16 @@ class TrainConfig(_Frozen):
     epochs: PositiveInt | None = Field(None, description="Passes over the training images.")
     minutes: PositiveFloat | None = Field(
         None,
-        description="Training time of one run of one network; becomes steps before the first one.",
+        description="Training time of one run of one network; converted to steps at its start.",
     )
-    batch_size: Annotated[int, Field(ge=2)] = Field(32, description="Images in one step.")
+    batch_size: Annotated[int, Field(ge=2)] = Field(32, description="Images per step.")
     learning_rate: PositiveFloat = Field(
-        0.05, description="Peak learning rate, whatever the batch size."
+        0.05, description="Peak learning rate, for any batch size."
     )
     optimizer: Literal["muon", "sgd"] = Field(
         "muon",
-        description="muon: the steps of convolution filters are orthogonalised, all else is SGD."
-        " sgd: SGD for everything.",
+        description="muon: the steps of convolution filters are orthogonalised, the rest uses SGD."
+        " sgd: SGD for all weights.",
     )
     muon_rate: PositiveFloat = Field(
         0.4, description="Learning rate of orthogonalised steps, as a multiple of learning_rate."
@@ -113,14 +113,14 @@ class TrainConfig(_Frozen):
     muon_weight_decay: Annotated[float, Field(ge=0)] = Field(
         5e-4, description="Decoupled weight decay of orthogonalised filters."
     )
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Of all steps.")
-    nesterov: bool = Field(True, description="Look ahead along the momentum.")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Momentum of all steps.")
+    nesterov: bool = Field(True, description="Use Nesterov momentum.")
     weight_decay: Annotated[float, Field(ge=0)] = Field(
-        5e-4, description="Coupled L2, of what SGD steps."
+        5e-4, description="Coupled L2 weight decay, of weights that SGD updates."
     )
     weight_decay_by_network: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default_factory=dict,
-        description="Where one network's differs, as in the notebook; of what SGD steps.",
+        description="weight_decay of single networks, as in the notebook.",
     )
     decay_everything: bool = Field(
         False, description="Decay norms, biases and gates too, as the notebook did."
@@ -134,7 +134,7 @@ class TrainConfig(_Frozen):
     small_size: Annotated[float, Field(gt=0, le=1)] = Field(
         0.75,
         description="Side of the images in the first part of a run, as a share of the full side;"
-        " 1 trains at full size throughout, as do networks that cannot take less.",
+        " 1 trains at full size throughout, as do networks that cannot take smaller ones.",
     )
     small_share: Fraction = Field(0.6, description="That first part, as a share of all steps.")
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -147,12 +147,12 @@ class TrainConfig(_Frozen):
     )
     initial_weights: Literal["network", "paddle"] = Field(
         "network",
-        description="network: as its authors start it. paddle: that framework's defaults.",
+        description="network: as its authors initialise it. paddle: that framework's defaults.",
     )
     trial_factors: tuple[PositiveFloat, ...] = Field(
         (1 / 3, 1.0, 3.0),
         min_length=1,
-        description="A comparison tries learning_rate times each of these for every network.",
+        description="A comparison tries learning_rate times each of these, for every network.",
     )
     trial_share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.125, description="Length of one such trial as a share of the run."
@@ -169,7 +169,7 @@ class TrainConfig(_Frozen):
 
 
 class Recipe(_Frozen):
-    """How to train: what a recipe's TOML file holds."""
+    """How to train: the content of a recipe's TOML file."""
 
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
@@ -186,23 +186,23 @@ class Recipe(_Frozen):
 
 
 class RunConfig(_Frozen):
-    """All that decides a run's result, besides the images and the versions."""
+    """All choices that determine a run's result, apart from the images and the versions."""
 
     model: NetworkName = Field(description="A name from `towernet models`.")
-    recipe_name: str = Field("default", description="Which recipe the choices began from.")
-    recipe: Recipe = Field(description="How it is trained, resolved.")
+    recipe_name: str = Field("default", description="The recipe that the choices are based on.")
+    recipe: Recipe = Field(description="How it is trained, with all overrides applied.")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
-        0, description="All draws are functions of it."
+        0, description="Random seed; all draws are functions of it."
     )
     repetition: Annotated[int, Field(ge=0)] = Field(
         0,
-        description="Which run of a comparison this is: the test split stays, the rest is redrawn.",
+        description="Index of the run in a comparison: the test split stays, the rest is redrawn.",
     )
     images_per_class: PositiveInt | None = Field(
-        None, description="Only so many images of each class, for a quick look."
+        None, description="Use only this many images of each class, for a quick test."
     )
     train_share: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="Share of each class's training images that are used: a learning curve's."
+        1.0, description="Share of each class's training images to use, for a learning curve."
     )
 
 
@@ -212,7 +212,7 @@ def load_recipe(name: str) -> Recipe:
     Raises:
         UnknownNameError: no recipe has the name, or a key in it is unknown.
         ConfigError: a value in it is out of its range.
-        DataError: the file is not TOML.
+        DataError: the file is not TOML, or cannot be read.
     """
     folder = resources.files("towernet") / "recipes"
     known = [
@@ -234,7 +234,7 @@ def load_recipe(name: str) -> Recipe:
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise DataError(f"recipe {name} is not TOML ({error}); mend that line") from error
+        raise DataError(f"recipe {name} is not TOML ({error}); fix that line") from error
     return make(Recipe, values, where=f"recipe {name}")
 
 
@@ -250,7 +250,7 @@ def override(
 ) -> Recipe:
     """Return the recipe with some values replaced: `override(recipe, train={"epochs": 3})`.
 
-    A value of None is "not given" and changes nothing; naming one budget takes the other away.
+    A value of None means "not given" and changes nothing; giving one budget removes the other.
     """
     values = recipe.model_dump()
     for part, changes in (("data", data), ("augment", augment), ("train", train)):
@@ -262,7 +262,7 @@ def override(
 
 
 def make(model: type[Model], values: object, *, where: str) -> Model:
-    """Check `values` against a model; the first thing wrong becomes a one-line error."""
+    """Check `values` against a model; the first fault becomes a one-line error."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -278,7 +278,7 @@ def make(model: type[Model], values: object, *, where: str) -> Model:
 
 
 def _wanted(error: Any) -> str:
-    """Say what pydantic would have taken."""
+    """Return which values pydantic accepts, for a message."""
     limits = error.get("ctx", {})
     match error["type"]:
         case "greater_than" if isinstance(limits["gt"], int) and limits["gt"] == 0:
@@ -303,7 +303,7 @@ def _known_keys(model: type[Any], parents: list[Any]) -> list[str]:
 
 
 def differences(before: object, now: object, name: str = "") -> list[str]:
-    """Name what differs between two sets of choices, each as `key: before → now`."""
+    """Return the differences between two sets of choices, each as `key: before → now`."""
     if isinstance(before, dict) and isinstance(now, dict):
         return [
             line
@@ -311,16 +311,16 @@ def differences(before: object, now: object, name: str = "") -> list[str]:
             for line in differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
         ]
     if isinstance(before, list | tuple) and isinstance(now, list | tuple):
-        before, now = list(before), list(now)  # JSON and TOML know no tuples
+        before, now = list(before), list(now)  # JSON and TOML have no tuples
     return [] if before == now else [f"{name}: {before} → {now}"]
 
 
 @dataclass(frozen=True)
 class Accept:
-    """In what something resumed may differ from what was begun; what decides it never may.
+    """Which differences the user accepts when work is resumed; choices must never differ.
 
     Args:
-        data: Images were taken away, changed or added (--accept-data-change).
+        data: Images were removed, changed or added (--accept-data-change).
         changes: Versions, threads or the device (--accept-changes): the bits will differ.
     """
 
@@ -330,11 +330,11 @@ class Accept:
 
 AS_BEGUN = Accept()
 
-# How the entries of versions begin that are hashes of the user's own source.
+# Prefixes of those entries in `versions` that are hashes of custom source code.
 OWN_CODE = ("network ", "attention ")
-# What is not chosen with the experiment but met on the machine.
+# Properties of the machine, which are not part of the experiment's choices.
 _CIRCUMSTANCES = {
-    "versions": "by other versions",
+    "versions": "with other versions",
     "threads": "with another number of threads",
     "device": "on another device",
 }
@@ -342,13 +342,13 @@ _CIRCUMSTANCES = {
 
 @dataclass(frozen=True)
 class Decisive:
-    """What decides the bits of a result.
+    """All that determines the bits of a result.
 
     Args:
-        choices: Plain values by the name they are told under, '' for those that have their own.
-        versions: What the bits depend on besides.
+        choices: Values by the name they have in messages; '' for a mapping with its own names.
+        versions: Versions the bits depend on, and hashes of custom source code.
         threads: Computing threads.
-        device: What computes.
+        device: The computing device.
     """
 
     choices: tuple[tuple[str, object], ...]
@@ -358,12 +358,12 @@ class Decisive:
 
 
 def refuse_changes(folder: Path, before: Decisive, now: Decisive, accept: Accept) -> list[str]:
-    """Refuse to go on with what was begun otherwise; return what differs and is accepted.
+    """Refuse to resume work that was started differently; return the accepted differences.
 
     Raises:
-        ConfigError: with each key that differs. Versions, threads and the device are told apart
-            from choices, since they may be accepted. The source of a network or block that is the
-            user's own may not: with another it is another network.
+        ConfigError: with each key that differs. Differences in versions, threads and device have
+            their own message, since they can be accepted. A change in the source of a custom
+            network or block cannot: it would be a different network.
     """
     chosen_now = dict(now.choices)
     choices = [
@@ -373,14 +373,14 @@ def refuse_changes(folder: Path, before: Decisive, now: Decisive, accept: Accept
     ]
     if choices:
         raise ConfigError(
-            f"{folder} was begun with other choices ({'; '.join(choices)});"
-            " say the same again to go on, or choose another --out"
+            f"{folder} was started with other choices ({'; '.join(choices)});"
+            " rerun with the same choices to resume, or choose another --out"
         )
     for key, sha256 in sorted(before.versions.items()):
         found = now.versions.get(key)
         if key.startswith(OWN_CODE) and found != sha256:
             raise ConfigError(
-                f"the source of {key} is not what it was when {folder} was begun (its SHA-256 was"
+                f"the source of {key} has changed since {folder} was started (its SHA-256 was"
                 f" {sha256[:8] or 'unknown'} and is {(found or 'unknown')[:8]}); restore the file,"
                 " or choose another --out"
             )
@@ -390,8 +390,8 @@ def refuse_changes(folder: Path, before: Decisive, now: Decisive, accept: Accept
         changed = differences(getattr(before, key), getattr(now, key), name)
         if changed and not accept.changes:
             raise ConfigError(
-                f"{folder} was begun {words} ({'; '.join(changed)}), and the bits"
-                " would differ; go on as it was begun, or accept that with --accept-changes"
+                f"{folder} was started {words} ({'; '.join(changed)}), so the bits"
+                " would differ; resume it as it was started, or accept this with --accept-changes"
             )
         accepted += changed
     return accepted

@@ -1,7 +1,7 @@
-"""The errors a user can put right, and the exit code each one ends the command with.
+"""The errors a user can fix, and the exit code of each.
 
-A message says what is wrong by name, what was found, and what to do, in one sentence.
-Anything that is not a TowernetError is a bug of ours: exit code 70.
+A message states what is wrong, what was found and what to do, in one sentence.
+Any other exception is a bug in towernet: exit code 70.
 """
 
 import sys
@@ -11,64 +11,65 @@ from towernet.words import in_a_line
 USAGE, DATA, ENVIRONMENT, TRAINING, UNEXPECTED = 2, 3, 4, 5, 70
 INTERRUPTED, TERMINATED = 130, 143
 
-# Variables of the environment: networks and blocks (or modules) whose code a run's record may name,
-# comma-separated. A record may come from somebody else.
+# Environment variables: networks and blocks (or modules), comma-separated, that may be imported
+# when a run's record names them. A record may come from someone else.
 TRUSTED_NETWORKS, TRUSTED_BLOCKS = "TOWERNET_MODELS", "TOWERNET_BLOCKS"
 TRUSTED = (TRUSTED_NETWORKS, TRUSTED_BLOCKS)
 
 
 class TowernetError(Exception):
-    """What went wrong, in one sentence that says what to do."""
+    """An error that the user can fix; the message includes the remedy."""
 
     exit_code = UNEXPECTED
 
     def _render_traceback_(self) -> list[str]:
-        """Show IPython, which asks for this, the sentence alone; `%debug` still knows the rest."""
+        """Make IPython print only the message; `%debug` still has the traceback."""
         return [f"{type(self).__name__}: {in_a_line(str(self))}"]
 
 
 class ConfigError(TowernetError, ValueError):
-    """A choice is not one the program can carry out."""
+    """An option or choice is invalid."""
 
     exit_code = USAGE
 
 
 class UntrustedCodeError(ConfigError):
-    """A record names code, and nobody here has said that it may run.
+    """A record names custom code that the user has not allowed to run.
 
     Args:
-        kind: What sort of thing it is: "network" or "attention block".
-        path: What the record names, as `module:Class`.
+        kind: What it is: "network" or "attention block".
+        path: The import path in the record, `module:Class`.
         module: The module that would be imported.
-        variable: Of the environment, in which a user may name it.
+        variable: The environment variable in which a user can allow it.
     """
 
     def __init__(self, kind: str, path: str, module: str, variable: str) -> None:
         super().__init__(kind, path, module, variable)
         self.path, self.module, self.variable = path, module, variable
         self.found = (
-            f"{kind} '{path}' is code that a record names, and nothing a record names is run"
+            f"the record refers to the custom {kind} '{path}', which towernet does not import by"
+            " itself"
         )
 
     def __str__(self) -> str:
-        """Say it to a program; the command proposes itself instead."""
-        # A function of a module that is imported already must be named all the same.
+        """Return the message for Python; the command line proposes a command instead."""
+        # Importing the module first does not allow its functions, only its classes.
         by_import = "" if self.module in sys.modules else f"import {self.module} first, or "
-        return f"{self.found}; if it is yours, {by_import}set {self.variable}={self.path}"
+        return f"{self.found}; if you trust it, {by_import}set {self.variable}={self.path}"
 
 
 class UnknownNameError(TowernetError, KeyError):
-    """A name stands for nothing; the message suggests the nearest known ones."""
+    """An unknown name; the message suggests the nearest known ones."""
 
     exit_code = USAGE
 
     def __str__(self) -> str:
-        """Return the sentence itself; KeyError would put it in quotes."""
+        """Return the message itself; KeyError would put it in quotes."""
         return str(self.args[0])
 
 
 class ContractError(TowernetError, AssertionError):
-    """A block or network breaks a promise that everything around it counts on."""
+    """A block or network violates its contract, on which the rest of the program depends."""
 
     exit_code = USAGE
 
@@ -80,29 +81,29 @@ class DataError(TowernetError, ValueError):
 
 
 class EnvironmentFault(TowernetError, OSError):
-    """The machine says no: disk, permission, memory, a missing package."""
+    """A fault of the machine: disk, permissions, memory, a missing package."""
 
     exit_code = ENVIRONMENT
 
     def __str__(self) -> str:
-        """Return the sentence itself; OSError would look for an errno in it."""
+        """Return the message itself; OSError would look for an errno in it."""
         return str(self.args[0])
 
 
 class MissingExtraError(TowernetError, ImportError):
     """A feature needs a package that is not installed."""
 
-    exit_code = ENVIRONMENT  # not an EnvironmentFault: OSError and ImportError do not mix
+    exit_code = ENVIRONMENT  # no EnvironmentFault: OSError and ImportError cannot be combined
 
 
 class TrainingError(TowernetError, RuntimeError):
-    """Training cannot go on: a loss that is not a number, a network that raises."""
+    """Training cannot continue: the loss is not finite, or the network raises an exception."""
 
     exit_code = TRAINING
 
 
 class Diverged(TrainingError):
-    """The loss is not a number; a smaller learning rate may help."""
+    """The loss is not finite; a smaller learning rate may help."""
 
 
 class Interrupted(TowernetError):
@@ -114,6 +115,6 @@ class Interrupted(TowernetError):
 
 
 def in_one_line(error: BaseException) -> str:
-    """Write an error that is not ours in one line, to be a part of a sentence."""
-    said = (str(error).splitlines() or ["no message"])[0]
-    return f"{type(error).__name__}: {said.rstrip('.')}"
+    """Return a third-party error in one line, for use in a message."""
+    first = (str(error).splitlines() or ["no message"])[0]
+    return f"{type(error).__name__}: {first.rstrip('.')}"

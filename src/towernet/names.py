@@ -1,14 +1,14 @@
-"""A network's name, taken apart once: `NETWORK[/START][+BLOCK[@WHERE][@BLOCK_START]]`.
+"""A network's name, parsed: `NETWORK[/START][+BLOCK[@WHERE][@BLOCK_START]]`.
 
-- NETWORK: one of `towernet models`, `timm:` and a name of timm's, an import path of one's own as
-  `my_package.nets:MyNet`, or the name under which an installed package offers a network.
-- START, after the last slash: what the weights begin from, one of `STARTS`. A slash before another
-  word belongs to the network: `timm:hf-hub:a/b`. No start is offered yet.
-- BLOCK: a block of attention, by its name or import path; `none` for no attention.
-- WHERE: `stages`, `last-of-stage`, or modules as `layer3.*.bn2`; before each residual addition
-  where nothing is said.
-- BLOCK_START: `paper`, as the block's authors start it (where nothing is said), or `identity`,
-  blended in from nothing.
+- NETWORK: one of `towernet models`, `timm:` and a name of timm's, the import path of a custom
+  network (`my_package.nets:MyNet`), or the entry point of an installed package.
+- START, after the last slash: the pre-trained weights to start from, one of `STARTS`. A slash
+  before another word belongs to the network: `timm:hf-hub:a/b`. No network offers a start yet.
+- BLOCK: an attention block, by its name or import path; `none` for no attention.
+- WHERE: `stages`, `last-of-stage`, or modules such as `layer3.*.bn2`; default: before each
+  residual addition.
+- BLOCK_START: `paper`, as the block's authors initialise it (the default), or `identity`,
+  blended in from 0.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BlockStart = Literal["paper", "identity"]
 STARTS = ("frozen", "finetuned")
 NONE = "none"
 TIMM_PREFIX = "timm:"
-# Made with this program; their attention has places of its own, and is shuffle attention there.
+# Built-in networks; they define where their attention goes, and it is shuffle attention by default.
 OURS = ("towernet", "towernet_patch")
 OWN_BLOCK = "shuffle"
 _BLOCK_STARTS: tuple[BlockStart, ...] = ("paper", "identity")
@@ -47,13 +47,13 @@ class _Parts:
 
 
 class NetworkName(str):
-    """What a network is called; the whole name is the string itself.
+    """The name of a network; the string itself is the whole name.
 
     Args:
         text: The name.
 
     Raises:
-        ConfigError: something in it is empty, is said twice, or is not offered.
+        ConfigError: a part of it is empty, is given twice, or is not available.
 
     Example:
         >>> name = NetworkName("resnet18+se@stages")
@@ -65,24 +65,24 @@ class NetworkName(str):
     _parts: _Parts
 
     def __new__(cls, text: str) -> NetworkName:
-        """Take the name apart, unless that was done."""
+        """Parse the name, unless it is parsed already."""
         if isinstance(text, NetworkName):
             return text
         name = super().__new__(cls, text)
         object.__setattr__(name, "_parts", _parse(text))
         if name.start is not None:
             raise ConfigError(
-                f"'{text}' asks for a pre-trained start, and no network has one yet; leave out"
+                f"'{text}' names a pre-trained start, and no network has one yet; leave out"
                 f" /{name.start}"
             )
         return name
 
     def __setattr__(self, name: str, value: object) -> None:
-        """Refuse: a name is what it is."""
-        raise AttributeError(f"a NetworkName is frozen; make another one instead of setting {name}")
+        """Refuse: a name is immutable."""
+        raise AttributeError(f"a NetworkName is frozen; create a new one instead of setting {name}")
 
     def __reduce__(self) -> tuple[type[NetworkName], tuple[str]]:
-        """Make it again from its text, for pickles and copies."""
+        """Recreate it from its text, for pickle and copy."""
         return NetworkName, (str(self),)
 
     @property
@@ -92,12 +92,12 @@ class NetworkName(str):
 
     @property
     def start(self) -> str | None:
-        """What its weights begin from, one of `STARTS`; None: from scratch."""
+        """The pre-trained weights it starts from, one of `STARTS`; None: from scratch."""
         return self._parts.start
 
     @property
     def block(self) -> str | None:
-        """Its block of attention, "none", or None where nothing is said of attention."""
+        """Its attention block, "none", or None if the name does not mention attention."""
         return self._parts.block
 
     @property
@@ -112,28 +112,28 @@ class NetworkName(str):
 
     @property
     def is_ours(self) -> bool:
-        """Whether the network was made with this program, and has places of its own for blocks."""
+        """Whether the network is built in, and defines its own places for blocks."""
         return self.base in OURS
 
     @property
     def timm_name(self) -> str | None:
-        """What timm calls the network; None where it is not timm's."""
+        """Its name in timm; None if it is not timm's."""
         is_timms = self.base.startswith(TIMM_PREFIX)
         return self.base.removeprefix(TIMM_PREFIX) if is_timms else None
 
     @property
     def own_network(self) -> str | None:
-        """The import path of a user's own network, None where it is none."""
+        """The import path of a custom network, else None."""
         return self.base if ":" in self.base and self.timm_name is None else None
 
     @property
     def own_block(self) -> str | None:
-        """The import path of a user's own block, None where there is none."""
+        """The import path of a custom block, else None."""
         return self.block if self.block is not None and ":" in self.block else None
 
     @property
     def own_code(self) -> dict[str, str]:
-        """The import paths in it, each by the variable in which a user lets a record have it."""
+        """Its import paths, each by the environment variable in which a user can allow it."""
         paths = {TRUSTED_NETWORKS: self.own_network, TRUSTED_BLOCKS: self.own_block}
         return {variable: path for variable, path in paths.items() if path is not None}
 
@@ -141,7 +141,7 @@ class NetworkName(str):
         """Return the shortest name of this network with another block.
 
         Args:
-            block: A block, and where it goes and how it starts as a name has it, or "none".
+            block: A block with an optional place and start, as in a name, or "none".
 
         Example:
             >>> NetworkName("resnet18").with_block("se@paper")
@@ -152,7 +152,7 @@ class NetworkName(str):
         return NetworkName(f"{self._before_block()}+{block}").canonical()
 
     def canonical(self) -> NetworkName:
-        """Return the name without what it need not say.
+        """Return the name without the parts that are the default.
 
         Example:
             >>> NetworkName("resnet18+se@paper@blocks").canonical()
@@ -169,7 +169,7 @@ class NetworkName(str):
 
     @property
     def folder_name(self) -> str:
-        """The name as a folder can have it; two names never share one, on any file system.
+        """The name as a folder name; two names never share one, on any file system.
 
         Example:
             >>> NetworkName("resnet18+se").folder_name
@@ -185,7 +185,7 @@ class NetworkName(str):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Let a model hold one: checked when made, written as the string it is."""
+        """Let pydantic models have such a field: checked when created, written as a string."""
         from pydantic_core import core_schema
 
         return core_schema.no_info_after_validator_function(
@@ -194,7 +194,7 @@ class NetworkName(str):
 
 
 def block_and_options(text: str) -> list[str]:
-    """Return a block's name, and behind it where it goes and how it starts, where that is said.
+    """Return a block's name, followed by its place and start, where given.
 
     Example:
         >>> block_and_options("se@stages")
@@ -208,7 +208,7 @@ def _parse(text: str) -> _Parts:
     bare, at, where = network.partition("@")
     if at:
         raise ConfigError(
-            f"'{text}' names a place and no block to put there; give the block before it, as in"
+            f"'{text}' names a place but no block to insert there; give the block before it, as in"
             f" {bare or 'resnet18'}+se@{where or 'stages'}"
         )
     base, start = network, None
@@ -222,11 +222,11 @@ def _parse(text: str) -> _Parts:
     wheres = [option for option in options if option not in _BLOCK_STARTS]
     if not base or not block or "" in options or len(starts) > 1 or len(wheres) > 1:
         raise ConfigError(
-            f"'{text}' names no network with attention; give NETWORK+BLOCK, and where and how it"
-            " starts as in resnet18+se@stages@identity"
+            f"'{text}' is not a network with attention; give NETWORK+BLOCK, optionally with the"
+            " block's place and start, as in resnet18+se@stages@identity"
         )
     if block == NONE and options:
-        raise ConfigError(f"'{text}' says where nothing goes; give {network}+none")
+        raise ConfigError(f"'{text}' gives options for no block; give {network}+none")
     return _Parts(
         base, start, block, wheres[0] if wheres else None, starts[0] if starts else "paper"
     )

@@ -1,13 +1,12 @@
-"""Other people's code by name: by its import path, or as an installed package offers it.
+"""Third-party code by name: its import path, or the entry point of an installed package.
 
-An import path is `my_package.nets:MyNet`. A package offers what it has under the names of its entry
-points:
+An import path is `my_package.nets:MyNet`. A package offers networks as entry points:
 
     [project.entry-points."towernet.models"]
     small = "my_package.nets:MyNet"
 
-To import a module is to run it. A name that the user says is followed (`trust`, or an environment
-variable); one that only a record holds, which may come from somebody else, is not.
+Importing a module runs it. A name that the user gives is imported (`trust`, or an environment
+variable); a name that only a record contains is not, since the record may come from someone else.
 """
 
 from __future__ import annotations
@@ -31,20 +30,20 @@ from towernet.registry import nearest, unknown_name
 
 T = TypeVar("T")
 _NAME = re.compile(r"[^\s+@:,]+")
-_NEAR = 0.75  # how like another a module's name must be to be proposed
+_NEAR = 0.75  # how similar a module's name must be to be suggested
 
 
 class Plugins(Generic[T]):
-    """All things of one kind that are not ours.
+    """All third-party things of one kind, such as networks.
 
     Args:
-        kind: What one is called in a message.
-        group: Of the entry points under which packages offer them.
-        variable: Names, in the environment, those that a record may be followed to: import paths
-            or modules, comma-separated.
-        example: An import path, for a message.
-        problem: Says why something is none of them, with what to do; '' where it is one.
-        ours: The names that come before those of others.
+        kind: The noun for one of them in messages.
+        group: The group of entry points under which packages offer them.
+        variable: The environment variable that lists the import paths or modules that may be
+            imported when only a record names them, comma-separated.
+        example: An import path, for messages.
+        problem: Returns why an object is not one of them, with the remedy; '' if it is one.
+        ours: Returns the built-in names, which take precedence over those of packages.
     """
 
     def __init__(
@@ -60,31 +59,32 @@ class Plugins(Generic[T]):
         self.kind, self.group, self.variable, self.example = kind, group, variable, example
         self._problem, self._ours = problem, ours
         self._trusted: set[str] = set()
-        # By identity, so with what it is of.
+        # Keyed by identity, so the object itself is kept, too.
         self._code: dict[tuple[str, int], tuple[object, str]] = {}
 
     def known(self) -> list[str]:
-        """Return the names that need no import path: ours, and those of installed packages."""
+        """Return the names that need no import path: built-in, and of installed packages."""
         return sorted({*self._ours(), *self.offered()})
 
     def offered(self) -> list[str]:
-        """Return the names under which installed packages offer some, but for those that are ours.
+        """Return the names that installed packages offer, without built-in ones.
 
-        Nothing is imported. A name with a sign that means something in a network's is left out.
+        Nothing is imported. Names with a character that has a meaning in a network's name are left
+        out.
         """
         offered = {entry.name for entry in entry_points(group=self.group)}
         return sorted(name for name in offered.difference(self._ours()) if _NAME.fullmatch(name))
 
     def trust(self, name: str) -> None:
-        """Let the module of an import path be imported, which the user names."""
+        """Allow importing the module of an import path that the user gave."""
         if is_import_path(name):
             self._trusted.add(_split(name)[0])
 
     def is_trusted(self, name: str) -> bool:
-        """Whether a record that has this name may be followed: nothing runs that nobody here named.
+        """Whether a name in a record may be imported: only if the user has allowed its module.
 
-        A class in a module that is imported already may be. A function there may not: it would be
-        called, and that the module was imported says nothing about what it does.
+        A class in a module that is already imported is trusted. A function there is not: it would
+        be called, and may do anything.
         """
         if not is_import_path(name):
             return True
@@ -98,24 +98,24 @@ class Plugins(Generic[T]):
         return found is None or isinstance(found, type)
 
     def find(self, name: str) -> T:
-        """Return what a name stands for; the caller has seen that it is none of ours.
+        """Return the object with this name, which must not be a built-in name.
 
         Args:
             name: An import path, or the name of an entry point of an installed package.
 
         Raises:
-            UnknownNameError: Nothing has the name; the message suggests the nearest.
-            ConfigError: What it stands for cannot be imported, or is of another kind.
-            UntrustedCodeError: It is an import path that no user named.
+            UnknownNameError: Nothing has the name; the message suggests the nearest one.
+            ConfigError: It cannot be imported, or is of another kind.
+            UntrustedCodeError: It is an import path that the user has not allowed.
         """
         return self._found(name)[0]
 
     def code_of(self, name: str) -> str:
-        """Return the hex sha-256 of the source that a name stands for, '' where none can be read.
+        """Return the hex sha-256 of the source of the object with this name, '' if unreadable.
 
-        It is that of the file in which it is written, and of the one that its name names where
-        that is another. Read when it is first found: what is imported stays as it is while this
-        process goes on, and the files may not.
+        It covers the file that defines the object, and that of the module in its import path where
+        they differ. It is read when the object is first found: an imported module stays the same
+        in this process, but its file may change.
 
         Raises:
             TowernetError: as `find`.
@@ -123,7 +123,7 @@ class Plugins(Generic[T]):
         return self._found(name)[1]
 
     def _found(self, name: str) -> tuple[T, str]:
-        """Return what a name stands for, and the hash of its source."""
+        """Return the object with this name, and the hash of its source."""
         if is_import_path(name):
             if not self.is_trusted(name):
                 raise UntrustedCodeError(self.kind, name, module_of(name), self.variable)
@@ -141,7 +141,7 @@ class Plugins(Generic[T]):
         )
 
     def _imported(self, path: str, what: str) -> tuple[T, str]:
-        """Import `module:attribute` and hash it; `what` is its name in the messages."""
+        """Import `module:attribute` and hash its source; `what` is its name in messages."""
         module_name, attribute = _split(path)
         if not _is_well_formed(path) or module_name.endswith(".py"):
             likely = f"{module_name.removesuffix('.py').replace('/', '.')}:{attribute}"
@@ -160,13 +160,13 @@ class Plugins(Generic[T]):
         return cast(T, found), self._code[key][1]
 
     def _is_one(self, value: object, module: ModuleType) -> bool:
-        """Whether an attribute may be what was meant; of functions, those the module defines."""
+        """Whether to suggest an attribute; functions only if the module defines them."""
         is_its_own = getattr(value, "__module__", None) == module.__name__
         return (isinstance(value, type) or is_its_own) and not self._problem(value)
 
 
 def is_import_path(name: str) -> bool:
-    """Whether a name is meant for an import path: no other kind of name has a colon.
+    """Whether a name is an import path: no other kind of name has a colon.
 
     Example:
         >>> is_import_path("my_package.nets:MyNet"), is_import_path("resnet18")
@@ -201,7 +201,7 @@ def _source_file(found: object) -> str | None:
         return inspect.getsourcefile(found)  # type: ignore[arg-type]
     except OSError:  # typed into an interpreter
         return None
-    except TypeError:  # that, compiled, or an object that can be called
+    except TypeError:  # compiled code, or a callable object
         return None if isinstance(found, type | ModuleType) else _source_file(type(found))
 
 
@@ -216,10 +216,10 @@ def _is_well_formed(path: str) -> bool:
 
 
 def _module(name: str, what: str) -> ModuleType:
-    """Import a module; `what` is what it is imported for.
+    """Import a module; `what` is the thing to find in it, for messages.
 
     Raises:
-        ConfigError: There is none, or it raises.
+        ConfigError: There is no such module, or importing it fails.
     """
     try:
         return importlib.import_module(name)
@@ -229,15 +229,15 @@ def _module(name: str, what: str) -> ModuleType:
         near = _near_module(error.name)
         hint = "; install" if near is None else f". Did you mean '{near}'? Else install"
         raise ConfigError(
-            f"{what}: there is no module {error.name}{hint} its package, or add the folder it"
-            " lies in to PYTHONPATH"
+            f"{what}: there is no module {error.name}{hint} its package, or add its folder to"
+            " PYTHONPATH"
         ) from error
     except Exception as error:
         raise _broken(what, name, error) from error
 
 
 def _near_module(missing: str) -> str | None:
-    """Return the module that a missing one may be meant for; it lies in the same package."""
+    """Return the module with the most similar name in the same package, if any."""
     package, dot, name = missing.rpartition(".")
     folders = getattr(sys.modules.get(package), "__path__", []) if dot else None
     near = nearest(name, [found.name for found in pkgutil.iter_modules(folders)], cutoff=_NEAR)

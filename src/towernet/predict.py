@@ -1,4 +1,4 @@
-"""A trained run answers for pictures: the same decoder, the same contract as in training."""
+"""Predict images with a trained run, decoded and prepared as in training."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from towernet.records.run import RunRecord
 from towernet.records.scores import KeptCalibration
 
 NUM_DECODERS = 2
-TRAIN_AGAIN = "train again"  # what helps where a run is damaged
+TRAIN_AGAIN = "train again"  # the remedy for a damaged run
 CALIBRATION_FILE = "calibration.json"
 WEIGHT_SUFFIXES = (
     ".pt", ".pth", ".safetensors", ".pdparams", ".onnx", ".pkl", ".joblib", ".npy", ".npz", ".h5",
@@ -41,15 +41,16 @@ WEIGHT_SUFFIXES = (
 
 @dataclass(frozen=True)
 class Predictor:
-    """A network with its kept weights and its class contract.
+    """A network with its saved weights and its class contract, ready to predict.
 
     Args:
         folder: The run it came from.
-        model: The network, made ready to answer: see `towernet.models.optimize`.
-        contract: How a picture becomes its input, and what its answers are called.
+        model: The network, optimized for prediction: see `towernet.models.optimize`.
+        contract: How an image becomes its input, and the names of its classes.
         policy: Where and how it computes.
-        temperature: What logits are divided by, so that it is as sure as it is right.
-        threshold: Below this probability it had better not be believed; None where nobody knows.
+        temperature: Divisor of the logits that calibrates the probabilities.
+        threshold: Predictions below this probability are flagged "(not sure)"; None if not
+            calibrated.
     """
 
     folder: Path
@@ -60,10 +61,10 @@ class Predictor:
     threshold: float | None = None
 
     def pixels(self, content: bytes) -> npt.NDArray[np.uint8]:
-        """Decode and fit one picture, (S, S, 3).
+        """Decode and fit one image, (S, S, 3).
 
         Raises:
-            DataError: the picture cannot be used.
+            DataError: the image cannot be used.
         """
         background = self.contract.background
         decoded = decode(content, background=background)
@@ -77,16 +78,16 @@ class Predictor:
 
 @dataclass(frozen=True)
 class Trained:
-    """A network with its kept weights as it was trained: every module has its name and its order.
+    """A network with its saved weights as trained: all modules with their names and order.
 
     Args:
         folder: The run it came from.
-        name: What it is called.
-        model: The network, as it evaluates.
-        contract: How a picture becomes its input, and what its answers are called.
-        policy: Where and how it computes where nothing else is asked for.
-        temperature: As a `Predictor` has it.
-        threshold: As a `Predictor` has it.
+        name: The network's name.
+        model: The network, in evaluation mode.
+        contract: How an image becomes its input, and the names of its classes.
+        policy: Where and how it computes by default.
+        temperature: As in `Predictor`.
+        threshold: As in `Predictor`.
     """
 
     folder: Path
@@ -98,7 +99,7 @@ class Trained:
     threshold: float | None = None
 
     def ready(self, policy: Policy | None = None) -> Predictor:
-        """Return it made ready to answer."""
+        """Return it optimized for prediction."""
         policy = policy or self.policy
         model = optimize(
             self.model,
@@ -121,12 +122,12 @@ def find_run(folder: Path) -> Path:
     """Return the folder of a run, or that of a comparison's winner.
 
     Raises:
-        DataError: it is no folder, or a comparison without a winner.
+        DataError: it is not a folder, or is a comparison without a winner.
     """
     if folder.is_file():
         if folder.suffix.lower() in WEIGHT_SUFFIXES:
             raise DataError(
-                f"{folder} is a file; make a run of it with: towernet import-weights {folder}"
+                f"{folder} is a file; turn it into a run with: towernet import-weights {folder}"
                 " --model NAME --classes classes.txt --out FOLDER"
             )
         raise DataError(f"{folder} is a file; give the folder of a run first, then the images")
@@ -140,17 +141,17 @@ def find_run(folder: Path) -> Path:
             )
         return folder / winner.folder
     if (folder / "protocol.toml").exists():
-        raise DataError(f"the comparison in {folder} is not finished; say its command again")
+        raise DataError(f"the comparison in {folder} is not finished; rerun its command")
     return folder
 
 
 def load_trained(folder: Path) -> Trained:
-    """Load the network of a run, or of a comparison's winner, with its kept weights.
+    """Load the network of a run, or of a comparison's winner, with its saved weights.
 
     Raises:
-        DataError: the folder holds no finished run, or a damaged one.
-        ConfigError: the source of its network, not being ours, has changed since.
-        UntrustedCodeError: its network would have to be imported, and no user named it.
+        DataError: the folder contains no finished run, or a damaged one.
+        ConfigError: the source of its custom network has changed since.
+        UntrustedCodeError: it needs a custom network that the user has not allowed.
     """
     folder = find_run(folder)
     record = read_run(folder, todo=TRAIN_AGAIN)
@@ -173,16 +174,16 @@ def load_trained(folder: Path) -> Trained:
 
 
 def load_run(folder: Path, policy: Policy | None = None) -> Predictor:
-    """Load a run's kept weights, or those of a comparison's winner, made ready to answer.
+    """Load a run's saved weights, or those of a comparison's winner, ready to predict.
 
     Raises:
-        DataError: the folder holds no finished run, or a damaged one.
+        DataError: the folder contains no finished run, or a damaged one.
     """
     return load_trained(folder).ready(policy)
 
 
 def _calibration(folder: Path) -> tuple[float, float | None]:
-    """Return a run's temperature and threshold; one that was not judged has neither."""
+    """Return a run's temperature and threshold; (1, None) if it is not calibrated."""
     path = folder / CALIBRATION_FILE
     if not path.exists():
         return 1.0, None
@@ -193,9 +194,9 @@ def _calibration(folder: Path) -> tuple[float, float | None]:
 def predict_files(
     predictor: Predictor, paths: Sequence[Path]
 ) -> list[npt.NDArray[np.float64] | DataError]:
-    """Return the class probabilities of each picture, or why there are none."""
+    """Return the class probabilities of each image, or why there are none."""
     answers: list[npt.NDArray[np.float64] | DataError] = [
-        DataError(f"{path} was not looked at") for path in paths
+        DataError(f"{path} was not decoded") for path in paths
     ]
     for i, pixels in fitted_pictures(predictor.contract, paths):
         if isinstance(pixels, DataError):
@@ -208,21 +209,21 @@ def predict_files(
 def predict_classes(
     predictor: Predictor, paths: Sequence[Path], *, top: int = 1
 ) -> list[Prediction | NoPrediction]:
-    """Return what a run says of each picture, in words and numbers, or why it says nothing.
+    """Return the predicted classes of each image with their probabilities, or why there are none.
 
     Args:
         predictor: From `load_run`.
-        paths: The pictures.
-        top: How many classes to name for each.
+        paths: The images.
+        top: Number of classes per image.
     """
     names, threshold = predictor.contract.class_names, predictor.threshold
-    said: list[Prediction | NoPrediction] = []
+    rows: list[Prediction | NoPrediction] = []
     for path, answer in zip(paths, predict_files(predictor, paths), strict=True):
         if isinstance(answer, DataError):
-            said.append(NoPrediction(path=str(path), error=str(answer)))
+            rows.append(NoPrediction(path=str(path), error=str(answer)))
             continue
         best = answer.argsort(kind="stable")[::-1][:top]
-        said.append(
+        rows.append(
             Prediction(
                 path=str(path),
                 predictions=tuple(
@@ -232,15 +233,15 @@ def predict_classes(
                 sure=None if threshold is None else bool(answer.max() >= threshold),
             )
         )
-    return said
+    return rows
 
 
 def fitted_pictures(
     contract: Contract, paths: Sequence[Path]
 ) -> Iterator[tuple[int, npt.NDArray[np.uint8] | DataError]]:
-    """Yield each picture's position and its (S, S, 3) pixels, or why there are none.
+    """Yield each image's position and its (S, S, 3) pixels, or why there are none.
 
-    Decoding happens in processes that may crash or hang over a file and take no other along.
+    Files are decoded in worker processes, so a crash or hang over one affects no other.
     """
     good = []
     for i, path in enumerate(paths):
@@ -265,7 +266,7 @@ def fitted_pictures(
 def _no_file(path: Path) -> DataError | None:
     if path.is_dir():
         return DataError(f"{path} is a folder; give the images in it: {path}/*")
-    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+    if path.exists() and not path.is_file():  # reading a pipe would block forever
         return DataError(f"{path} is not a plain file; give an image file")
     try:
         with path.open("rb"):

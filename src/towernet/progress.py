@@ -1,6 +1,6 @@
-"""What a person sees while something long goes on: bars, or plain lines where nothing can move.
+"""The progress of long work: bars, or plain lines where the output cannot be updated.
 
-`screen()` gives the right one of three: bars on a terminal, a bar in a notebook, lines in a file.
+`screen()` returns one of three: bars on a terminal, a bar in a notebook, lines in a file.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ SECONDS_BETWEEN_UPDATES = 0.25  # of a notebook's bar: each is a message to the 
 
 
 def screen() -> Screen:
-    """Return who shows a person here what goes on: in a notebook, on a terminal, or in a file."""
+    """Return the progress display for a notebook, a terminal or a file."""
     if in_notebook():
         return Notebook()
-    console = Console(file=cast(TextIO, _Forgiving(sys.stderr)), highlight=False, soft_wrap=True)
+    console = Console(file=cast(TextIO, _SafeStream(sys.stderr)), highlight=False, soft_wrap=True)
     return Bars(console) if console.is_terminal else Lines(console)
 
 
 def in_notebook() -> bool:
-    """Return whether an IPython kernel runs this: its cells show what can be brought up to date.
+    """Return whether an IPython kernel runs this: its cells can show output that is updated.
 
-    IPython in a terminal has no kernel, and is a terminal.
+    IPython in a terminal has no kernel and counts as a terminal.
     """
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return getattr(shell, "kernel", None) is not None
 
 
 def epoch_words(name: str, metrics: EpochMetrics, timing: EpochTiming) -> str:
-    """Say one epoch in one line."""
+    """Return the line printed for an epoch."""
     return (
         f"{name:<14} epoch {metrics.epoch:<5.4g} loss {metrics.train_loss:.3f}"
         f"  accuracy {percent(metrics.train_accuracy):>7}"
@@ -62,9 +62,9 @@ def epoch_words(name: str, metrics: EpochMetrics, timing: EpochTiming) -> str:
 
 
 class Screen(Progress, ABC):
-    """Watches runs and counts files; the words are the same on every screen.
+    """Shows the progress of runs and counts files, with the same words on every display.
 
-    A screen says how it shows a bar (`_open`, `_move`, `_close`) and a line (`_print`).
+    A subclass defines how to show a bar (`_open`, `_move`, `_close`) and a line (`_print`).
     """
 
     seconds_between_lines = SECONDS_BETWEEN_LINES
@@ -72,10 +72,10 @@ class Screen(Progress, ABC):
     def __init__(self) -> None:
         self.name = ""
         self.num_steps = self.steps_per_epoch = 0
-        self.began_step = 0
-        self.began = self.last_line = time.monotonic()
+        self.first_step = 0
+        self.started = self.last_line = time.monotonic()
         self.counting = ""
-        self.validation = ""  # for the bar of a screen that prints few epochs
+        self.validation = ""  # shown in the bar where few epochs are printed
 
     def say(self, text: str) -> None:
         """Print a sentence, above the bar if there is one."""
@@ -86,8 +86,8 @@ class Screen(Progress, ABC):
         """Start a run's bar."""
         self._stop_counting()
         self.name, self.num_steps, self.steps_per_epoch = name, num_steps, steps_per_epoch
-        self.began = self.last_line = time.monotonic()
-        self.began_step = step
+        self.started = self.last_line = time.monotonic()
+        self.first_step = step
         self.validation = ""
         self._open(name, step, num_steps)
 
@@ -101,7 +101,7 @@ class Screen(Progress, ABC):
         self._move(step, figures)
 
     def epoch(self, metrics: EpochMetrics, timing: EpochTiming) -> None:
-        """Print an epoch's line. Short epochs share the line of the last one shown."""
+        """Print an epoch's line, unless the last line is too recent."""
         words = epoch_words(self.name, metrics, timing)
         self._end_epoch(metrics.step, words, metrics.validation_accuracy)
 
@@ -113,7 +113,7 @@ class Screen(Progress, ABC):
             self._print(words if last else f"{words}  {self._left(step)}")
 
     def end(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._close()
 
     def count(self, what: str, done: int, total: int) -> None:
@@ -132,29 +132,29 @@ class Screen(Progress, ABC):
             self._close()
 
     def _left(self, step: int) -> str:
-        """Say how long the run still takes, from how long it took until now."""
-        seconds = (time.monotonic() - self.began) / max(step - self.began_step, 1)
+        """Return the time left for the run, extrapolated from the time so far."""
+        seconds = (time.monotonic() - self.started) / max(step - self.first_step, 1)
         return f"{clock_time(seconds * (self.num_steps - step))} left"
 
     @abstractmethod
     def _print(self, text: str) -> None:
-        """Show one line that stays."""
+        """Print one permanent line."""
 
     @abstractmethod
     def _open(self, what: str, done: int, total: int) -> None:
-        """Begin a bar: of files while `counting`, else of a run's steps."""
+        """Start a bar: of files while `counting`, else of a run's steps."""
 
     @abstractmethod
     def _move(self, done: int, figures: str = "") -> None:
-        """Bring the bar up to date, if there is one; without figures they stay as they are."""
+        """Update the bar, if there is one; without `figures` its figures stay."""
 
     @abstractmethod
     def _close(self) -> None:
         """End the bar, if there is one."""
 
 
-class _Forgiving:
-    """A stream whose reader may go away: a closed terminal must not end a night of training."""
+class _SafeStream:
+    """A stream that ignores errors of writing: a closed terminal must not end a long training."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -173,10 +173,10 @@ class _Forgiving:
 
 
 class Bars(Screen):
-    """A terminal's: a bar that is gone when it is full.
+    """The display of a terminal: a bar that disappears when it is full.
 
     Args:
-        console: Of standard error, so results can be piped.
+        console: On standard error, so results can be piped.
     """
 
     seconds_between_lines = 2.0
@@ -217,10 +217,10 @@ class Bars(Screen):
 
 
 class Lines(Screen):
-    """A file's or a pipe's: now and then a line of how it goes.
+    """The display for a file or pipe: a progress line every few seconds.
 
     Args:
-        console: Of standard error, so results can be piped.
+        console: On standard error, so results can be piped.
     """
 
     def __init__(self, console: Console) -> None:
@@ -246,13 +246,13 @@ class Lines(Screen):
 
 
 class Notebook(Screen):
-    """A cell's: one bar for all that goes on, and sentences below it.
+    """The display of a notebook's cell: one bar for all work, and messages below it.
 
-    The bar is a display that is brought up to date, which every front end of a kernel can do
-    without widgets. Sentences go to standard output: standard error is shown as if all were wrong.
+    The bar is a display that is updated, which every front end supports without widgets. Messages
+    go to standard output, since notebooks show standard error as errors.
     """
 
-    seconds_between_lines = math.inf  # the bar says it; a run's last line stays
+    seconds_between_lines = math.inf  # the bar shows it; a run's last line stays
 
     def __init__(self) -> None:
         super().__init__()
@@ -280,7 +280,7 @@ class Notebook(Screen):
             self._show(f"{self.figures}  {self._left(done)}" if self.figures else self._so_far())
 
     def _close(self) -> None:
-        if self.what:  # how far it came stays to be seen
+        if self.what:  # the final state stays visible
             self._show(f"{self._so_far()} in {clock_time(time.monotonic() - self.opened)}")
             self.what = ""
 
@@ -305,8 +305,8 @@ class Notebook(Screen):
             self.handle.update(shows, raw=True)
 
 
-# As printed lines look (the variables are JupyterLab's, and elsewhere nothing); in a narrow window
-# the bar gives way before the words do.
+# Styled like printed lines (only JupyterLab defines the variables); in a narrow window the bar
+# shrinks before the words do.
 _BAR = (
     '<div style="display: flex; flex-wrap: wrap; align-items: center; gap: 0 1ch; margin: 0;'
     " padding: 0 1ch; white-space: pre-wrap; font-family: var(--jp-code-font-family, monospace);"

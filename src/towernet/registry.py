@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
-    """Return the error for a name that stands for nothing, with the nearest known ones."""
+    """Return the error for an unknown name, with the nearest known one."""
     known = sorted(known)
     near = nearest(name, known)
     hint = "" if near is None else f" Did you mean '{near}'?"
@@ -21,7 +21,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
 
 
 def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
-    """Return the name most like another, small and capital letters being the same; None: none is.
+    """Return the known name most similar to `name`, ignoring case; None if there is none.
 
     Example:
         >>> nearest("SE", ["eca", "se"]), nearest("loom", ["eca", "se"])
@@ -33,7 +33,7 @@ def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | No
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """A read-only mapping from names to things; things come in by `register`.
+    """A read-only mapping from names to things, which are added with `register`.
 
     Example:
         >>> SHAPES = Registry[type]("shape")
@@ -48,14 +48,14 @@ class Registry(Mapping[str, T], Generic[T]):
         self._things: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Return a decorator that enters what it decorates under `name`."""
+        """Return a decorator that adds the decorated thing under `name`."""
 
-        def enter(thing: T) -> T:
+        def add(thing: T) -> T:
             assert name not in self._things, f"{self.kind} '{name}' is registered twice"
             self._things[name] = thing
             return thing
 
-        return enter
+        return add
 
     def __getitem__(self, name: str) -> T:
         if name not in self._things:

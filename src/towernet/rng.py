@@ -1,4 +1,4 @@
-"""Randomness as a function: no state, so nothing depends on workers, prefetching or resuming.
+"""Random numbers without state: draws do not depend on workers, prefetching or resuming.
 
 Every draw is a pure function of (seed, epoch, item, purpose): the counter-based generator
 Philox-4x32-10 is keyed by seed and purpose, and its counter is (item, epoch, column).

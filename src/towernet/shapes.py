@@ -1,6 +1,6 @@
-"""A network run on the meta device: shapes flow through it, no numbers do.
+"""Run a network on the meta device: only shapes are computed, no numbers.
 
-So vgg19 takes as long as TowerNet, and the network itself is left as it was.
+So vgg19 takes as long as TowerNet, and the network itself is not changed.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from torch.overrides import TorchFunctionMode
 
 
 def run_on_meta(model: nn.Module, *shape: int) -> Tensor:
-    """Send the shape of an input (B, C, H, W) through a network as it evaluates.
+    """Run a network in evaluation mode on the shape of an input (B, C, H, W).
 
     Returns:
-        What the network returns: for a classifier the shape of its logits.
+        The output of the network: for a classifier, logits without numbers.
     """
     state = dict([*model.named_parameters(), *model.named_buffers()])
     meta = {name: torch.empty_like(value, device="meta") for name, value in state.items()}
     floating = next((value for value in meta.values() if value.is_floating_point()), None)
     dtype = None if floating is None else floating.dtype
     images_BCHW = torch.empty(shape, device="meta", dtype=dtype)
-    # A network may draw numbers as it runs; the weights that are drawn next must not depend on it.
+    # A network may draw random numbers; weights drawn afterwards must not depend on it.
     own_randomness = torch.random.fork_rng(devices=[])
     with evaluating(model), _attributes_kept(model), torch.no_grad(), own_randomness:
         output: Tensor = torch.func.functional_call(model, meta, (images_BCHW,))
@@ -34,7 +34,7 @@ def run_on_meta(model: nn.Module, *shape: int) -> Tensor:
 
 @contextlib.contextmanager
 def _attributes_kept(model: nn.Module) -> Iterator[None]:
-    """Undo what modules assign to attributes: a detector keeps anchors, here without numbers."""
+    """Undo assignments to modules' attributes: a detector caches anchors, here without numbers."""
     before = {module: dict(vars(module)) for module in model.modules()}
     try:
         yield
@@ -47,7 +47,7 @@ def _attributes_kept(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a network in evaluation mode for a while, and each module back into its own."""
+    """Put a network into evaluation mode; restore the mode of each module afterwards."""
     was_training = {module: module.training for module in model.modules()}
     # The fused path of nn.MultiheadAttention hides its matrix products from the counter.
     fast_path = torch.backends.mha.get_fastpath_enabled()
@@ -63,18 +63,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def weights_on_meta() -> Iterator[None]:
-    """Let a network be built whose weights have shapes and no numbers, in milliseconds.
+    """Build networks whose weights have shapes but no numbers, in milliseconds.
 
-    What is drawn on the way leaves torch's generator where it was.
+    The state of torch's random generator is restored afterwards.
     """
     with torch.random.fork_rng(devices=[]), _WeightsOnMeta():
         yield
 
 
 class _WeightsOnMeta(TorchFunctionMode):
-    """Create weights without memory or numbers, and leave what is computed on the way alone.
+    """Create weights without memory or numbers, but leave other computations alone.
 
-    `torch.device("meta")` would take the tensors, too, that some networks compute widths with.
+    `torch.device("meta")` would also affect the tensors with which some networks compute widths.
     """
 
     _FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.randn})

@@ -55,7 +55,7 @@ def has_global_hook() -> bool:
 
 
 def is_compiled(module: nn.Module) -> bool:
-    """Whether a module is a program of torch.compile, or was compiled in place."""
+    """Whether a module is the result of torch.compile, or was compiled in place."""
     import torch._dynamo as dynamo  # takes 1.5 s, which only this check has to wait for
 
     return isinstance(module, dynamo.OptimizedModule) or has_compiled_call(module)
@@ -80,14 +80,14 @@ def recompile_when_hooks_change() -> None:
 
 
 def is_transformed_or_traced() -> bool:
-    """Whether torch.func transforms what runs now, such as by grad or vmap, or it is traced."""
+    """Whether the code runs in a torch.func transform, such as grad or vmap, or is traced."""
     return torch._C._are_functorch_transforms_active() or torch._C._get_tracing_state() is not None
 
 
 def is_watched() -> bool:
-    """Whether a mode looks at every operation, or forward derivatives are taken.
+    """Whether a torch mode sees every operation, or forward derivatives are computed.
 
-    `torch.no_grad` leaves both on.
+    `torch.no_grad` turns off neither.
     """
     return (
         torch._C._len_torch_dispatch_stack() > 0

@@ -1,4 +1,4 @@
-"""Names, counts, shares, sizes and times as a person reads them."""
+"""Format names, counts, shares, sizes and times for people."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def shown(name: str) -> str:
 
 
 def in_a_line(message: str) -> str:
-    """Write what may hold names of any kind in one line that can be printed."""
+    """Return a message that may contain any name as one printable line."""
     return shown(" ".join(message.split()))
 
 
@@ -43,7 +43,7 @@ def listed(words: Sequence[str], last: str = "and") -> str:
 
 
 def some_listed(names: Sequence[str], most: int = 10) -> str:
-    """List names, the first ones of many."""
+    """Return names as a list, shortened if there are many."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(map(shown, names[:most])) + more
 
@@ -54,7 +54,7 @@ def percent(fraction: Number | None, digits: int = 1) -> str:
 
 
 def in_points(fraction: float) -> str:
-    """Write a difference in percentage points; what is not 0 does not read as 0.
+    """Return a difference in percentage points; a small one is not rounded to 0.
 
     Example:
         >>> in_points(0.0312), in_points(-0.0002), in_points(-0.0000001)
@@ -81,7 +81,7 @@ def compact(number: Number | None) -> str:
 
 
 def in_bytes(num_bytes: Number) -> str:
-    """Write a size for a person."""
+    """Return a size with its unit."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if num_bytes < 1000:
             return f"{num_bytes:.3g} {unit}"
@@ -102,7 +102,7 @@ def duration(seconds: Number | None) -> str:
 
 
 def clock_time(seconds: float) -> str:
-    """Write a time left as minutes and seconds."""
+    """Return a time as minutes and seconds."""
     minutes, seconds = divmod(int(seconds), 60)
     return (
         f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
@@ -112,7 +112,7 @@ def clock_time(seconds: float) -> str:
 
 
 def rough_time(seconds: float) -> str:
-    """Write a duration for a person."""
+    """Return a rounded duration."""
     if seconds < 100:
         return f"{max(seconds, 1):.0f} seconds"
     if seconds < 100 * 60:
@@ -121,7 +121,7 @@ def rough_time(seconds: float) -> str:
 
 
 def kind(value: object) -> str:
-    """Return what sort of thing a value is, with its article."""
+    """Return the type of a value in words, with its article."""
     if value is None:
         return "None"
     if isinstance(value, type):

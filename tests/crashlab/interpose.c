@@ -1,7 +1,7 @@
-/* Counts the file operations of a process below one folder, and makes the n-th one fail or fatal.
+/* Counts the file operations of a process below one folder, and makes the n-th one fail or kill it.
 
-   Preloaded into a real process (LD_PRELOAD), so that everything that writes is met where it
-   calls the system: Python, Arrow, whoever. Nothing happens until faults_arm is called.
+   Preloaded into a real process (LD_PRELOAD), so that all writing code is intercepted where
+   it calls the system: Python, Arrow and others. Nothing happens until faults_arm is called.
    Built with: cc -shared -fPIC -O2 -o libinterpose.so interpose.c */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -30,7 +30,7 @@ void faults_arm(const char *folder, long nth, int what, int log_to) {
     strncpy(watched, folder, sizeof watched - 1);
 }
 
-/* Whether this operation has to fail; it does not come back from one that kills. */
+/* Whether this operation must fail; does not return if it kills the process. */
 static int meets(const char *operation, const char *path, int uses_disk) {
     if (!watched[0] || strncmp(path, watched, strlen(watched)) != 0) return 0;
     long number = __sync_add_and_fetch(&seen, 1);

@@ -1,7 +1,7 @@
 """Trials of the real command under real faults: killed at an instant, refused by the disk.
 
 `Lab` starts `server.py` with `interpose.c` preloaded; each trial is a fork of it that runs one
-command. What a trial leaves behind is then looked at from outside.
+command. The files that a trial leaves are then checked from outside.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Lab:
         subprocess.run(
             [cc, "-shared", "-fPIC", "-O2", "-o", library, HERE / "interpose.c"], check=True
         )
-        # One thread each, so that trials beside each other do not fight over the cores.
+        # One thread each, so that parallel trials do not compete for the cores.
         environment = os.environ | {
             "LD_PRELOAD": str(library),
             "OMP_NUM_THREADS": "1",
@@ -90,16 +90,16 @@ class Lab:
         """Run a command to its end, or to the fault.
 
         Args:
-            words: After `towernet`.
+            words: The words after `towernet`.
             watched: The folder whose file operations count.
             action: "count", "kill", "fail once", or "fail ever": a full disk from then on.
-            nth: Which operation is met by the action, from 1.
-            after_s: Kill it after so many seconds instead.
-            log: Where each operation is written down.
-            memory_mb: How much memory the command may take.
+            nth: The operation that the action hits, from 1.
+            after_s: Kill it after this many seconds instead.
+            log: The file in which each operation is logged.
+            memory_mb: How much memory the command can take.
         """
         assert self.process.stdin and self.process.stdout
-        asked = {
+        trial = {
             "words": words,
             "out": str(watched),
             "action": action,
@@ -108,13 +108,13 @@ class Lab:
             "log": log and str(log),
             "memory_mb": memory_mb,
         }
-        self.process.stdin.write(json.dumps(asked) + "\n")
+        self.process.stdin.write(json.dumps(trial) + "\n")
         self.process.stdin.flush()
         return Ended(**json.loads(self.process.stdout.readline()))
 
 
 def operations(log: Path) -> list[tuple[int, str, str]]:
-    """Return the number, kind and path of every operation in a log, random names made one."""
+    """Return the number, kind and path of every operation in a log, without random names."""
     found = []
     for line in log.read_text().splitlines():
         number, kind, path = line.split(" ", 2)
@@ -123,7 +123,7 @@ def operations(log: Path) -> list[tuple[int, str, str]]:
 
 
 def exact(folder: Path) -> dict[str, Any]:
-    """Return what has to be the same to the byte, of a run or a comparison and all its runs."""
+    """Return what must be the same to the byte in a run, or a comparison and all its runs."""
     found: dict[str, Any] = {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for name in EXACT_FILES
@@ -134,20 +134,20 @@ def exact(folder: Path) -> dict[str, Any]:
 
 
 def files_in(folder: Path) -> set[str]:
-    """Return the names of all files; of TensorBoard's, which hold the time, only the folder."""
+    """Return the names of all files, without the times in TensorBoard's names."""
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
     return {re.sub(r"events\.out.*", "events", name) for name in names}
 
 
 def policy(folder: Path) -> str:
-    """Return the kind of numbers that the self-test chose: a matter of timing, made once."""
+    """Return the dtype that the self-test chose once; it depends on timing."""
     for path in (*folder.glob("run.json"), *folder.glob("runs/*/run.json")):
         return str(json.loads(path.read_text())["plan"]["policy"]["dtype"])
     return ""
 
 
 def epochs_done(folder: Path) -> dict[str, int]:
-    """Return the step of the last epoch that each run has told of, by the run's folder name."""
+    """Return the step of the last recorded epoch of each run, by the run's folder name."""
     done = {}
     for path in (*folder.glob("metrics.jsonl"), *folder.glob("runs/*/metrics.jsonl")):
         done[path.parent.name] = json.loads(path.read_text().splitlines()[-1])["step"]
@@ -155,7 +155,7 @@ def epochs_done(folder: Path) -> dict[str, int]:
 
 
 def went_on_from(ended: Ended) -> dict[str, int]:
-    """Return the step after which each run says that it goes on."""
+    """Return the step from which each run reports that it continues."""
     return {
         name: int(step)
         for name, step in re.findall(r"^(\S+) resumes after step (\d+)$", ended.stderr, re.M)

@@ -1,10 +1,10 @@
 """A process that has imported everything and forks for every trial of the command.
 
-It is started with `interpose.c` preloaded and reads one JSON object a line from standard input:
+It is started with `interpose.c` preloaded and reads one JSON object per line from standard input:
 `words` (of the command), `out` (the folder that is watched), `action`, `nth`, `after_s`, `log`,
-`memory_mb` (how much more the command may take than the server).
-It answers with `exit_code` (negative: the signal), `seconds`, `stdout` and `stderr`.
-Nothing of torch runs in the server itself, so that a fork finds no threads to lose.
+`memory_mb` (how much more than the server the command can take).
+It prints `exit_code` (negative: the signal), `seconds`, `stdout` and `stderr`.
+The server runs nothing of torch itself, so a fork loses no threads.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ACTIONS = {"count": 0, "kill": 1, "fail once": 2, "fail ever": 3}
 
 
 def serve() -> None:
-    """Answer trials until standard input ends."""
+    """Run trials until standard input ends."""
     import matplotlib.pyplot  # noqa: F401 - imported once, for all trials
     import torch  # noqa: F401
 
@@ -37,16 +37,16 @@ def serve() -> None:
     import towernet.report.pictures  # noqa: F401
 
     for line in sys.stdin:
-        print(json.dumps(_trial(json.loads(line))), flush=True)
+        print(json.dumps(_run_trial(json.loads(line))), flush=True)
 
 
-def _trial(asked: dict[str, Any]) -> dict[str, Any]:
+def _run_trial(trial: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryFile("w+b") as out, tempfile.TemporaryFile("w+b") as err:
         started = time.monotonic()
         pid = os.fork()
         if pid == 0:
-            _command(asked, out.fileno(), err.fileno())
-        timer = threading.Timer(asked.get("after_s") or 600, _kill, [pid])
+            _command(trial, out.fileno(), err.fileno())
+        timer = threading.Timer(trial.get("after_s") or 600, _kill, [pid])
         timer.start()
         _, status = os.waitpid(pid, 0)
         timer.cancel()
@@ -68,32 +68,32 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _command(asked: dict[str, Any], out: int, err: int) -> None:
-    """Be the command, in the child."""
+def _command(trial: dict[str, Any], out: int, err: int) -> None:
+    """Run the command, in the child process."""
     exit_code = 99
     try:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(out, 1)
         os.dup2(err, 2)
         log = (
-            os.open(asked["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            if asked.get("log")
+            os.open(trial["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            if trial.get("log")
             else -1
         )
         interpose = ctypes.CDLL(None)
         interpose.faults_arm(
-            os.fsencode(asked["out"]),
-            ctypes.c_long(asked.get("nth", 0)),
-            ACTIONS[asked.get("action", "count")],
+            os.fsencode(trial["out"]),
+            ctypes.c_long(trial.get("nth", 0)),
+            ACTIONS[trial.get("action", "count")],
             log,
         )
-        if asked.get("memory_mb"):
+        if trial.get("memory_mb"):
             pages = int(Path("/proc/self/statm").read_text().split()[0])
-            limit = pages * resource.getpagesize() + asked["memory_mb"] * 2**20
+            limit = pages * resource.getpagesize() + trial["memory_mb"] * 2**20
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         from towernet.cli.main import main
 
-        exit_code = main(asked["words"])
+        exit_code = main(trial["words"])
         sys.stdout.flush()
         sys.stderr.flush()
     except BaseException as error:

@@ -1,1 +1,1 @@
-"""What the door opens to: the functions and objects that `import towernet` offers."""
+"""The functions and objects that `import towernet` offers."""

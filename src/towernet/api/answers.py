@@ -1,4 +1,4 @@
-"""Judging predictions, whatever program made them."""
+"""Judge the predictions of any program."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from towernet.records.judgement import AnswersJudged
 
 @dataclass(frozen=True, repr=False)
 class Judgement:
-    """What somebody's answers are worth; in a notebook it shows itself.
+    """The judgement of a table of predictions; a notebook shows it as a table.
 
-    `judged` is all that was found.
+    `judged` contains all results.
     """
 
     judged: AnswersJudged
 
     @property
     def verdict(self) -> str:
-        """The answer in one sentence."""
+        """The result in one sentence."""
         return self.judged.sentence
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a careful reader should know beside the verdict."""
+        """What a careful reader should know in addition to the verdict."""
         return self.judged.remarks
 
     @property
@@ -68,23 +68,22 @@ def judge(
     title: str | None = None,
     out: str | Path | None = None,
 ) -> Judgement:
-    """Say which networks are better than which, by the answers they gave for the same images.
+    """Report which networks are better, based on their predictions for the same images.
 
     Args:
-        answers: A table, or a CSV or Parquet file of one, with a row for each answer. `network`,
-            `run` and `image` say whose it is, in which of its trainings, and for what; `right` (1
-            or 0) or `label` and `answer` say whether it is right. Images with the same `group`
-            belong together, as near duplicates do, and count as one; an empty one is none.
-            Whatever else the table has is not read. Runs are compared in pairs: run 0 of each
-            network is one training on the same images.
-        equal_within: Accuracies within so many percentage points count as equal.
-        title: What the answers are called in the report; else as their file is.
+        answers: A table, or a CSV or Parquet file, with one row per prediction. The columns
+            `network`, `run` and `image` identify it; `right` (1 or 0), or `label` and `answer`,
+            give whether it is right. Images with the same `group` belong together, such as near
+            duplicates, and count as one; an empty `group` means none. Other columns are ignored.
+            Runs are compared in pairs: run 0 of each network must be trained on the same images.
+        equal_within: Accuracies within this many percentage points count as equal.
+        title: Title of the report; default: the name of the file.
         out: A folder to write `judgement.json`, `results.csv`, `runs.csv`, `differences.csv` and
             `report.html` into.
 
     Raises:
         DataError: the table cannot be judged; the message names the row, network, run or image.
-        ConfigError: equal_within is out of range, or the folder holds something else.
+        ConfigError: equal_within is out of range, or the folder contains something else.
 
     Example:
         >>> table = pd.DataFrame(
@@ -115,6 +114,6 @@ def _write(folder: Path, judged: AnswersJudged) -> None:
     from towernet.report.answers import write_answers_report
 
     with files.lock(folder / "lock", holder=str(folder)):
-        require_free(folder)  # somebody else may have come first
+        require_free(folder)  # another process may have written to it
         write_judgement(folder, judged)
         write_answers_report(folder, judged)

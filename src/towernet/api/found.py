@@ -1,4 +1,4 @@
-"""What was found, to look at and to use: comparisons and trained runs."""
+"""Finished comparisons and trained runs, for reading and for use."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from towernet.words import shown
 
 
 class Run:
-    """A trained network, ready to be asked.
+    """A trained network, ready to predict.
 
     Args:
-        folder: The run's.
+        folder: The folder of the run.
 
     Raises:
-        DataError: the folder holds no run, or a damaged one.
+        DataError: the folder contains no run, or a damaged one.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -45,7 +45,7 @@ class Run:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes it knows, in the order of its answers."""
+        """The class names, in the order of the network's outputs."""
         return self._predictor.contract.class_names
 
     def predict(
@@ -54,33 +54,33 @@ class Run:
         *,
         on_error: Literal["raise", "leave_out"] = "raise",
     ) -> pd.DataFrame:
-        """Name the class of each image.
+        """Predict the class of each image.
 
         Args:
             images: Image files.
-            on_error: What becomes of a file that cannot be used: the first one is raised, or each
-                is left out.
+            on_error: For files that cannot be used: raise an error for the first one, or leave
+                out each.
 
         Returns:
-            One row an image: `file`, `class_name`, `probability` in [0, 1], and `sure`, whether
-            that is enough to be believed, None where it was not calibrated.
+            One row per image: `file`, `class_name`, `probability` in [0, 1], and `sure`: whether
+            the probability reaches the run's threshold; None if the run is not calibrated.
 
         Raises:
             DataError: an image cannot be used, or the run's weights were changed.
-            ConfigError: the images are one name and no list of them.
+            ConfigError: `images` is a single name instead of a list.
         """
         if isinstance(images, str | Path):
             raise ConfigError(f"images is '{images}'; give a list of files: ['{images}']")
         rows = []
-        for said in predict_classes(self._predictor, [Path(image) for image in images]):
-            if isinstance(said, NoPrediction):
+        for row in predict_classes(self._predictor, [Path(image) for image in images]):
+            if isinstance(row, NoPrediction):
                 if on_error == "raise":
-                    raise DataError(said.error)
+                    raise DataError(row.error)
                 continue
-            (best,) = said.predictions
-            rows.append((said.path, best.class_name, best.probability, said.sure))
+            (best,) = row.predictions
+            rows.append((row.path, best.class_name, best.probability, row.sure))
         names = ["file", "class_name", "probability", "sure"]
-        # Names need not be UTF-8, which pandas' own string type would demand of them.
+        # Names may not be UTF-8, which pandas' string type requires.
         table = pd.DataFrame(rows, columns=names, dtype=object)
         return table.astype({"probability": float})
 
@@ -93,21 +93,21 @@ class Run:
         skip_empty: bool = False,
         workers: int | None = None,
     ) -> Evaluation:
-        """Measure how often it is right about labelled images, class by class.
+        """Measure its accuracy on labelled images, in total and per class.
 
-        A look at test images is written into the ledger, and told in the remarks: images that are
-        looked at often become images that are chosen by.
+        Each evaluation on test images is recorded in the ledger and mentioned in the remarks:
+        images used for evaluation often end up being used for choices.
 
         Args:
-            data: As `towernet.compare` takes it.
-            split: Which of them: "unseen" (neither trained it nor chose its epoch), "test",
-                "validation", "train" or "all".
-            layout: As `towernet.compare` takes it.
-            skip_empty: As `towernet.compare` takes it.
-            workers: Decoding processes; else one per core.
+            data: As for `towernet.compare`.
+            split: Which images: "unseen" (used neither to train it nor to choose its epoch),
+                "test", "validation", "train" or "all".
+            layout: As for `towernet.compare`.
+            skip_empty: As for `towernet.compare`.
+            workers: Decoding processes; default: one per core.
 
         Raises:
-            DataError: no image is left, or one is of a class that it does not know.
+            DataError: no image is left, or one has a class that the network does not know.
         """
         progress, num_workers = screen(), choices.num_workers(workers)
         predictor = open_predictor(self.folder, say=progress.say)
@@ -123,15 +123,15 @@ class Run:
 
 
 class Comparison:
-    """What a comparison found; in a notebook it shows itself.
+    """A finished comparison; a notebook shows it as a table.
 
     Args:
-        folder: The comparison's, or that of a run on its own, which is a comparison of one network.
+        folder: The folder of the comparison, or of a single run (a comparison of one network).
 
-    `conclusion` is all that `results.json` holds.
+    `conclusion` is the content of `results.json`.
 
     Raises:
-        DataError: the folder holds no finished comparison, or a damaged one.
+        DataError: the folder contains no finished comparison, or a damaged one.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -139,39 +139,39 @@ class Comparison:
         conclusion = finished(folder) if folder.is_dir() else None
         if conclusion is None:
             raise DataError(
-                f"{folder} holds no finished comparison or run; give the folder of one, or run the"
-                " command that began it again"
+                f"{folder} contains no finished comparison or run; give the folder of one, or rerun"
+                " the command that started it"
             )
         self.conclusion: Conclusion = conclusion
 
     @property
     def results(self) -> Results:
-        """All that is exact of what was found."""
+        """The exact results; they are the same in every repetition."""
         return self.conclusion.results
 
     @property
     def measured(self) -> AllMeasured:
-        """What was timed."""
+        """The measured times."""
         return self.conclusion.measured
 
     @property
     def made(self) -> Made:
-        """By what, where and when it was made."""
+        """The versions, machine and time it was made with."""
         return self.conclusion.made
 
     @property
     def verdict(self) -> str:
-        """The answer in one sentence."""
+        """The result in one sentence."""
         return self.results.sentence
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a careful reader should know beside the verdict."""
+        """What a careful reader should know in addition to the verdict."""
         return self.results.remarks
 
     @property
     def ranking(self) -> pd.DataFrame:
-        """The networks, those that could be ranked first.
+        """The networks; the ranked ones come first.
 
         Columns: `rank`, `network`, `accuracy` with its 95 % interval from `low` to `high`,
         `macro_f1`, `parameters`, `multiply_adds`, `training_seconds`, `latency_ms`.
@@ -196,22 +196,22 @@ class Comparison:
         return differences_of(self.results)
 
     def answers(self) -> pd.DataFrame:
-        """Return what every run of the ranked networks answered for the final images.
+        """Return the predictions of every run of the ranked networks for the final images.
 
-        A row for each answer, with the columns `network`, `run`, `image`, `label`, `answer` and
-        `group`, which near duplicates share: what `towernet.judge` reads.
+        One row per prediction, with the columns `network`, `run`, `image`, `label`, `answer` and
+        `group`, which near duplicates share: the table that `towernet.judge` reads.
 
         Raises:
-            DataError: a run's answers are missing or damaged.
+            DataError: a run's predictions are missing or damaged.
         """
         return answers_table(self.folder, self.results)
 
     @property
     def winner(self) -> Run:
-        """The run to use, chosen on validation images; of a run on its own, that one.
+        """The run to use, chosen on validation images; a single run is its own winner.
 
         Raises:
-            DataError: there is none, since no network could be ranked.
+            DataError: no network could be ranked.
         """
         winner = self.results.winner
         if winner is not None:
@@ -234,7 +234,7 @@ class Comparison:
 
     @property
     def report(self) -> Path:
-        """The report, one page."""
+        """The path of the report, an HTML page."""
         return self.folder / "report.html"
 
     def __repr__(self) -> str:
@@ -247,16 +247,16 @@ class Comparison:
 
 
 def load(folder: str | Path) -> Comparison:
-    """Read a finished comparison, or a finished run on its own, from its folder.
+    """Read a finished comparison, or a finished single run, from its folder.
 
     Raises:
-        DataError: the folder holds none, or a damaged one.
+        DataError: the folder contains none, or a damaged one.
 
     Example:
         >>> load("runs/no-such-folder")
         Traceback (most recent call last):
         ...
-        towernet.errors.DataError: runs/no-such-folder holds no finished comparison or run; give \
-the folder of one, or run the command that began it again
+        towernet.errors.DataError: runs/no-such-folder contains no finished comparison or run; \
+give the folder of one, or rerun the command that started it
     """
     return Comparison(Path(folder))

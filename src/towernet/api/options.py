@@ -1,4 +1,4 @@
-"""What `compare`, `train` and `plan` are all asked."""
+"""The options that `compare`, `train` and `plan` share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from towernet.errors import ConfigError
 from towernet.names import NetworkName
 from towernet.records.protocol import Request
 
-# Of each kind of option, what it has to be, and the words for it.
+# For each type of option, the accepted Python types and their name in messages.
 _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "str": (str, "text"),
     "int": (int, "a whole number"),
@@ -25,7 +25,7 @@ _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
 
 @dataclass(frozen=True)
 class Options:
-    """What `compare` and `train` are both asked; each as `compare` says it."""
+    """The options that `compare` and `train` share; `compare` describes them."""
 
     recipe: str = "default"
     epochs: int | None = None
@@ -50,7 +50,7 @@ class Options:
             kind, wanted = _KINDS[str(each.type).removesuffix(" | None")]
             value = getattr(self, each.name)
             is_absent = value is None and str(each.type).endswith("None")
-            is_number = isinstance(value, bool) and kind is not bool  # Python takes True for 1
+            is_number = isinstance(value, bool) and kind is not bool  # in Python, True is an int
             if not is_absent and (is_number or not isinstance(value, kind)):
                 raise ConfigError(f"{each.name} is {value!r}; give {wanted}")
         for option, least in (("threads", 1), ("workers", 1), ("max_archive_entries", 1)):
@@ -71,7 +71,7 @@ class Options:
         equal_within: float = 0.5,
         learning_curve: bool = False,
     ) -> Request:
-        """Return what is asked for of these images, with their own wishes and the recipe's."""
+        """Return the request for these images, with the recipe and the settings of the data set."""
         resolved = choices.resolve_recipe(
             self.recipe,
             source,
@@ -96,12 +96,12 @@ class Options:
 
     @property
     def limits(self) -> Limits:
-        """What an archive may unpack to."""
+        """The limits for unpacking an archive."""
         return choices.archive_limits(self.max_archive_gb, self.max_archive_entries)
 
 
 def open_data(data: str | Path, options: Options, progress: Progress) -> Source:
-    """Find the images, and say what they were read as."""
+    """Open the data set, and report how it was read."""
     source = open_source(
         str(data),
         layout=options.layout,

@@ -1,4 +1,4 @@
-"""How some hours are best spent: every network measured here, and what it would show."""
+"""Plan a comparison for some hours: time every network, propose numbers of runs and minutes."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from towernet.models.catalogue import require_size
 from towernet.names import NetworkName
 
 MOST_HOURS = 100_000
-LEAST_SIZE_PX = 32  # on smaller images hardly anything can be told apart
-LEAST_MINUTES = 0.01  # of a run; with fewer there is nothing to propose
+LEAST_SIZE_PX = 32  # on smaller images most classes cannot be distinguished
+LEAST_MINUTES = 0.01  # per run; with fewer there is nothing to propose
 
 
 @dataclass(frozen=True)
 class Planned:
-    """Ways to spend some hours, and the one to take.
+    """Proposals for some hours, and the chosen one.
 
     Args:
-        hours: Of computing in all.
-        networks: Those that can take a step here.
-        proposals: The ways, the recipe's own image size first.
-        chosen: The one to take.
-        size_px: Of the images where all proposals share one, else None.
+        hours: Computing time in total.
+        networks: Those that can be trained here.
+        proposals: All proposals, those with the recipe's image size first.
+        chosen: The best proposal.
+        size_px: The image size if all proposals share it, else None.
         num_train: Training images.
-        num_final: Images to judge by.
-        final_split: Which those are.
-        command: That carries it out; None where the hours are too few for anything.
+        num_final: Images for the final evaluation.
+        final_split: The split of those images.
+        command: The command for the chosen proposal; None if the hours are too few.
     """
 
     hours: float
@@ -51,17 +51,17 @@ class Planned:
 
 
 def plan(data: str, *, models: str, hours: float, options: Options, progress: Progress) -> Planned:
-    """Measure each network, and propose runs that fit the hours.
+    """Time each network, and propose runs that fit into the hours.
 
-    Where these are too few for the recipe's image size, smaller ones are tried.
+    If the hours are too few for the recipe's image size, smaller ones are tried.
 
     Raises:
-        ConfigError: there are fewer than two networks, or no hours.
+        ConfigError: there are fewer than two networks, or the hours are out of range.
         TrainingError: fewer than two networks can be trained here.
     """
     names = choices.model_names(models)
     if len(names) < 2:
-        raise ConfigError(f"--models is '{models}'; give two or more, which are compared")
+        raise ConfigError(f"--models is '{models}'; give two or more to compare")
     if not 0 < hours < MOST_HOURS:
         raise ConfigError(f"--hours is {hours:g}; give more than 0 and less than {MOST_HOURS:,}")
     require_device(options.device)
@@ -112,7 +112,7 @@ def plan(data: str, *, models: str, hours: float, options: Options, progress: Pr
 
 
 def _smaller(names: Sequence[NetworkName], recipe: Recipe) -> Iterator[int]:
-    """Yield smaller sizes that every network takes, for hours that are too few for the recipe's."""
+    """Yield sizes smaller than the recipe's that every network accepts."""
     for share in (0.75, 0.5):
         size_px = round(share * recipe.data.size_px)
         try:
@@ -127,12 +127,12 @@ def _smaller(names: Sequence[NetworkName], recipe: Recipe) -> Iterator[int]:
 def _command(
     data: str, networks: Sequence[NetworkName], chosen: Proposal, own_px: int, options: Options
 ) -> str | None:
-    """Return the command that carries a proposal out."""
+    """Return the command for a proposal, None if its minutes are too few."""
     if chosen.minutes < LEAST_MINUTES:
         return None
     words: list[object] = ["towernet", "compare", data, "--models", ",".join(networks)]
     words += ["--runs", chosen.runs, "--minutes", _floor(chosen.minutes)]
-    said = {
+    given = {
         "--recipe": (options.recipe, "default"),
         "--size": (chosen.size_px, own_px if options.size is None else None),
         "--batch-size": (options.batch_size, None),
@@ -145,7 +145,7 @@ def _command(
         "--max-archive-gb": (options.max_archive_gb, None),
         "--max-archive-entries": (options.max_archive_entries, None),
     }
-    for option, (value, default) in said.items():
+    for option, (value, default) in given.items():
         if value != default:
             words += [option, value]
     if options.skip_empty:
@@ -154,6 +154,6 @@ def _command(
 
 
 def _floor(minutes: float) -> str:
-    """Write minutes to two digits, rounded down so that the hours suffice."""
+    """Return minutes with two digits, rounded down so that the hours suffice."""
     digits = 10.0 ** (2 - len(str(int(minutes)))) if minutes >= 1 else 100.0
     return f"{int(minutes * digits) / digits:g}"

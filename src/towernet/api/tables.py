@@ -1,4 +1,4 @@
-"""What was judged, as tables."""
+"""Judgements as tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from towernet.words import shown
 
 
 def ranking_of(judged: Judged) -> pd.DataFrame:
-    """Return the networks of a judgement as a table, those that could be ranked first."""
+    """Return the networks of a judgement as a table, ranked ones first."""
     low, high = zip(*(network.interval or (None, None) for network in judged.networks), strict=True)
     return pd.DataFrame(
         {
@@ -23,7 +23,7 @@ def ranking_of(judged: Judged) -> pd.DataFrame:
 
 
 def differences_of(judged: Judged) -> pd.DataFrame:
-    """Return every pair of networks that was judged as a table."""
+    """Return every compared pair of networks as a table."""
     columns = ("first", "second", "difference", "p_adjusted", "answer")
     rows = [[getattr(pair, column) for column in columns] for pair in judged.comparisons]
     table = pd.DataFrame(rows, columns=list(columns))

@@ -1,4 +1,4 @@
-"""Comparing and training from Python: every option of a verb is a keyword of the same name."""
+"""Compare and train from Python: every command-line option is a keyword of the same name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from towernet.records.run import Origin
 from towernet.report.page import write_report
 from towernet.report.pictures import pictures
 
-# What may be said together with `resume`: the rest is the run's own.
+# The options that can be combined with `resume`; the others are read from the run.
 _OF_RESUMING = frozenset({
     "data", "resume", "workers", "device", "threads", "accept_data_change", "accept_changes",
     "max_archive_gb", "max_archive_entries", "progress", "command",
@@ -65,38 +65,39 @@ def compare(
     progress: Progress | None = None,
     command: str | None = None,
 ) -> Comparison:
-    """Train several networks under one protocol and say which is best.
+    """Train several networks under the same protocol and report which is best.
 
-    The same call again continues a stopped comparison, and reads a finished one.
+    Repeat the same call to continue a stopped comparison, or to read a finished one.
 
     Args:
         data: A folder with one sub-folder of images per class, a zip or tar of it, a CSV with
-            path,label, or "digits", which is built in.
+            the columns path,label, or "digits" (built in).
         models: Names of networks; `towernet models` lists them.
-        attention: Blocks: each network is trained without attention and with each of them.
-        runs: How often each network is trained, with other weights and training images.
-        equal_within: Accuracies within so many percentage points count as equal.
-        learning_curve: Train the best network on half and a quarter of the images too.
+        attention: Blocks: each network is trained without attention and with each block.
+        runs: Training runs per network, each with different weights and training images.
+        equal_within: Accuracies within this many percentage points count as equal.
+        learning_curve: Also train the best network on half and a quarter of the images.
         recipe: "default", "quick", "notebook", or a .toml file.
-        epochs: Passes over the training images; else the recipe decides.
-        minutes: Minutes of training for each run; else the recipe decides.
-        size: Side of the images in pixels; else the recipe's.
-        batch_size: Images in one step; else the recipe's.
+        epochs: Passes over the training images; default: the recipe's.
+        minutes: Minutes of training for each run; default: the recipe's.
+        size: Side of the images in pixels; default: the recipe's.
+        batch_size: Images per step; default: the recipe's.
         seed: The same seed reproduces the result.
         device: "auto", "cpu", "cuda" or "mps".
-        threads: Computing threads, else one per core; another number changes results slightly.
-        out: Folder for the results; else runs/compare-DATA.
-        images_per_class: Use only so many images of each class, for a quick look.
-        no_flip: Never mirror: where left and right mean something.
-        layout: "auto", "classes" or "splits": what the top folders are.
+        threads: Computing threads; default: one per core. Another number changes results
+            slightly.
+        out: Folder for the results; default: runs/compare-DATA.
+        images_per_class: Use only this many images of each class, for a quick test.
+        no_flip: Never mirror images; for images where left and right matter.
+        layout: The top folders are: "classes", "splits", or "auto" to detect it.
         skip_empty: Leave out classes without files.
-        workers: Decoding processes; else one per core.
-        max_archive_gb: Unpack an archive up to this size.
-        max_archive_entries: Unpack an archive of up to so many entries.
+        workers: Decoding processes; default: one per core.
+        max_archive_gb: Unpack an archive of up to this many GB.
+        max_archive_entries: Unpack an archive of up to this many entries.
         accept_data_change: Continue although images were removed or added.
         accept_changes: Continue with other versions, threads or device.
-        progress: Called back with the progress; default: a progress bar, or lines in a file.
-        command: Written down as what made the results; else this call.
+        progress: Receives the progress; default: a progress bar, or lines in a file.
+        command: Recorded as the command that made the results; default: this call.
 
     Raises:
         TowernetError: the choices, the images or the machine do not allow it.
@@ -154,12 +155,12 @@ def train(
     progress: Progress | None = None,
     command: str | None = None,
 ) -> Comparison:
-    """Train one network; what is returned is a comparison of one, whose `winner` is the run.
+    """Train one network; return a comparison of one network, whose `winner` is the run.
 
     Args:
-        data: As for `compare`; with `resume` the run knows it.
+        data: As for `compare`; not needed with `resume`.
         model: A network's name; `towernet models` lists them.
-        recipe: As the following ones: see `compare`.
+        recipe: See `compare`.
         epochs: See `compare`.
         minutes: See `compare`.
         size: See `compare`.
@@ -167,8 +168,8 @@ def train(
         seed: See `compare`.
         device: See `compare`.
         threads: See `compare`.
-        out: Where the run is written; else runs/DATA-MODEL.
-        resume: The folder of a run that was stopped, to continue to the bit.
+        out: Folder for the run; default: runs/DATA-MODEL.
+        resume: Folder of a stopped run to continue, with exactly the same result.
         images_per_class: See `compare`.
         no_flip: See `compare`.
         layout: See `compare`.
@@ -189,7 +190,7 @@ def train(
     options = Options(**{each.name: given[each.name] for each in fields(Options)})
     progress = progress or screen()
     if resume is None and data is None:
-        raise ConfigError("no images are named; give a folder of them, or --resume RUN")
+        raise ConfigError("no images are given; pass a folder of images, or --resume RUN")
     with StopSwitch() as stop:
         if resume is not None:
             choices.require_defaults(train, given.items(), but=_OF_RESUMING)
@@ -205,7 +206,7 @@ def train(
         network = NetworkName(model)
         choices.require_blocks((network,))
         if accept_data_change or accept_changes:
-            raise ConfigError("nothing is gone on with; --accept-… belongs to --resume RUN")
+            raise ConfigError("--accept-data-change and --accept-changes only apply with --resume")
         source = open_data(data, options, progress)
         request = options.request(source, (network,))
         choices.require_networks((network,), request.recipe.data.size_px)
@@ -247,30 +248,30 @@ def _session(
 def _resumed(
     folder: Path, data: str | Path | None, options: Options, progress: Progress, stop: StopSwitch
 ) -> tuple[Request, Session]:
-    """Return what a run on its own was asked, and its images, where they are now if not there.
+    """Return a single run's request and session, with its images or those in `data`.
 
     Raises:
-        DataError: the folder holds no run, or the images are gone.
+        DataError: the folder contains no run, or the images are missing.
     """
     record = run_alone(folder)
-    origin, began_with = record.origin, record.origin.data
-    assert began_with is not None, "it is of a run on its own"
-    if data is None and began_with != DIGITS and not Path(began_with).exists():
+    origin, started_with = record.origin, record.origin.data
+    assert started_with is not None, "a single run records it"
+    if data is None and started_with != DIGITS and not Path(started_with).exists():
         raise DataError(
-            f"{began_with} is not there any more; say where the images are now:"
+            f"{started_with} does not exist any more; give the folder of the images:"
             f" towernet train IMAGES --resume {folder}"
         )
-    assert origin.layout is not None and origin.skip_empty is not None, "as the data"
+    assert origin.layout is not None and origin.skip_empty is not None, "as for the data"
     options = replace(options, layout=origin.layout, skip_empty=origin.skip_empty)
-    source = open_data(data or began_with, options, progress)
+    source = open_data(data or started_with, options, progress)
     return request_of(record), _session(source, folder, origin, options, progress, stop)
 
 
 def _is_complete(folder: Path, progress: Progress) -> bool:
-    """Whether a run has its results and its page, whatever became of its images; tidy it up.
+    """Whether a run has its results and its report; remove its temporary files.
 
     Raises:
-        DataError: its weights are gone or were changed, or a file is damaged.
+        DataError: its weights are missing or were changed, or a file is damaged.
     """
     if not (folder / "results.json").exists():
         return False
@@ -280,17 +281,17 @@ def _is_complete(folder: Path, progress: Progress) -> bool:
         finished(folder)
     if not (folder / "report.html").exists():
         return False
-    progress.say(f"{folder} is finished; its results are as they were")
+    progress.say(f"{folder} is already finished; its results are unchanged")
     return True
 
 
 def _write_report(session: Session) -> None:
-    with session.locked():  # what is written here is the folder's too
+    with session.locked():  # the report is part of the folder, too
         write_report(session.folder, picture=pictures(session.source))
 
 
 def _call(function: Callable[..., Comparison], given: Iterable[tuple[str, object]]) -> str:
-    """Return a call as it was written, to repeat it: what is not as usual."""
+    """Return a call as Python source, without arguments that have their default."""
     parameters = inspect.signature(function).parameters
     words = [
         repr(_plain(value)) if name == "data" else f"{name}={_plain(value)!r}"
@@ -301,5 +302,5 @@ def _call(function: Callable[..., Comparison], given: Iterable[tuple[str, object
 
 
 def _plain(value: object) -> object:
-    """Return a path as the text it is written as."""
+    """Return a path as a string."""
     return str(value) if isinstance(value, Path) else value

@@ -1,1 +1,1 @@
-"""The command: each verb parses, calls one function, prints what it returned."""
+"""The command: each verb parses its options, calls one function and prints the result."""

@@ -1,4 +1,4 @@
-"""`towernet attention`: which blocks there are, what they cost, and whether one keeps its word."""
+"""`towernet attention`: list the blocks, measure their cost, check custom ones."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def attention(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Only these; else all. Your own as my_package.blocks:MyAttention: it is also held"
-            " to what every block promises."
+            help="Blocks to list; default: all. Give a custom block as"
+            " my_package.blocks:MyAttention; it is also checked against the block contract."
         ),
     ] = None,
     channels: Annotated[
         int, typer.Option(min=1, help="Channels of the feature map that is timed.")
     ] = 256,
-    size: Annotated[int, typer.Option(min=1, help="Its side, in pixels.")] = 28,
+    size: Annotated[int, typer.Option(min=1, help="Side of that feature map, in pixels.")] = 28,
     device: options.Device = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
@@ -56,7 +56,7 @@ def attention(
         choices.trust_block(name)
     blocks = {name: attention_block(name) for name in names or known_blocks()}
     for name, block in blocks.items():
-        if name not in ATTENTION:  # ours are held to it by the tests
+        if name not in ATTENTION:  # built-in blocks are checked by the tests
             check_block(block)
     policy = choose_policy(device, None)
     _require_memory(policy, channels, size)
@@ -75,7 +75,7 @@ def attention(
         if not is_out_of_memory(error):
             raise
         raise EnvironmentFault(
-            f"memory ran out over {BATCH_SIZE}×{channels}×{size}×{size} feature maps; give a"
+            f"memory ran out on {BATCH_SIZE}×{channels}×{size}×{size} feature maps; give a"
             " smaller --size or fewer --channels"
         ) from error
     if json:
@@ -85,7 +85,7 @@ def attention(
 
 
 def _print_json(costs: Mapping[str, BlockCost], refused: Mapping[str, str]) -> None:
-    """Print what blocks cost, and why some take no such feature map, as one JSON list."""
+    """Print the cost of blocks, and why some cannot take such a feature map, as one JSON list."""
     from towernet.attention.base import paper
     from towernet.attention.find import attention_block
 
@@ -108,7 +108,7 @@ def _print_json(costs: Mapping[str, BlockCost], refused: Mapping[str, str]) -> N
 def _show(
     costs: Mapping[str, BlockCost], refused: Mapping[str, str], policy: Policy, maps: str
 ) -> None:
-    """Print the same for a person; `maps`: what was timed."""
+    """Print the same as a table; `maps`: what was timed."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -129,7 +129,7 @@ def _show(
             cost.kernel,
             f"{cost.milliseconds:.2f} ms",
             percent(cost.of_convolution, 0),
-            escape(paper(attention_block(name)) or "not said"),
+            escape(paper(attention_block(name)) or "not given"),
         )
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -139,23 +139,23 @@ def _show(
     for problem in refused.values():
         console.print(escape(problem), soft_wrap=True)
     console.print(
-        f"Timed on {maps} ({policy.words()}), beside a"
-        " 3×3 convolution with batch norm of as many channels.",
+        f"Timed on {maps} ({policy.words()}) and compared with"
+        " a 3×3 convolution with batch norm and the same number of channels.",
         soft_wrap=True,
     )
     if len({cost.kernel for cost in costs.values()}) > 1:
         console.print(
-            "A native or compiled kernel is one program for the whole block; the others are several"
-            " of torch's operations, so times under different kernels do not compare blocks alone.",
+            "A native or compiled kernel runs the whole block as one program; the others run"
+            " several torch operations. So times with different kernels compare the kernels, too.",
             soft_wrap=True,
         )
 
 
 def _require_memory(policy: Policy, channels: int, size: int) -> None:
-    """Refuse feature maps that would not fit, before the system ends the program over them.
+    """Refuse feature maps that would not fit into memory, before the system kills the process.
 
     Raises:
-        EnvironmentFault: with what they may need, what is free, and the size that would do.
+        EnvironmentFault: with the memory they may need, the free memory, and a size that fits.
     """
     from towernet.engine.block_cost import memory_bytes
     from towernet.engine.memory import free_bytes

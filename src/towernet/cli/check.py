@@ -26,18 +26,18 @@ FEW_IMAGES = 8
 _CLASSES_SHOWN, _FILES_SHOWN = 100, 20
 
 _NOTES = {
-    "EXIF_ORIENTED": "turned upright as their EXIF says",
-    "EXIF_CORRUPT": "used without their damaged EXIF",
-    "ALPHA": "laid on white where they are transparent",
-    "PALETTE": "palette colours looked up",
-    "CMYK": "CMYK turned into RGB",
+    "EXIF_ORIENTED": "rotated upright, as their EXIF specifies",
+    "EXIF_CORRUPT": "used; their damaged EXIF is ignored",
+    "ALPHA": "transparent parts drawn on white",
+    "PALETTE": "palette colours converted to RGB",
+    "CMYK": "CMYK converted to RGB",
     "SIXTEEN_BIT": "16-bit values rescaled",
     "THIRTY_TWO_BIT": "32-bit values rescaled",
     "FLOAT": "decimal values rescaled",
-    "FIRST_FRAME": "animated or of several pages: the first is used",
-    "REDUCED": "huge pictures, read at a lower resolution",
-    "DECODER_WARNED": "the decoder warned and went on",
-    "WRONG_EXTENSION": "named as another format, read as what they are",
+    "FIRST_FRAME": "animated or with several pages: the first one is used",
+    "REDUCED": "huge images, read at a lower resolution",
+    "DECODER_WARNED": "used although the decoder gave a warning",
+    "WRONG_EXTENSION": "named as another format, read as their actual format",
     "CONSTANT": "of a single colour",
 }
 
@@ -51,11 +51,11 @@ def check(
     max_archive_entries: options.MaxArchiveEntries = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Where gallery.png and samples.parquet go; else runs/check-DATA."),
+        typer.Option(help="Folder for gallery.png and samples.parquet; default: runs/check-DATA."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """Decode every file of a data set and say what is good, bad, double or doubtful.
+    """Decode every file of a data set; report damaged, duplicate and suspicious files.
 
     Example: towernet check photos.zip
     """
@@ -88,7 +88,7 @@ def check(
     problem: DataError | None = None
     try:
         require_trainable(table)
-    except DataError as error:  # everything is shown first: what to mend is in it
+    except DataError as error:  # raised at the end: the summary shows what to fix
         problem = error
     found = summarise(table, source, written, problem)
     if json:
@@ -102,13 +102,13 @@ def check(
 def summarise(
     table: pd.DataFrame, source: Source, written: Sequence[Path], problem: DataError | None
 ) -> Checked:
-    """Return what `check` tells.
+    """Return the summary that `check` prints.
 
     Args:
         table: Every file, from `data.check.check`.
-        source: What they were read as.
-        written: The files that tell more.
-        problem: Why the data cannot be trained on.
+        source: The data set they belong to.
+        written: The files with more details.
+        problem: Why the data cannot be trained on; None if it can.
     """
     from towernet.data.table import IGNORED, QUARANTINED, STATUSES, USED
     from towernet.records.check import Checked, NearDuplicates, OfClass, QuarantinedFile
@@ -169,30 +169,30 @@ def _warnings(used: pd.DataFrame, source: Source, in_lump: int, across: int) -> 
 
     counts = Counter(used.class_name)
     few = [name for name in source.class_names if 0 < counts[name] < FEW_IMAGES]
-    said = []
+    warnings: list[str] = []
     if few:
         names = ", ".join(f"{shown(name)} ({counts[name]})" for name in few[:10])
         more = f" and {len(few) - 10} more classes" if len(few) > 10 else ""
         verb = "has" if len(few) == 1 else "have"
-        said.append(
-            f"{names}{more} {verb} fewer than {FEW_IMAGES} images: what is measured on them is"
-            " mostly luck"
+        warnings.append(
+            f"{names}{more} {verb} fewer than {FEW_IMAGES} images: their scores are mostly chance"
         )
     if across:
-        said.append(
-            f"{across} images look just like one of another class: check their labels (in"
-            " samples.parquet their notes say NEAR_DUPLICATE_OTHER_CLASS)"
+        warnings.append(
+            f"{across} images look the same as an image of another class: check their labels (their"
+            " note in samples.parquet is NEAR_DUPLICATE_OTHER_CLASS)"
         )
     if in_lump:
-        said.append(
-            f"{in_lump} images look so much alike that tying them would put over 5 % of a class on"
-            " one side: they are split like any others, so test images may resemble training images"
+        warnings.append(
+            f"{in_lump} images look so similar that keeping them together would put over 5 % of a"
+            " class into one split: they are split like all others, so test images may resemble"
+            " training images"
         )
-    return said
+    return warnings
 
 
 def _show(found: Checked) -> None:
-    """Print the summary for a person."""
+    """Print the summary as text."""
     from rich.console import Console
     from rich.text import Text
 
@@ -237,13 +237,13 @@ def _show(found: Checked) -> None:
     line("duplicates", f"{copies:,} (copies of another file: ignored)" if copies else "none")
     line(
         "near duplicates",
-        f"{near.files:,} (clusters: {near.clusters:,}; each stays on one side of every split)"
+        f"{near.files:,} (clusters: {near.clusters:,}; each is kept within one split)"
         if near.files
         else "none",
     )
     line(
         "label conflicts",
-        f"{conflicts:,} (the same bytes in two classes: quarantined)" if conflicts else "none",
+        f"{conflicts:,} (identical files in two classes: quarantined)" if conflicts else "none",
     )
     for label, (note, num) in zip(chain(["noted"], repeat("")), found.notes.items(), strict=False):
         line(label, f"{num:,} {_NOTES[note]}")
@@ -251,7 +251,7 @@ def _show(found: Checked) -> None:
         line("ignored", counts(found.ignored_reasons))
     bad = found.quarantined_files
     if bad:
-        line("quarantined", f"{len(bad):,} (not used, and left as they are)")
+        line("quarantined", f"{len(bad):,} (not used; the files are left unchanged)")
         for row in bad[:_FILES_SHOWN]:
             words = f"  {row.reason:<15}{shown(row.path)}: {shown(row.detail)}"
             console.print(Text(words))

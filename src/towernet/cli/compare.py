@@ -1,4 +1,4 @@
-"""`towernet compare`: the main job."""
+"""`towernet compare`: train several networks and rank them."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ def compare(
     attention: Annotated[
         str | None,
         typer.Option(
-            help="Blocks, comma-separated: each network is trained without attention and with each"
-            " of them, for as many steps; `towernet attention` lists them."
+            help="Attention blocks, comma-separated: each network is trained without attention and"
+            " with each block, for the same number of steps. `towernet attention` lists the blocks."
         ),
     ] = None,
     runs: Annotated[
         int,
         typer.Option(
-            help="How often each network is trained, with other weights and training images."
+            help="Training runs per network, each with different initial weights and training"
+            " images."
         ),
     ] = 1,
     equal_within: Annotated[
-        float, typer.Option(help="Accuracies within so many percentage points count as equal.")
+        float, typer.Option(help="Accuracies within this many percentage points count as equal.")
     ] = 0.5,
     learning_curve: Annotated[
         bool,
         typer.Option(
             "--learning-curve",
-            help="Train the best network on half and a quarter of the images too: would more help?",
+            help="Also train the best network on half and a quarter of the images, to see whether"
+            " more images would help.",
         ),
     ] = False,
     recipe: options.RecipeName = "default",
@@ -45,7 +47,7 @@ def compare(
     device: options.Device = "auto",
     threads: options.Threads = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the results; else runs/compare-DATA.")
+        Path | None, typer.Option(help="Folder for the results; default: runs/compare-DATA.")
     ] = None,
     images_per_class: options.ImagesPerClass = None,
     no_flip: options.NoFlip = False,
@@ -57,11 +59,11 @@ def compare(
     accept_data_change: options.AcceptDataChange = False,
     accept_changes: options.AcceptChanges = False,
 ) -> None:
-    """Train several networks under one protocol and say which is best.
+    """Train several networks under the same protocol and report which is best.
 
     Example: towernet compare photos/ --minutes 5
 
-    The same command again continues a stopped comparison.
+    Run the same command again to continue a stopped comparison.
     """
     given = dict(locals())
     from towernet.api.training import compare as run_comparison

@@ -1,4 +1,4 @@
-"""`towernet evaluate`: how right a trained run is about labelled images."""
+"""`towernet evaluate`: the accuracy of a trained run on labelled images."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def evaluate(
     split: Annotated[
         str,
         typer.Option(
-            help="Which images: unseen (neither trained it nor chose its epoch), test,"
+            help="Which images: unseen (used neither to train it nor to choose its epoch), test,"
             " validation, train, or all."
         ),
     ] = "unseen",
-    json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
     predictions: Annotated[
-        Path | None, typer.Option(help="Write the answer for each image into this CSV file.")
+        Path | None, typer.Option(help="Write the prediction for each image to this CSV file.")
     ] = None,
     layout: options.Layout = "auto",
     skip_empty: options.SkipEmpty = False,
@@ -32,11 +32,11 @@ def evaluate(
     max_archive_gb: options.MaxArchiveGb = None,
     max_archive_entries: options.MaxArchiveEntries = None,
 ) -> None:
-    """Measure how often a trained network is right about labelled images, class by class.
+    """Measure the accuracy of a trained network on labelled images, in total and per class.
 
     Example: towernet evaluate runs/compare-photos other-photos/
 
-    Images that trained it or chose its epoch are left out, unless --split asks for them.
+    Images used to train it or to choose its epoch are left out, unless --split includes them.
     """
     from json import dumps
 
@@ -47,7 +47,7 @@ def evaluate(
     from towernet.comparison.roles import roles_of_split
     from towernet.data.source import open_source
 
-    roles_of_split(split)  # one that there is not is refused before anything is opened
+    roles_of_split(split)  # refuses an unknown split before anything is opened
     num_workers = choices.num_workers(workers)
     if predictions is not None:
         _require_writable(predictions, images)
@@ -75,27 +75,27 @@ def evaluate(
 
 
 def _require_writable(file: Path, images: str) -> None:
-    """Refuse, before the work, to write where one cannot or had better not.
+    """Refuse, before the work, a file that cannot or should not be written.
 
     Raises:
-        ConfigError: it lies nowhere, among the images, or is something else.
+        ConfigError: its folder is missing, it is among the images, or has other content.
     """
     from towernet.comparison.evaluation import PREDICTIONS_HEAD
 
     if not file.parent.is_dir():
         raise ConfigError(
-            f"--predictions {file}: there is no folder {file.parent}; make it, or name a file"
+            f"--predictions {file}: there is no folder {file.parent}; create it, or give a file"
             " elsewhere"
         )
     if Path(images).is_dir() and file.resolve().is_relative_to(Path(images).resolve()):
-        raise ConfigError(f"--predictions {file} would lie among the images; name a file elsewhere")
+        raise ConfigError(f"--predictions {file} would be among the images; give a file elsewhere")
     if not file.exists():
         return
-    is_ours = False
+    is_predictions = False
     if file.is_file():
         with file.open(errors="replace") as stream:
-            is_ours = stream.readline(len(PREDICTIONS_HEAD) + 1).rstrip() == PREDICTIONS_HEAD
-    if not is_ours:
+            is_predictions = stream.readline(len(PREDICTIONS_HEAD) + 1).rstrip() == PREDICTIONS_HEAD
+    if not is_predictions:
         raise ConfigError(
-            f"--predictions {file} is there already and holds something else; name another file"
+            f"--predictions {file} already exists with other content; give another file"
         )

@@ -1,4 +1,4 @@
-"""How right a run is about labelled images, as a person sees it in the terminal."""
+"""The tables that `towernet evaluate` prints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLASSES_SHOWN = 40
 
 
 def evaluation_tables(evaluation: Evaluation) -> None:
-    """Print how right a run is about images: class by class, in all, and what to know beside."""
+    """Print the scores of a run, per class and in total, its confusions and the remarks."""
     console = terminal()
     console.print()
     _print_classes(console, evaluation.per_class)
@@ -41,14 +41,15 @@ def evaluation_tables(evaluation: Evaluation) -> None:
     line("macro F1", percent(evaluation.macro_f1))
     line(
         "calibration error",
-        f"{percent(evaluation.calibration_error)} (between how sure it is and how often it is"
-        " right, on average)",
+        f"{percent(evaluation.calibration_error)} (average difference between"
+        " probability and accuracy)",
     )
     if (sure := evaluation.threshold) is not None:
         rightly = evaluation.answered_accuracy
         line(
             "when sure",
-            f"{percent(evaluation.coverage)} of the answers are {percent(sure)} sure or more"
+            f"{percent(evaluation.coverage)} of the predictions have a probability of at least"
+            f" {percent(sure)}"
             + ("" if rightly is None else f", and {percent(rightly)} of those are right"),
         )
     console.print()
@@ -86,7 +87,7 @@ def _print_confusions(console: Console, rows: Sequence[Confusion]) -> None:
         return
     more = f", {MAX_CONFUSIONS} of {len(rows):,}" if len(rows) > MAX_CONFUSIONS else ""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for header in ("is", "said"):
+    for header in ("class", "predicted"):
         table.add_column(header, overflow="fold")
     table.add_column("times", justify="right", no_wrap=True)
     for row in rows[:MAX_CONFUSIONS]:
@@ -99,7 +100,7 @@ def _print_confusions(console: Console, rows: Sequence[Confusion]) -> None:
 
 
 def _rate(fraction: float, interval: Interval | None) -> str:
-    """Write a rate with its interval; nothing where nothing tells it."""
+    """Write a rate with its interval; a dash if it was not measured."""
     if interval is None:
         return "–"
     return f"{percent(fraction)} ({100 * interval[0]:.0f}–{100 * interval[1]:.0f})"

@@ -1,4 +1,4 @@
-"""`towernet explain`: where a trained run's attention goes in a picture."""
+"""`towernet explain`: draw the attention maps of a trained run for an image."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ def explain(
         "maps.png"
     ),
 ) -> None:
-    """Draw what each attention block of a trained network makes of an image.
+    """Draw the attention map of each block of a trained network for an image.
 
     Example: towernet explain runs/mine cat.jpg --out maps.png
 
-    A map shows what the network weighs, which need not be why it answers as it does.
+    A map shows how strongly the block weights each part, not necessarily why the network predicts
+    what it does.
     """
     from towernet.explain.maps import explain as explained
     from towernet.explain.picture import figures, gain_figure, require_kind, write_picture
@@ -29,9 +30,9 @@ def explain(
     explanation = explained(run, image)
     write_picture(explanation, out)
     for block in explanation.maps:
-        gain = "" if block.gain is None else f", blended in by {gain_figure(block.gain)}"
+        gain = "" if block.gain is None else f", gain {gain_figure(block.gain)}"
         typer.echo(f"{shown(block.place)}  {shown(block.block)}  {figures(block)}{gain}")
     typer.echo(
-        f"{shown(str(out))} shows them for {shown(str(image))}:"
+        f"{shown(str(out))} shows these maps for {shown(str(image))}:"
         f" {shown(explanation.class_name)} {percent(explanation.probability)}"
     )

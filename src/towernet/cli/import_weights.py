@@ -1,4 +1,4 @@
-"""`towernet import-weights`: a network trained elsewhere becomes a run that predicts."""
+"""`towernet import-weights`: turn weights that were trained elsewhere into a run."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ def import_weights(
         Path, typer.Argument(help="A .safetensors, a .pt or .pth state dict, or a .pdparams file.")
     ],
     classes: Annotated[
-        Path, typer.Option(help="A text file: one class name a line, in the order of the outputs.")
+        Path,
+        typer.Option(help="Text file with one class name per line, in the order of the outputs."),
     ],
-    out: Annotated[Path, typer.Option(help="Where the run is written; new or empty.")],
+    out: Annotated[Path, typer.Option(help="Folder for the run; new or empty.")],
     model: Annotated[
         str, typer.Option(help="The network, a name from `towernet models`.")
     ] = "towernet",
     size: Annotated[
-        int | None, typer.Option(help="Side of the squares it was trained on, in pixels.")
+        int | None, typer.Option(help="Side of the square training images, in pixels.")
     ] = None,
     mean: Annotated[
         tuple[float, float, float] | None,
-        typer.Option(help="What was subtracted from red, green and blue in [0, 1]."),
+        typer.Option(help="Mean of red, green and blue in [0, 1] used for normalisation."),
     ] = None,
     std: Annotated[
         tuple[float, float, float] | None,
-        typer.Option(help="What the rest was divided by."),
+        typer.Option(help="Standard deviation of red, green and blue used for normalisation."),
     ] = None,
 ) -> None:
-    """Turn weights from elsewhere into a run for `towernet predict`.
+    """Turn weights that were trained elsewhere into a run for `towernet predict`.
 
-    Nothing in the file is executed. Size, mean and std are the notebook's for a .pdparams file,
-    and else 128 pixels and ImageNet's.
+    No code in the file is executed. Default size, mean and std: those of the notebook for a
+    .pdparams file; otherwise 128 pixels and those of ImageNet.
 
     Example: towernet import-weights resnet.pt --model resnet18 --classes classes.txt --out runs/old
     """
@@ -79,19 +80,19 @@ def import_weights(
         source=source,
         weights_sha256=write_weights(out / "best.safetensors", state, source.model_dump()),
     )
-    # Last, so that a folder with a run.json holds all that it promises.
+    # Written last, so that a folder with a run.json is complete.
     files.write_json(out / "run.json", record.model_dump())
     folder, seen = shown(str(out)), f"{contract.size_px}-px images"
     scale = f"the mean {_listed(contract.mean)} and the std {_listed(contract.std)}"
-    typer.echo(f"{folder} holds {model} for {len(class_names)} classes and {seen} with {scale};")
-    typer.echo(f"ask it with\n  {options.to_ask(network, out)}")
+    typer.echo(f"{folder} contains {model} for {len(class_names)} classes and {seen} with {scale}.")
+    typer.echo(f"predict with\n  {options.predict_command(network, out)}")
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
     """Return the lines of a text file; each names one class.
 
     Raises:
-        DataError: the file cannot be read, a line is empty, or two are one name.
+        DataError: the file cannot be read, a line is empty, or a name appears twice.
     """
     from collections import Counter
 
@@ -105,10 +106,10 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         raise DataError(f"{path} cannot be read: {error.strerror}; check the path") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
-    # Not splitlines, which takes a dozen other characters for the end of a line.
+    # Not splitlines, which also splits at a dozen other characters.
     names = tuple(line.strip() for line in text.removesuffix("\n").split("\n"))
     if "" in names:
-        raise DataError(f"{path}: line {names.index('') + 1} is empty; give one class name a line")
+        raise DataError(f"{path}: line {names.index('') + 1} is empty; give one name per line")
     twice = [name for name, num in Counter(names).items() if num > 1]
     if twice:
         raise DataError(

@@ -12,30 +12,31 @@ def judge(
     answers: Annotated[
         Path,
         typer.Argument(
-            help="A CSV or Parquet file with a row for each answer: network, run, image, and right"
-            " (1 or 0) or label and answer; perhaps group, for images that belong together.",
+            help="A CSV or Parquet file with one row per prediction and the columns network, run,"
+            " image, and either right (1 or 0) or label and answer; optional: group, for images"
+            " that belong together.",
             show_default=False,
         ),
     ],
     equal_within: Annotated[
-        float, typer.Option(help="Accuracies within so many percentage points count as equal.")
+        float, typer.Option(help="Accuracies within this many percentage points count as equal.")
     ] = 0.5,
     title: Annotated[
-        str | None, typer.Option(help="What the answers are called in the report; else the file.")
+        str | None, typer.Option(help="Title of the report; default: the name of the file.")
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for report.html, judgement.json and tables; else none is written."
+            help="Folder for report.html, judgement.json and tables; default: write nothing."
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """Say which networks are better than which, by answers that any program gave.
+    """Report which networks are better, based on the predictions of any program.
 
     Example: towernet judge answers.csv
 
-    Every run of every network must have answered for the same images.
+    Every run of every network must have predictions for the same images.
     """
     from json import dumps
 

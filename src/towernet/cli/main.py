@@ -1,4 +1,4 @@
-"""The `towernet` command. Nothing heavy is imported here: `--help` answers at once."""
+"""The `towernet` command. Nothing heavy is imported here, so `--help` is fast."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from towernet.errors import (
 )
 from towernet.words import in_a_line
 
-# What a disk or the system may answer anywhere; any other OSError is a bug of ours.
+# Faults of the disk or system that can occur anywhere; any other OSError is a bug in towernet.
 MACHINE_FAULTS = {
     errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
     errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE,
@@ -52,9 +52,9 @@ _MEMORY = (
     "memory ran out; close other programs, or train with a smaller --batch-size or --size"
     " (ulimit -v shows whether a limit is set)"
 )
-# These go on without the terminal they were started in.
+# These keep running when their terminal is closed.
 _LONG_VERBS = ("train", "compare")
-# What comes before a network's name, of which attention is a part; `compare` alone has both.
+# How a verb without --attention takes a network's name, which can include a block.
 _NAMED_BY = {
     "train": "--model ", "import-weights": "--model ", "plan": "--models resnet18,", "models": "",
     "summary": "",
@@ -66,8 +66,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Train and compare small image classifiers from scratch, honestly,"
-    " on your own pictures.\n\n[bold]towernet compare photos/[/bold] is all it takes:"
-    " one sub-folder of images per class.",
+    " on your own pictures.\n\nTo start, run [bold]towernet compare photos/[/bold];"
+    " photos/ needs one sub-folder of images per class.",
 )
 for verb in (
     compare, train, check, plan, predict, explain, evaluate, judge, import_weights, models,
@@ -89,12 +89,12 @@ def _options(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = None,
 ) -> None:
-    """Hold the options that come before a verb."""
+    """Define the options that come before a verb."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code of `towernet.errors`."""
-    # A file name need not be UTF-8, and a message must be printable whatever it names.
+    # A file name may not be UTF-8, and a message that contains it must still be printable.
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -106,10 +106,10 @@ def main(words: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _without_terminal() -> Iterator[None]:
-    """Go on when the terminal closes, until `StopSwitch` hears of it and after."""
+    """Keep running when the terminal closes, also before and after `StopSwitch` is active."""
     before = signal.getsignal(signal.SIGHUP)
     if before is None or threading.current_thread() is not threading.main_thread():
-        yield  # it could not be put back, or not be changed
+        yield  # the handler could not be restored, or not be changed
         return
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -120,42 +120,44 @@ def _without_terminal() -> Iterator[None]:
 
 def _run(words: Sequence[str]) -> int:
     if any(map(os.environ.get, TRUSTED)):
-        choices.look_here()  # the user has said these modules, too
+        choices.append_working_directory()  # the user has named these modules
     try:
         result = app(words, standalone_mode=False)
         return result if isinstance(result, int) else 0
-    except Interrupted as error:  # asked for, and no error
+    except Interrupted as error:  # requested, so not an error
         print(in_a_line(str(error)), file=sys.stderr)
         return error.exit_code
     except UntrustedCodeError as error:
         command = (
             f"{options.trusting({error.variable: error.path})} {shlex.join(['towernet', *words])}"
         )
-        return _fail(f"{error.found}; if it is yours, say: {command}", error.exit_code)
+        return _fail(f"{error.found}; if you trust it, run: {command}", error.exit_code)
     except TowernetError as error:
         return _fail(str(error), error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        return _fail("stopped at once; what was finished is kept", INTERRUPTED)
+        return _fail("stopped immediately; finished work is kept", INTERRUPTED)
     except MemoryError:
         return _fail(_MEMORY, ENVIRONMENT)
     except TyperException as error:
-        if not (said := error.format_message().rstrip(".")):
+        if not (message := error.format_message().rstrip(".")):
             return USAGE  # no verb: the help has been shown
         if getattr(error, "option_name", None) == "--attention" and words[0] in _NAMED_BY:
-            said += f"; name the network with its block: {_NAMED_BY[words[0]]}resnet18+se"
-            return _fail(f"{said} (`towernet attention` lists the blocks)", USAGE)
-        return _fail(f"{said}; `towernet --help` shows what there is", USAGE)
+            message += f"; add the block to the network's name: {_NAMED_BY[words[0]]}resnet18+se"
+            return _fail(f"{message} (`towernet attention` lists the blocks)", USAGE)
+        return _fail(f"{message}; see `towernet --help`", USAGE)
     except BrokenPipeError:
-        # The reader went away (`| head`): nothing is left to say, and nowhere to say it.
+        # The reader closed the pipe (`| head`): nothing more can be printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNEXPECTED
     except Exception as error:
         if isinstance(error, OSError) and error.errno in MACHINE_FAULTS:
             if error.filename is None:
-                what = f"what is printed cannot be written: {error.strerror}; print elsewhere"
+                what = f"the output cannot be written: {error.strerror}; redirect it elsewhere"
                 return _fail(what, ENVIRONMENT)
             what = f"{str(error.filename)[:200]}: {error.strerror}"
-            return _fail(f"{what}; make room, or choose another place", ENVIRONMENT)
+            return _fail(
+                f"{what}; free space, check permissions, or choose another place", ENVIRONMENT
+            )
         if isinstance(error, ImportError) and "failed to map segment" in str(error):
             return _fail(_MEMORY, ENVIRONMENT)
         return _fail(f"{type(error).__name__}: {error}; {_write_log()}", UNEXPECTED)
@@ -167,11 +169,11 @@ def _fail(message: str, exit_code: int) -> int:
 
 
 def _write_log() -> str:
-    """Keep the traceback for whoever mends this, away from the user's eyes."""
+    """Write the traceback to a file, to debug from; return the words that refer to it."""
     import traceback
 
     with tempfile.NamedTemporaryFile(
         "w", prefix="towernet-", suffix=".log", delete=False, errors="backslashreplace"
     ) as stream:
         stream.write(traceback.format_exc())
-    return f"this is a bug of ours, the details are in {Path(stream.name)}"
+    return f"this is a bug in towernet; the details are in {Path(stream.name)}"

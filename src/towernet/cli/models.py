@@ -1,4 +1,4 @@
-"""`towernet models` and `towernet summary`: which networks there are, and what they are made of."""
+"""`towernet models` and `towernet summary`: list the networks, and the layers of one."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from towernet import choices
 from towernet.names import NetworkName
 
 Size = Annotated[int, typer.Option(min=8, max=2048, help="Side of the images, in pixels.")]
-Classes = Annotated[int, typer.Option(min=2, help="How many answers there are.")]
+Classes = Annotated[int, typer.Option(min=2, help="Number of classes.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 @dataclass(frozen=True)
 class Row:
-    """A network in the list: its size, or why it has none here."""
+    """A network in the list: its size, or why it has none."""
 
     name: str
     parameters: int | None
@@ -27,15 +27,17 @@ class Row:
 
 
 def models(
-    names: Annotated[list[str] | None, typer.Argument(help="Only these; else all.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Networks to list; default: all.")
+    ] = None,
     size: Size = 128,
     classes: Classes = 16,
     json: Json = False,
 ) -> None:
     """List the networks with their parameters and multiply-adds.
 
-    Any name works with --model and --models. timm:<name> works too, with the extra, and so does a
-    network of your own, my_nets:MyNet.
+    Use any name with --model and --models. These options also take timm:<name>, if the
+    package timm is installed, and a custom network, as my_nets:MyNet.
 
     Example: towernet models --size 224
     """
@@ -51,7 +53,7 @@ def models(
     screen, rows = progress.screen(), []
     for number, name in enumerate(networks):
         screen.count("counting", number, len(networks))
-        rows.append(_row(name, size, classes, is_asked_for=bool(names)))
+        rows.append(_row(name, size, classes, is_requested=bool(names)))
     screen.count("counting", len(networks), len(networks))
 
     if json:
@@ -72,7 +74,7 @@ def models(
             console.print(escape(row.problem), soft_wrap=True)
     console.print(
         "Multiply-adds are those of convolutions and matrix products, for one image."
-        " timm:<name> names any network of the package timm, where it is installed.",
+        " timm:<name> is any network of the package timm, if that is installed.",
         soft_wrap=True,
     )
 
@@ -111,7 +113,7 @@ def summary(
     for row in rows:
         shape = "×".join(map(str, row.output_shape)) or "-"
         table.add_row(escape(row.name), row.kind, shape, f"{row.num_parameters:,}")
-    # Names are for reading and copying: on a narrow terminal or in a pipe the page grows instead.
+    # Names must stay whole to be copied, so on a narrow terminal or in a pipe the table is wider.
     console = Console(highlight=False)
     width = max(console.width, max(len(row.name) + len(row.kind) for row in rows) + 40)
     console.print(table, width=width)
@@ -122,7 +124,7 @@ def summary(
     )
 
 
-def _row(name: str, size_px: int, num_classes: int, *, is_asked_for: bool) -> Row:
+def _row(name: str, size_px: int, num_classes: int, *, is_requested: bool) -> Row:
     from towernet.errors import ConfigError, UnknownNameError
     from towernet.models import catalogue
     from towernet.models.summary import count_parameters, multiply_adds
@@ -135,8 +137,8 @@ def _row(name: str, size_px: int, num_classes: int, *, is_asked_for: bool) -> Ro
         try:
             catalogue.require_size(name, size_px)
         except (ConfigError, UnknownNameError) as error:
-            # A package may offer what is not there: that costs its line alone.
-            if isinstance(error, UnknownNameError) and is_asked_for:
+            # A package can offer a network that does not exist; the others are still listed.
+            if isinstance(error, UnknownNameError) and is_requested:
                 raise
             return Row(name, None, None, str(error))
         raise

@@ -1,4 +1,4 @@
-"""The options that several verbs share, each said once."""
+"""The options that several verbs share."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 Data = Annotated[
     str,
     typer.Argument(
-        help="A folder with one sub-folder of images per class (or train/ and test/ with those),"
-        " a zip or tar of it, a CSV with path,label, or `digits`, which is built in."
+        help="A folder with one sub-folder of images per class (or train/ and test/ with"
+        " those), a zip or tar of it, a CSV with the columns path,label, or `digits` (built in)."
     ),
 ]
 Models = Annotated[
@@ -33,19 +33,22 @@ RecipeName = Annotated[
     str, typer.Option("--recipe", help="default, quick, notebook, or your own .toml file.")
 ]
 Epochs = Annotated[
-    int | None, typer.Option(help="Passes over the training images; else the recipe decides.")
+    int | None, typer.Option(help="Passes over the training images; default: the recipe's.")
 ]
 Minutes = Annotated[
-    float | None, typer.Option(help="Minutes of training for each run; else the recipe decides.")
+    float | None, typer.Option(help="Minutes of training for each run; default: the recipe's.")
 ]
-Size = Annotated[int | None, typer.Option(help="Side of the images in pixels; else the recipe's.")]
-BatchSize = Annotated[int | None, typer.Option(help="Images in one step; else the recipe's.")]
-Seed = Annotated[int, typer.Option(help="Of all randomness; the same seed repeats the result.")]
+Size = Annotated[
+    int | None, typer.Option(help="Side of the images in pixels; default: the recipe's.")
+]
+BatchSize = Annotated[int | None, typer.Option(help="Images per step; default: the recipe's.")]
+Seed = Annotated[int, typer.Option(help="Random seed; the same seed reproduces the result.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Threads = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Computing threads, else one per core; another number changes results slightly."
+        min=1,
+        help="Computing threads; default: one per core. Another number changes results slightly.",
     ),
 ]
 AcceptDataChange = Annotated[
@@ -63,47 +66,48 @@ AcceptChanges = Annotated[
     ),
 ]
 ImagesPerClass = Annotated[
-    int | None, typer.Option(help="Use only so many images of each class, for a quick look.")
+    int | None, typer.Option(help="Use only this many images of each class, for a quick test.")
 ]
 NoFlip = Annotated[
-    bool, typer.Option("--no-flip", help="Never mirror: where left and right mean something.")
+    bool,
+    typer.Option("--no-flip", help="Never mirror images; for images where left and right matter."),
 ]
-Workers = Annotated[int | None, typer.Option(help="Decoding processes; else one per core.")]
+Workers = Annotated[int | None, typer.Option(help="Decoding processes; default: one per core.")]
 Layout = Annotated[
     str,
-    typer.Option(help="auto, classes or splits: what the top folders are, should auto err."),
+    typer.Option(help="The top folders are: classes, splits, or auto to detect it."),
 ]
 SkipEmpty = Annotated[bool, typer.Option("--skip-empty", help="Leave out classes without files.")]
 MaxArchiveGb = Annotated[
     float | None,
-    typer.Option(min=0, help="Unpack an archive up to this size, however much it shrinks."),
+    typer.Option(min=0, help="Unpack an archive of up to this many GB, at any compression ratio."),
 ]
 MaxArchiveEntries = Annotated[
-    int | None, typer.Option(min=1, help="Unpack an archive of up to so many entries.")
+    int | None, typer.Option(min=1, help="Unpack an archive of up to this many entries.")
 ]
 
 
 def the_command() -> str:
-    """Return the command as it was typed, to repeat it."""
+    """Return the command as it was typed."""
     return shlex.join(["towernet", *sys.argv[1:]])
 
 
 def trusting(own_code: Mapping[str, str]) -> str:
-    """Return what to write before a command for it to follow a record to one's own code.
+    """Return the variables to set for a command, so that it imports a record's custom code.
 
     Args:
         own_code: The import paths, each by its variable.
     """
     words = []
-    for variable in TRUSTED:  # what is set already is said again: the command is to be copied
-        said = [*os.environ.get(variable, "").split(","), own_code.get(variable, "")]
-        if paths := dict.fromkeys(filter(None, said)):
+    for variable in TRUSTED:  # include what is already set: the command is for copying
+        named = [*os.environ.get(variable, "").split(","), own_code.get(variable, "")]
+        if paths := dict.fromkeys(filter(None, named)):
             words.append(f"{variable}={shlex.quote(','.join(paths))}")
     return " ".join(words)
 
 
-def to_ask(network: NetworkName, folder: Path) -> str:
-    """Return the command that asks a run of this network about an image."""
+def predict_command(network: NetworkName, folder: Path) -> str:
+    """Return the command that predicts an image with a run of this network."""
     words = [trusting(network.own_code)] if network.own_code else []
     return " ".join([*words, "towernet", "predict", shlex.quote(shown(str(folder))), "IMAGE"])
 

@@ -1,4 +1,4 @@
-"""`towernet plan`: what a comparison would take and could show, before anything is spent."""
+"""`towernet plan`: how many runs fit into some hours, and what they could show."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def plan(
     data: options.Data,
     models: options.Models = options.DEFAULT_MODELS,
-    hours: Annotated[float, typer.Option(help="Hours of computing to spend in all.")] = 8.0,
+    hours: Annotated[float, typer.Option(help="Hours of computing in total.")] = 8.0,
     recipe: options.RecipeName = "default",
     size: options.Size = None,
     batch_size: options.BatchSize = None,
@@ -30,7 +30,7 @@ def plan(
     max_archive_gb: options.MaxArchiveGb = None,
     max_archive_entries: options.MaxArchiveEntries = None,
 ) -> None:
-    """Measure each network here, propose runs that fit the hours, and say what they could show.
+    """Time each network on this machine and propose runs that fit into the hours.
 
     Example: towernet plan photos/ --models towernet,resnet18 --hours 8
     """
@@ -49,7 +49,7 @@ def plan(
 
 
 def _show(planned: Planned) -> None:
-    """Print the proposals, what the chosen one is worth, and its command."""
+    """Print the proposals, what the chosen one could show, and its command."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -87,7 +87,7 @@ def _show(planned: Planned) -> None:
 
 
 def _epochs(proposal: Proposal) -> str:
-    """Say how many epochs the minutes are, from the slowest network to the fastest."""
+    """Return the number of epochs, from the slowest network to the fastest."""
     least, most = min(proposal.epochs.values()), max(proposal.epochs.values())
     return " to ".join(dict.fromkeys((_number(least), _number(most))))
 
@@ -105,19 +105,19 @@ def _number(value: float) -> str:
 
 
 def _advice(chosen: Proposal, num_images: int) -> str:
-    """Say what the chosen way is worth."""
+    """Return what the chosen proposal could show."""
     from towernet.comparison.proposal import SUPPOSED_ALONE, SUPPOSED_RUN_SPREAD
 
     slowest = min(chosen.epochs, key=chosen.epochs.__getitem__)
     if chosen.detectable is None:
         return (
-            f"These hours are too few to compare networks: with more runs {slowest} would see its"
-            " images too seldom. Give more --hours or fewer --models; single runs compare trained"
-            " models only."
+            f"These hours are too few to compare networks: with more runs {slowest} would train for"
+            " too few epochs. Give more --hours or fewer --models; single runs only compare trained"
+            " models."
         )
     return (
         "A difference of that size would be shown in four of five such comparisons, if accuracy"
-        f" varies by {100 * SUPPOSED_RUN_SPREAD:g} points from run to run and one of two networks"
-        f" alone is right for {100 * SUPPOSED_ALONE:g} % of the images. More than these"
-        f" {num_images} images to judge by would show smaller ones."
+        f" varies by {100 * SUPPOSED_RUN_SPREAD:g} points from run to run and only one of two"
+        f" networks is right for {100 * SUPPOSED_ALONE:g} % of the images. With more than these"
+        f" {num_images} images, smaller differences could be shown."
     )

@@ -1,4 +1,4 @@
-"""`towernet predict`: what a trained run says of pictures."""
+"""`towernet predict`: the class of each image, from a trained run."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from towernet.errors import DATA
 def predict(
     run: Annotated[Path, typer.Argument(help="The folder of a run or of a comparison.")],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    top: Annotated[int, typer.Option(help="How many classes to name for each image.")] = 1,
-    json: Annotated[bool, typer.Option("--json", help="One JSON list, for programs.")] = False,
+    top: Annotated[int, typer.Option(help="Number of classes to print for each image.")] = 1,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> int:
-    """Name the class of each image.
+    """Predict the class of each image.
 
     Example: towernet predict runs/compare-photos cat.jpg --top 3
     """
@@ -42,10 +42,10 @@ def predict(
             if isinstance(row, NoPrediction):
                 errors.print(escape(f"error: {shown(row.error)}"))
                 continue
-            said = ", ".join(
+            classes = ", ".join(
                 f"{shown(found.class_name)} {percent(found.probability)}"
                 for found in row.predictions
             )
             unsure = "  (not sure)" if row.sure is False else ""
-            console.print(f"{escape(shown(row.path))}  [bold]{escape(said)}[/bold]{unsure}")
+            console.print(f"{escape(shown(row.path))}  [bold]{escape(classes)}[/bold]{unsure}")
     return DATA if any(isinstance(row, NoPrediction) for row in rows) else 0

@@ -1,4 +1,4 @@
-"""The tables a person sees in the terminal."""
+"""The tables printed in the terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAIRS_SHOWN = 10
 
 
 def terminal() -> Console:
-    """Return what tables are printed on, wide enough where no terminal says how wide it is."""
+    """Return the console for tables, with a fixed width if there is no terminal."""
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = WIDTH_OF_A_FILE
@@ -29,7 +29,7 @@ def terminal() -> Console:
 
 
 def ranking(conclusion: Conclusion, folder: Path, report: Path) -> None:
-    """Print the answer, the ranking, and where everything is."""
+    """Print the verdict, the ranking, and the paths of the winner and the report."""
     from towernet.comparison.wording.verdict import worth_using
 
     results = conclusion.results
@@ -55,13 +55,13 @@ def ranking(conclusion: Conclusion, folder: Path, report: Path) -> None:
     if results.winner is not None and (worth_using(results) or not is_choice):
         run, name = folder / results.winner.folder, results.winner.name
         console.print(escape(shown(f"to use   {run}")))
-        if name.own_code:  # which no record runs
-            console.print(escape(f"by       {options.to_ask(name, run)}"))
+        if name.own_code:  # which is not imported by itself
+            console.print(escape(f"command  {options.predict_command(name, run)}"))
     console.print(escape(shown(f"report   {report}")))
 
 
 def _ranking_table(ranked: Sequence[Network], conclusion: Conclusion) -> Table:
-    """Return the ranked networks, one a line."""
+    """Return the ranked networks, one per line."""
     split = "test" if conclusion.results.final_split == "test" else "selection set"
     table = Table(box=None, pad_edge=False, header_style="bold")
     for header in (
@@ -95,7 +95,7 @@ def _ranking_table(ranked: Sequence[Network], conclusion: Conclusion) -> Table:
 
 
 def _print_ablation(console: Console, results: Results, variants: Sequence[Variant]) -> None:
-    """Print what each block does, network by network."""
+    """Print the effect of each block, network by network."""
     from towernet.comparison.wording.ablation import answer_in_words, signed_points
     from towernet.words import in_points
 
@@ -126,7 +126,7 @@ def _print_ablation(console: Console, results: Results, variants: Sequence[Varia
 
 
 def judgement(judged: AnswersJudged, report: Path | None) -> None:
-    """Print what somebody's answers are worth, and where the report is."""
+    """Print the judgement of a table of predictions, and the path of the report."""
     from towernet.words import counted
 
     console = terminal()
@@ -156,7 +156,7 @@ def judgement(judged: AnswersJudged, report: Path | None) -> None:
 
 
 def _print_differences(console: Console, judged: AnswersJudged) -> None:
-    """Print every pair of networks, or of many only those with the first of the ranking."""
+    """Print every pair of networks; if there are many, only those with the first in the ranking."""
     from towernet.comparison.wording.verdict import outcome_words
     from towernet.words import in_points
 

@@ -13,7 +13,7 @@ from towernet.cli import options
 def train(
     data: Annotated[
         str | None,
-        typer.Argument(help="As for `compare`; with --resume the run knows it."),
+        typer.Argument(help="Images, as for `compare`; not needed with --resume."),
     ] = None,
     model: Annotated[str, typer.Option(help="A name from `towernet models`.")] = "towernet_patch",
     recipe: options.RecipeName = "default",
@@ -25,10 +25,11 @@ def train(
     device: options.Device = "auto",
     threads: options.Threads = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where the run is written; else runs/DATA-MODEL.")
+        Path | None, typer.Option(help="Folder for the run; default: runs/DATA-MODEL.")
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with the run in this folder, to the bit.")
+        Path | None,
+        typer.Option(help="Continue the run in this folder, with exactly the same result."),
     ] = None,
     images_per_class: options.ImagesPerClass = None,
     no_flip: options.NoFlip = False,

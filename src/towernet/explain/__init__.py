@@ -1,1 +1,1 @@
-"""Where a trained network looks: the attention maps of its blocks, drawn over an image."""
+"""The attention maps of a trained network, drawn over an image."""

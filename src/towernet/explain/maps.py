@@ -1,6 +1,6 @@
-"""What a trained run says of one image, and what each of its attention blocks made of it.
+"""The prediction of a trained run for one image, and the map of each of its attention blocks.
 
-Shapes: S the side of the image, C channels, H × W positions of a map.
+Shapes: S side of the image, C channels, H × W positions of a map.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class BlockMap:
     """The attention map of one block for one image.
 
     Args:
-        place: The module it is, or stands behind, as in the network's state.
-        block: What it is called.
-        weights_CHW: Its weights; C, or H and W, are 1 where all channels, or positions, share one.
-        gain: By how much it is blended in, None where it is there in full.
+        place: The name of the block's module, or of the module it is attached to.
+        block: The block's name.
+        weights_CHW: Its weights; C, or H and W, are 1 if all channels, or positions, share one.
+        gain: How much of the block is blended in; None if it is not blended.
     """
 
     place: str
@@ -51,7 +51,7 @@ class BlockMap:
 
     @property
     def is_spatial(self) -> bool:
-        """Whether it tells positions apart, and not channels alone."""
+        """Whether its weights differ between positions, not only between channels."""
         return bool(self._differs_C.any())
 
     def positions(self) -> Float[npt.NDArray[np.float64], "H W"]:
@@ -69,15 +69,15 @@ class BlockMap:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a run says of an image, and the maps that were at work.
+    """The prediction of a run for an image, with its attention maps.
 
     Args:
-        image: The image's file.
+        image: The image file.
         network: The network's name.
         pixels_SS3: The image as the network sees it.
-        class_name: What it says, and how sure it is in [0, 1].
-        probability: How sure it is.
-        sure: Whether it is to be believed; None where nobody knows.
+        class_name: The predicted class.
+        probability: Its probability, in [0, 1].
+        sure: Whether the probability reaches the threshold; None if not calibrated.
         maps: One for each block, in the order they run.
     """
 
@@ -91,11 +91,11 @@ class Explanation:
 
 
 def explain(folder: Path, image: Path) -> Explanation:
-    """Ask a trained run, or a comparison's winner, what an image is and where its attention went.
+    """Predict an image with a trained run, or a comparison's winner, and keep its attention maps.
 
     Args:
-        folder: The run's or the comparison's.
-        image: The image's file.
+        folder: The folder of the run or comparison.
+        image: The image file.
 
     Raises:
         DataError: there is no finished run, or the image cannot be used.
@@ -105,9 +105,8 @@ def explain(folder: Path, image: Path) -> Explanation:
     blocks = attention_blocks(trained.model)
     if not blocks:
         raise ConfigError(
-            f"{trained.name} in {trained.folder} has no attention to draw; train a network that"
-            f" has, by --model {trained.name.base}+se or towernet (`towernet attention` lists the"
-            " blocks)"
+            f"{trained.name} in {trained.folder} has no attention to draw; train one that has, with"
+            f" --model {trained.name.base}+se or towernet (`towernet attention` lists the blocks)"
         )
     ((_, pixels),) = fitted_pictures(trained.contract, [image])
     if isinstance(pixels, DataError):
@@ -115,14 +114,14 @@ def explain(folder: Path, image: Path) -> Explanation:
     seen: dict[str, Tensor] = {}
     policy = trained.policy
 
-    def look(name: str, block: AttentionBlock, x_BCHW: Tensor) -> None:
+    def observe(name: str, block: AttentionBlock, x_BCHW: Tensor) -> None:
         seen[name] = map_of(block, x_BCHW)
 
-    with observing(policy.place(trained.model), look):
+    with observing(policy.place(trained.model), observe):
         logits_1K = predict_logits(trained.model, pixels[None], trained.contract, policy)
-    said_K = (torch.from_numpy(logits_1K[0]).double() / trained.temperature).softmax(dim=0)
-    best = int(said_K.argmax())
-    probability, threshold = float(said_K[best]), trained.threshold
+    probabilities_K = (torch.from_numpy(logits_1K[0]).double() / trained.temperature).softmax(dim=0)
+    best = int(probabilities_K.argmax())
+    probability, threshold = float(probabilities_K[best]), trained.threshold
     return Explanation(
         image,
         trained.name,
@@ -139,7 +138,7 @@ def explain(folder: Path, image: Path) -> Explanation:
 
 
 def _place(name: str) -> str:
-    """Return where a block is: the module behind which it was attached, or its own name."""
+    """Return the place of a block: the module it is attached to, or its own name."""
     return name.partition(f".{CHILD}")[0]
 
 

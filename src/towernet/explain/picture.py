@@ -1,7 +1,7 @@
-"""An explanation drawn: the image, and a panel for each attention block.
+"""Draw an explanation: the image, and a panel for each attention block.
 
-Weights that differ from position to position are colours over the image, means over the channels
-in which they do; weights of whole channels are bars, the largest first.
+Weights of positions are colours over the image: means over the channels in which positions differ.
+Weights of whole channels are bars, the largest first.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ KINDS = (".png", ".svg", ".pdf")
 _DPI = 150
 # In inches: a panel's square, what is to its right and above it, and the edges of the page.
 _SIDE, _SCALE, _TITLE, _EDGE, _LINE = 1.9, 0.68, 0.5, 0.22, 0.14
-_HEAD, _HEAD_LINE = 0.36, 0.21  # of one line, and what each other adds
-_COLOURS, _ALPHA = "viridis", 0.62  # perceptually uniform; told apart by those who see few colours
+_HEAD, _HEAD_LINE = 0.36, 0.21  # of one line, and of each further one
+_COLOURS, _ALPHA = "viridis", 0.62  # perceptually uniform, also for colour-blind readers
 _INK, _SOFT, _BAR, _PAPER = "#1b1f24", "#59636e", "#6f8fc0", "#f3f5f8"
-# How wide a letter is in the smallest type, in inches, and, capitals among them, in the head's.
+# Average width of a letter, in inches: in the smallest type, and in the head (with capitals).
 _LETTER, _HEAD_LETTER = 0.062, 0.108
-_LEAST_SPAN = 0.1  # of a scale, as a share of the mean: what is flat shall look flat
+_LEAST_SPAN = 0.1  # of a scale, as a share of the mean, so that flat maps look flat
 _TITLE_LETTERS, _BLOCK_LETTERS, _SENTENCE_LETTERS = 34, 22, 40
 
 _ABOVE = (
@@ -45,15 +45,18 @@ _POSITIONS = (
     " panel has its own scale."
 )
 _CHANNELS = "Bars: the weight of each channel, the largest first; the line is their mean."
-_GAINS = "Gain: how much of the block is blended in; at 0 the network answers as without it."
-_CAVEAT = "A map shows what the network weighs, which need not be why it answers as it does."
+_GAINS = "Gain: how much of the block is blended in; at 0 it has no effect on the prediction."
+_CAVEAT = (
+    "A map shows how strongly the block weights each part, not necessarily why the network predicts"
+    " what it does."
+)
 
 
 def write_picture(explanation: Explanation, path: Path) -> None:
     """Draw an explanation into a .png, .svg or .pdf file.
 
     Raises:
-        ConfigError: the file's name ends otherwise.
+        ConfigError: the file's name has another ending.
         EnvironmentFault: the system refuses to write it.
     """
     require_kind(path)
@@ -61,25 +64,25 @@ def write_picture(explanation: Explanation, path: Path) -> None:
 
 
 def require_kind(path: Path) -> None:
-    """Refuse a file whose name does not end in one of the kinds that can be drawn."""
+    """Refuse a file name with another ending than .png, .svg and .pdf."""
     if path.suffix.lower() not in KINDS:
         raise ConfigError(f"--out is {path}; give a name that ends in .png, .svg or .pdf")
 
 
 def picture(explanation: Explanation, kind: str = "png") -> bytes:
-    """Return the picture as a file of that kind: the same explanation, the same bytes."""
+    """Return the content of the picture file; the same explanation gives the same bytes."""
     import matplotlib
 
     figure, stream = draw(explanation), io.BytesIO()
     dates = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
     with matplotlib.rc_context({"svg.hashsalt": "explain"}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for it
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box is drawn instead
         figure.savefig(stream, format=kind, dpi=_DPI, metadata=dates[kind])
     return stream.getvalue()
 
 
 def draw(explanation: Explanation) -> Figure:
-    """Return the picture as a figure of matplotlib's, which no window shows."""
+    """Return the picture as a matplotlib figure; no window is opened."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -110,7 +113,7 @@ def draw(explanation: Explanation) -> Figure:
 
 
 def columns_for(num_panels: int) -> int:
-    """Return in how many columns panels stand: a page a little wide, with few places left empty.
+    """Return the number of columns: for a page a little wider than high, with few empty places.
 
     Example:
         >>> [columns_for(num_panels) for num_panels in (1, 2, 5, 9, 17, 51)]
@@ -128,7 +131,7 @@ def columns_for(num_panels: int) -> int:
 def _sentence(explanation: Explanation) -> str:
     unsure = " (not sure)" if explanation.sure is False else ""
     return (
-        f"{explanation.network} says {_short(explanation.class_name, _SENTENCE_LETTERS)},"
+        f"{explanation.network}: {_short(explanation.class_name, _SENTENCE_LETTERS)},"
         f" probability {percent(explanation.probability)}{unsure}"
     )
 
@@ -162,14 +165,14 @@ def _draw_block(axes: Any, block: BlockMap, pixels_SS3: npt.NDArray[np.uint8]) -
 
 
 def figures(block: BlockMap) -> str:
-    """Write a map's mean ± spread, with as many digits as a small mean needs."""
+    """Return a map's mean ± spread, with as many digits as a small mean needs."""
     least = block.mean if 0 < block.mean < 0.1 else 0.1
     digits = min(7, 2 - math.floor(math.log10(least)))
     return f"{_number(block.mean, digits)} ± {_number(block.spread, digits)}"
 
 
 def gain_figure(gain: float) -> str:
-    """Write a gain in two digits or more: one that is small is not 0.
+    """Return a gain with two digits or more; a small one is not rounded to 0.
 
     Example:
         >>> gain_figure(-0.25), gain_figure(0.0021), gain_figure(0.0), gain_figure(5e-9)
@@ -191,7 +194,7 @@ def _draw_positions(axes: Any, block: BlockMap, pixels_SS3: npt.NDArray[np.uint8
     side_px = len(pixels_SS3)
     box = (-0.5, side_px - 0.5, side_px - 0.5, -0.5)
     grey_SS = pixels_SS3.mean(axis=2)
-    # Brightened, so that the colours stay those of the scale.
+    # Brightened, so that the colours match the scale.
     axes.imshow(grey_SS, cmap="gray", vmin=-120, vmax=255, extent=box, interpolation="bilinear")
     drawn = axes.imshow(
         weights_HW, cmap=_COLOURS, vmin=low, vmax=high, extent=box, alpha=_ALPHA,
@@ -250,9 +253,9 @@ def _without_ticks(axes: Any) -> None:
 
 
 def _key(explanation: Explanation, num_letters: int) -> list[str]:
-    """Return what is to be said of the panels there are, in lines of at most so many letters."""
+    """Return the legend for the panels, in lines of at most `num_letters` letters."""
     spatial = {block.is_spatial for block in explanation.maps}
     has_gain = any(block.gain is not None for block in explanation.maps)
     words = [_ABOVE, *[_POSITIONS] * (True in spatial), *[_CHANNELS] * (False in spatial)]
     words += [_GAINS] * has_gain + [_CAVEAT]
-    return [line for said in words for line in textwrap.wrap(said, num_letters)]
+    return [line for sentence in words for line in textwrap.wrap(sentence, num_letters)]

@@ -1,13 +1,13 @@
-"""Networks saved for others, in a folder or on the Hugging Face hub; needs `towernet[hub]`.
+"""Share networks, in a folder or on the Hugging Face hub; needs `towernet[hub]`.
 
-Nothing is sent or fetched unless a call says so: `push_to_hub`, or `download=True`.
+Nothing is uploaded or downloaded unless a call requests it: `push_to_hub`, or `download=True`.
 """
 
 import os
 
 from towernet.errors import MissingExtraError
 
-# Read when huggingface_hub is imported: what little is fetched or sent tells nothing of its user.
+# Read when huggingface_hub is imported; it would otherwise send data about its use.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 try:
     import huggingface_hub as huggingface_hub

@@ -1,6 +1,6 @@
-"""The model card of a network: what it is, on what data it was trained, how right it is.
+"""The model card of a network: its description, training data and accuracy.
 
-What only a person can say, the licence above all, is left to fill in.
+Parts that only its author knows, above all the licence, are left to fill in.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def model_card(
     num_parameters: int,
     digest: str,
 ) -> str:
-    """Return a card in Markdown, with the hub's metadata before it.
+    """Return a card in Markdown, preceded by the hub's metadata.
 
     Args:
-        name: The network's.
-        contract: What it was promised.
-        known: From `evidence`; None where nothing is known of its training.
-        num_parameters: Its trainable numbers.
+        name: The network's name.
+        contract: Its class contract.
+        known: From `evidence`; None if nothing is known about its training.
+        num_parameters: Number of its parameters.
         digest: The sha-256 of the file with its weights.
     """
     judged = None if known is None else known.judged
@@ -44,28 +44,28 @@ def model_card(
             f"# {name} for {len(contract.class_names)} classes",
             "",
             f"An image classifier with {num_parameters:,} parameters, for"
-            f" {contract.size_px}-px images; made with towernet {__version__}.",
+            f" {contract.size_px}-px images, made with towernet {__version__}.",
             "",
-            "## How right it is",
+            "## Accuracy",
             "",
             *_accuracy(judged),
             "",
-            "## What it was trained on",
+            "## Training data",
             "",
             *_data(known),
             "",
-            "The classes, in the order of its answers:",
+            "The classes, in the order of its outputs:",
             "",
             "```json",
             json.dumps([shown(name) for name in contract.class_names], ensure_ascii=False),
             "```",
             "",
-            f"Where the images are from, and who or what is in them: {_FILL_IN}",
+            f"Where the images come from, and who or what they show: {_FILL_IN}",
             "",
-            "## What it is not for",
+            "## Limits",
             "",
-            "It names one of its classes for any image, also for one that shows none of them. What"
-            " it was not tested on, it was not shown to be right about.",
+            "It predicts one of its classes for every image, also for one that shows none of them."
+            " Its accuracy on other kinds of images is not known.",
             "",
             "## How to use it",
             "",
@@ -82,8 +82,8 @@ def model_card(
             "",
             "## Licence",
             "",
-            "Of the weights, and what that of the images asks for; `license:` in this file's head"
-            f" says it to the hub: {_FILL_IN}",
+            "The licence of the weights, and what the licence of the images requires; the hub reads"
+            f" `license:` in the header of this file: {_FILL_IN}",
             "",
             f"Weights: sha-256 {digest}",
             "",
@@ -116,37 +116,38 @@ def _metadata(name: str, judged: RunEvidence | None) -> str:
 
 def _accuracy(judged: RunEvidence | None) -> list[str]:
     if judged is None:
-        return [f"Nothing is known here of its accuracy: {_FILL_IN}"]
+        return [f"Its accuracy is not known: {_FILL_IN}"]
     num = judged.num_images.of(judged.split)
-    said = [f"**{percent(judged.accuracy)} of {num:,} {judged.split} images** are right."]
+    sentences = [f"**{percent(judged.accuracy)} of {num:,} {judged.split} images** are right."]
     if judged.split != "test":
-        said.append(
-            "These images chose its epoch, so this is no test result: expect less of new images."
+        sentences.append(
+            "Its epoch was chosen on these images, so this is no test result: expect less on new"
+            " images."
         )
     interval = judged.network_interval
     if judged.num_runs == 1 and interval is not None:
-        said.append(f"95 % interval: {_interval(interval)}.")
+        sentences.append(f"95 % interval: {_interval(interval)}.")
     elif interval is not None and judged.network_accuracy is not None:
-        said.append(
+        sentences.append(
             f"Over {judged.num_runs} runs of this network with other seeds:"
             f" {percent(judged.network_accuracy)}, 95 % interval {_interval(interval)}."
         )
-    said.append(
-        f"Naming the commonest class alone is right for {percent(judged.majority_accuracy)};"
-        f" macro-F1 is {judged.macro_f1:.3f}."
+    sentences.append(
+        "Always predicting the most frequent class is right for"
+        f" {percent(judged.majority_accuracy)}; macro-F1 is {judged.macro_f1:.3f}."
     )
     if judged.reason:
-        said.append(f"The comparison did not rank it: it {judged.reason}.")
-    return [" ".join(said)]
+        sentences.append(f"The comparison did not rank it: it {judged.reason}.")
+    return [" ".join(sentences)]
 
 
 def _data(known: Evidence | None) -> list[str]:
     if known is None:
-        return [f"Nothing is known here of its training: {_FILL_IN}"]
+        return [f"Its training is not known: {_FILL_IN}"]
     versions = ", ".join(f"{name} {version}" for name, version in known.versions.items())
     if known.origin == "imported":
-        return [f"Its weights were made elsewhere and read by towernet ({versions}): {_FILL_IN}"]
-    how = f"from scratch, by the recipe `{known.recipe}`, seed {known.seed} ({versions})"
+        return [f"Trained elsewhere and imported with towernet ({versions}): {_FILL_IN}"]
+    how = f"from scratch, with the recipe `{known.recipe}`, seed {known.seed} ({versions})"
     judged = known.judged
     if judged is None:
         return [f"Trained {how}. On what images: {_FILL_IN}"]

@@ -1,4 +1,4 @@
-"""The `config.json` of a saved network: written for us and for timm, read as anybody's."""
+"""The `config.json` of a saved network: for towernet and timm; untrusted when read."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from towernet.names import NetworkName
 from towernet.plugins import module_of
 from towernet.records.contract import Contract
 
-# timm's word for each of our rules.
+# timm's name for each rule.
 _CROP_MODES = {"crop": "center", "pad": "border", "squash": "squash", "squash_linear": "squash"}
 _LARGEST_PX = 4096
 
 
 @dataclass(frozen=True)
 class SavedConfig:
-    """What a `config.json` says of a network.
+    """The content of a `config.json`.
 
     Args:
-        name: As `towernet models` calls it, or with attention.
+        name: A name from `towernet models`, optionally with attention.
         contract: Class names, image size, and how an image becomes the network's input.
-        temperature: What logits are divided by.
-        threshold: Below this probability it had better not be believed; None where nobody knows.
+        temperature: Divisor of the logits.
+        threshold: Predictions below this probability are flagged "(not sure)"; None if not
+            calibrated.
     """
 
     name: NetworkName
@@ -41,7 +42,7 @@ class SavedConfig:
 
 
 def write_config(path: Path, saved: SavedConfig) -> None:
-    """Write a `config.json`; where timm can build the network, with what it wants, too."""
+    """Write a `config.json`, with timm's entries if timm can build the network."""
     config = asdict(saved) | {"format": files.FORMAT}
     name = saved.name
     if code := code_of([name]):
@@ -52,11 +53,11 @@ def write_config(path: Path, saved: SavedConfig) -> None:
 
 
 def read_config(path: Path) -> SavedConfig:
-    """Read a `config.json` that anybody may have written.
+    """Read a `config.json` from an untrusted source.
 
     Raises:
-        DataError: something is missing, is of another kind or version, or would run code.
-        ConfigError: the source of a network that is not ours is not what it was.
+        DataError: an entry is missing, has another type or version, or would run code.
+        ConfigError: the source of a custom network has changed.
     """
     config = files.read_record(path, "name", "contract", "temperature", "threshold")
     if config.get("format") != files.FORMAT:
@@ -68,14 +69,15 @@ def read_config(path: Path) -> SavedConfig:
         contract = _contract(config["contract"])
         threshold = config["threshold"]
         _require(isinstance(config["name"], str), "name", config["name"])
-        _require(_lies(config["temperature"], 1e-9, 1e9), "temperature", config["temperature"])
+        _require(_in_range(config["temperature"], 1e-9, 1e9), "temperature", config["temperature"])
         code = config.get("code", {})
         is_code = isinstance(code, dict) and all(isinstance(h, str) for h in code.values())
         _require(is_code, "code", code)
-        _require(threshold is None or _lies(threshold, 0, 1), "threshold", threshold)
+        _require(threshold is None or _in_range(threshold, 0, 1), "threshold", threshold)
     except (_Wrong, DataError) as error:
         raise DataError(
-            f"{path} is damaged or not ours ({error}); save the network again with save_pretrained"
+            f"{path} is damaged or not from towernet ({error}); save the network again with"
+            " save_pretrained"
         ) from error
     require_classes(contract.class_names, Counter(contract.class_names), name=str(path))
     name = NetworkName(config["name"])
@@ -85,7 +87,7 @@ def read_config(path: Path) -> SavedConfig:
 
 
 def _contract(values: Any) -> Contract:
-    """Return a class contract from what may be anything."""
+    """Return a class contract from untrusted values."""
     _require(isinstance(values, dict), "contract", values)
     names, size_px, background = (
         values.get(key) for key in ("class_names", "size_px", "background")
@@ -98,18 +100,18 @@ def _contract(values: Any) -> Contract:
     for key, least, most in (("mean", -1e4, 1e4), ("std", 1e-6, 1e4), ("background", 0, 255)):
         numbers = values.get(key)
         is_list = isinstance(numbers, list) and len(numbers) == 3
-        _require(is_list and all(_lies(n, least, most) for n in numbers), key, numbers)
+        _require(is_list and all(_in_range(n, least, most) for n in numbers), key, numbers)
     _require(all(_is_whole(n, 0, 255) for n in background), "background", background)
     numbers = {key: [float(number) for number in values[key]] for key in ("mean", "std")}
     return Contract.from_json(values | numbers)
 
 
 class _Wrong(Exception):
-    """What a value is that it cannot be."""
+    """A value is not allowed; the message names it."""
 
 
-def _require(is_right: bool, what: str, value: object) -> None:
-    if not is_right:
+def _require(is_valid: bool, what: str, value: object) -> None:
+    if not is_valid:
         raise _Wrong(f"{what} is {_briefly(value)}")
 
 
@@ -117,7 +119,7 @@ def _briefly(value: object) -> str:
     return json.dumps(value)[:80]
 
 
-def _lies(value: Any, least: float | int, most: float | int) -> bool:
+def _in_range(value: Any, least: float | int, most: float | int) -> bool:
     return type(value) in (int, float) and least <= value <= most
 
 
@@ -126,17 +128,17 @@ def _is_whole(value: Any, least: int, most: int) -> bool:
 
 
 def _require_no_import(path: Path, name: NetworkName) -> None:
-    """Refuse a name that would import a module which nobody here asked for."""
+    """Refuse a name that would import a module that the user has not allowed."""
     for plugins, own in untrusted(name):
         part = "attention" if plugins is BLOCKS else "network"
         raise DataError(
-            f"{path} wants the module {module_of(own)} for its {part}, which may run anything;"
+            f"{path} needs the module {module_of(own)} for its {part}, which may run any code;"
             f" import it first if you trust it, or set {plugins.variable}={own}"
         )
 
 
 def _for_timm(name: NetworkName, contract: Contract) -> dict[str, Any]:
-    """Return what timm wants to read in a `config.json` besides the weights."""
+    """Return the entries of a `config.json` that timm reads."""
     num_classes, size_px = len(contract.class_names), contract.size_px
     trained = {
         "input_size": [3, size_px, size_px],

@@ -1,4 +1,4 @@
-"""What is known of a run's training and accuracy; no path of its machine is in it."""
+"""What is known about a run's training and accuracy, without paths of its machine."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from towernet.records.run import ImportedRun
 
 @dataclass(frozen=True)
 class RunEvidence:
-    """What a comparison, or the run on its own, found of a run.
+    """The results of a run, from its comparison or from the single run.
 
     Args:
-        data: What the data is called.
-        num_images: In each split.
-        split: On which of them it was judged.
-        accuracy: Of this run, as the next one.
-        macro_f1: The mean F1 of the classes.
-        majority_accuracy: How often the commonest class is right.
+        data: The name of the data.
+        num_images: Number of images in each split.
+        split: The split it was evaluated on.
+        accuracy: Of this run.
+        macro_f1: Of this run: the mean F1 of the classes.
+        majority_accuracy: Accuracy of always predicting the most frequent class.
         epochs: Passes over the training images.
-        network_accuracy: The mean over all runs of its network, as the next one.
-        network_interval: 95 %.
-        num_runs: How many those are.
-        reason: Why its network was not ranked, '' where it was.
+        network_accuracy: The mean over all runs of its network.
+        network_interval: The 95 % interval of that mean.
+        num_runs: Number of these runs.
+        reason: Why its network was not ranked; '' if it was.
     """
 
     data: str
@@ -46,14 +46,14 @@ class RunEvidence:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a model card can tell of a run.
+    """The facts for a run's model card.
 
     Args:
-        origin: Whether it was trained here.
-        recipe: By which recipe.
-        seed: With which seed.
-        versions: By which versions, of what matters to a reader.
-        judged: How right it is; None where no results say.
+        origin: Whether it was trained or imported.
+        recipe: The name of the recipe.
+        seed: The random seed.
+        versions: The versions that matter to a reader.
+        judged: Its results; None if there are none.
     """
 
     origin: Literal["trained", "imported"]
@@ -64,10 +64,10 @@ class Evidence:
 
 
 def evidence(folder: Path) -> Evidence:
-    """Return what a model card can tell of a run.
+    """Return the facts for a run's model card.
 
     Args:
-        folder: The run; where it is part of a comparison, what that found is told.
+        folder: The run; the results of its comparison are included, if any.
 
     Raises:
         DataError: a record is damaged.
@@ -87,7 +87,7 @@ def evidence(folder: Path) -> Evidence:
 
 
 def _judged(folder: Path) -> RunEvidence | None:
-    """Return what the nearest `results.json` says of a run; None where it says nothing."""
+    """Return a run's results from the nearest `results.json`; None if it has none."""
     for place in (folder, *folder.absolute().parents[:2]):
         path = place / "results.json"
         if path.exists():

@@ -1,7 +1,7 @@
-"""A network with all that another machine needs to use it, saved and loaded by huggingface_hub.
+"""A network with all that another machine needs to use it, saved and loaded with huggingface_hub.
 
 A folder holds `config.json`, `model.safetensors` with the network's own names, and `README.md`, the
-model card. Nothing in it is ever unpickled or run, whoever wrote it.
+model card. Nothing in it is unpickled or run, so it can come from anyone.
 """
 
 from __future__ import annotations
@@ -35,16 +35,17 @@ class HubNetwork(nn.Module, PyTorchModelHubMixin, library_name="towernet"):
     """Any network by name, with its class contract, to save, load and publish.
 
     `save_pretrained(folder)`, `from_pretrained(folder)` and `push_to_hub("me/name")` are
-    huggingface_hub's. `from_run` takes a trained run, and tells in the model card what is known of
-    its data and accuracy. One of our own networks is also read by timm (see `register_with_timm`):
+    huggingface_hub's. `from_run` takes a trained run, and describes its data and accuracy in the
+    model card. timm can also load the built-in networks (see `register_with_timm`):
     `timm.create_model("local-dir:folder", pretrained=True)`.
 
     Args:
-        name: As `towernet models` calls it, or with attention: "resnet18+se".
+        name: A name from `towernet models`, optionally with attention: "resnet18+se".
         contract: Class names, image size, and how an image becomes the network's input.
-        temperature: What logits are divided by, so that it is as sure as it is right.
-        threshold: Below this probability it had better not be believed; None where nobody knows.
-        card: The model card these weights came with; it is kept while they are as they were.
+        temperature: Divisor of the logits that calibrates the probabilities.
+        threshold: Predictions below this probability are flagged "(not sure)"; None if not
+            calibrated.
+        card: The model card of these weights; it is used as long as they do not change.
 
     Raises:
         UnknownNameError: no network or block has the name.
@@ -80,10 +81,10 @@ class HubNetwork(nn.Module, PyTorchModelHubMixin, library_name="towernet"):
 
     @classmethod
     def from_run(cls, folder: str | Path) -> HubNetwork:
-        """Take the network of a trained run, or of a comparison's winner.
+        """Return the network of a trained run, or of a comparison's winner.
 
         Raises:
-            DataError: the folder holds no finished run, or a damaged one.
+            DataError: the folder contains no finished run, or a damaged one.
         """
         trained = load_trained(Path(folder))
         found = cls(
@@ -97,7 +98,7 @@ class HubNetwork(nn.Module, PyTorchModelHubMixin, library_name="towernet"):
         return found
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]  # nothing else of a network is to be chosen
+    def from_pretrained(  # type: ignore[override]  # a saved network has no further options
         cls,
         pretrained_model_name_or_path: str | Path,
         *,
@@ -108,27 +109,27 @@ class HubNetwork(nn.Module, PyTorchModelHubMixin, library_name="towernet"):
         local_files_only: bool = False,
         revision: str | None = None,
     ) -> HubNetwork:
-        """Load what `save_pretrained` wrote; without `download` the network is never asked.
+        """Load a network that `save_pretrained` wrote; only `download=True` uses the internet.
 
         Args:
             pretrained_model_name_or_path: A folder, or a name on the hub.
-            download: Look for what is no folder on the hub.
-            force_download: Fetch it although it was fetched before.
-            token: For the hub.
-            cache_dir: Where it is kept; huggingface_hub's usual place.
-            local_files_only: Take what is kept from an earlier download.
+            download: Look on the hub for a name that is not a folder.
+            force_download: Download it even if it is in the cache.
+            token: Access token for the hub.
+            cache_dir: Folder of the cache; default: huggingface_hub's.
+            local_files_only: Use only the cache.
             revision: A branch, tag or commit on the hub.
 
         Raises:
-            DataError: there is no such folder, or what it holds is damaged or not ours.
-            EnvironmentFault: the hub cannot be asked, or does not have it.
+            DataError: there is no such folder, or its content is damaged or not from towernet.
+            EnvironmentFault: the hub cannot be reached, or does not have it.
         """
         name = str(pretrained_model_name_or_path)
         folder = Path(name)
         if not folder.is_dir():
             if not (download or local_files_only):
                 raise DataError(
-                    f"{name} is not a folder; give one that save_pretrained wrote, or say"
+                    f"{name} is not a folder; give one that save_pretrained wrote, or pass"
                     " download=True to look for it on the Hugging Face hub"
                 )
             try:
@@ -143,10 +144,11 @@ class HubNetwork(nn.Module, PyTorchModelHubMixin, library_name="towernet"):
                         revision=revision,
                     )
                 )
-            except Exception as error:  # a wrong name, no connection, no right: a dozen kinds
+            except Exception as error:  # many kinds: a wrong name, no connection, no permission
                 raise EnvironmentFault(
-                    f"the Hugging Face hub did not give {name} ({in_one_line(error)[:160]}); check"
-                    " the name and the connection, or give a folder"
+                    f"{name} could not be downloaded from the Hugging Face hub"
+                    f" ({in_one_line(error)[:160]}); check the name and the connection, or give a"
+                    " folder"
                 ) from error
         return cls._from_folder(folder)
 
@@ -154,12 +156,12 @@ class HubNetwork(nn.Module, PyTorchModelHubMixin, library_name="towernet"):
     def _from_folder(cls, folder: Path) -> HubNetwork:
         if not (folder / CONFIG_FILE).exists():
             raise DataError(
-                f"{folder} holds no {CONFIG_FILE}; give a folder that save_pretrained wrote"
+                f"{folder} contains no {CONFIG_FILE}; give a folder that save_pretrained wrote"
             )
         config = read_config(folder / CONFIG_FILE)
         name, contract = config.name, config.contract
         weights = folder / WEIGHTS_FILE
-        # Before anything is built: a network is as large as its weights, and those are here.
+        # Checked before the network is built: the size of the file limits the size of the network.
         num_classes, size_px = len(contract.class_names), contract.size_px
         state = fit(read_foreign(weights), name, num_classes, size_px, path=weights)
         found = cls(
@@ -174,10 +176,10 @@ class HubNetwork(nn.Module, PyTorchModelHubMixin, library_name="towernet"):
         return found
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
-        """Write the network into a folder; a model card that is there is kept.
+        """Write the network into a folder; an existing model card is kept.
 
         Raises:
-            ConfigError: the card that is there speaks of other weights.
+            ConfigError: the existing card describes other weights.
             EnvironmentFault: the system refuses to write.
         """
         path = Path(save_directory) / CARD_FILE
@@ -189,8 +191,8 @@ class HubNetwork(nn.Module, PyTorchModelHubMixin, library_name="towernet"):
             text = path.read_text(encoding="utf-8", errors="replace")
             if self._digest() not in text:
                 raise ConfigError(
-                    f"{path} does not speak of these weights; choose another folder, or move it"
-                    " away and copy what you wrote into the new one"
+                    f"{path} does not describe these weights; choose another folder, or move"
+                    " it away and copy your changes into the new one"
                 )
         saved: str | None = super().save_pretrained(save_directory, **options)
         return saved
@@ -201,9 +203,10 @@ class HubNetwork(nn.Module, PyTorchModelHubMixin, library_name="towernet"):
         write_config(save_directory / CONFIG_FILE, saved)
 
     def generate_model_card(self, *_: Any, **__: Any) -> ModelCard:
-        """Return the card: what it is, how right, on what data; the licence is left to fill in.
+        """Return the model card; the licence is left to fill in.
 
-        One that speaks of other weights, as before they were trained further, is not used again.
+        An existing card is not used if it describes other weights, for example those before
+        further training.
         """
         text = self.card
         if text is None or self._digest() not in text:
@@ -218,7 +221,7 @@ class HubNetwork(nn.Module, PyTorchModelHubMixin, library_name="towernet"):
         return weights_digest(self.network.state_dict(), _META)
 
     def predictor(self) -> Predictor:
-        """Return it made ready for `towernet.predict.predict_files`."""
+        """Return a predictor for `towernet.predict.predict_files`."""
         policy = Policy("cpu", "float32", True, torch.get_num_threads(), "predict")
         trained = Trained(
             Path(self.name), self.name, self.network, self.contract, policy,
