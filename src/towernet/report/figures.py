@@ -91,7 +91,7 @@ def learning_curves(
         title: The picture in words, for those who do not see it.
         height: Of the picture, in inches; it is 5.6 wide.
     """
-    # matplotlib takes half a second to import, and only whoever writes a report needs it.
+    # matplotlib takes half a second to import, and only a report needs it.
     import matplotlib
     from matplotlib import ticker
     from matplotlib.figure import Figure

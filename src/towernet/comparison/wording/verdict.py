@@ -75,7 +75,7 @@ def verdict(results: Results) -> str:
 
 
 def sentence(found: Judged, lead: str = "") -> str:
-    """Return the answer in two sentences, about anybody's networks.
+    """Return the answer in two sentences, for the networks of any program.
 
     Args:
         found: A judgement with a ranked network.
