@@ -59,7 +59,7 @@ def raw_tiff(order, *entries):
         (b"<?xml version='1.0'?><svg xmlns='x'/>", "FORMAT", "SVG drawing: convert it to PNG"),
         (b"just some words\n", "FORMAT", "text, not an image"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "FORMAT", "HEIC: convert it"),
-        (b"\0\0\0\x18ftypisom\0\0\0\0mp42avc1", "FORMAT", "film: convert it"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0mp42avc1", "FORMAT", "video: convert it"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "FORMAT", "JPEG XL: convert it"),
         (b"\0\0\0\x0cjP  \r\n\x87\n", "FORMAT", "JPEG 2000: convert it"),
         (b"8BPS\0\x01", "FORMAT", "Photoshop"),
