@@ -96,7 +96,9 @@ def test_parameters_and_strided_tensors_are_read(tmp_path):
 def test_an_imported_run_predicts_as_the_network_did(tmp_path, network, classes, capsys):
     torch.save(network.state_dict(), tmp_path / "w.pt")
     import_weights(tmp_path / "w.pt", classes, tmp_path / "run", TINY_NETWORK, 64)
-    said = "run contains shufflenet_v2_x0_5 for 3 classes and 64-px images with the mean 0.485 0.456"
+    said = (
+        "run contains shufflenet_v2_x0_5 for 3 classes and 64-px images with the mean 0.485 0.456"
+    )
     assert said in capsys.readouterr().out
     Image.new("RGB", (64, 64), (200, 30, 90)).save(tmp_path / "x.png")
     predictor = load_run(tmp_path / "run")
