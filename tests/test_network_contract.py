@@ -387,7 +387,7 @@ def test_a_network_for_one_size_is_refused_at_another():
     [
         (
             Sound(2),
-            "is built already; give the class Sound, so that each run has its own weights",
+            "is already built; give the class Sound, so that each run has its own weights",
         ),
         (
             42,

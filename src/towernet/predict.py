@@ -249,11 +249,11 @@ def fitted_pictures(
             yield i, problem
         else:
             good.append(i)
-    asked = [
+    requests = [
         Unchecked(paths[i], contract.size_px, contract.resize, contract.background) for i in good
     ]
     for position, answer in in_processes(
-        prepared, asked, workers=min(NUM_DECODERS, max(1, len(good)))
+        prepared, requests, workers=min(NUM_DECODERS, max(1, len(good)))
     ):
         i = good[position]
         if isinstance(answer, bytes):

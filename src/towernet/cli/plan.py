@@ -30,7 +30,7 @@ def plan(
     max_archive_gb: options.MaxArchiveGb = None,
     max_archive_entries: options.MaxArchiveEntries = None,
 ) -> None:
-    """Time each network on this machine and propose runs that fit into the hours.
+    """Time each network here; propose runs that fit into the hours, and what they could show.
 
     Example: towernet plan photos/ --models towernet,resnet18 --hours 8
     """

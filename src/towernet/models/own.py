@@ -33,14 +33,14 @@ def network_problem(found: object) -> str:
 
     Example:
         >>> network_problem(nn.Identity()), network_problem(nn.Identity)
-        ('is built already; give the class Identity, so that each run has its own weights', '')
+        ('is already built; give the class Identity, so that each run has its own weights', '')
     """
     if isinstance(found, type):
         is_network = issubclass(found, nn.Module) and not issubclass(found, AttentionBlock)
         return "" if is_network else f"is {kind(found)}; derive it from torch.nn.Module"
     if isinstance(found, nn.Module):
         own = type(found).__name__
-        return f"is built already; give the class {own}, so that each run has its own weights"
+        return f"is already built; give the class {own}, so that each run has its own weights"
     if callable(found):
         return ""
     return (
