@@ -272,7 +272,7 @@ TWINS = [
         testing.check_interface, NeedsTwoNumbers,
         "missing 1 required positional argument: 'groups'); let its __init__ take the number of",
     ),
-    (testing.check_interface, HasNoMap, "it has no attention_map of its own; write what is"),
+    (testing.check_interface, HasNoMap, "it does not define attention_map; add what is"),
     (testing.check_interface, IsNoBlock, "it is a class of another kind; derive it from tower"),
     (
         testing.check_interface, ReturnsTwo,
