@@ -1,5 +1,5 @@
 # Each target does its own set-up on a bare machine with Python >= 3.11. An environment that exists
-# in .venv is used, and a torch that is installed there is kept, whatever its version.
+# in .venv is used, and any torch from 2.11 on that is installed there is kept.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -31,7 +31,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('towernet needs Python 3.11 or newer') if sys.version_info < (3, 11) else None"

@@ -34,7 +34,7 @@ from towernet.attention.inserted import attention_blocks, attention_parameters, 
 from towernet.attention.places import find_places
 from towernet.attention.trace import trace
 from towernet.engine.device import choose_policy, hardware, versions
-from towernet.errors import TowernetError, in_one_line
+from towernet.errors import TowernetError, first_line_of
 from towernet.models.classics import build_timm, build_torchvision, torchvision_names
 from towernet.names import TIMM_PREFIX
 
@@ -344,7 +344,7 @@ def examined(network: str, block: str) -> dict[str, Any]:
     except Exception as error:  # a crash is a finding and does not stop the script
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(last.filename).name}:{last.lineno}"
-        row = {"outcome": "failed", "reason": f"{in_one_line(error)} in {where}"}
+        row = {"outcome": "failed", "reason": f"{first_line_of(error)} in {where}"}
     seconds = round(time.perf_counter() - started, 1)
     return {"network": network, "block": block, **row, "seconds": seconds, "commit": commit()}
 

@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from hostile_archives import HOSTILE, Case
+from hostile_archives import HOSTILE
 
 CAP_GB = 0.02
 NUM_GOOD, GOOD_BYTES = 12, 4_000_000
@@ -32,8 +32,8 @@ def measure() -> dict[str, Any]:
         # Four folders deep: files written outside are still inside the temporary folder.
         inner = Path(folder, "a/b/c")
         inner.mkdir(parents=True)
-        for name, case in HOSTILE.items():
-            rows.append(_row(name, case, Path(folder), inner))
+        for name in HOSTILE:
+            rows.append(_row(name, Path(folder), inner))
         cap_bytes = int(CAP_GB * 1e9)
         disk_bytes = max(_fill_cache(inner), *(row["disk_bytes"] for row in rows))
     print(f"{'archive':<46} {'outcome':<10} {'seconds':>8} {'MB more':>8} {'outside':>8}")
@@ -54,7 +54,7 @@ def measure() -> dict[str, Any]:
     }
 
 
-def _row(name: str, case: Case, folder: Path, inner: Path) -> dict[str, Any]:
+def _row(name: str, folder: Path, inner: Path) -> dict[str, Any]:
     path = Path(_in_child(inner, _make, name, inner))
     before = _outside(folder, inner)
     disk_bytes = [0]

@@ -38,6 +38,7 @@ def process_state() -> dict[str, object]:
         "compiled for": fused._devices,
         "benchmark": torch.backends.cudnn.benchmark,
         "tf32": torch.backends.cudnn.allow_tf32,
+        "matmul precision": torch.get_float32_matmul_precision(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "warns only": torch.is_deterministic_algorithms_warn_only_enabled(),
         "workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),

@@ -19,7 +19,7 @@ from towernet.records.results import (
     Variant,
 )
 from towernet.records.run import Hardware
-from towernet.records.scores import ClassScores, RunScores, TrialScores
+from towernet.records.scores import ClassScores, RunScores
 
 R = TypeVar("R", bound=Record)
 
@@ -43,13 +43,6 @@ def a_run(**fields: Any) -> RunScores:
             "calibration_error": 0.02,
         }
         | fields
-    )
-
-
-def a_trial(**fields: Any) -> TrialScores:
-    """Return a short run with one learning rate."""
-    return TrialScores(
-        **{"learning_rate": 0.05, "validation_loss": 1.0, "validation_accuracy": 0.6} | fields
     )
 
 

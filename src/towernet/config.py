@@ -328,7 +328,7 @@ class Accept:
     changes: bool = False
 
 
-AS_BEGUN = Accept()
+NOTHING_ACCEPTED = Accept()
 
 # Prefixes of those entries in `versions` that are hashes of custom source code.
 OWN_CODE = ("network ", "attention ")

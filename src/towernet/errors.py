@@ -6,7 +6,7 @@ Any other exception is a bug in towernet: exit code 70.
 
 import sys
 
-from towernet.words import in_a_line
+from towernet.words import one_line
 
 USAGE, DATA, ENVIRONMENT, TRAINING, UNEXPECTED = 2, 3, 4, 5, 70
 INTERRUPTED, TERMINATED = 130, 143
@@ -24,7 +24,7 @@ class TowernetError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """Make IPython print only the message; `%debug` still has the traceback."""
-        return [f"{type(self).__name__}: {in_a_line(str(self))}"]
+        return [f"{type(self).__name__}: {one_line(str(self))}"]
 
 
 class ConfigError(TowernetError, ValueError):
@@ -114,7 +114,7 @@ class Interrupted(TowernetError):
         self.exit_code = exit_code
 
 
-def in_one_line(error: BaseException) -> str:
+def first_line_of(error: BaseException) -> str:
     """Return a third-party error in one line, for use in a message."""
     first = (str(error).splitlines() or ["no message"])[0]
     return f"{type(error).__name__}: {first.rstrip('.')}"

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Generic, TypeVar, cast
 
-from towernet.errors import ConfigError, UntrustedCodeError, in_one_line
+from towernet.errors import ConfigError, UntrustedCodeError, first_line_of
 from towernet.registry import nearest, unknown_name
 
 T = TypeVar("T")
@@ -246,7 +246,7 @@ def _near_module(missing: str) -> str | None:
 
 def _broken(what: str, module_name: str, error: Exception) -> ConfigError:
     return ConfigError(
-        f"{what}: importing {module_name} failed with {in_one_line(error)}; try"
+        f"{what}: importing {module_name} failed with {first_line_of(error)}; try"
         f" python -c 'import {module_name}'"
     )
 

@@ -27,7 +27,7 @@ def shown(name: str) -> str:
     )
 
 
-def in_a_line(message: str) -> str:
+def one_line(message: str) -> str:
     """Return a message that may contain any name as one printable line."""
     return shown(" ".join(message.split()))
 
@@ -81,9 +81,14 @@ def compact(number: Number | None) -> str:
 
 
 def in_bytes(num_bytes: Number) -> str:
-    """Return a size with its unit."""
+    """Return a size with its unit.
+
+    Example:
+        >>> in_bytes(1_320_000), in_bytes(999_600), in_bytes(999.7)
+        ('1.32 MB', '1 MB', '1 kB')
+    """
     for unit in ("bytes", "kB", "MB", "GB"):
-        if num_bytes < 1000:
+        if num_bytes < 999.5:  # more is 1,000 to three digits
             return f"{num_bytes:.3g} {unit}"
         num_bytes /= 1000
     return f"{num_bytes:.3g} TB"
@@ -112,11 +117,17 @@ def clock_time(seconds: float) -> str:
 
 
 def rough_time(seconds: float) -> str:
-    """Return a rounded duration."""
+    """Return a rounded duration.
+
+    Example:
+        >>> rough_time(0.2), rough_time(150.0), rough_time(5995.0), rough_time(7200.0)
+        ('1 second', '2.5 minutes', '100 minutes', '2.0 hours')
+    """
     if seconds < 100:
-        return f"{max(seconds, 1):.0f} seconds"
+        return counted(round(max(seconds, 1)), "second")
     if seconds < 100 * 60:
-        return f"{seconds / 60:.2g} minutes"
+        minutes = seconds / 60
+        return f"{minutes:.0f} minutes" if minutes >= 10 else f"{minutes:.2g} minutes"
     return f"{seconds / 3600:.1f} hours"
 
 

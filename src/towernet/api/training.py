@@ -11,9 +11,9 @@ from towernet import choices, files
 from towernet.api.found import Comparison
 from towernet.api.options import Options, open_data
 from towernet.comparison.conclusion import finished
-from towernet.comparison.folders import request_of, run_alone
+from towernet.comparison.folders import read_single_run, request_of
 from towernet.comparison.story import compare as run_comparison
-from towernet.comparison.story import train_alone
+from towernet.comparison.story import train_single_run
 from towernet.config import Accept
 from towernet.data.source import DIGITS, Source
 from towernet.engine.checkpoint import require_weights
@@ -197,7 +197,7 @@ def train(
             folder = Path(resume)
             if not _is_complete(folder, progress):
                 request, session = _resumed(folder, data, options, progress, stop)
-                train_alone(request, session, resume=True)
+                train_single_run(request, session, resume=True)
                 _write_report(session)
             return Comparison(folder)
         assert data is not None
@@ -219,7 +219,7 @@ def train(
             skip_empty=skip_empty,
         )
         session = _session(source, folder, origin, options, progress, stop)
-        train_alone(request, session)
+        train_single_run(request, session)
         _write_report(session)
     return Comparison(folder)
 
@@ -253,7 +253,7 @@ def _resumed(
     Raises:
         DataError: the folder contains no run, or the images are missing.
     """
-    record = run_alone(folder)
+    record = read_single_run(folder)
     origin, started_with = record.origin, record.origin.data
     assert started_with is not None, "a single run records it"
     if data is None and started_with != DIGITS and not Path(started_with).exists():
@@ -277,7 +277,7 @@ def _is_complete(folder: Path, progress: Progress) -> bool:
         return False
     with files.lock(folder / "lock", holder=str(folder)):
         files.sweep(folder)
-        require_weights(folder, run_alone(folder).weights_sha256)
+        require_weights(folder, read_single_run(folder).weights_sha256)
         finished(folder)
     if not (folder / "report.html").exists():
         return False

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from towernet.attention.base import ATTENTION, AttentionBlock
 from towernet.attention.blend import with_start
 from towernet.attention.places import Place
-from towernet.errors import ConfigError, TowernetError, in_one_line
+from towernet.errors import ConfigError, TowernetError, first_line_of
 from towernet.names import BlockStart
 from towernet.shapes import evaluating
 from towernet.words import kind
@@ -74,7 +74,7 @@ def built(build: Callable[[int], Any], channels: int) -> AttentionBlock:
                 " default"
             )
         raise ConfigError(
-            f"{name} cannot be built with {channels} channels ({in_one_line(error)}); {remedy}"
+            f"{name} cannot be built with {channels} channels ({first_line_of(error)}); {remedy}"
         ) from error
     if not isinstance(block, AttentionBlock):
         raise ConfigError(f"{name} builds {kind(block)}; {DERIVE}")
@@ -98,7 +98,7 @@ def tensor_of(
         found = call(x_BCHW)
     except Exception as error:
         raise ConfigError(
-            f"{method} cannot be run on {given} ({in_one_line(error)}); fix it"
+            f"{method} cannot be run on {given} ({first_line_of(error)}); fix it"
         ) from error
     if not isinstance(found, Tensor):
         raise ConfigError(f"{method} returns {kind(found)} for {given}; let it return one tensor")

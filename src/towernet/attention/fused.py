@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from towernet import torch_private
-from towernet.errors import in_one_line
+from towernet.errors import first_line_of
 
 Formula = Callable[..., Tensor]
 _devices: frozenset[str] = frozenset()
@@ -66,7 +66,7 @@ def run(formula: Formula, x: Tensor, *others: Any) -> Tensor:
     except Exception as error:  # compilers fail in many ways
         y = formula(x, *others)  # raises errors that are not the compiler's
         warnings.warn(
-            f"attention runs in eager mode, compiling failed: {in_one_line(error)[:200]}",
+            f"attention runs in eager mode, compiling failed: {first_line_of(error)[:200]}",
             RuntimeWarning,
             stacklevel=2,
         )

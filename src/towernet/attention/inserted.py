@@ -47,16 +47,18 @@ def insert(module: nn.Module, block: AttentionBlock, *, channels_last: bool) -> 
         channels_last: Whether the module's output has the axes B, H, W, C.
     """
     child = OnChannelsLast(block).train(module.training) if channels_last else block
-    module.add_module(CHILD, child)
-    module.register_forward_hook(_weigh)
+    _put(module, child)
 
 
 def move_attention(before: nn.Module, now: nn.Module) -> None:
     """Insert the block after one module after another one, which replaces it."""
-    if not hasattr(before, CHILD):
-        return
-    now.add_module(CHILD, before.get_submodule(CHILD))
-    now.register_forward_hook(_weigh)
+    if hasattr(before, CHILD):
+        _put(now, before.get_submodule(CHILD))
+
+
+def _put(module: nn.Module, child: nn.Module) -> None:
+    module.add_module(CHILD, child)
+    module.register_forward_hook(_weigh)
 
 
 def is_attention_hook(hook: Any) -> bool:

@@ -34,7 +34,7 @@ from towernet.attention.axes import (
     with_channels,
 )
 from towernet.attention.inserted import CHILD
-from towernet.errors import ConfigError, in_one_line
+from towernet.errors import ConfigError, first_line_of
 from towernet.shapes import evaluating, run_on_meta
 
 DEFAULT_SIZE_PX = 224
@@ -295,19 +295,18 @@ class _Tracer(TorchFunctionMode):
 def trace(model: nn.Module, input_shape: Sequence[int] | None = None) -> Trace:
     """Send the shape of an input through a network and record what happens.
 
+    Some networks compute with numbers, which shapes alone do not have; they get an image of zeros.
+
     Args:
         model: The network.
         input_shape: Of an input it takes, (B, C, H, W). None: what it states itself, else 224 px.
 
-    Where a network computes with numbers of its own making, which shapes alone do not have, an
-    image of zeros is sent instead.
-
     Raises:
         ConfigError: the network cannot be run on it.
     """
-    shape = _own_input_shape(model) if input_shape is None else input_shape
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         raise ConfigError(f"{type(model).__name__} wraps a network; pass that network, its .module")
+    shape = _own_input_shape(model) if input_shape is None else input_shape
     try:
         return _traced(model, lambda: run_on_meta(model, *shape))
     except Exception:  # each network fails in its own way
@@ -316,7 +315,7 @@ def trace(model: nn.Module, input_shape: Sequence[int] | None = None) -> Trace:
         except Exception as error:
             raise ConfigError(
                 f"{type(model).__name__} cannot be run on an input of shape {tuple(shape)}"
-                f" ({in_one_line(error)[:200]}); {_remedy(model)}"
+                f" ({first_line_of(error)[:200]}); {_remedy(model)}"
             ) from error
 
 
@@ -376,9 +375,9 @@ def _traced(model: nn.Module, run: Callable[[], Any]) -> Trace:
 
 def _run_on_zeros(model: nn.Module, *shape: int) -> None:
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-    image = torch.zeros(shape, device=like.device, dtype=like.dtype)
+    zeros = torch.zeros(shape, device=like.device, dtype=like.dtype)
     with evaluating(model), torch.no_grad():
-        model(image)
+        model(zeros)
 
 
 def tensors(values: Iterable[Any]) -> list[Tensor]:

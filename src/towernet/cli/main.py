@@ -40,7 +40,7 @@ from towernet.errors import (
     TowernetError,
     UntrustedCodeError,
 )
-from towernet.words import in_a_line
+from towernet.words import one_line
 
 # Faults of the disk or system that can occur anywhere; any other OSError is a bug in towernet.
 MACHINE_FAULTS = {
@@ -125,7 +125,7 @@ def _run(words: Sequence[str]) -> int:
         result = app(words, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except Interrupted as error:  # requested, so not an error
-        print(in_a_line(str(error)), file=sys.stderr)
+        print(one_line(str(error)), file=sys.stderr)
         return error.exit_code
     except UntrustedCodeError as error:
         command = (
@@ -164,7 +164,7 @@ def _run(words: Sequence[str]) -> int:
 
 
 def _fail(message: str, exit_code: int) -> int:
-    print(f"error: {in_a_line(message)}", file=sys.stderr)
+    print(f"error: {one_line(message)}", file=sys.stderr)
     return exit_code
 
 

@@ -153,7 +153,7 @@ def _results(
         minutes=request.recipe.train.minutes,
         seed=request.seed,
         num_runs=request.runs,
-        resampled=dataset.leaves_out_anew and several,
+        resampled=dataset.redraws_final_split and several,
         redrawn=dataset.is_redrawn and several,
         protocol=written or digest_of(protocol),
         equal_within=request.equal_within,

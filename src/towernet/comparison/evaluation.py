@@ -8,7 +8,6 @@ Shapes: N images that are evaluated, K classes.
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -71,22 +70,27 @@ def open_predictor(folder: Path, *, say: Callable[[str], None]) -> Predictor:
     record = read_run(folder, todo=TRAIN_AGAIN)
     if isinstance(record, ImportedRun):  # imported weights were part of no comparison
         return load_run(folder)
-    policy = fp32(Policy.of(record.plan.policy))
-    with contextlib.ExitStack() as stack:
-        try:
-            try:
-                stack.enter_context(policy.active())
-            except EnvironmentFault:
-                say(
-                    "this machine cannot compute as the run did; using torch on the CPU instead,"
-                    " so the last digits may differ"
-                )
-                threads = torch.get_num_threads()
-                policy = replace(policy, device="cpu", kernels="torch", threads=threads)
-                stack.enter_context(policy.active())
-        except RuntimeError as error:  # for example, an invalid number of threads
-            raise DataError(f"{folder / 'run.json'} is damaged ({error}); train again") from error
+    try:
+        policy = _usable_here(fp32(Policy.of(record.plan.policy)), say)
+    except RuntimeError as error:  # for example, an invalid number of threads
+        raise DataError(f"{folder / 'run.json'} is damaged ({error}); train again") from error
+    with policy.active():
         return load_run(folder, policy)
+
+
+def _usable_here(policy: Policy, say: Callable[[str], None]) -> Policy:
+    """Return the policy if this machine can enter it, else one with torch on the CPU."""
+    try:
+        with policy.active():
+            return policy
+    except EnvironmentFault:
+        say(
+            "this machine cannot compute as the run did; using torch on the CPU instead, so the"
+            " last digits may differ"
+        )
+    policy = replace(policy, device="cpu", kernels="torch", threads=torch.get_num_threads())
+    with policy.active():
+        return policy
 
 
 def evaluate(

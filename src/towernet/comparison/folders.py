@@ -13,7 +13,7 @@ from typing import Literal
 from towernet import files
 from towernet.comparison.forecast import forecast_words
 from towernet.comparison.protocol import make_protocol, read_protocol, write_protocol
-from towernet.config import AS_BEGUN
+from towernet.config import NOTHING_ACCEPTED
 from towernet.data.prepare import Dataset
 from towernet.engine.measure import Cost
 from towernet.engine.record import read_trained
@@ -93,7 +93,7 @@ class ComparisonFolder(OutFolder):
             raise ConfigError(
                 f"{self.folder} is not empty and contains no comparison; choose another --out"
             )
-        if protocol is None and self.session.accept != AS_BEGUN:
+        if protocol is None and self.session.accept != NOTHING_ACCEPTED:
             raise ConfigError(
                 f"{self.folder} contains nothing to resume; leave out --accept-data-change and"
                 " --accept-changes"
@@ -148,7 +148,7 @@ class RunFolder(OutFolder):
                 f"{self.folder} already contains a run; resume it with --resume {self.folder}, or"
                 " choose another --out"
             )
-        record = run_alone(self.folder)
+        record = read_single_run(self.folder)
         name, plan = record.config.model, record.plan
         assert record.origin.cost is not None, "it is the record of a single run"
         decided = Decided(
@@ -165,7 +165,7 @@ class RunFolder(OutFolder):
 
     def final_protocol(self, protocol: Protocol) -> Protocol:
         """Return it with the versions in the run's record."""
-        return protocol.model_copy(update={"versions": run_alone(self.folder).versions})
+        return protocol.model_copy(update={"versions": read_single_run(self.folder).versions})
 
     def run_folder(self, name: NetworkName, repetition: int, share: float = 1.0) -> Path:
         """Return the folder itself."""
@@ -178,7 +178,7 @@ class RunFolder(OutFolder):
         return f"{name}: {steps[name]} steps, about {rough_time(seconds)}"
 
 
-def run_alone(folder: Path) -> RunRecord:
+def read_single_run(folder: Path) -> RunRecord:
     """Read the record of a single run.
 
     Raises:

@@ -14,7 +14,7 @@ from towernet.comparison.judging.statistics import SIGNIFICANT
 from towernet.config import Decisive, refuse_changes
 from towernet.engine.device import Policy, bits_depend_on, choose_policy, kernels_here
 from towernet.engine.session import Session
-from towernet.errors import DataError, in_one_line
+from towernet.errors import DataError, first_line_of
 from towernet.records.base import checked
 from towernet.records.protocol import Decided, Images, Protocol, Request, Rule
 
@@ -89,7 +89,7 @@ def read_protocol(path: Path) -> Protocol | None:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
-            f"{path} is damaged ({in_one_line(error)}); choose another --out"
+            f"{path} is damaged ({first_line_of(error)}); choose another --out"
         ) from error
     return checked(Protocol, values, path)
 

@@ -26,7 +26,7 @@ from towernet.errors import (
     Interrupted,
     TowernetError,
     TrainingError,
-    in_one_line,
+    first_line_of,
 )
 from towernet.names import NetworkName
 from towernet.records.ledger import Ledger, RunFailed, RunOnFewerFailed, Trial
@@ -205,7 +205,7 @@ class Runs:
         if isinstance(error, OSError):
             # Caused by the machine, not by the network, so the network is not marked as failed.
             raise EnvironmentFault(
-                f"{in_one_line(error)}; free some space, then rerun the same command"
+                f"{first_line_of(error)}; free some space, then rerun the same command"
             ) from error
         return self._words(error)
 

@@ -51,7 +51,7 @@ def compare(request: Request, session: Session) -> Conclusion:
     return _carry_out(request, session, ComparisonFolder(session))
 
 
-def train_alone(request: Request, session: Session, *, resume: bool = False) -> Conclusion:
+def train_single_run(request: Request, session: Session, *, resume: bool = False) -> Conclusion:
     """Train one network in its own folder, or resume; return the content of `results.json`.
 
     Raises:
@@ -187,7 +187,7 @@ def _decide(request: Request, dataset: Dataset, session: Session, out: OutFolder
         else num_pairs(len(able))
     )
     few = too_few_runs(num_comparisons, request.runs)
-    if few is not None and not dataset.leaves_out_anew:
+    if few is not None and not dataset.redraws_final_split:
         say(few)
     decided = Decided(
         policy=policy,

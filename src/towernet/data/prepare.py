@@ -111,7 +111,7 @@ class Dataset:
         return replace(self, train=part, table=self.table.assign(split=column))
 
     @property
-    def leaves_out_anew(self) -> bool:
+    def redraws_final_split(self) -> bool:
         """Whether each repetition is judged on different images, since there is no test split."""
         return self.is_redrawn and not len(self.test)
 

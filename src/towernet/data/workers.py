@@ -117,7 +117,7 @@ def _pass(
             while len(pool) < min(workers, len(waiting) + sum(bool(w.todo) for w in pool)):
                 pool.append(_start(function, max_bytes))
             for worker in _next_to_receive(pool, time_limit_s):
-                message = _receive(worker, time_limit_s)
+                message = _receive(worker)
                 if message is None:  # it died, or was too slow and was killed
                     pool.remove(worker)
                     yield from _report_death(worker, waiting, time_limit_s)
@@ -187,7 +187,7 @@ def _next_to_receive(pool: list[_Worker], time_limit_s: float) -> list[_Worker]:
     return [worker for worker in pool if worker.connection in readable or worker in late]
 
 
-def _receive(worker: _Worker, time_limit_s: float) -> Any:
+def _receive(worker: _Worker) -> Any:
     """Return a process's message; None if it is dead, or was too slow and is killed here."""
     try:
         if worker.connection.poll():

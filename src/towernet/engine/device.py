@@ -100,17 +100,20 @@ def _repeatable_cuda() -> Iterator[None]:
     """Make GPU results repeatable and float32 exact; restore the settings afterwards."""
     variable, cudnn = "CUBLAS_WORKSPACE_CONFIG", torch.backends.cudnn
     before = os.environ.get(variable), cudnn.benchmark, cudnn.allow_tf32
+    precision = torch.get_float32_matmul_precision()
     is_deterministic = torch.are_deterministic_algorithms_enabled()
     warns_only = torch.is_deterministic_algorithms_warn_only_enabled()
     os.environ.setdefault(variable, ":4096:8")  # cuBLAS reads it once, at its first call
     try:
         cudnn.benchmark, cudnn.allow_tf32 = False, False
+        torch.set_float32_matmul_precision("highest")
         # A layer without a deterministic kernel (vgg's adaptive pooling) warns instead of failing.
         torch.use_deterministic_algorithms(True, warn_only=True)
         yield
     finally:
         torch.use_deterministic_algorithms(is_deterministic, warn_only=warns_only)
         workspace, cudnn.benchmark, cudnn.allow_tf32 = before
+        torch.set_float32_matmul_precision(precision)
         if workspace is None:
             del os.environ[variable]
 

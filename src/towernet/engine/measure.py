@@ -19,7 +19,7 @@ from towernet.engine.optimizer import make_optimizer
 from towernet.engine.schedule import small_size_px
 from towernet.engine.step import average_weights, train_step
 from towernet.engine.validation import BATCH_SIZE, predict_logits
-from towernet.errors import TowernetError, TrainingError, in_one_line
+from towernet.errors import TowernetError, TrainingError, first_line_of
 from towernet.models.catalogue import build, outline
 from towernet.models.summary import count_parameters, multiply_adds
 from towernet.records.run import CostFigures
@@ -56,7 +56,7 @@ def measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
             words = out_of_memory_words(config.recipe.train.batch_size)
             raise TrainingError(f"{config.model}: {words}") from error
         raise TrainingError(
-            f"{config.model}: it cannot take a step here ({in_one_line(error)});"
+            f"{config.model}: it cannot take a step here ({first_line_of(error)});"
             " give a smaller --batch-size or another --size, or leave it out"
         ) from error
 

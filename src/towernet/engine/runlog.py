@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from towernet import files
-from towernet.errors import in_one_line
+from towernet.errors import first_line_of
 from towernet.records.base import checked
 from towernet.records.run import EpochMetrics, EpochTiming
 
@@ -156,4 +156,4 @@ def log_failure(folder: Path, error: Exception) -> str:
     log = folder / "failures.log"
     before = log.read_text(encoding="utf-8") if log.exists() else ""
     files.write_text(log, before + "".join(traceback.format_exception(error)))
-    return f"it raised {in_one_line(error)}; {log} has the details"
+    return f"it raised {first_line_of(error)}; {log} has the details"

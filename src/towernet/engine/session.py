@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from towernet import files
-from towernet.config import AS_BEGUN, Accept
+from towernet.config import NOTHING_ACCEPTED, Accept
 from towernet.data.source import Source
 from towernet.engine.runlog import Progress
 from towernet.engine.stop import StopSwitch
@@ -40,7 +40,7 @@ class Session:
     device: str = "auto"
     threads: int | None = None
     workers: int = 1
-    accept: Accept = AS_BEGUN
+    accept: Accept = NOTHING_ACCEPTED
     progress: Progress = field(default_factory=Progress)
     stop: StopSwitch = field(default_factory=StopSwitch)
 

@@ -80,7 +80,7 @@ def _locked(path: Path, holder: str, wait: bool, say: Callable[[str], None] | No
             fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.exists() and os.path.samestat(path.stat(), os.fstat(stream.fileno())):
                 stream.seek(0)
-                if not _lives_elsewhere(path, stream.read(), say):
+                if not _is_held_elsewhere(path, stream.read(), say):
                     return stream
                 if not wait:
                     raise BlockingIOError
@@ -102,7 +102,7 @@ def _locked(path: Path, holder: str, wait: bool, say: Callable[[str], None] | No
         stream.close()
 
 
-def _lives_elsewhere(path: Path, holder: str, say: Callable[[str], None] | None) -> bool:
+def _is_held_elsewhere(path: Path, holder: str, say: Callable[[str], None] | None) -> bool:
     """Whether the lock's file belongs to another machine that still updates it."""
     if not holder or f" on {socket.gethostname()} since " in holder:
         return False

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from towernet import files
 from towernet.engine.checkpoint import weights_digest, write_weights
 from towernet.engine.device import Policy
-from towernet.errors import ConfigError, DataError, EnvironmentFault, in_one_line
+from towernet.errors import ConfigError, DataError, EnvironmentFault, first_line_of
 from towernet.hub.card import model_card
 from towernet.hub.config import SavedConfig, read_config, write_config
 from towernet.hub.evidence import Evidence, evidence
@@ -147,7 +147,7 @@ class HubNetwork(nn.Module, PyTorchModelHubMixin, library_name="towernet"):
             except Exception as error:  # many kinds: a wrong name, no connection, no permission
                 raise EnvironmentFault(
                     f"{name} could not be downloaded from the Hugging Face hub"
-                    f" ({in_one_line(error)[:160]}); check the name and the connection, or give a"
+                    f" ({first_line_of(error)[:160]}); check the name and the connection, or give a"
                     " folder"
                 ) from error
         return cls._from_folder(folder)

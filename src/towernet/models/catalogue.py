@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from towernet.errors import ConfigError, MissingExtraError, TowernetError, in_one_line
+from towernet.errors import ConfigError, MissingExtraError, TowernetError, first_line_of
 from towernet.models import classics
 from towernet.models.own import NETWORKS, build_own, is_own
 from towernet.models.towernet import PatchTowerNet, TowerNet
@@ -91,8 +91,8 @@ def require_size(name: str, size_px: int) -> None:
     fitting = _next_fitting(name, size_px)
     if fitting is None and is_own(NetworkName(name)):
         raise ConfigError(
-            f"{name} cannot take {size_px}-px images or larger ones ({in_one_line(error)}); fix its"
-            " forward(), which is traced on meta tensors"
+            f"{name} cannot take {size_px}-px images or larger ones ({first_line_of(error)}); fix"
+            " its forward(), which is traced on meta tensors"
         ) from error
     if fitting is None:
         raise ConfigError(

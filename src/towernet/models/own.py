@@ -19,7 +19,7 @@ from torch import nn
 
 from towernet.attention.base import ATTENTION, AttentionBlock
 from towernet.attention.find import BLOCKS
-from towernet.errors import TRUSTED_NETWORKS, ConfigError, TowernetError, in_one_line
+from towernet.errors import TRUSTED_NETWORKS, ConfigError, TowernetError, first_line_of
 from towernet.models.classics import torchvision_names
 from towernet.names import NONE, OURS, NetworkName
 from towernet.plugins import Plugins
@@ -75,18 +75,20 @@ def build_own(name: str, num_classes: int, *, on_meta: bool = False) -> nn.Modul
             creates on another device.
 
     Raises:
-        TowernetError: as `Plugins.find`, or raised by the network's own code.
-        ConfigError: it cannot be built, or the result is not a network.
+        TowernetError: as `Plugins.find`.
+        ConfigError: it cannot be built on the meta device, or the result is not a network.
+        Exception: whatever its code raises where it is built with numbers.
     """
     build = NETWORKS.find(name)
     try:
         network = build(num_classes)
-    except TowernetError:
-        raise
     except Exception as error:
+        # Once its outline could be built, an error is that of one run, such as too little memory.
+        if not on_meta or isinstance(error, TowernetError):
+            raise
         raise ConfigError(
-            f"{name} cannot be built for {num_classes} classes ({in_one_line(error)}); it must take"
-            " the number of classes, and everything else by keyword with a default"
+            f"{name} cannot be built for {num_classes} classes ({first_line_of(error)}); it must"
+            " take the number of classes, and everything else by keyword with a default"
         ) from error
     if not isinstance(network, nn.Module):
         raise ConfigError(

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from towernet.attention.fit import name_of
-from towernet.errors import in_one_line
+from towernet.errors import first_line_of
 from towernet.models.own import BuildNetwork, network_problem
 from towernet.shapes import run_on_meta, weights_on_meta
 from towernet.testing.promises import Broken, as_contract_error, difference, without_gradient
@@ -88,7 +88,7 @@ def check_network_building(network_class: BuildNetwork, size_px: int) -> None:
         network, other = (build_network(network_class) for _ in range(2))
     except Exception as error:
         raise Broken(
-            f"{in_one_line(error)}; it must take the number of classes, and everything else by"
+            f"{first_line_of(error)}; it must take the number of classes, and everything else by"
             " keyword with a default"
         ) from error
     if not isinstance(network, nn.Module):
@@ -212,7 +212,7 @@ def check_network_sizes(network_class: BuildNetwork, size_px: int) -> None:
             try:
                 outputs = network.train(trains)(normalised_images(2, other_px))
             except Exception as error:
-                found = f"{at} raise {in_one_line(error)}, but meta tensors of this shape do not"
+                found = f"{at} raise {first_line_of(error)}, but meta tensors of this shape do not"
                 raise Broken(found) from error
             if problem := _logits_problem(outputs, 2):
                 raise Broken(f"{at} gave {problem}")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from towernet.errors import ContractError, TowernetError, in_one_line
+from towernet.errors import ContractError, TowernetError, first_line_of
 
 
 class Broken(Exception):
@@ -30,7 +30,7 @@ def as_contract_error(promise: str, remedy: str) -> Iterator[None]:
         yield
     except Exception as error:
         is_sentence = isinstance(error, Broken | TowernetError)
-        found = str(error) if is_sentence else in_one_line(error)
+        found = str(error) if is_sentence else first_line_of(error)
         raise ContractError(f"{promise}: {'; '.join(filter(None, (found, remedy)))}") from error
 
 

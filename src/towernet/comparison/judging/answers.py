@@ -140,7 +140,7 @@ def combined(runs: Sequence[RunPredictions]) -> tuple[Labels, Labels, Labels]:
         [run.predicted_N for run in runs],
         [run.dataset.final_clusters() for run in runs],
     )
-    if runs[0].dataset.leaves_out_anew:
+    if runs[0].dataset.redraws_final_split:
         return np.concatenate(labels), np.concatenate(predicted)[None], np.concatenate(clusters)
     return labels[0], np.array(predicted), clusters[0]
 

@@ -111,7 +111,7 @@ def network_of(
             "accuracy": fmean(run.accuracy for run in runs),
             "interval": (
                 resampled_interval([of_run.right_N for of_run in predictions], len(dataset.train))
-                if dataset.leaves_out_anew and len(predictions) > 1
+                if dataset.redraws_final_split and len(predictions) > 1
                 else accuracy_interval(predicted_RN == labels_N, cluster_N)
             ),
             "macro_f1": fmean(run.macro_f1 for run in runs),

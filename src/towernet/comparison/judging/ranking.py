@@ -103,7 +103,7 @@ class Judging:
         dataset, right = self.dataset, self.right
         names = list(dict.fromkeys(name for pair in pairs for name in pair))
         positions = [(names.index(first), names.index(second)) for first, second in pairs]
-        if dataset.leaves_out_anew and len(right[names[0]]) > 1:
+        if dataset.redraws_final_split and len(right[names[0]]) > 1:
             accuracies = np.array([[run.mean() for run in right[name]] for name in names])
             family = judge_resampled(accuracies, len(dataset.final), len(dataset.train), positions)
         else:
