@@ -30,8 +30,6 @@ def comparison(stored: Comparison) -> str:
             f" | {network.epochs:.3g} | {timed.latency_ms:.1f} ms |"
         )
     words = [
-        f"> {results.sentence}",
-        "",
         *lines,
         "",
         *notes,
@@ -99,8 +97,6 @@ def ablation(stored: Comparison) -> str:
             f" | {last.gradient_norm:.2g} |"
         )
     words = [
-        f"> {results.sentence}",
-        "",
         *lines,
         "",
         f"n = {_sample(results)} each of {results.networks[0].epochs:g} epochs;"

@@ -464,7 +464,7 @@ def test_a_block_elsewhere_in_towernet_replaces_its_own():
         (["--attention", "se,,eca"], "--attention is 'se,,eca'; give names of blocks"),
         (["--attention", "se,se"], "--attention names se twice"),
         (["--attention", "se,se@paper", "--models", "resnet18"], "resnet18+se in two ways"),
-        (["--attention", "none"], "--attention names no block; give one"),
+        (["--attention", "none"], "--attention names no block; give at least one"),
         (["--models", "resnet18,resnet18+none"], "--models names resnet18 twice"),
         (
             ["--attention", "se", "--models", "resnet18+eca"],

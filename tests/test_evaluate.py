@@ -471,7 +471,7 @@ def test_nan_predictions_are_refused(refused, comparison, run, photos):
 def test_a_run_that_cannot_be_evaluated(refused, comparison, run, photos, tmp_path):
     refused([tmp_path / "no", photos], DATA, "is not a folder; give the folder of a run")
     refused([photos, photos], DATA, "run.json does not exist")
-    refused([comparison, tmp_path / "no"], DATA, "no does not exist; give a folder")
+    refused([comparison, tmp_path / "no"], DATA, "no does not exist; pass a folder")
     refused([comparison, photos, "--split", "tset"], USAGE, "Did you mean 'test'?")
 
 

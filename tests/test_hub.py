@@ -317,7 +317,7 @@ def changed(folder: Path, **values: object) -> Path:
         ({"format": 2}, DataError, r"is in format 2 and this towernet reads 1; install the versi"),
         ({"class_names": ["a", 1]}, DataError, r"\(class_names is \[\"a\", 1\]\)"),
         ({"class_names": ["a", "a", "b"]}, DataError, r"\(class_names is "),
-        ({"class_names": ["a", "b"]}, DataError, r"has the shape \(3, 1024\) and .* for 2 classes"),
+        ({"class_names": ["a", "b"]}, DataError, r"the shape \(3, 1024\), but .* for 2 classes"),
         ({"class_names": ["a", "A", "b"]}, DataError, r"differ only in upper and lower case"),
         ({"class_names": 5}, DataError, r"\(class_names is 5\)"),
         ({"background": None}, DataError, r"\(background is null\)"),

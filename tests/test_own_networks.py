@@ -311,7 +311,7 @@ def test_code_that_a_hub_folder_names_is_not_imported(nets, tmp_path, monkeypatc
     assert HubNetwork.from_pretrained(saved)(torch.rand(1, 3, 64, 64)).shape == (1, 2)
     del sys.modules["my_nets"]
     nets.write_text(nets.read_text() + "\n# changed\n")
-    with pytest.raises(ConfigError, match=r"^the source of network my_nets:Small is not what"):
+    with pytest.raises(ConfigError, match=r"^the source of network my_nets:Small has changed since"):
         HubNetwork.from_pretrained(saved)
     files.write_json(saved / "config.json", config | {"code": {"network my_nets:Small": 3}})
     with pytest.raises(DataError, match=r"damaged or not from towernet \(code is "):
@@ -488,7 +488,7 @@ def test_changed_source_does_not_predict_with_the_trained_weights(finished, phot
         r" \(its SHA-256 was \w{8} and is \w{8}\); restore the file, or train again\n",
         refused.stderr,
     )
-    assert again.returncode == 2 and f"the source of {key} is not what it was" in again.stderr
+    assert again.returncode == 2 and f"the source of {key} has changed since" in again.stderr
 
 
 @pytest.mark.proof
