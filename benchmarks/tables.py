@@ -31,12 +31,12 @@ def made_on(result: dict[str, Any]) -> str:
 
 def blocks(result: dict[str, Any]) -> str:
     lines = [
-        "| block | what it does | parameters | of a convolution | paper |",
+        "| block | what it does | parameters | time, % of a convolution | paper |",
         "|---|---|---:|---:|---|",
     ]
     lines += [
         f"| `{name}` | {block['what']} | {block['parameters']:,}"
-        f" | {100 * block['of_convolution']:.0f} % | {block['paper']} |"
+        f" | {100 * block['of_convolution']:.0f} | {block['paper']} |"
         for name, block in result["blocks"].items()
     ]
     return "\n".join(

@@ -129,19 +129,19 @@ refused(
 )
 refused(
     "zip declares 10 and lists 2.1 million",
-    "declares 10 members and lists up to 2,",
+    "declares 10 entries but lists up to 2,",
     "a.zip",
     lambda: false_count(10, 2_100_000),
 )
 refused(
     "zip declares 10 and lists 15,000",
-    f"{CANNOT}it declares 10 members and lists 15,000",
+    f"{CANNOT}it declares 10 entries but lists 15,000",
     "a.zip",
     lambda: false_count(10, 15_000),
 )
 refused(
     "zip declares 65,536 more than it lists",
-    f"{CANNOT}it declares 70,000 members and lists 9",
+    f"{CANNOT}it declares 70,000 entries but lists 9",
     "a.zip",
     lambda: (
         local(b"x") * 9

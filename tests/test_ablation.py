@@ -474,11 +474,11 @@ def test_a_block_elsewhere_in_towernet_replaces_its_own():
         (["--models", "resnet18+se@"], "'resnet18+se@' is not a network with attention"),
         (
             ["--models", "resnet18@stages"],
-            "'resnet18@stages' names a place but no block to insert there; give the block before"
-            " it, as in resnet18+se@stages",
+            "'resnet18@stages' has a place but no block; write NETWORK+BLOCK@PLACE, as in"
+            " resnet18+se@stages",
         ),
         (["--attention", "SE"], "no attention block is called 'SE'. Did you mean 'se'?"),
-        (["--models", "resnet18+none@stages"], "gives options for no block; give resnet18+none"),
+        (["--models", "resnet18+none@stages"], "'none' takes no options; write resnet18+none"),
         (["--models", "resnet18+se@layr4"], "no module or place is called 'layr4'"),
         (["--models", "vit_b_16+se", "--size", 64], "its features are tokens"),
         (["--models", f"{TINY_NETWORK},vit_b_16", "--attention", " none, se ", "--size", 64],
@@ -513,7 +513,7 @@ def test_the_table_of_blocks_names_the_kernel(towernet, monkeypatch):
     done = towernet("attention", "se", "shuffle", "--channels", 64, "--size", 7)
     words = {line.split()[0]: line.split()[2] for line in done.stdout.splitlines()[2:4]}
     assert words == {"se": "torch", "shuffle": policy.kernels}
-    assert ("compare the kernels, too" in done.stdout) == (policy.kernels == "native")
+    assert ("Times of different kernel types" in done.stdout) == (policy.kernels == "native")
 
 
 def test_a_compiled_block_is_distinguished_from_torchs_operations():

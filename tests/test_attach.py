@@ -429,8 +429,8 @@ def test_grey_images_need_no_option():
         ("vit_b_16", {"where": "stages"}, ConfigError,
          "VisionTransformer has no stage that ends in one map: its features are tokens,"),
         ("timm:efficientvim_m1", {"where": "stages"}, ConfigError,
-         "EfficientViM has no stage that ends in one map: no module returns such a map alone,"
-         " called once; name modules whose output is a feature map, if it has any"),
+         "EfficientViM has no stage that ends in one map: no module that is called exactly once"
+         " returns only a feature map; name modules whose output is a feature map, if it has any"),
         ("timm:naflexvit_base_patch16_gap", {"where": "last-of-stage"}, ConfigError,
          "NaFlexVit has no place before a stage's last addition, joint or end: it has no feature"
          " maps with a height and a width;"),
@@ -561,7 +561,7 @@ class ReturnsDouble(SqueezeExcitation):
     ("block", "message"),
     [
         (NeedsAnOption, "NeedsAnOption cannot be built with 32 channels (TypeError: NeedsAnOption."
-         "__init__() missing 1 required positional argument: 'groups'); let its __init__ take the"
+         "__init__() missing 1 required positional argument: 'groups'); its __init__ must take the"
          " number of channels, and anything else by keyword with a default"),
         (Refuses, "Refuses cannot be built with 32 channels (ValueError: no); fix its __init__, or"
          " choose other places"),
@@ -569,14 +569,14 @@ class ReturnsDouble(SqueezeExcitation):
          " __init__"),
         (StumblesOverItself, "StumblesOverItself cannot be built with 32 channels (TypeError:"
          " unsupported operand type(s) for //: 'NoneType' and 'int'); fix its __init__, or choose"),
-        (Halves, "Halves.forward returns (2, 32, 8, 16) for a map of (2, 32, 16, 16); let it return"
-         " the shape of its input"),
+        (Halves, "Halves.forward returns (2, 32, 8, 16) for a map of (2, 32, 16, 16); it must"
+         " return the shape of its input"),
         (HalvesWhatItBlends, "HalvesWhatItBlends.blend returns (2, 32, 8, 16) for a map of (2, 32,"
-         " 16, 16); let it return the shape of its input"),
+         " 16, 16); it must return the shape of its input"),
         (FailsToBlend, "FailsToBlend.blend cannot be run on a map of (2, 32, 16, 16)"
          " (NotImplementedError: later); fix it"),
-        (ReturnsTwo, "ReturnsTwo.forward returns a tuple for a map of (2, 32, 16, 16); let it"
-         " return one tensor"),
+        (ReturnsTwo, "ReturnsTwo.forward returns a tuple for a map of (2, 32, 16, 16); it"
+         " must return one tensor"),
         (IsOfOneSize, "IsOfOneSize.forward cannot be run on a map of (2, 32, 16, 16) (RuntimeError:"
          " The size of tensor a (16) must match the size of tensor b (7) at non-singleton"
          " dimension 3); fix it"),
@@ -584,10 +584,10 @@ class ReturnsDouble(SqueezeExcitation):
          " map of (2, 32, 16, 16) by up to 0."),
         (DoesNotBlend, "DoesNotBlend does not start as the identity: it changes a map of"),
         (IsNoNumber, "IsNoNumber does not start as the identity: it changes a map of (2, 32, 16,"
-         " 16) by up to nan; let blend(x, 0) be x, and starts_as_identity be true only where"
+         " 16) by up to nan; make blend(x, 0) return x, and set starts_as_identity only if"
          " Block(channels)(x) is x, or give start='paper'"),
         (ReturnsDouble, "ReturnsDouble.forward returns torch.float64 for a map of (2, 32, 16, 16)"
-         " of torch.float32; let it end with .to(x.dtype)"),
+         " of torch.float32; it must end with .to(x.dtype)"),
     ],
 )  # fmt: skip
 def test_a_block_that_breaks_its_contract_in_its_place_is_not_inserted(block, message):
@@ -647,8 +647,8 @@ def test_for_a_network_with_two_inputs_the_reason_is_given():
     with pytest.raises(ConfigError) as raised:
         attach(TwoInputs(), "se")
     assert str(raised.value).endswith(
-        "; places are found with one image and it takes 2 inputs, left, right: attach to a part of"
-        " it that takes only an image"
+        "; the network takes 2 inputs (left, right), but tracing uses a single image: attach to a"
+        " part of it that takes only an image"
     )
 
 
@@ -684,7 +684,9 @@ def test_attention_is_attached_once_and_not_after_attention():
     attach(model, "shuffle")
     with pytest.raises(ConfigError, match=r"^layer1.0.bn2 already has attention; call detach"):
         attach(model, "se")
-    with pytest.raises(ConfigError, match="it is attention itself; name the module whose output"):
+    with pytest.raises(
+        ConfigError, match="it belongs to an attention block; name the module before"
+    ):
         attach(model, "se", f"layer1.0.bn2.{CHILD}")
     assert len(attention_blocks(model)) == 8
     assert len(attach(model, "se", "stages")) == 4  # other modules
@@ -1065,10 +1067,8 @@ def without_hooks(network):
     network[1].norm_2._forward_hooks.clear()
 
 
-GONE = "the attention block after 1.norm_2 was removed and 1.norm_2 still calls it; call"
-IDLE = (
-    "the attention block after 1.norm_2 is never called: 1.norm_2 replaced the module that called"
-)
+GONE = "the attention block after 1.norm_2 was removed, but 1.norm_2 still calls it; call"
+IDLE = "the attention block after 1.norm_2 is never called: the module that called it was"
 
 
 @pytest.mark.parametrize(

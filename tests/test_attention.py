@@ -270,13 +270,13 @@ def test_the_sound_block_keeps_every_promise():
 TWINS = [
     (
         testing.check_interface, NeedsTwoNumbers,
-        "missing 1 required positional argument: 'groups'); let its __init__ take the number of",
+        "missing 1 required positional argument: 'groups'); its __init__ must take the number of",
     ),
     (testing.check_interface, HasNoMap, "it does not define attention_map; add what is"),
     (testing.check_interface, IsNoBlock, "it is a class of another kind; derive it from tower"),
     (
         testing.check_interface, ReturnsTwo,
-        "ReturnsTwo.forward returns a tuple for a map of (2, 128, 7, 5); let it return one tensor",
+        "ReturnsTwo.forward returns a tuple for a map of (2, 128, 7, 5); it must return one tensor",
     ),
     (testing.check_interface, MapsNothing, "MapsNothing.attention_map returns None for a map of"),
     (testing.check_interface, Mistypes, "no attribute 'wieght'); fix it"),
@@ -558,13 +558,13 @@ def test_groups_that_do_not_divide_are_refused(channels, groups, message):
         (CoordinateAttention, 0, {}, "CoordinateAttention: channels=0; give at least 1"),
         (
             GlobalContext, 24, {"reduction": 16},
-            "GlobalContext: reduction=16 leaves 1 of the 24 channels, which layer norm would make"
-            " 0; give reduction at most 12",
+            "GlobalContext: reduction=16 leaves 1 of the 24 channels, and layer norm over one"
+            " channel is always 0; give reduction at most 12",
         ),
         (
             GlobalContext, 1, {"reduction": 1},
-            "GlobalContext: reduction=1 leaves 1 of the 1 channels, which layer norm would make"
-            " 0; give at least 2 channels",
+            "GlobalContext: reduction=1 leaves 1 of the 1 channels, and layer norm over one"
+            " channel is always 0; give at least 2 channels",
         ),
         (
             GlobalContext, 8, {"reduction": 16},

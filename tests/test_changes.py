@@ -126,7 +126,9 @@ def test_without_the_original_table_nothing_continues(own_photos, tmp_path):
     table = table_of(own_photos)
     assert reconcile(tmp_path, "photos", table, accept=False)[0] is table  # it only starts
     (tmp_path / "last").mkdir()
-    with pytest.raises(DataError, match=r"samples\.parquet is missing, which stores the split"):
+    with pytest.raises(
+        DataError, match=r"samples\.parquet, which stores the split of each image, is"
+    ):
         reconcile(tmp_path, "photos", table, accept=True)
 
 
@@ -263,7 +265,7 @@ def test_settings_of_the_run_cannot_be_edited(towernet, started):
     edit_record(started, '"learning_rate": 0.05', '"learning_rate": 0.07')
     refused = towernet("train", started / "photos", "--resume", started / "run", "--accept-changes")
     assert refused.returncode == 3
-    assert "belongs to another run than the states in" in refused.stderr
+    assert "are from different runs; restore them" in refused.stderr
 
 
 def test_files_of_a_newer_version_are_not_changed(towernet, started):

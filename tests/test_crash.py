@@ -242,5 +242,5 @@ def test_missing_states_are_reported(lab, undisturbed, photos, tmp_path):
     shutil.rmtree(out / "last")
     ended = lab.run(["train", "--resume", str(out)], out)
     assert ended.exit_code == 0
-    assert f"no state is left in {out / 'last'}: run starts over" in ended.stderr
+    assert f"no checkpoint is left in {out / 'last'}; run starts over" in ended.stderr
     assert exact(out) == undisturbed[0] or policy(out) != undisturbed[3]

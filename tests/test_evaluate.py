@@ -278,7 +278,7 @@ def test_one_class_is_enough_and_missing_ones_are_listed(evaluated, comparison, 
     assert found["asked"] == {"test": 3}
     assert found["classes_without_images"] == ["leaning", "standing"]
     (lacking,) = (remark for remark in found["remarks"] if "have no images" in remark)
-    assert lacking.startswith("2 of the 3 classes it knows have no images here: leaning, standing;")
+    assert lacking.startswith("2 of its 3 classes have no images here: leaning, standing;")
     recall = next(row for row in found["per_class"] if row["class_name"] == "lying")["recall"]
     assert found["accuracy"] == recall
 
@@ -287,8 +287,8 @@ def test_a_class_that_the_run_does_not_know_is_refused(refused, comparison, own_
     (own_photos / "lying").rename(own_photos / "sleeping")
     refused(
         [comparison, own_photos], DATA,
-        "contains a class that " + str(comparison / "runs" / f"{NETWORK}-0")
-        + " does not know (sleeping); it knows leaning, lying, standing: use images of these",
+        "contains a class that the run in " + str(comparison / "runs" / f"{NETWORK}-0")
+        + " was not trained on (sleeping); its classes are leaning, lying, standing: use images of",
     )  # fmt: skip
     assert later_looks(comparison) == []
 
@@ -374,8 +374,8 @@ def test_test_images_of_an_unfinished_comparison_stay_locked(
     for split in ("unseen", "test", "all"):
         refused(
             [run, photos, "--split", split, "--predictions", written], DATA,
-            f"some of these images are test images of {run} and stay locked until its comparison"
-            " has ended; rerun that command, or use others (--split validation)",
+            f"some of these images are test images of {run}, whose comparison is not finished;"
+            " rerun its command to finish it, or use --split validation",
         )  # fmt: skip
     assert not written.exists()
     assert evaluated(run, photos, "--split", "validation")["asked"] == {"validation": 6}
@@ -388,7 +388,9 @@ def test_test_images_of_a_run_outside_its_comparison_stay_locked(
     refused, evaluated, run, photos, tmp_path
 ):
     alone = Path(shutil.copytree(run, tmp_path / "alone"))
-    refused([alone, photos], DATA, "until its comparison has ended, but it is outside that folder;")
+    refused(
+        [alone, photos], DATA, "which is outside the folder of its comparison; pass it from there"
+    )
     assert evaluated(alone, photos, "--split", "validation")["asked"] == {"validation": 6}
 
 
@@ -402,7 +404,8 @@ def test_a_single_run_has_its_own_ledger(refused, evaluated, finished_run, photo
     (alone / "results.json").unlink()
     refused(
         [alone, photos], DATA,
-        f"stay locked until it is finished; resume it with: towernet train --resume {alone}",
+        f"test images of {alone}, which is not finished; resume it with: towernet train --resume"
+        f" {alone}, or use --split validation",
     )  # fmt: skip
 
 
@@ -479,7 +482,7 @@ def test_a_run_that_cannot_be_evaluated(refused, comparison, run, photos, tmp_pa
     ("name", "message"),
     [
         ("samples.parquet", "samples.parquet cannot be read"),
-        ("best.safetensors", "best.safetensors is not what the run wrote"),
+        ("best.safetensors", "best.safetensors was changed after the run wrote it"),
         ("run.json", "run.json cannot be read"),
         ("calibration.json", "calibration.json cannot be read"),
         ("../../ledger.jsonl", "ledger.jsonl is damaged"),

@@ -410,5 +410,5 @@ def test_changed_weights_are_not_drawn(run, image, tmp_path):
     changed = Path(shutil.copytree(run, tmp_path / "run"))
     record = files.read_json(changed / "run.json")
     files.write_json(changed / "run.json", record | {"weights_sha256": "0" * 64})
-    with pytest.raises(DataError, match=r"best\.safetensors is not what the run wrote"):
+    with pytest.raises(DataError, match=r"best\.safetensors was changed after the run wrote it"):
         explain(changed, image)

@@ -185,7 +185,7 @@ def test_a_headline_says_when_validation_chose_another_network_than_came_first()
             continue
         other = changed(results, winner={"name": results.ranked[1].name, "folder": "runs/2"})
         said = headline(other)
-        assert "validation images chose vgg19" in said, said
+        assert "vgg19 was best on the validation images" in said, said
         assert said.startswith("towernet_patch "), said
         same = changed(results, winner={"name": results.ranked[0].name, "folder": "runs/1"})
         assert headline(same) == headline(results)
@@ -194,7 +194,7 @@ def test_a_headline_says_when_validation_chose_another_network_than_came_first()
 def test_guessing_is_named_where_no_network_beats_it():
     for results in [*rankings(), *ablations()]:
         said = headline(varied(results, majority_accuracy=0.95))
-        assert said == "No network is shown to beat guessing: use none of them yet."
+        assert said == "No network is shown to beat guessing: do not use any of them yet."
         assert "guessing" not in headline(results)
 
 
@@ -218,7 +218,7 @@ def test_guessing_is_named_where_no_network_beats_it():
         ("open", 2, 8, "a came first, but no difference from b is shown."),
         ("open too_few_runs", 3, 8, "a came first, but no difference from b or c is shown."),
         ("too_few_runs", 2, 3, "a came first, but 3 runs are too few to show a difference."),
-        ("tie", 2, 8, "a and b are level; no difference is shown."),
+        ("tie", 2, 8, "a and b have the same accuracy; no difference is shown."),
         ("equal open", 3, 8, "a came first; it equals b, and no other difference is shown."),
         ("", 1, 8, "a gets 90.0 % of 400 test images right."),
         ("", 2, 8, "a is the only network that could be ranked: 90.0 % right."),
@@ -291,6 +291,9 @@ def test_the_next_step_is_the_command_or_what_would_decide():
     use, decide = steps(changed(results, comparisons=[open_]))
     ways = "about 30 runs in all would probably show a difference of 2 points"
     assert decide.words == f"To decide between a and b: {ways}."
+    enough = a_pair("a", "b", answer="open", to_show=0.02)
+    (use,) = steps(changed(results, comparisons=[enough]))
+    assert use.words.startswith("Use a: ")
     (longer,) = steps(varied(results, majority_accuracy=0.95))
     assert longer.words.startswith("Train longer") and not longer.command
     failed = some_results(networks=[a_failed_network("a")], comparisons=[])

@@ -283,8 +283,8 @@ def test_a_card_is_not_kept_for_other_weights(published, own, tmp_path):
     assert "test images** are right" in found.generate_model_card().content
     next(found.network.parameters()).data += 1
     message = (
-        r"README\.md does not describe these weights; choose another folder, or move it away and"
-        r" copy your changes into the new one$"
+        r"README\.md describes other weights; save to another folder, or move this file away and"
+        r" copy your edits into the new README\.md$"
     )
     for folder in (published, own):
         with pytest.raises(ConfigError, match=message):

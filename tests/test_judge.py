@@ -166,13 +166,13 @@ def refusal(answers: pd.DataFrame | Path) -> str:
         ),
         (
             RIGHT + RIGHT.replace(",0,", ",1,").partition("\n")[2].rpartition("b,1,x")[0],
-            ": network 'b' has 1 of 2 runs: run '1' is missing, which 'a' has; runs are compared in"
-            " pairs, so use the same run names for every network",
+            ": network 'b' has 1 of 2 runs: run '1' is missing, but 'a' has it; runs are compared"
+            " in pairs, so use the same run names for every network",
         ),
         (
             RIGHT.replace("b,0,y.png", "b,0,z.png"),
-            ": network 'a', run '0' has answers for 2 of 3 images: 'z.png' is missing, which"
-            " network 'b', run '0' has; every run needs answers for the same images",
+            ": network 'a', run '0' has answers for 2 of 3 images: 'z.png' is missing, but"
+            " network 'b', run '0' has it; every run needs answers for the same images",
         ),
         (
             RIGHT + "a,0,p,1\na,0,q,1\n",

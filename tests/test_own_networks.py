@@ -311,7 +311,9 @@ def test_code_that_a_hub_folder_names_is_not_imported(nets, tmp_path, monkeypatc
     assert HubNetwork.from_pretrained(saved)(torch.rand(1, 3, 64, 64)).shape == (1, 2)
     del sys.modules["my_nets"]
     nets.write_text(nets.read_text() + "\n# changed\n")
-    with pytest.raises(ConfigError, match=r"^the source of network my_nets:Small has changed since"):
+    with pytest.raises(
+        ConfigError, match=r"^the source of network my_nets:Small has changed since"
+    ):
         HubNetwork.from_pretrained(saved)
     files.write_json(saved / "config.json", config | {"code": {"network my_nets:Small": 3}})
     with pytest.raises(DataError, match=r"damaged or not from towernet \(code is "):

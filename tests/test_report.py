@@ -128,7 +128,7 @@ def test_the_report_answers_first_and_then_says_everything(comparison: Path) -> 
     text = Elements(html).text
     parts = [
         "Test accuracy", "95 % interval", "Validation accuracy while training",
-        "What this rests on", "Measured on 120 test images", "What to do next",
+        "What this is based on", "Measured on 120 test images", "What to do next",
         "towernet predict runs/mlp-64-0 photo.jpg",
         "The answer in full", "mlp-64 is best:", "These runs show no difference", "Ranking",
         "Not ranked",
@@ -136,7 +136,7 @@ def test_the_report_answers_first_and_then_says_everything(comparison: Path) -> 
         "All 3 differences", "Was it fair?", "What differed between the networks",
         "Mistakes, network by network", "Which classes it confuses", "How sure it is",
         "Precision, recall and F1", "Its worst mistakes", "Doubtful labels",
-        "doubts 207 of their labels; the 24 it doubts most are shown",
+        "207 labels look wrong; the 24 most suspicious are shown",
         "The images", "One image of each class", "Quarantined files", "broken.jpg",
         "Training curves", "How the learning rate was chosen", "diverged",
         "How to repeat it", "towernet compare digits --models mlp-64,mlp-8,linear --epochs 40",

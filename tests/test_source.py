@@ -131,8 +131,9 @@ def test_folders_named_like_splits_without_the_same_classes_are_classes(form):
     data = form("train/steam/1.jpg", "train/diesel/1.jpg", "test/tube/1.jpg")
     source = open_source(str(data))
     assert source.class_names == ("test", "train")
-    assert "so they are classes; --layout splits reads them as splits; folders within a class" in (
-        source.reading
+    assert (
+        "treated as classes (if they are splits, pass --layout splits); folders within a class"
+        in (source.reading)
     )
     as_splits = open_source(str(data), layout="splits")
     assert as_splits.class_names == ("diesel", "steam", "tube")
@@ -260,12 +261,12 @@ def test_the_root_itself_can_be_a_link_or_hidden_or_end_in_a_slash(tmp_path, mon
         ),
         (("cat/1.jpg", "ant/"), "ant in photos is an empty class folder; add .* with --skip-empty"),
         (("a/1.jpg", "b/", "c/.x", "d/e/"), "b, c, d in photos are empty class folders; add"),
-        (("Cat/1.jpg", "cat/1.jpg"), "'Cat' and 'cat', which differ only in upper and lower"),
-        (("train/a/1", "test/A/1", "train/A/1"), "'A' and 'a', which differ only in upper"),
+        (("Cat/1.jpg", "cat/1.jpg"), "'Cat' and 'cat': they differ only in upper and lower"),
+        (("train/a/1", "test/A/1", "train/A/1"), "'A' and 'a': they differ only in upper"),
         (
             ("caf\u00e9/1.jpg", "cafe\u0301/1.jpg"),
-            r"'caf.+' \(U\+0063 .* U\+0301\) and 'caf.' \(.* U\+00E9\), which differ only in the"
-            " encoding of accents and are the same on other systems; rename one of them or merge",
+            r"'caf.+' \(U\+0063 .* U\+0301\) and 'caf.' \(.* U\+00E9\): they differ only in the"
+            " encoding of accents, which some systems ignore; rename one of them or merge",
         ),
         (
             (*(f"c{i}/" for i in range(7)), "x/1"),
@@ -321,7 +322,7 @@ def test_one_class_in_a_csv_or_in_splits_is_read_where_one_is_enough(tmp_path):
 def test_no_class_is_refused_even_where_one_is_enough(tmp_path, rows):
     plant(tmp_path, "1.jpg", "2.jpg")
     (tmp_path / "labels.csv").write_text(f"path,label\n{rows}")
-    with pytest.raises(DataError, match=r"labels\.csv contains no file with a class"):
+    with pytest.raises(DataError, match=r"labels\.csv contains no labelled file"):
         open_source(str(tmp_path / "labels.csv"), min_classes=1)
 
 
@@ -555,7 +556,7 @@ def test_a_csv_in_another_encoding_keeps_its_bytes(tmp_path):
         ),
         (
             "path,label\nimg/1.jpg,a\nimg/2.jpg,A\n",
-            "labels.csv has the classes 'A' and 'a', which differ",
+            "labels.csv has the classes 'A' and 'a': they differ",
         ),
         ('path,label\n"img/1.jpg"x,a\n', "line 2 of .* cannot be read .*; fix that line"),
         (f"path,label\n{'x' * 200000},a\n", "line 2 of .* cannot be read .field larger than"),
@@ -567,7 +568,7 @@ def test_a_csv_that_cannot_be_read_is_refused_by_its_line(tmp_path, text, messag
     assert "\n" not in str(error.value)
 
 
-# --- the embedded digits
+# --- the built-in digits
 
 
 def test_the_digits_are_real_and_written_once():
@@ -605,10 +606,10 @@ def test_missing_digits_are_written_again(tmp_path, monkeypatch):
     assert lost.stat().st_size > 0 and emptied.stat().st_size > 0
 
 
-def test_a_folder_called_digits_is_not_taken_for_the_embedded_ones(tmp_path, monkeypatch):
+def test_a_folder_called_digits_is_not_taken_for_the_built_in_ones(tmp_path, monkeypatch):
     plant(tmp_path, "digits/cat/1.jpg", "digits/dog/1.jpg")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"also something in this folder; pass \./digits for that"):
+    with pytest.raises(DataError, match=r"also contains digits; pass \./digits to use yours"):
         open_source("digits")
     assert open_source("./digits").class_names == ("cat", "dog")
     shutil.rmtree("digits")

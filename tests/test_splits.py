@@ -78,7 +78,7 @@ def test_no_tie_is_divided_and_every_class_is_on_each_side(table, seed, repetiti
     try:
         table = assign(table, seed=seed, repetition=repetition)
     except DataError as error:
-        assert "cannot be divided" in str(error)
+        assert "is too small for a" in str(error)
         return
     assert not divided(table, "group") and not divided(table, "cluster")
     for name in set(table["class_name"]):
@@ -105,7 +105,7 @@ def test_the_order_of_the_files_does_not_matter(table, random):
     try:
         expected = split_of(assign(table))
     except DataError as error:
-        with pytest.raises(DataError, match="cannot be divided") as other:
+        with pytest.raises(DataError, match="is too small for a") as other:
             assign(table.iloc[order].reset_index(drop=True))
         assert str(other.value) == str(error)
         return
@@ -180,8 +180,8 @@ def test_a_class_of_two_groups_cannot_be_divided():
     table = table_of({"a": 9, "b": 9}, group=["p"] * 5 + ["q"] * 4 + [""] * 9)
     with pytest.raises(
         DataError,
-        match="class a cannot be divided: the test split is drawn from its 9 images, which near"
-        " duplicates and groups tie into 2 units, and 3 of its own are needed; add images",
+        match="class a is too small for a test split: near duplicates and groups stay together, so"
+        " its 9 images form only 2 units, and 3 unshared units are needed; add images",
     ):
         assign(table)
 

@@ -146,7 +146,8 @@ def test_equal_is_said_when_the_whole_interval_is_small(results):
         ),
         (
             "tie",
-            "a and b are level ({right}). No difference is shown: 0.0 points [1.0, 3.0].",
+            "a and b have the same accuracy ({right}). No difference is shown: 0.0 points"
+            " [1.0, 3.0].",
         ),
         (
             "open equal better better",
@@ -161,8 +162,8 @@ def test_equal_is_said_when_the_whole_interval_is_small(results):
         ),
         (
             "tie equal",
-            "a and b are level ({right}). a equals c within ±0.5 points; no difference from b is"
-            " shown: 0.0 points [1.0, 3.0].",
+            "a and b have the same accuracy ({right}). a equals c within ±0.5 points; no difference"
+            " from b is shown: 0.0 points [1.0, 3.0].",
         ),
     ],
 )
@@ -200,7 +201,8 @@ def test_what_would_have_been_shown_asks_for_nothing_more():
     family = judge(runs, np.arange(6000))
     pair = pair_of(family, family.differences[0], "ab", 0.001)
     assert answer_words(pair, 0.001) == (
-        "not shown; a difference of 0.5 points would probably have been shown"
+        "not shown; a difference of 0.5 points or more is unlikely, as it would probably have been"
+        " shown"
     )
     family = judge(runs[:, :, :600], np.arange(600))
     pair = pair_of(family, family.differences[0], "ab", 0.001)
@@ -254,7 +256,7 @@ def test_networks_that_only_guess_are_not_recommended(results):
     from towernet.comparison.wording.remarks import remarks
 
     found = results({"towernet": 0.32, "vgg19": 0.29}, 8)
-    assert "Use none of them yet: train longer, or look at the images first." in remarks(found)
+    assert "Do not use any of them yet: train longer, or check the images first." in remarks(found)
     first, second = found.networks
     found = changed(found, networks=[first, changed(second, interval=(0.31, 0.35))])
     assert not any("none of them" in words for words in remarks(found))
@@ -276,8 +278,8 @@ def test_too_few_runs_are_said_before_they_are_spent():
     from towernet.comparison.wording.verdict import too_few_runs
 
     assert too_few_runs(10, 8) == (
-        "With 8 runs, no difference among 10 comparisons can be told from chance, however large;"
-        " give --runs 9 or more."
+        "8 runs are too few for 10 comparisons: no difference, however large, can be distinguished"
+        " from chance; give --runs 9 or more."
     )
     assert too_few_runs(10, 9) is None
     assert too_few_runs(10, 1) is None
@@ -300,9 +302,9 @@ def test_remarks_say_whose_rate_is_not_the_one_its_trials_favoured():
     both = network("e", 0.05 / 3, by_trials=False, fell=[0.05])
     said = about_rates([chosen, *guessing, both])
     assert said == [
-        "No short trial of c, d or e beat always naming the commonest class by more than chance."
-        " The learning rate is therefore 0.05: the rate nearest to the recipe's own with which the"
-        " loss did not explode, or exploded least.",
+        "No short trial of c, d or e beat always predicting the most frequent class by more than"
+        " chance. The learning rate is therefore 0.05: the rate closest to the recipe's with which"
+        " the loss did not diverge, or grew least.",
         "With the learning rate 0.05, the first run of e diverged or ended less accurate than its"
         " short trial; its runs use 0.0167.",
     ]
@@ -390,8 +392,8 @@ def test_answers_of_anybodys_networks_are_judged_in_the_same_words():
         ),
         (
             3,
-            "With 3 runs, no difference can be told from chance, however large; give the answers of"
-            " 6 or more runs of each network.",
+            "3 runs are too few: no difference, however large, can be distinguished from chance;"
+            " give the answers of 6 or more runs of each network.",
         ),
     ],
 )

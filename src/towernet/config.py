@@ -66,24 +66,28 @@ class AugmentConfig(_Frozen):
         0.35, description="Smallest share of the area a random crop keeps; 1 crops nothing."
     )
     crop_ratio_max: Annotated[float, Field(ge=1)] = Field(
-        1.333, description="Crops are between 1/this and this as wide as high."
+        1.333, description="Aspect ratio of crops, from 1/value to value."
     )
     flip: bool = Field(
         True, description="Mirror half of the images; use --no-flip if that changes their meaning."
     )
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] = Field(
-        10.0, description="Rotation angles are uniform in ± this."
+        10.0, description="Rotation angle, uniform in ± value."
     )
     interpolation: Literal["bilinear", "nearest"] = Field(
         "bilinear",
         description="How a moved pixel is sampled; nearest leaves black corners (notebook).",
     )
-    brightness: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="Factor 1 ± this.")
-    contrast: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="Factor 1 ± this.")
+    brightness: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.2, description="Factor, uniform in 1 ± value."
+    )
+    contrast: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.2, description="Factor, uniform in 1 ± value."
+    )
     mixup_alpha: Annotated[float, Field(ge=0)] = Field(
         0.2,
-        description="Pairs of images and labels are mixed with weights from Beta(this, this), the"
-        " larger one for the image itself; 0 turns mixing off. [arXiv:1710.09412]",
+        description="Mixup weights from Beta(value, value); the image itself gets the larger"
+        " weight. 0 turns mixing off. [arXiv:1710.09412]",
     )
     mixup_from_epochs: Annotated[float, Field(ge=0)] = Field(
         30.0, description="Shorter runs (in epochs) do not mix: they have no time to overfit."
@@ -134,7 +138,7 @@ class TrainConfig(_Frozen):
     small_size: Annotated[float, Field(gt=0, le=1)] = Field(
         0.75,
         description="Side of the images in the first part of a run, as a share of the full side;"
-        " 1 trains at full size throughout, as do networks that cannot take smaller ones.",
+        " 1: full size throughout; always so for networks that cannot take smaller images.",
     )
     small_share: Fraction = Field(0.6, description="That first part, as a share of all steps.")
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -142,8 +146,8 @@ class TrainConfig(_Frozen):
     )
     ema_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.03,
-        description="Averaging time of the evaluated weights as a share of all steps; 0 evaluates"
-        " the weights themselves.",
+        description="Time constant of the weight average used for evaluation, as a share of all"
+        " steps; 0: no averaging.",
     )
     initial_weights: Literal["network", "paddle"] = Field(
         "network",
@@ -152,7 +156,7 @@ class TrainConfig(_Frozen):
     trial_factors: tuple[PositiveFloat, ...] = Field(
         (1 / 3, 1.0, 3.0),
         min_length=1,
-        description="A comparison tries learning_rate times each of these, for every network.",
+        description="Factors of learning_rate that a comparison tries, for every network.",
     )
     trial_share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.125, description="Length of one such trial as a share of the run."
@@ -321,7 +325,7 @@ class Accept:
 
     Args:
         data: Images were removed, changed or added (--accept-data-change).
-        changes: Versions, threads or the device (--accept-changes): the bits will differ.
+        changes: Versions, threads or the device (--accept-changes): results differ slightly.
     """
 
     data: bool = False
@@ -390,8 +394,9 @@ def refuse_changes(folder: Path, before: Decisive, now: Decisive, accept: Accept
         changed = differences(getattr(before, key), getattr(now, key), name)
         if changed and not accept.changes:
             raise ConfigError(
-                f"{folder} was started {words} ({'; '.join(changed)}), so the bits"
-                " would differ; resume it as it was started, or accept this with --accept-changes"
+                f"{folder} was started {words} ({'; '.join(changed)}), so results would"
+                " differ slightly; resume it as it was started, or accept this with"
+                " --accept-changes"
             )
         accepted += changed
     return accepted

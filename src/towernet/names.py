@@ -72,7 +72,7 @@ class NetworkName(str):
         object.__setattr__(name, "_parts", _parse(text))
         if name.start is not None:
             raise ConfigError(
-                f"'{text}' names a pre-trained start, and no network has one yet; leave out"
+                f"'{text}' asks for pre-trained weights, which no network has yet; leave out"
                 f" /{name.start}"
             )
         return name
@@ -208,7 +208,7 @@ def _parse(text: str) -> _Parts:
     bare, at, where = network.partition("@")
     if at:
         raise ConfigError(
-            f"'{text}' names a place but no block to insert there; give the block before it, as in"
+            f"'{text}' has a place but no block; write NETWORK+BLOCK@PLACE, as in"
             f" {bare or 'resnet18'}+se@{where or 'stages'}"
         )
     base, start = network, None
@@ -226,7 +226,7 @@ def _parse(text: str) -> _Parts:
             " block's place and start, as in resnet18+se@stages@identity"
         )
     if block == NONE and options:
-        raise ConfigError(f"'{text}' gives options for no block; give {network}+none")
+        raise ConfigError(f"'{text}': 'none' takes no options; write {network}+none")
     return _Parts(
         base, start, block, wheres[0] if wheres else None, starts[0] if starts else "paper"
     )

@@ -89,7 +89,7 @@ def compare(
         out: Folder for the results; default: runs/compare-DATA.
         images_per_class: Use only this many images of each class, for a quick test.
         no_flip: Never mirror images; for images where left and right matter.
-        layout: The top folders are: "classes", "splits", or "auto" to detect it.
+        layout: What the top-level folders are: "classes", "splits", or "auto" (detect).
         skip_empty: Leave out classes without files.
         workers: Decoding processes; default: one per core.
         max_archive_gb: Unpack an archive of up to this many GB.

@@ -39,7 +39,7 @@ class AttentionBlock(nn.Module, ABC):
 
 
             class MyBlock(GatedBlock):
-                """Weigh each channel by its mean and its spread.
+                """Scale each channel by a gate from its mean and its spread.
 
                 Source: Lee, Kim, Nam. SRM: A style-based recalibration module for convolutional
                 neural networks. ICCV 2019. arXiv:1903.10829. Without its batch norm.
@@ -111,13 +111,13 @@ class GatedBlock(AttentionBlock):
     """A block that multiplies a feature map by its attention map."""
 
     def forward(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """Weigh the feature map."""
+        """Multiply the feature map by its attention map."""
         return weigh(x_BCHW, self.gates(x_BCHW))
 
     def blend(
         self, x_BCHW: Float[Tensor, "B C H W"], gain: Float[Tensor, ""]
     ) -> Float[Tensor, "B C H W"]:
-        """Weigh the feature map by 1 + gain·(gate − 1)."""
+        """Multiply the feature map by 1 + gain·(gate − 1)."""
         # Added to the map instead of 1 to the gate: in bf16 a small gain would be lost next to 1.
         change = (gain * (self.gates(x_BCHW) - 1)).to(x_BCHW.dtype)
         return torch.addcmul(x_BCHW, x_BCHW, change)

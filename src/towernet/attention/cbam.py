@@ -28,7 +28,7 @@ from towernet.errors import ConfigError
 
 @ATTENTION.register("cbam")
 class ConvolutionalBlockAttention(GatedBlock):
-    """Weigh each channel by its mean and maximum, then each position by those of its channels.
+    """Scale each channel, then each position, by a gate from its mean and its maximum.
 
     Args:
         channels: C, the channels of the feature map.
@@ -67,7 +67,7 @@ class ConvolutionalBlockAttention(GatedBlock):
         return channel_BC11 * spatial_B1HW
 
     def forward(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """Weigh the channels, then the positions: two small gates and no map of all of them."""
+        """Scale the channels, then the positions: two small gates and no map of all of them."""
         with full_precision(x_BCHW.device.type):
             refined_BCHW = weigh(x_BCHW, self.channel_gate(x_BCHW))
             return weigh(refined_BCHW, self.spatial_gate(refined_BCHW))

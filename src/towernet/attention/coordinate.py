@@ -20,7 +20,7 @@ PAPERS_LEAST_BOTTLENECK = 8
 
 @ATTENTION.register("coordinate")
 class CoordinateAttention(GatedBlock):
-    """Weigh each row and each column of a channel by gates computed from all their means.
+    """Scale each row and each column of a channel by gates computed from all their means.
 
     Args:
         channels: C, the channels of the feature map.

@@ -22,7 +22,7 @@ PAPERS_GAMMA, PAPERS_B = 2, 1
 
 @ATTENTION.register("eca")
 class EfficientChannelAttention(GatedBlock):
-    """Weigh each channel by a gate in (0, 1) computed from the means of the channels around it.
+    """Scale each channel by a gate in (0, 1) computed from the means of the channels around it.
 
     Args:
         channels: C, the channels of the feature map.

@@ -70,7 +70,7 @@ def built(build: Callable[[int], Any], channels: int) -> AttentionBlock:
         remedy = "fix its __init__, or choose other places"
         if not _takes_channels(build):
             remedy = (
-                "let its __init__ take the number of channels, and anything else by keyword with a"
+                "its __init__ must take the number of channels, and anything else by keyword with a"
                 " default"
             )
         raise ConfigError(
@@ -101,7 +101,7 @@ def tensor_of(
             f"{method} cannot be run on {given} ({first_line_of(error)}); fix it"
         ) from error
     if not isinstance(found, Tensor):
-        raise ConfigError(f"{method} returns {kind(found)} for {given}; let it return one tensor")
+        raise ConfigError(f"{method} returns {kind(found)} for {given}; it must return one tensor")
     return found
 
 
@@ -111,12 +111,12 @@ def _map_of(method: str, call: Callable[[Tensor], Any], x_BCHW: Float[Tensor, "B
     given = f"a map of {tuple(x_BCHW.shape)}"
     if y_BCHW.shape != x_BCHW.shape:
         raise ConfigError(
-            f"{method} returns {tuple(y_BCHW.shape)} for {given}; let it return the shape of its"
+            f"{method} returns {tuple(y_BCHW.shape)} for {given}; it must return the shape of its"
             " input"
         )
     if y_BCHW.dtype != x_BCHW.dtype:
         raise ConfigError(
-            f"{method} returns {y_BCHW.dtype} for {given} of {x_BCHW.dtype}; let it end with"
+            f"{method} returns {y_BCHW.dtype} for {given} of {x_BCHW.dtype}; it must end with"
             " .to(x.dtype)"
         )
     return y_BCHW
@@ -206,9 +206,9 @@ def _try(
     change = float((y_BCHW - x_BCHW).abs().max())
     if not change <= tolerance:  # also where it is NaN
         raise ConfigError(
-            f"{name} does not start as the identity: it changes {given} by up to {change:.2g}; let"
-            " blend(x, 0) be x, and starts_as_identity be true only where Block(channels)(x) is x,"
-            " or give start='paper'"
+            f"{name} does not start as the identity: it changes {given} by up to {change:.2g};"
+            " make blend(x, 0) return x, and set starts_as_identity only if Block(channels)(x) is"
+            " x, or give start='paper'"
         )
 
 

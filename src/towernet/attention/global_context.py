@@ -46,7 +46,7 @@ class GlobalContext(AttentionBlock):
             remedy = f"reduction at most {channels // 2}" if channels > 1 else "at least 2 channels"
             raise ConfigError(
                 f"GlobalContext: reduction={reduction or 1} leaves 1 of the {channels} channels,"
-                f" which layer norm would make 0; give {remedy}"
+                f" and layer norm over one channel is always 0; give {remedy}"
             )
         self.key = nn.Linear(channels, 1, bias=False)
         self.squeeze = nn.Linear(channels, bottleneck)

@@ -123,13 +123,13 @@ def require_intact(model: nn.Module) -> None:
         is_called = any(map(is_attention_hook, torch_private.forward_hooks(module)))
         if child is None and is_called:
             raise ConfigError(
-                f"the attention block after {name} was removed and {name} still calls it; call"
+                f"the attention block after {name} was removed, but {name} still calls it; call"
                 " detach(network) to remove the rest"
             )
         if isinstance(child, AttentionBlock | OnChannelsLast) and not is_called:
             raise ConfigError(
-                f"the attention block after {name} is never called: {name} replaced the module that"
-                " called it, or lost its hooks; call detach(network), and attach again after such"
+                f"the attention block after {name} is never called: the module that called it was"
+                " replaced or lost its hooks; call detach(network), and attach again after such"
                 " changes"
             )
 

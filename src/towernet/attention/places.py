@@ -103,7 +103,7 @@ def _why_none(trace: Trace) -> str:
         return "it has no feature maps with a height and a width"
     if 2 * sum(not total.is_feature_map for total, _ in trace.additions) > len(trace.additions):
         return "its features are tokens, which have no height and no width"
-    return "no module returns such a map alone, called once"
+    return "no module that is called exactly once returns only a feature map"
 
 
 def _blocks(trace: Trace) -> list[Place]:

@@ -21,7 +21,7 @@ PAPERS_GROUPS = 64
 
 @ATTENTION.register("sge")
 class SpatialGroupEnhance(GatedBlock):
-    """Weigh each position of a group of channels by how much it resembles the group's mean.
+    """Scale each position of a group of channels by how much it resembles the group's mean.
 
     At its start the block is 0.731 times its input.
 

@@ -68,13 +68,13 @@ class ShuffleAttention(GatedBlock):
         return _gates(x_BCHW, self._vectors(), self.groups)
 
     def forward(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """Weigh the feature map, then interleave the halves of the channels."""
+        """Multiply the feature map by the gates, then interleave the halves of the channels."""
         return self._weigh(x_BCHW, None, self.shuffles)
 
     def blend(
         self, x_BCHW: Float[Tensor, "B C H W"], gain: Float[Tensor, ""]
     ) -> Float[Tensor, "B C H W"]:
-        """Weigh the feature map by 1 + gain·(gate − 1), its channels in their order."""
+        """Multiply the feature map by 1 + gain·(gate − 1), its channels in their order."""
         return self._weigh(x_BCHW, gain, False)
 
     def blend_(

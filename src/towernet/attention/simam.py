@@ -20,7 +20,7 @@ from towernet.errors import ConfigError
 
 @ATTENTION.register("simam")
 class SimAM(GatedBlock):
-    """Weigh each position by its squared distance from the channel's mean, in variances.
+    """Scale each position by its squared distance from the channel's mean, divided by the variance.
 
     Args:
         channels: C, the channels of the feature map.

@@ -16,7 +16,7 @@ from towernet.attention.base import ATTENTION, GatedBlock, channel_means, narrow
 
 @ATTENTION.register("se")
 class SqueezeExcitation(GatedBlock):
-    """Weigh each channel by a gate in (0, 1) computed from all channels' means.
+    """Scale each channel by a gate in (0, 1) computed from all channels' means.
 
     Args:
         channels: C, the channels of the feature map.

@@ -278,7 +278,7 @@ class _Tracer(TorchFunctionMode):
     def _obstacle(self, name: str, found: Map | None) -> str:
         """Return why attention cannot weigh a module's output, '' where it can."""
         if CHILD in name.split("."):
-            return "it is attention itself; name the module whose output it weighs"
+            return "it belongs to an attention block; name the module before the block"
         if self.calls[name] == 0:
             return "it is not called; name a module that is"
         if self.calls[name] > 1:
@@ -345,8 +345,8 @@ def _remedy(model: nn.Module) -> str:
     if len(needed) < 2:
         return "give input_shape=(1, channels, height, width) that it takes"
     return (
-        f"places are found with one image and it takes {len(needed)} inputs, {', '.join(needed)}:"
-        " attach to a part of it that takes only an image"
+        f"the network takes {len(needed)} inputs ({', '.join(needed)}), but tracing uses a single"
+        " image: attach to a part of it that takes only an image"
     )
 
 

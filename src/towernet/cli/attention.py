@@ -146,7 +146,8 @@ def _show(
     if len({cost.kernel for cost in costs.values()}) > 1:
         console.print(
             "A native or compiled kernel runs the whole block as one program; the others run"
-            " several torch operations. So times with different kernels compare the kernels, too.",
+            " several torch operations. Times of different kernel types are therefore not directly"
+            " comparable.",
             soft_wrap=True,
         )
 

@@ -185,7 +185,7 @@ def _warnings(used: pd.DataFrame, source: Source, in_lump: int, across: int) -> 
     if in_lump:
         warnings.append(
             f"{in_lump} images look so similar that keeping them together would put over 5 % of a"
-            " class into one split: they are split like all others, so test images may resemble"
+            " class into one split, so they are split individually, and test images may resemble"
             " training images"
         )
     return warnings

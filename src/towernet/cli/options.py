@@ -75,7 +75,7 @@ NoFlip = Annotated[
 Workers = Annotated[int | None, typer.Option(help="Decoding processes; default: one per core.")]
 Layout = Annotated[
     str,
-    typer.Option(help="The top folders are: classes, splits, or auto to detect it."),
+    typer.Option(help="What the top-level folders are: classes, splits, or auto (detect)."),
 ]
 SkipEmpty = Annotated[bool, typer.Option("--skip-empty", help="Leave out classes without files.")]
 MaxArchiveGb = Annotated[

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def plan(
     data: options.Data,
     models: options.Models = options.DEFAULT_MODELS,
-    hours: Annotated[float, typer.Option(help="Hours of computing in total.")] = 8.0,
+    hours: Annotated[float, typer.Option(help="Total computing time, in hours.")] = 8.0,
     recipe: options.RecipeName = "default",
     size: options.Size = None,
     batch_size: options.BatchSize = None,
@@ -30,7 +30,7 @@ def plan(
     max_archive_gb: options.MaxArchiveGb = None,
     max_archive_entries: options.MaxArchiveEntries = None,
 ) -> None:
-    """Time each network here; propose runs that fit into the hours, and what they could show.
+    """Time each network here; propose runs that fit into --hours, and what they could show.
 
     Example: towernet plan photos/ --models towernet,resnet18 --hours 8
     """
@@ -111,13 +111,13 @@ def _advice(chosen: Proposal, num_images: int) -> str:
     slowest = min(chosen.epochs, key=chosen.epochs.__getitem__)
     if chosen.detectable is None:
         return (
-            f"These hours are too few to compare networks: with more runs {slowest} would train for"
-            " too few epochs. Give more --hours or fewer --models; single runs only compare trained"
-            " models."
+            "These hours are too few to compare networks: that needs several runs, and"
+            f" {slowest} would then train for too few epochs. Give more --hours or fewer --models;"
+            " one run each can only compare the trained models."
         )
     return (
-        "A difference of that size would be shown in four of five such comparisons, if accuracy"
-        f" varies by {100 * SUPPOSED_RUN_SPREAD:g} points from run to run and only one of two"
-        f" networks is right for {100 * SUPPOSED_ALONE:g} % of the images. With more than these"
-        f" {num_images} images, smaller differences could be shown."
+        "Such a comparison detects a difference of this size 80 % of the time, assuming that"
+        f" accuracy varies by {100 * SUPPOSED_RUN_SPREAD:g} points between runs and that exactly"
+        f" one of the two networks is right on {100 * SUPPOSED_ALONE:g} % of the images. More than"
+        f" {num_images} images would show smaller differences."
     )

@@ -292,9 +292,9 @@ def _require_known_classes(source: Source, class_names: tuple[str, ...], folder:
     if unknown:
         num = "a class" if len(unknown) == 1 else f"{len(unknown):,} classes"
         raise DataError(
-            f"{shown(source.name)} contains {num} that {folder} does not know"
-            f" ({some_listed(unknown)}); it knows {some_listed(class_names)}: use images of these"
-            " classes, under these names"
+            f"{shown(source.name)} contains {num} that the run in {folder} was not trained on"
+            f" ({some_listed(unknown)}); its classes are {some_listed(class_names)}: use images of"
+            " these classes, under these names"
         )
 
 

@@ -188,8 +188,8 @@ def read_single_run(folder: Path) -> RunRecord:
     if record.origin.data is not None and record.origin.cost is not None:
         return record
     raise DataError(
-        f"{folder / 'run.json'} is not of a run started with `towernet train` (its origin names no"
-        " data); to resume a comparison, rerun its command"
+        f"{folder} was not started with `towernet train` (run.json names no data in its origin);"
+        " to resume a comparison, rerun its command"
     )
 
 

@@ -32,14 +32,13 @@ def require_open(folder: Path, record: RunRecord | ImportedRun, progress: Progre
     place = ledger_folder(folder)
     if not (place / "results.json").exists():
         if place != folder:
-            todo = "its comparison has ended; rerun that command"
+            why = "whose comparison is not finished; rerun its command to finish it"
         elif isinstance(record, RunRecord) and record.origin.data is not None:  # a single run
-            todo = f"it is finished; resume it with: towernet train --resume {folder}"
+            why = f"which is not finished; resume it with: towernet train --resume {folder}"
         else:
-            todo = "its comparison has ended, but it is outside that folder; pass it from there"
+            why = "which is outside the folder of its comparison; pass it from there"
         raise DataError(
-            f"some of these images are test images of {folder} and stay locked until {todo}, or use"
-            " others (--split validation)"
+            f"some of these images are test images of {folder}, {why}, or use --split validation"
         )
     # Now, so that a folder that cannot be written is detected before the work.
     with _ledger(place, progress):

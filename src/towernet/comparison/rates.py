@@ -157,7 +157,7 @@ def best_rate(trials: Sequence[Trial], own_rate: float, dataset: Dataset) -> flo
 
 
 def beats_guessing(trial: Trial, dataset: Dataset) -> bool:
-    """Whether a trial's accuracy is too high to be that of always predicting the commonest class.
+    """Whether a trial beats always predicting the most frequent class, by more than chance.
 
     By an exact binomial test that treats images as independent.
     """

@@ -198,7 +198,7 @@ def _members(path: Path, kind: str, stream: io.BufferedReader, limits: Limits) -
     # A count below 65,536 may be modulo 65,536, or false: only the directory's size bounds it.
     if directory.num_entries < 2**16 and directory.room > max(MAX_ENTRIES, limits.max_entries or 0):
         raise Damaged(
-            f"it declares {directory.num_entries:,} members and lists up to {directory.room:,}"
+            f"it declares {directory.num_entries:,} entries but lists up to {directory.room:,}"
         )
     return read_zip(stream, directory)
 
@@ -346,7 +346,7 @@ def _require_content(path: Path, num_entries: int, content_bytes: int) -> None:
         raise DataError(
             f"{path} looks like an archive bomb: its first {num_entries:,} entries contain"
             f" {content_bytes:,} bytes, less than {MIN_ENTRY_BYTES} each on average; if you trust"
-            " it, allow that many with --max-archive-entries"
+            " it, set --max-archive-entries to its number of entries"
         )
 
 

@@ -173,12 +173,12 @@ def _list(stream: io.BufferedReader, directory: Directory) -> Iterator[_Listed]:
             _problem(flags, method),
         )
         if num_entries == directory.num_entries >= 2**16:
-            raise Damaged(f"it declares {num_entries:,} members and lists more")
+            raise Damaged(f"it declares {num_entries:,} entries but lists more")
         yield _Listed(name, entry, method, checksum, packed_bytes, start + directory.shift)
         num_entries += 1
         at += LISTED_BYTES + name_bytes + extra_bytes + comment_bytes
     if at != directory.end or (num_entries - directory.num_entries) % 2**16:
-        raise Damaged(f"it declares {directory.num_entries:,} members and lists {num_entries:,}")
+        raise Damaged(f"it declares {directory.num_entries:,} entries but lists {num_entries:,}")
 
 
 def _extras(content: bytes) -> Iterator[tuple[int, bytes]]:

@@ -127,7 +127,7 @@ def reconcile(
     if not path.exists():
         if any((folder / name).exists() for name in ("last", "runs", "trials")):
             raise DataError(
-                f"{path} is missing, which stores the split of each image; restore it, or choose"
+                f"{path}, which stores the split of each image, is missing; restore it, or choose"
                 " another --out"
             )
         return now, ""
@@ -171,9 +171,8 @@ def _left(before: pd.DataFrame, now: pd.DataFrame, found: Changes) -> pd.DataFra
     for class_name in {row["class_name"] for row in rows if row["reason"] == GONE}:
         if left[class_name] < MIN_IMAGES:
             raise DataError(
-                f"class {shown(class_name)} has {counted(left[class_name], 'image')} left of those"
-                f" it was started with and needs {MIN_IMAGES}; restore them, or choose another"
-                " --out"
+                f"class {shown(class_name)} has {left[class_name]} of its original images left and"
+                f" needs {MIN_IMAGES}; restore them, or choose another --out"
             )
     rows.sort(key=lambda row: path_bytes(row["path"]))
     return make_table({name: [row[name] for row in rows] for name in COLUMNS})

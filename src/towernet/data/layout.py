@@ -146,8 +146,8 @@ def scan(root: Path, progress: Count | None = None) -> Tree:
 
 def _too_deep(root: Path, folder: str) -> DataError:
     return DataError(
-        f"{root} has {folder.count('/'):,} nested folders below"
-        f" {shown(folder.partition('/')[0])} and the limit is {MAX_DEPTH}; move the images up"
+        f"{root} is nested {folder.count('/'):,} folders deep below"
+        f" {shown(folder.partition('/')[0])}; the limit is {MAX_DEPTH}; move the images up"
     )
 
 
@@ -216,8 +216,8 @@ def read_layout(
         notes.append(f"left out as empty: {some_listed(empty, most=5)}")
     if named_as_splits and not splits and layout == "auto":
         notes.append(
-            "the folders are named like splits but do not contain the same classes, so they are"
-            " classes; --layout splits reads them as splits"
+            "the folders are named like splits but do not contain the same classes, and are"
+            " treated as classes (if they are splits, pass --layout splits)"
         )
     depth = top.count("/") + splits + 1
     if any(folder.startswith(top) and folder.count("/") > depth for folder in num_in):
@@ -229,7 +229,7 @@ def read_layout(
 def require_classes(
     classes: Iterable[str], num_files: Counter[str], *, name: str, fewest: int = 2
 ) -> None:
-    """Refuse too few classes, and two names that are the same on other systems.
+    """Refuse too few classes, and two names that some systems do not distinguish.
 
     Raises:
         DataError: naming the class, or the two names.
@@ -243,11 +243,11 @@ def require_classes(
             only_case = unicodedata.normalize("NFC", other) != composed
             how = "in upper and lower case" if only_case else "in the encoding of accents"
             raise DataError(
-                f"{name} has the classes {_coded(other)} and {_coded(class_name)}, which differ"
-                f" only {how} and are the same on other systems; rename one of them or merge them"
+                f"{name} has the classes {_coded(other)} and {_coded(class_name)}: they differ only"
+                f" {how}, which some systems ignore; rename one of them or merge them"
             )
     if not classes and fewest == 1:
-        raise DataError(f"{name} contains no file with a class; pass images whose class is known")
+        raise DataError(f"{name} contains no labelled file; pass images whose class is known")
     if len(classes) < fewest:
         only = (
             f", {shown(classes[0])} ({counted(num_files[classes[0]], 'file')})" if classes else ""

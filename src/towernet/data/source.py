@@ -171,8 +171,8 @@ def kind_of(path: Path) -> str:
 def _open_digits(path: Path) -> Source:
     if path.exists():
         raise DataError(
-            "digits is the embedded data set and also something in this folder; pass ./digits for"
-            " that, or run from another folder for the embedded one"
+            "digits is built in, but this folder also contains digits; pass ./digits to use yours,"
+            " or run from another folder to use the built-in one"
         )
     source = _open_folder(digits.digits_folder(), "classes", skip_empty=False)
     reading = (

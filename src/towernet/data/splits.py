@@ -56,7 +56,7 @@ def assign(table: pd.DataFrame, config: DataConfig, *, seed: int, repetition: in
     Raises:
         ConfigError: the fractions leave nothing to train on, or the data has its own splits and
             the rule is `every_fifth`.
-        DataError: a class or a group cannot be divided.
+        DataError: a class is too small for its splits.
     """
     if config.validation_fraction + config.test_fraction >= 1:
         raise ConfigError(
@@ -173,7 +173,7 @@ class _Units:
             split: Name of the split.
 
         Raises:
-            DataError: a class has too few units, or they cannot be divided.
+            DataError: a class has too few unshared units.
         """
         unit_ids, units = np.unique(self.unit[pool], return_inverse=True)
         pairs, num_images = np.unique(
@@ -195,12 +195,12 @@ class _Units:
                 return mask
         code = np.flatnonzero(short)[0]
         (positions,) = np.nonzero(pool & (self.classes == code))
-        which = " that other classes share" if num_units[code] > num_kept else ""
+        which = ", some shared with other classes" if num_units[code] > num_kept else ""
         raise DataError(
-            f"class {shown(self.class_names[positions[0]])} cannot be divided: the {split} split"
-            f" is drawn from its {len(positions):,} images, which near duplicates and groups tie"
-            f" into {num_units[code]:,} units{which}, and {num_kept + 1} of its own are needed;"
-            " add images, of other groups if a CSV defines groups"
+            f"class {shown(self.class_names[positions[0]])} is too small for a {split} split:"
+            f" near duplicates and groups stay together, so its {len(positions):,} images form only"
+            f" {counted(int(num_units[code]), 'unit')}{which}, and {num_kept + 1} unshared units"
+            " are needed; add images (from new groups, if a CSV defines groups)"
         )
 
 

@@ -132,7 +132,8 @@ def require_weights(folder: Path, weights_sha256: str | None) -> None:
         raise DataError(f"{path} does not exist; give a finished run that kept its weights")
     if files.sha256(path) != weights_sha256:
         raise DataError(
-            f"{path} is not what the run wrote; restore it, or train again in another folder"
+            f"{path} was changed after the run wrote it; restore it, or train again in another"
+            " folder"
         )
 
 

@@ -76,13 +76,13 @@ class Policy(PolicyChoices):
             torch.set_num_threads(self.threads)
             if self.kernels == "native" and (fault := kernels.fault()) is not None:
                 raise EnvironmentFault(
-                    f"this was started with the C kernels and {fault}; fix that, or pass"
-                    " --accept-changes to resume with torch alone (the bits will differ)"
+                    f"this run used the C kernels, but {fault}; fix that, or pass"
+                    " --accept-changes to resume with torch alone (results would differ slightly)"
                 )
             if self.kernels == "compiled" and (fault := kernels.compiled_fault(self.device)):
                 raise EnvironmentFault(
-                    f"this was started with compiled attention and {fault}; fix that, or pass"
-                    " --accept-changes to resume with torch alone (the bits will differ)"
+                    f"this run used compiled attention, but {fault}; fix that, or pass"
+                    " --accept-changes to resume with torch alone (results would differ slightly)"
                 )
             undo.enter_context(ops.enabled(self.kernels == "native"))
             undo.enter_context(

@@ -56,8 +56,8 @@ def measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
             words = out_of_memory_words(config.recipe.train.batch_size)
             raise TrainingError(f"{config.model}: {words}") from error
         raise TrainingError(
-            f"{config.model}: it cannot take a step here ({first_line_of(error)});"
-            " give a smaller --batch-size or another --size, or leave it out"
+            f"{config.model}: a training step fails on this machine ({first_line_of(error)});"
+            " give a smaller --batch-size or another --size, or leave this network out"
         ) from error
 
 

@@ -58,7 +58,7 @@ def summary_of(folder: Path) -> RunSummary:
     """
     summary = read_trained(folder).summary
     if summary is None:
-        raise DataError(f"{folder} is not finished; run the command that started it again")
+        raise DataError(f"{folder} is not finished; rerun the command that started it")
     return summary
 
 

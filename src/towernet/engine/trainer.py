@@ -116,7 +116,7 @@ class Trainer:
             The final state, with the lines of all epochs.
 
         Raises:
-            DataError: the state on disk belongs to another run.
+            DataError: the state on disk is from another run.
             Diverged: a loss is NaN or Inf.
             Interrupted: the user stopped it; the state is on disk.
         """
@@ -151,13 +151,13 @@ class Trainer:
             state = checked(State, values, last)
             if state.run != self.state.run:
                 raise DataError(
-                    f"{self.folder / 'run.json'} belongs to another run than the states in {last};"
-                    " restore it, or start over with another --out"
+                    f"{self.folder / 'run.json'} and the checkpoints in {last} are from different"
+                    " runs; restore them, or start over with another --out"
                 )
             self.learner.restore(tensors)
             self.state = state
         if not (found or damaged) and (self.folder / "metrics.jsonl").exists():
-            self.progress.say(f"no state is left in {last}: {self.folder.name} starts over")
+            self.progress.say(f"no checkpoint is left in {last}; {self.folder.name} starts over")
         if found or damaged:
             self.progress.say(f"{self.folder.name} resumes after step {self.state.step}")
 

@@ -191,8 +191,8 @@ class HubNetwork(nn.Module, PyTorchModelHubMixin, library_name="towernet"):
             text = path.read_text(encoding="utf-8", errors="replace")
             if self._digest() not in text:
                 raise ConfigError(
-                    f"{path} does not describe these weights; choose another folder, or move"
-                    " it away and copy your changes into the new one"
+                    f"{path} describes other weights; save to another folder, or move this"
+                    f" file away and copy your edits into the new {path.name}"
                 )
         saved: str | None = super().save_pretrained(save_directory, **options)
         return saved

@@ -175,7 +175,7 @@ def _check_header(path: Path) -> None:
         if num_bytes > num_bytes_left:
             raise _damaged(path, f"its header should have {num_bytes:,} bytes and is truncated")
         if num_bytes > _MAX_HEADER_BYTES:
-            raise _damaged(path, f"its header has {num_bytes:,} bytes")
+            raise _damaged(path, f"its header is too large: {num_bytes:,} bytes")
         header = json.loads(stream.read(num_bytes).decode(), object_pairs_hook=_each_once)
     if not isinstance(header, dict):
         raise _damaged(path, "its header is not a JSON object")
@@ -189,7 +189,8 @@ def _check_header(path: Path) -> None:
     if end != num_bytes_left - num_bytes:
         last = _quoted(places[-1][2]) if places else "nothing"
         raise _damaged(
-            path, f"{last} ends at byte {end:,} and the file at {num_bytes_left - num_bytes:,}"
+            path,
+            f"{last} ends at byte {end:,}, but the data ends at {num_bytes_left - num_bytes:,}",
         )
 
 
@@ -271,12 +272,14 @@ def _check_archive(path: Path) -> None:
             if not member.filename.endswith("data.pkl"):
                 continue
             if member.file_size > _MAX_PICKLE_BYTES:
-                raise _damaged(path, f"its list of tensors has {member.file_size:,} bytes")
+                raise _damaged(
+                    path, f"its list of tensors is too large: {member.file_size:,} bytes"
+                )
             for opcode, argument in instructions(archive.read(member)):
                 if opcode.name == "GLOBAL" and not _GLOBALS.fullmatch(argument):
                     raise DataError(
-                        f"{path} contains code other than for reading numbers"
-                        f" ({shown(argument.replace(' ', '.'))[:100]}) and was not opened;"
+                        f"{path} contains code that loading weights does not need"
+                        f" ({shown(argument.replace(' ', '.'))[:100]}), so it was not opened;"
                         f" save the weights alone with {_SAVE}"
                     )
 

@@ -66,7 +66,7 @@ def read_pdparams(path: Path) -> dict[str, Array]:
     # Arrays may share their bytes; each would get its own copy.
     total = sum(len(value.content) for value in found.values() if isinstance(value, _Array))
     if total > _MAX_BYTES:
-        raise _not_parameters(path, f"its arrays have {total / 1e9:.1f} GB")
+        raise _not_parameters(path, f"its arrays are too large: {total / 1e9:.1f} GB")
     found = _join_parts(found, path)
     found.pop(_NAME_TABLE, None)
     arrays = {}
@@ -83,7 +83,7 @@ def _unpickle(content: bytes, path: Path) -> dict[Any, Any]:
     try:
         for opcode, _ in instructions(content):
             if opcode.name not in _OPCODES:
-                raise _hostile(path, f"the instruction {opcode.name}")
+                raise _hostile(path, f"the pickle instruction {opcode.name}")
         found = _Unpickler(io.BytesIO(content), path).load()
     except DataError:
         raise
@@ -229,7 +229,7 @@ _STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
 
 def _hostile(path: Path, what: str) -> DataError:
     return DataError(
-        f"{path} contains code other than for reading numbers ({what}) and was not opened;"
+        f"{path} contains code that loading weights does not need ({what}), so it was not opened;"
         " save the parameters again with paddle.save(network.state_dict(), …)"
     )
 

@@ -44,7 +44,9 @@ def instructions(content: bytes) -> Iterator[tuple[pickletools.OpcodeInfo, Any]]
         name = opcode.name
         # A memo index of 2³² − 1 would make the unpickler allocate 64 GB.
         if number > _MAX_INSTRUCTIONS or ("PUT" in name and argument > number):
-            raise pickle.UnpicklingError(f"{name} {argument} as instruction {number}")
+            raise pickle.UnpicklingError(
+                f"invalid pickle: {name} {argument} at instruction {number}"
+            )
         if name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
             memo[len(memo) if name == "MEMOIZE" else argument] = stack[-1]
         elif name in _FETCHES:

@@ -167,5 +167,5 @@ def _drawn(
         label=label,
         is_fraction=False,
         title=f"The {label} of every network with attention against the epoch; the table below"
-        " says the first and the last.",
+        " lists the first and the last value.",
     )

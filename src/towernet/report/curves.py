@@ -89,8 +89,8 @@ def cost_section(
             key="cost",
             label="milliseconds per image",
             ticks=None,
-            title="Accuracy of every network against its time per image; the ranking says the"
-            " same in numbers.",
+            title="Accuracy of every network against its time per image; the same values"
+            " are in the ranking.",
         ),
     )
 
@@ -121,7 +121,8 @@ def growth_section(curve: LearningCurve) -> Growth:
         ticks=[p.num_images for p in points],
         key="growth",
         label="training images",
-        title="Accuracy against the number of training images; the table below says the same.",
+        title="Accuracy against the number of training images; the same values are in the"
+        " table below.",
     )
     return Growth(curve, picture, curve.classes[:MAX_CLASS_ROWS])
 
@@ -153,16 +154,16 @@ def training_curves(
             key="accuracy",
             label="validation accuracy",
             is_fraction=True,
-            title="Validation accuracy of every network against the epoch; the table"
-            " “The curves in numbers” says the same.",
+            title="Validation accuracy of every network against the epoch; the same"
+            " values are in the table “The curves in numbers”.",
         ),
         loss=figures.learning_curves(
             loss,
             key="loss",
             label="training loss",
             is_fraction=False,
-            title="Training loss of every network against the epoch; the table"
-            " “The curves in numbers” says the same.",
+            title="Training loss of every network against the epoch; the same"
+            " values are in the table “The curves in numbers”.",
         ),
         rows=tuple(_curve_row(*pair) for pair in drawn),
     )

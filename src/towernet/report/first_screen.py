@@ -52,7 +52,7 @@ class FirstScreen:
         standings: The networks with their accuracies and intervals, best first.
         num_more: How many networks the picture leaves out.
         ticks: The scale: each accuracy that is labelled, and where.
-        chance: Where always naming the commonest class is drawn, None where it is unknown.
+        chance: Where always predicting the most frequent class is drawn, None where it is unknown.
         curves: Validation accuracy over epochs, None where no epoch was finished.
         facts: What the headline rests on.
         steps: What to do next.

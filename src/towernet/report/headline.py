@@ -50,7 +50,7 @@ def headline(found: Results | AnswersJudged) -> str:
     if isinstance(found, Results) and not worth_using(found):
         if found.kind == "run":
             return f"{_named(found.ranked[0].name)} is not shown to beat guessing."
-        return "No network is shown to beat guessing: use none of them yet."
+        return "No network is shown to beat guessing: do not use any of them yet."
     if isinstance(found, Results) and found.ablation:
         return _shortened(partial(_of_blocks, found, found.ablation))
     first = _named(found.ranked[0].name)
@@ -106,23 +106,21 @@ def _of_ranking(first: str, pairs: Sequence[Pair], found: Judged, num_named: int
     if all(pair.answer == TOO_FEW_RUNS for pair in pairs):
         return f"{first} came first, but {found.num_runs} runs are too few to show a difference."
     if len(tied) == len(pairs):
-        return f"{listed([first, named(tied)])} are level; no difference is shown."
+        return f"{listed([first, named(tied)])} have the same accuracy; no difference is shown."
     if equal:
         return f"{first} came first; it equals {named(equal)}, and no other difference is shown."
     return f"{first} came first, but no difference from {named(undecided, 'or')} is shown."
 
 
 def _of_two_choices(first: str, winner: str, pairs: Sequence[Pair]) -> str:
-    """Say that one network came first and the validation images chose another."""
+    """Say that one network came first and another was best on the validation images."""
     other = _named(winner)
     answer = next((pair.answer for pair in pairs if pair.second == winner), OPEN)
     if answer == BETTER:
-        return f"{first} beats {other} here, but the validation images chose {other}."
+        return f"{first} beats {other} here, but {other} was best on the validation images."
     if answer == EQUAL:
-        return f"{first} came first, validation images chose {other}; the two are equal."
-    return (
-        f"{first} came first, validation images chose {other}; no difference between them is shown."
-    )
+        return f"{first} came first, {other} was best on the validation images; the two are equal."
+    return f"{first} came first, {other} was best on the validation images; no difference is shown."
 
 
 def _of_blocks(results: Results, variants: Sequence[Variant], num_named: int) -> str:
@@ -209,8 +207,8 @@ def _differences(found: Results | AnswersJudged) -> str:
         guess = percent(found.majority_accuracy)
         if not worth_using(found):
             return (
-                f"Always naming the commonest class gets {guess}; no network's 95 % interval is"
-                " entirely above that."
+                f"Always predicting the most frequent class gets {guess}; no network's 95 %"
+                " interval is entirely above that."
             )
         if found.ablation:
             return found.sentence
@@ -218,7 +216,10 @@ def _differences(found: Results | AnswersJudged) -> str:
         interval = found.ranked[0].interval
         assert interval is not None and isinstance(found, Results), "one answering network"
         low, high = map(percent, interval)
-        return f"95 % interval {low} to {high}; always naming the commonest class gets {guess}."
+        return (
+            f"95 % interval {low} to {high}; always predicting the most frequent class gets"
+            f" {guess}."
+        )
     lead = about_ours(found) if isinstance(found, Results) else ""
     text = lead + about_first(found, short(found.ranked[0].name))
     return f"{text} In brackets: 95 % interval." if "[" in text else text
@@ -242,8 +243,8 @@ def _kept_equal(results: Results) -> str:
     if results.kind == "run":
         num = results.num_images
         return (
-            f"Trained from scratch at {results.size_px} px with the recipe {results.recipe}:"
-            f" {num.train:,} images trained it, {num.validation:,} others chose its epoch."
+            f"Trained from scratch at {results.size_px} px with the recipe {results.recipe} on"
+            f" {num.train:,} images; the epoch was chosen on {num.validation:,} others."
         )
     if len({network.epochs for network in networks}) == 1:
         length = "number of epochs"
@@ -289,17 +290,18 @@ def _to_use(results: Results, trusting: str) -> tuple[Step, ...]:
     if results.kind == "run":
         return (
             Step(
-                "To use it, in the folder of this page:", f"{trusting}towernet predict . photo.jpg"
+                "To use it, run in the folder of this report:",
+                f"{trusting}towernet predict . photo.jpg",
             ),
         )
     if results.winner is None:
         return ()
     advice = ablation.about_choice(results) if results.ablation else about_winner(results)
     why = advice[0] if advice else f"Use {results.winner.name}."
-    how = "In" if why.startswith("Use") else "To use the former, in"
+    how = "Run" if why.startswith("Use") else f"To use {results.winner.name}, run"
     return (
         Step(
-            f"{why} {how} the folder of this page:",
+            f"{why} {how} in the folder of this report:",
             f"{trusting}towernet predict {results.winner.folder} photo.jpg",
         ),
     )
@@ -316,9 +318,9 @@ def _to_decide(found: Judged, how: str) -> tuple[Step, ...]:
     if not is_resampled and (few := about_few_runs(found, len(found.comparisons), how)):
         return (Step(few[0]),)
     nearest = undecided[0]
-    ways = settling(nearest)
-    whom = f"{nearest.first} and {nearest.second}"
-    return (Step(f"To decide between {whom}: {ways}."),) if ways else ()
+    if not (nearest.images_needed or nearest.runs_needed):
+        return ()  # more of them would not help
+    return (Step(f"To decide between {nearest.first} and {nearest.second}: {settling(nearest)}."),)
 
 
 def _to_collect(results: Results) -> tuple[Step, ...]:

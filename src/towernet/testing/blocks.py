@@ -139,7 +139,7 @@ def check_batch_independence(block_class: BuildBlock, shape: Shape) -> None:
 
 @_promise(
     "pass a gradient to its input and all its parameters",
-    remedy="remove unused parameters, detach() and no_grad()",
+    remedy="remove detach(), no_grad() and unused parameters",
 )
 def check_gradients(block_class: BuildBlock, shape: Shape) -> None:
     """The input and every parameter get a gradient, finite and not zero."""
@@ -265,7 +265,7 @@ def check_identity(block_class: BuildBlock, shape: Shape) -> None:
 
 @_promise(
     "learn when it is attached",
-    remedy="use every parameter, and make wake() change the factors that start at 0",
+    remedy="use every parameter; wake() must give factors that start at 0 another value",
     maps=((4, 7, 5),),
 )
 def check_trains(block_class: BuildBlock, shape: Shape) -> None:
@@ -282,7 +282,7 @@ def check_trains(block_class: BuildBlock, shape: Shape) -> None:
 
 @_promise(
     "export with a batch of any size",
-    remedy="compute with tensors only, and write no sizes, counters or .item() into the graph",
+    remedy="compute with tensors only, and do not use .item(), counters or fixed sizes",
     maps=((3, 7, 5),),
 )
 def check_export(block_class: BuildBlock, shape: Shape) -> None:

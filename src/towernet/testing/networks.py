@@ -120,7 +120,7 @@ def check_network_outline(network_class: BuildNetwork, size_px: int) -> None:
 
 @_promise(
     "take its initial weights from torch's generator",
-    remedy="draw with torch, and from no other source",
+    remedy="use only torch's random generator",
 )
 def check_network_seed(network_class: BuildNetwork, size_px: int) -> None:
     """With the same torch seed it is built with the same numbers."""
@@ -190,7 +190,7 @@ def check_network_layout(network_class: BuildNetwork, size_px: int) -> None:
 
 
 @_promise(
-    "take or refuse images of another size",
+    "accept images of another size or raise an error",
     remedy="raise an error for a size that it cannot take, as flatten(1) before a linear layer does"
     " and view(-1, features) does not",
 )
@@ -220,8 +220,8 @@ def check_network_sizes(network_class: BuildNetwork, size_px: int) -> None:
 
 @_promise(
     "continue from its state",
-    remedy="keep everything that affects its outputs in parameters and buffers, and draw with torch"
-    " only",
+    remedy="keep everything that affects its outputs in parameters and buffers, and use only"
+    " torch's random generator",
 )
 @torch.no_grad()
 def check_network_state(network_class: BuildNetwork, size_px: int) -> None:
@@ -245,7 +245,7 @@ def check_network_state(network_class: BuildNetwork, size_px: int) -> None:
 
 @_promise(
     "train all its parameters",
-    remedy="remove unused parameters, detach() and no_grad(), or freeze parameters with"
+    remedy="remove detach(), no_grad() and unused parameters, or freeze parameters with"
     " requires_grad_(False)",
 )
 def check_network_gradients(network_class: BuildNetwork, size_px: int) -> None:

@@ -216,8 +216,8 @@ class _Checks:
         raise DataError(
             f"{self.name}: network {quoted(self.network.texts[least])} has"
             f" {has_MK[least].sum()} of {counted(has_MK.shape[1], 'run')}: run"
-            f" {quoted(self.run.texts[run])} is missing, which {quoted(self.network.texts[other])}"
-            " has; runs are compared in pairs, so use the same run names for every network"
+            f" {quoted(self.run.texts[run])} is missing, but {quoted(self.network.texts[other])}"
+            " has it; runs are compared in pairs, so use the same run names for every network"
         )
 
     def _require_same_images(self, unit_R: Ints) -> None:
@@ -236,7 +236,7 @@ class _Checks:
         raise DataError(
             f"{self.name}: {self._unit_name(unit)} has answers for {counts[unit]:,} of"
             f" {counted(num_images, 'image')}: {quoted(self.image.texts[image])} is missing{more},"
-            f" which {self._unit_name(other)} has; every run needs answers for the same images"
+            f" but {self._unit_name(other)} has it; every run needs answers for the same images"
         )
 
     def _arranged(self, right_R: Bools) -> AnswerTable:

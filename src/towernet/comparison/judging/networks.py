@@ -157,8 +157,8 @@ def learnt(runs: Iterable[OnValidation], num_epochs: float, dataset: Dataset) ->
     guessed = majority_accuracy(dataset.train.labels, dataset.validation.labels)
     if fmean(run.validation_accuracy for run in runs) <= guessed:
         return "did_not_learn", (
-            "did not learn under this recipe: always naming the commonest class is right for"
-            f" {percent(guessed)} of the validation images"
+            "did not learn under this recipe: always predicting the most frequent class is right"
+            f" for {percent(guessed)} of the validation images"
         )
     return "ranked", ""
 

@@ -111,7 +111,7 @@ def macro_f1(confusion_KK: Labels) -> float:
 
 
 def majority_accuracy(train_labels: Labels, labels_N: Labels) -> float:
-    """Return the accuracy of always predicting the commonest class of the training images."""
+    """Return the accuracy of always predicting the most frequent class of the training images."""
     return float((labels_N == np.bincount(train_labels).argmax()).mean())
 
 

@@ -103,7 +103,7 @@ def remarks(
         num_classes = len(figures.per_class)
         verb = "has no image" if len(absent) == 1 else "have no images"
         remarks.append(
-            f"{len(absent):,} of the {num_classes:,} classes it knows {verb} here:"
+            f"{len(absent):,} of its {num_classes:,} classes {verb} here:"
             f" {some_listed(absent)}; macro F1 is the mean over the others."
         )
     if later_looks is not None:

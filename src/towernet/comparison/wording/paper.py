@@ -151,12 +151,15 @@ def _sharing(results: Results) -> str:
     apart = [
         what
         for what, values in (
-            ("mixing", {network.mixed for network in networks}),
-            ("smaller images at first", {network.first_size_px for network in networks}),
+            ("mixes images for some networks", {network.mixed for network in networks}),
+            (
+                "starts some networks with smaller images",
+                {network.first_size_px for network in networks},
+            ),
         )
         if len(values) > 1
     ]
-    text += f" (but not {listed(apart)}, which the recipe gives some of them)" if apart else ""
+    text += f" (except that the recipe {listed(apart)})" if apart else ""
     if any(len(n.trials) > 1 and n.rate_by_trials is not False for n in networks):
         text += (
             "; the learning rate was chosen by the validation loss of short trials of each, and the"
@@ -196,7 +199,7 @@ def _method(results: Results) -> str:
     whom = "A network with a block and without it" if results.ablation else "Two networks"
     return (
         f"{whom} were called different when both {test}{holm} (p < 0.05) and the 95 %"
-        f" interval{over}{at_once} excluded no difference, and equal when the whole interval lay"
+        f" interval{over}{at_once} excluded zero, and equal when the whole interval lay"
         f" within ±{100 * results.equal_within:g} points."
     )
 

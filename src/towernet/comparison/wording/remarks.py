@@ -86,8 +86,8 @@ def about_protocol(results: Results, what_may_change: str) -> list[str]:
         f"The comparison was continued after a change: {words}." for words in results.accepted
     ]
     sentences += [
-        f"{network.name} is not shown to beat guessing: always naming the commonest class gets"
-        f" {percent(results.majority_accuracy)} right."
+        f"{network.name} is not shown to beat guessing: always predicting the most frequent class"
+        f" gets {percent(results.majority_accuracy)} right."
         for network in ranked
         if not beats_guessing(network, results)
     ]
@@ -104,9 +104,9 @@ def about_rates(networks: Sequence[Network]) -> list[str]:
             guessing.setdefault(first, []).append(network.name)
     for rate, names in guessing.items():
         sentences.append(
-            f"No short trial of {listed(names, 'or')} beat always naming the commonest class by"
-            f" more than chance. The learning rate is therefore {rate:.3g}: the rate nearest to the"
-            " recipe's own with which the loss did not explode, or exploded least."
+            f"No short trial of {listed(names, 'or')} beat always predicting the most frequent"
+            f" class by more than chance. The learning rate is therefore {rate:.3g}: the rate"
+            " closest to the recipe's with which the loss did not diverge, or grew least."
         )
     for network in networks:
         if fallen := network.fell_apart:
@@ -127,7 +127,7 @@ def about_winner(results: Results) -> list[str]:
     if winner is None or len(ranked) < 2 or results.kind != "comparison":
         return []
     if not worth_using(results):
-        return ["Use none of them yet: train longer, or look at the images first."]
+        return ["Do not use any of them yet: train longer, or check the images first."]
     if winner.name == ranked[0].name:
         return [f"Use {winner.name}: it was also the best on the validation images."]
     return [

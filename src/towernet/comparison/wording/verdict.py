@@ -50,7 +50,7 @@ def settling(pair: Pair) -> str:
     if pair.runs_needed:
         ways.append(f"{pair.runs_needed} runs in all")
     if not ways:
-        return f"{difference} would probably have been shown"
+        return f"{difference} or more is unlikely, as it would probably have been shown"
     return f"about {' or '.join(ways)} would probably show {difference}"
 
 
@@ -100,7 +100,7 @@ def sentence(found: Judged, lead: str = "") -> str:
         place = f"{first.name} is the best {'' if is_all else 'ranked '}{_noun(found)} here"
     elif tied:
         models = "The trained models of " if is_one_run else ""
-        place = f"{models}{listed([first.name, *tied])} are level"
+        place = f"{models}{listed([first.name, *tied])} have the same accuracy"
     else:
         place = f"{'The trained model of ' if is_one_run else ''}{first.name} came first"
     rest = about_first(found, first.name if tied else "It")
@@ -192,18 +192,18 @@ def too_few_runs(num_comparisons: int, num_runs: int, how: str = BY_OPTION) -> s
     fewest = min_runs(num_comparisons)
     if num_comparisons == 0 or num_runs == 1 or num_runs >= fewest:
         return None
-    among = "" if num_comparisons == 1 else f" among {num_comparisons} comparisons"
+    what = "" if num_comparisons == 1 else f" for {num_comparisons} comparisons"
     return (
-        f"With {num_runs} runs, no difference{among} can be told from chance, however large;"
-        f" {how.format(fewest)}."
+        f"{num_runs} runs are too few{what}: no difference, however large, can be distinguished"
+        f" from chance; {how.format(fewest)}."
     )
 
 
 def beats_guessing(network: Network, results: Results) -> bool:
-    """Whether a network is better than always naming the commonest class, by more than chance."""
+    """Whether a network beats always predicting the most frequent class, by more than chance."""
     return network.interval is not None and network.interval[0] > results.majority_accuracy
 
 
 def worth_using(results: Results) -> bool:
-    """Whether any of the ranked networks is better than always naming the commonest class."""
+    """Whether any of the ranked networks beats always predicting the most frequent class."""
     return any(beats_guessing(network, results) for network in results.ranked)
