@@ -262,7 +262,7 @@ def test_each_headline_has_its_facts_and_its_next_step():
         if not isinstance(found, Results):
             assert "1,234 images" in sample
         elif found.final_split == "validation":
-            assert "flatter" in sample
+            assert "probably too high" in sample
         else:
             assert "400 test images" in sample
         next_ = steps(found)

@@ -23,7 +23,7 @@ def write_answers_report(folder: Path, judged: AnswersJudged) -> Path:
 
 
 def answers_page(judged: AnswersJudged) -> str:
-    """Return the page that says how good somebody's answers are."""
+    """Return the page about how good any program's predictions are."""
     return filled(
         "judgement.html",
         screen=first_screen_of_answers(judged),

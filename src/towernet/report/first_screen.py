@@ -76,7 +76,7 @@ def first_screen(
     Args:
         results: What was found.
         metrics: The epochs of each run of each network.
-        trusting: What stands before a command that runs somebody's own code.
+        trusting: What to set before a command that runs custom code.
     """
     curves = [
         figures.curve(network.name, index, runs, lambda epoch: epoch.validation_accuracy)
@@ -101,7 +101,7 @@ def first_screen(
 
 
 def first_screen_of_answers(judged: AnswersJudged) -> FirstScreen:
-    """Return the first screen of a judgement of somebody's answers."""
+    """Return the first screen of a judgement of any program's predictions."""
     return _screen(judged, None, None, headline.steps(judged))
 
 

@@ -188,7 +188,10 @@ def _sample(results: Results) -> str:
     elif results.resampled:
         text = f"Each run was measured on {images} that it left out of training"
     else:
-        text = f"Measured on {images} that also chose the best epoch, so the figures flatter"
+        text = (
+            f"Measured on {images} on which the epoch was chosen too, so the accuracies are"
+            " probably too high"
+        )
     if results.kind == "run":
         return f"{text}."
     return f"{text}, with {_runs_words(results)}."
@@ -272,7 +275,7 @@ def steps(found: Results | AnswersJudged, trusting: str = "") -> tuple[Step, ...
 
     Args:
         found: What was found.
-        trusting: What stands before a command that runs somebody's own code.
+        trusting: What to set before a command that runs custom code.
     """
     if not found.ranked and all(network.status == "failed" for network in found.networks):
         return (Step("Remove the cause named here, then run the command again with a new --out."),)
@@ -298,10 +301,9 @@ def _to_use(results: Results, trusting: str) -> tuple[Step, ...]:
         return ()
     advice = ablation.about_choice(results) if results.ablation else about_winner(results)
     why = advice[0] if advice else f"Use {results.winner.name}."
-    how = "Run" if why.startswith("Use") else f"To use {results.winner.name}, run"
     return (
         Step(
-            f"{why} {how} in the folder of this report:",
+            f"{why} To use {results.winner.name}, run in the folder of this report:",
             f"{trusting}towernet predict {results.winner.folder} photo.jpg",
         ),
     )

@@ -65,7 +65,7 @@ def about_differences(pairs: Sequence[Pair], found: Judged, num_comparisons: int
 
 
 def about_protocol(results: Results, what_may_change: str) -> list[str]:
-    """Say for which training the answer is valid, and which figures flatter or mean nothing."""
+    """State for which training the answer is valid, and which accuracies are unreliable."""
     sentences = []
     ranked = results.ranked
     if len(ranked) > 1:

@@ -12,7 +12,7 @@ from towernet.records.judgement import Judged, Pair
 from towernet.records.results import Network, Results
 from towernet.words import in_points, listed, percent
 
-# How to get more runs: of a comparison, and where somebody's answers are judged.
+# How to get more runs: of a comparison, and of another program's predictions.
 BY_OPTION: Final = "give --runs {} or more"
 BY_ANSWERS: Final = "give the answers of {} or more runs of each network"
 
