@@ -148,7 +148,7 @@ def test_a_class_can_neither_disappear_nor_shrink_too_much(own_photos, tmp_path)
     write_table(started / "samples.parquet", table_of(own_photos))
     for path in sorted((own_photos / "lying").iterdir())[2:]:
         path.write_bytes(path.read_bytes() + b"!")
-    with pytest.raises(DataError, match=r"class lying has 2 images left .* and needs 3"):
+    with pytest.raises(DataError, match=r"class lying has 2 of its original images left and"):
         reconcile(started, "photos", table_of(own_photos), accept=True)
     shutil.rmtree(own_photos / "lying")
     with pytest.raises(DataError, match="the class lying is missing, and a network's classes"):
