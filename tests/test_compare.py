@@ -296,6 +296,7 @@ def test_an_unusable_image_is_named_and_the_others_are_predicted(
     assert "missing.png cannot be read" in done.stderr
 
 
+@pytest.mark.proof
 def test_failed_networks_are_reported(towernet, photos, tmp_path):
     recipe = tmp_path / "explosive.toml"
     recipe.write_text(
@@ -317,6 +318,7 @@ def test_failed_networks_are_reported(towernet, photos, tmp_path):
     assert "has no winner" in refused.stderr
 
 
+@pytest.mark.proof
 def test_repeated_runs_share_the_test_split_and_draw_the_rest_again(towernet, photos, tmp_path):
     folder = tmp_path / "comparison"
     words = ("--models", TINY_NETWORK, *WORDS[2:], "--runs", 2)
@@ -478,6 +480,7 @@ def rates_taken(folder: Path) -> dict[str, float]:
     return {network["name"]: network["learning_rate"] for network in results_of(folder)["networks"]}
 
 
+@pytest.mark.proof
 def test_a_rate_with_which_the_first_run_fails_is_replaced_by_the_next_best(
     towernet, finished, photos, tmp_path
 ):
@@ -516,6 +519,7 @@ def test_a_first_run_as_good_as_its_trial_keeps_its_rate(towernet, finished, pho
     assert all(network["rate_by_trials"] for network in results_of(folder)["networks"])
 
 
+@pytest.mark.proof
 def test_trials_no_better_than_guessing_keep_the_recipes_rate(towernet, finished, photos, tmp_path):
     """For any losses of the trials: here the highest rate has the lowest."""
     folder = with_accuracies(finished[0], tmp_path / "guessing", of_trials=1 / 3, of_runs=1.0)

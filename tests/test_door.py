@@ -89,6 +89,7 @@ def test_the_same_call_reads_finished_results(example, photos):
     assert found.results == towernet.load(folder / "found").results
 
 
+@pytest.mark.proof
 def test_a_network_is_trained_and_resumed(photos, tmp_path):
     words = {"model": TINY_NETWORK, "epochs": 1, "size": 64, "batch_size": 8}
     found = towernet.train(photos, out=tmp_path / "run", progress=quiet(), **words)

@@ -603,6 +603,7 @@ def test_the_library_is_compiled_once(tmp_path):
     assert sorted(path.name for path in file.parent.iterdir() if path.suffix != "") == [file.name]
 
 
+@pytest.mark.proof
 def test_the_kernels_share_torchs_threads():
     """A second pool of threads would spin, waiting for the cores of the first."""
     assert isinstance(library.load(), Library)

@@ -17,6 +17,7 @@ def command_of(done):
     return shlex.split(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.proof
 def test_it_proposes_a_comparison_and_its_detectable_difference(towernet, photos, tmp_path):
     data = shutil.copytree(photos, tmp_path / "my photos")
     done = towernet("plan", data, *WORDS, "--hours", 2, "--images-per-class", 9, "--seed", 3)

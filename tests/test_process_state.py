@@ -108,6 +108,7 @@ def test_a_policy_that_cannot_be_entered_changes_nothing():
     assert process_state() == before
 
 
+@pytest.mark.proof
 def test_choosing_training_and_evaluating_leave_the_process_as_it_was(towernet, photos, tmp_path):
     torch.set_num_threads(3)
     before = process_state()

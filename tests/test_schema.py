@@ -44,7 +44,7 @@ KINDS: dict[str, tuple[object, ...]] = {
     "failure": ("compare", "--models", f"{TINY_NETWORK},{LEARNS}", "--recipe", "hot.toml"),
 }  # fmt: skip
 
-OFTEN = {"comparison", "run", "ablation"}
+OFTEN = {"run", "ablation"}
 
 
 class Folders(dict[str, Path]):
