@@ -519,8 +519,8 @@ def test_a_network_that_breaks_the_contract_is_not_trained(photos, outside):
     refused = run_in(outside, compare(photos, "broken", "my_nets:Drops"))
     assert refused.returncode == 2 and not (outside / "broken").exists()
     assert refused.stderr.splitlines()[-1].startswith(
-        "error: Drops does not answer alike each time it is asked (check_network_repetition, 5"
-        " classes, 64-px images): asked again, its answers differ by up to"
+        "error: Drops does not repeat its outputs in evaluation mode (check_network_repetition, 5"
+        " classes, 64-px images): for the same images, its outputs differ by up to"
     )
 
 
