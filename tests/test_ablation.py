@@ -550,6 +550,7 @@ def test_running_out_of_memory_anyway_is_a_one_line_error(towernet, monkeypatch)
     assert (done.returncode, done.stderr) == (4, f"error: {message}\n")
 
 
+@pytest.mark.proof
 def test_tensorboard_shows_what_attention_does(finished):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -184,7 +184,7 @@ def test_a_planted_mistake_is_refused_by_the_schema_and_by_the_model_which_names
     written: Folders, name: str, field: str, spoil: Callable[[dict[str, Any]], object]
 ) -> None:
     path, values = next(
-        (path, values) for of, path, values in documents(written["comparison"]) if of == name
+        (path, values) for of, path, values in documents(written["ablation"]) if of == name
     )
     inner = values
     for part in field.split(".")[:-1]:
