@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from towernet import files, rng
@@ -19,7 +19,10 @@ from towernet.data.table import COLUMNS, STATUSES, make_table, path_bytes, read_
 from towernet.errors import DataError
 from towernet.words import shown
 
-quick = settings(max_examples=40, deadline=None)
+# Small tables often have a class too small for its splits, which is refused as it should be.
+quick = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.filter_too_much]
+)
 
 # What Python makes of a name on disk: any bytes but NUL; and any text that JSON can hold, in which
 # two surrogates would come back as the one character they stand for.
@@ -89,7 +92,7 @@ def test_names_on_disk_come_back_through_source_and_table(folder, tree):
     try:
         source = open_source(str(root), layout="classes")
     except DataError as error:
-        assume("equal but for" not in str(error))
+        assume("differ only" not in str(error))
         raise
     columns = {
         "path": [file.path for file in source.files],
