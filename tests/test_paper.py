@@ -78,7 +78,7 @@ def test_without_test_images_it_says_that_the_figures_flatter(conclusion):
     assert "flatter" in said
     assert "Each run left out other images." in said
     assert "Nadeau and Bengio" in said
-    assert "test images evaluated" not in said
+    assert "The test images were evaluated" not in said
 
 
 def test_a_comparison_that_came_to_nothing_has_a_paragraph_and_a_table(conclusion):
