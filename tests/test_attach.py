@@ -16,11 +16,10 @@ import safetensors.torch
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models import ResNet, detection, resnet18
 
 from crashlab.lab import compiler
+from test_0_torch_private import Dispatches, Functions
 from towernet.attention import (
     ATTENTION,
     AttentionBlock,
@@ -969,16 +968,6 @@ class Seen(nn.BatchNorm2d):
     """A subclass of torch's norm may have passed its map to other code."""
 
 
-class WatchesFunctions(TorchFunctionMode):
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        return function(*args, **(kwargs or {}))
-
-
-class WatchesOperations(TorchDispatchMode):
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        return function(*args, **(kwargs or {}))
-
-
 def _nothing(*_):
     """A hook that changes nothing."""
 
@@ -996,8 +985,8 @@ WATCHERS = {
         norm.get_submodule(CHILD), "forward", norm.get_submodule(CHILD).forward
     ),
     "another class": lambda norm: setattr(norm, "__class__", Seen),
-    "functions": lambda norm: WatchesFunctions(),
-    "operations": lambda norm: WatchesOperations(),
+    "functions": lambda norm: Functions(),
+    "operations": lambda norm: Dispatches(),
     "forward derivatives": lambda norm: forward_ad.dual_level(),
 }
 

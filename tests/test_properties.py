@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from towernet import files, rng
@@ -19,10 +19,7 @@ from towernet.data.table import COLUMNS, STATUSES, make_table, path_bytes, read_
 from towernet.errors import DataError
 from towernet.words import shown
 
-# Small tables often have a class too small for its splits, which is refused as it should be.
-quick = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.filter_too_much]
-)
+quick = settings(max_examples=40, deadline=None)
 
 # What Python makes of a name on disk: any bytes but NUL; and any text that JSON can hold, in which
 # two surrogates would come back as the one character they stand for.
@@ -167,7 +164,8 @@ def test_a_writer_that_writes_in_place_is_caught(folder):
 
 # Splits.
 
-ties = st.sampled_from(["", "", "", "1", "2", "3", "4", "5", "6", "7", "8", "9"])
+# Many ties, but few enough that most tables can be split: clusters and groups chain.
+ties = st.sampled_from([*[""] * 8, *map(str, range(12))])
 
 
 @st.composite

@@ -219,11 +219,11 @@ def test_hostile_names_are_inert_short_and_visible(hostile: tuple[Path, Digits])
 @pytest.mark.parametrize(
     ("template", "sound", "sabotaged"),
     [
-        ("report.html", "{{ results.sentence|prose }}", "{{ results.sentence|safe }}"),
+        ("answer.html", "{{ results.sentence|prose }}", "{{ results.sentence|safe }}"),
         ("network.html", "{{ names[true_index]|name(24) }}", "{{ names[true_index]|safe }}"),
         ("data.html", "{{ entry.class_name|short }}", "{{ entry.class_name|safe }}"),
         ("macros.html", "{{ row.path|name(80) }}", "{{ row.path|safe }}"),
-        ("report.html", "{{ remark|prose }}", "{{ remark|safe }}"),
+        ("answer.html", "{{ remark|prose }}", "{{ remark|safe }}"),
         ("report.html", "{{ row.looks_like|name(28) }}", "{{ row.looks_like|safe }}"),
     ],
 )

@@ -41,12 +41,13 @@ def gallery(table: pd.DataFrame, source: Source, *, seed: int) -> Image.Image:
     chosen = sorted(least.items(), key=lambda item: path_bytes(item[0]))[:MAX_CLASSES]
 
     across = math.ceil(math.sqrt(len(chosen)))
+    down = math.ceil(len(chosen) / across)
     tile = max(_MIN_TILE_PX, min(_MAX_TILE_PX, (_WIDTH_PX - _GAP_PX) // across - _GAP_PX))
     font = ImageFont.truetype(_font_file(), max(9, tile // 13))
     caption = round(font.size * 1.6)
     canvas = Image.new(
         "RGB",
-        (across * (tile + _GAP_PX) + _GAP_PX, across * (tile + caption + _GAP_PX) + _GAP_PX),
+        (across * (tile + _GAP_PX) + _GAP_PX, down * (tile + caption + _GAP_PX) + _GAP_PX),
         _PAPER,
     )
     draw = ImageDraw.Draw(canvas)

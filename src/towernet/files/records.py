@@ -15,14 +15,8 @@ from towernet.errors import DataError
 from towernet.files.atomic import atomic, write_text
 
 FORMAT = 1  # of run.json, of protocol.toml and of the files next to them
-_FORMULA = (
-    "=",
-    "+",
-    "-",
-    "@",
-    "\t",
-    "\r",
-)  # first characters of a cell that a spreadsheet would run
+# First characters of a cell that a spreadsheet would run.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:

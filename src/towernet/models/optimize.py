@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from towernet import torch_private
 from towernet.attention.inserted import CHILD, attention_blocks, is_attention_hook, move_attention
 from towernet.attention.shuffle import ShuffleAttention, UnshuffledAttention, came_from
+from towernet.attention.trace import tensors
 from towernet.models.towernet import TowerNet
 from towernet.shapes import run_on_meta
 
@@ -83,10 +83,10 @@ def foldable(model: nn.Module, size_px: int) -> list[tuple[str, str]]:
             self, func: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
             result = func(*args, **(kwargs or {}))
-            if _tensors([result]):  # getting a shape reads no numbers
-                read = _tensors([*args, *(kwargs or {}).values()])
+            if tensors([result]):  # getting a shape reads no numbers
+                read = tensors([*args, *(kwargs or {}).values()])
                 readers.update(id(tensor) for tensor in read)
-                kept.extend([*read, *_tensors([result])])
+                kept.extend([*read, *tensors([result])])
             return result
 
     def leave(name: str) -> Any:
@@ -127,16 +127,6 @@ def _is_changed_by_hooks(module: nn.Module) -> bool:
     if type(module) in _NORMS:
         hooks = [hook for hook in hooks if not is_attention_hook(hook)]
     return bool(hooks or torch_private.forward_pre_hooks(module))
-
-
-def _tensors(values: Sequence[Any]) -> list[Tensor]:
-    found = []
-    for value in values:
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, list | tuple):
-            found += _tensors(value)
-    return found
 
 
 def _has_statistics(model: nn.Module, name: str) -> bool:
