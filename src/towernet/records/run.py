@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from towernet.config import RunConfig
 from towernet.records.base import Record, Text
 from towernet.records.contract import Contract
+from towernet.records.reading import Reading
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -101,7 +102,10 @@ class Origin(Record):
     """How the data was read."""
     data: Text | None = Field(None, exclude_if=lambda value: value is None)
     """Where the images are."""
+    reading: Reading | None = Field(None, exclude_if=lambda value: value is None)
+    """How images are found and read."""
     layout: str | None = Field(None, exclude_if=lambda value: value is None)
+    """In runs made before there was `reading`, like `skip_empty`."""
     skip_empty: StrictBool | None = Field(None, exclude_if=lambda value: value is None)
     cost: CostFigures | None = Field(None, exclude_if=lambda value: value is None)
 
