@@ -109,6 +109,6 @@ def crop_words(table: pd.DataFrame, resize: str) -> str:
     if share < MUCH_CROPPED:
         return ""
     return (
-        f"of each image only the centre square is used, which leaves out {percent(share, 0)} of the area"
-        " on average; use all of it with --resize pad"
+        "of each image only the centre square is used, which leaves out"
+        f" {percent(share, 0)} of the area on average; use all of it with --resize pad"
     )
