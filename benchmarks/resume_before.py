@@ -43,7 +43,7 @@ CASES = (
     ),
     Case(
         "train-zip",
-        f"train ./names.zip --model towernet_patch {FEW} --out {OUT}",
+        f"train names_archive --model towernet_patch {FEW} --out {OUT}",
         f"train --resume {OUT}",
     ),
     Case(
@@ -75,8 +75,7 @@ def make_images(folder: Path) -> None:
                     grey[0, 0] = 4200 if number % 2 else grey[0, 0]
                     Image.fromarray(grey).save(place / f"{number}.png")
                 else:
-                    words = {"icc_profile": profile} if number % 5 == 2 else {}
-                    image.save(place / f"{number}.png", **words)
+                    image.save(place / f"{number}.png", icc_profile=profile * (number % 5 == 2))
         copied = folder / "photos" / "val" / name / "copied.png"
         shutil.copy(folder / "photos" / "train" / name / "0.png", copied)
         turned = Image.open(folder / "photos" / "train" / name / "3.png").transpose(
@@ -89,7 +88,7 @@ def make_images(folder: Path) -> None:
             place = folder / "named_as_splits" / name / CLASSES[number % 3]
             place.mkdir(parents=True, exist_ok=True)
             picture(kind, number).save(place / f"{number}.png")
-    with zipfile.ZipFile(folder / "names.zip", "w") as archive:
+    with zipfile.ZipFile(folder / "names_archive", "w") as archive:
         for kind, name in enumerate(("муравей", "дерево", "камера")):
             for number in range(20):
                 stream = io.BytesIO()
