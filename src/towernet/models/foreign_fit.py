@@ -221,7 +221,7 @@ def fit(
         num_classes: K, the number of classes.
         size_px: Side of its square images.
         path: Where the tensors are from, for the message.
-        classes: Where the number of classes is from, for the message.
+        classes: The file that names the classes, for the message; '' for none.
 
     Raises:
         UnknownNameError: no network has the name.
@@ -240,10 +240,11 @@ def fit(
         if value is None:
             value = torch.zeros((), dtype=wanted.dtype)
         if value.shape != wanted.shape:
-            if key in _head(name, num_classes, size_px) and value.shape[1:] == wanted.shape[1:]:
+            is_head = classes and key in _head(name, num_classes, size_px)
+            if is_head and value.shape[1:] == wanted.shape[1:]:
                 raise DataError(
                     f"{path} was trained for {len(value):,} classes ({key} has the shape"
-                    f" {tuple(value.shape)}), but {classes or name} has {num_classes}; give"
+                    f" {tuple(value.shape)}), but {classes} has {num_classes}; give"
                     " one class name for each output of the network"
                 )
             raise DataError(
