@@ -97,6 +97,7 @@ def _open_images(request: Request, session: Session) -> tuple[Callable[[int], Da
         session.source,
         seed=request.seed,
         images_per_class=request.images_per_class,
+        reading=request.reading,
         workers=session.workers,
         progress=session.progress.count,
     )
@@ -112,6 +113,7 @@ def _open_images(request: Request, session: Session) -> tuple[Callable[[int], Da
             request.recipe.data,
             seed=request.seed,
             repetition=repetition,
+            reading=request.reading,
             workers=session.workers,
             progress=session.progress.count,
         )
