@@ -188,10 +188,10 @@ def read_single_run(folder: Path) -> RunRecord:
         DataError: it is damaged, part of a comparison, or of imported weights.
     """
     record = read_trained(folder)
-    if record.origin.data is not None and record.origin.cost is not None:
+    if record.is_single_run:
         return record
     raise DataError(
-        f"{folder} was not started with `towernet train` (run.json names no data in its origin);"
+        f"{folder} was not started with `towernet train` (run.json names no cost in its origin);"
         " to resume a comparison, rerun its command"
     )
 

@@ -95,13 +95,13 @@ class Hardware(Record):
 
 
 class Origin(Record):
-    """Where a run comes from: the command and the data; the rest only for a single run."""
+    """Where a run comes from: the command and the data; `cost` only for a single run."""
 
     command: Text
     source: Text
     """How the data was read."""
     data: Text | None = Field(None, exclude_if=lambda value: value is None)
-    """Where the images are."""
+    """Where the images are; missing in comparisons made before there was `reading`."""
     reading: Reading | None = Field(None, exclude_if=lambda value: value is None)
     """How images are found and read."""
     layout: str | None = Field(None, exclude_if=lambda value: value is None)
@@ -143,6 +143,11 @@ class RunRecord(Record):
     summary: RunSummary | None = Field(None, exclude_if=lambda value: value is None)
     weights_sha256: Text | None = Field(None, exclude_if=lambda value: value is None)
     """Of `best.safetensors`; None while it runs, and for a trial, which keeps no weights."""
+
+    @property
+    def is_single_run(self) -> bool:
+        """Whether it was trained by itself, not in a comparison."""
+        return self.origin.cost is not None
 
     @model_validator(mode="after")
     def _ends_with_a_summary(self) -> RunRecord:
