@@ -31,9 +31,12 @@ _NOTES = {
     "ALPHA": "transparent parts drawn on white",
     "PALETTE": "palette colours converted to RGB",
     "CMYK": "CMYK converted to RGB",
-    "SIXTEEN_BIT": "16-bit values rescaled",
-    "THIRTY_TWO_BIT": "32-bit values rescaled",
-    "FLOAT": "decimal values rescaled",
+    "SIXTEEN_BIT": "16-bit values, scaled by one range for all images",
+    "THIRTY_TWO_BIT": "32-bit values, scaled by one range for all images",
+    "FLOAT": "decimal values, scaled by one range for all images",
+    "UPPER_BITS": "of which only the upper 8 bits can be read",
+    "ICC_CONVERTED": "colours converted to sRGB, as their colour profile specifies",
+    "ICC_IGNORED": "used; their unusable colour profile is ignored",
     "FIRST_FRAME": "animated or with several pages: the first one is used",
     "REDUCED": "huge images, read at a lower resolution",
     "DECODER_WARNED": "used although the decoder gave a warning",
@@ -112,6 +115,7 @@ def summarise(
         problem: Why the data cannot be trained on; None if it can.
         resize: How its images would be made square.
     """
+    from towernet.data.ranges import rules_for
     from towernet.data.table import IGNORED, QUARANTINED, STATUSES, USED
     from towernet.records.check import Checked, NearDuplicates, OfClass, QuarantinedFile
 
@@ -138,6 +142,9 @@ def summarise(
         height=_spread(used.height),
         modes=dict(Counter(used["mode"]).most_common()),
         formats=dict(Counter(used["format"]).most_common()),
+        value_range=rules_for(table, source.options).value_range
+        if used[["low", "high"]].any(axis=None)
+        else None,
         notes={note: num for note, num in notes.items() if note not in (lump, other_class)},
         quarantined_files=tuple(
             QuarantinedFile(path=path, class_name=name, reason=reason, detail=detail)
@@ -183,6 +190,8 @@ def _warnings(
         warnings.append(
             f"{names}{more} {verb} fewer than {FEW_IMAGES} images: their scores are mostly chance"
         )
+    if words := _other_ranges(used, source):
+        warnings.append(words)
     if words := crop_words(used, resize):
         warnings.append(words)
     if across:
@@ -197,6 +206,35 @@ def _warnings(
             " training images"
         )
     return warnings
+
+
+def _other_ranges(used: pd.DataFrame, source: Source) -> str:
+    """Return a warning if the classes differ in the range of their 16-bit or float values."""
+    from towernet.data.ranges import ranges_of_classes
+    from towernet.words import shown
+
+    ranges = ranges_of_classes(used)
+    if len(set(ranges.values())) < 2 or source.options.white_level is not None:
+        return ""
+    classes_of: dict[str, list[str]] = {}
+    for name, values in sorted(ranges.items(), key=lambda item: item[1][1]):
+        classes_of.setdefault(_range_words(values), []).append(shown(name))
+    found = "; ".join(
+        f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}: {words}"
+        for words, names in classes_of.items()
+    )
+    return (
+        f"the classes differ in the range of their values ({found}): if other cameras or settings"
+        " are the reason, a network learns those; all are scaled alike (--white-level sets how)"
+    )
+
+
+def _range_words(values: tuple[float, float]) -> str:
+    from towernet.data.deep import USUAL_BITS
+
+    low, high = values
+    bits = next((f" ({bits} bits)" for bits in USUAL_BITS if (low, high) == (0, 2**bits - 1)), "")
+    return f"{low:,g} … {high:,g}{bits}" if high < 1000 else f"{low:,.0f} … {high:,.0f}{bits}"
 
 
 def _show(found: Checked) -> None:
@@ -230,6 +268,8 @@ def _show(found: Checked) -> None:
     for label, of in (("formats", found.formats), ("modes", found.modes)):
         if of:
             line(label, counts(of))
+    if found.value_range:
+        line("values", f"{_range_words(found.value_range)} become black … white (--white-level)")
     sizes = {name: of.used for name, of in found.classes.items()}
     if sizes and min(sizes.values()):
         largest, smallest = max(sizes, key=sizes.__getitem__), min(sizes, key=sizes.__getitem__)

@@ -38,6 +38,8 @@ from towernet.data import splits
 from towernet.data.cache import open_pixels
 from towernet.data.check import check
 from towernet.data.prepare import labels_of
+from towernet.data.ranges import rules_of
+from towernet.data.rules import of_contract
 from towernet.data.source import Source, open_source, where
 from towernet.data.table import IGNORED, QUARANTINED, TEST, USED, path_bytes
 from towernet.engine.device import Policy, fp32
@@ -160,7 +162,8 @@ def evaluate(
     folder, class_names = predictor.folder, predictor.contract.class_names
     record = read_run(folder, todo=TRAIN_AGAIN)
     _require_known_classes(source, class_names, folder)
-    table = check(source, workers=workers, progress=progress.count)
+    rules = of_contract(predictor.contract, rules_of(source.options))
+    table = check(source, workers=workers, progress=progress.count, rules=rules)
     used = table[table.status == USED]
     found = _found(table)
     if not len(used):
@@ -308,7 +311,7 @@ def _predict(
         source,
         size_px=contract.size_px,
         resize=contract.resize,
-        background=contract.background,
+        rules=of_contract(contract, rules_of(source.options)),
         workers=workers,
         progress=progress.count,
     )

@@ -98,6 +98,7 @@ def _open_images(request: Request, session: Session) -> tuple[Callable[[int], Da
         session.source,
         seed=request.seed,
         images_per_class=request.images_per_class,
+        reading=request.reading,
         workers=session.workers,
         progress=session.progress.count,
     )
@@ -115,6 +116,7 @@ def _open_images(request: Request, session: Session) -> tuple[Callable[[int], Da
             request.recipe.data,
             seed=request.seed,
             repetition=repetition,
+            reading=request.reading,
             workers=session.workers,
             progress=session.progress.count,
         )

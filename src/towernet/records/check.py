@@ -57,6 +57,8 @@ class Checked(Record):
     width: Spread | None
     height: Spread | None
     modes: dict[str, int]
+    value_range: tuple[StrictFloat, StrictFloat] | None = None
+    """Values of images of more than 8 bits that become black and white; None if there are none."""
     formats: dict[str, int]
     notes: dict[str, int]
     quarantined_files: tuple[QuarantinedFile, ...]
