@@ -35,6 +35,7 @@ from towernet.data.listing import Below, Files, SourceFile
 from towernet.data.table import Texts, path_bytes
 from towernet.data.workers import Count
 from towernet.errors import DataError, EnvironmentFault
+from towernet.records.reading import DEFAULT, Reading
 from towernet.words import counted, shown
 
 DIGITS = "digits"
@@ -76,6 +77,7 @@ class Source(NamedTuple):
         ignored: What is not an image of the data set.
         unreadable: What the archive cannot unpack, or the CSV lists and does not exist.
         no_flip: Mirroring changes the meaning, as for digits.
+        options: How the data was read.
     """
 
     name: str
@@ -86,14 +88,13 @@ class Source(NamedTuple):
     ignored: tuple[Ignored, ...]
     unreadable: tuple[Unreadable, ...] = ()
     no_flip: bool = False
+    options: Reading = DEFAULT
 
 
 def open_source(
     data: str,
+    reading: Reading = DEFAULT,
     *,
-    layout: str = "auto",
-    skip_empty: bool = False,
-    limits: archive.Limits | None = None,
     progress: Count | None = None,
     min_classes: int = 2,
 ) -> Source:
@@ -101,9 +102,7 @@ def open_source(
 
     Args:
         data: A folder, a zip or tar, a CSV, or `digits`.
-        layout: "classes" or "splits" if the top folders' names mislead.
-        skip_empty: Leave out class folders without files instead of refusing them.
-        limits: How much an archive can unpack to, if not the default.
+        reading: The options about reading data.
         progress: Called as progress(what, done, total) while files are listed or unpacked.
         min_classes: 2 for training; 1 is enough for evaluating a trained network.
 
@@ -112,6 +111,10 @@ def open_source(
         EnvironmentFault: the disk is too small for the archive, or fails.
         UnknownNameError: no layout has this name.
     """
+    return _opened(data, reading, progress, min_classes)._replace(options=reading)
+
+
+def _opened(data: str, reading: Reading, progress: Count | None, min_classes: int) -> Source:
     if not data:
         raise DataError("DATA is empty; pass a folder (use . for the current one)")
     path = Path(data)
@@ -120,7 +123,7 @@ def open_source(
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            return _open_folder(path, layout, skip_empty, progress, min_classes)
+            return _open_folder(path, reading, progress, min_classes)
         if not stat.S_ISREG(mode):
             raise DataError(f"{shown(data)} is neither a folder nor a file; pass one of them")
         if path.suffix.lower() == ".csv":
@@ -144,10 +147,26 @@ def open_source(
         raise DataError(
             f"{shown(data)} is {kind}; pass a folder, a zip, a tar (plain, gz, bz2, xz) or a CSV"
         )
-    unpacked = archive.unpack(
-        path, kind, limits=limits or archive.DEFAULT_LIMITS, progress=progress
-    )
-    return _open_archive(path, unpacked, layout, skip_empty, min_classes)
+    unpacked = archive.unpack(path, kind, limits=_limits(reading), progress=progress)
+    return _open_archive(path, unpacked, reading, min_classes)
+
+
+def _limits(reading: Reading) -> archive.Limits:
+    gb = reading.max_archive_gb
+    return archive.Limits(None if gb is None else int(gb * 1e9), reading.max_archive_entries)
+
+
+def where(data: str) -> str:
+    """Return where some data is, for the record: an absolute path, or `digits`."""
+    return DIGITS if data == DIGITS else str(Path(data).resolve())
+
+
+def name_of(data: str) -> str:
+    """Return the name of some data: that of its folder, or of its file without the suffix."""
+    path = Path(data)
+    if data == DIGITS or path.is_dir():
+        return path.name or path.resolve().name or data
+    return path.name.removesuffix(path.suffix).removesuffix(".tar") or path.name
 
 
 def kind_of(path: Path) -> str:
@@ -174,7 +193,7 @@ def _open_digits(path: Path) -> Source:
             "digits is built in, but this folder also contains digits; pass ./digits to use yours,"
             " or run from another folder to use the built-in one"
         )
-    source = _open_folder(digits.digits_folder(), "classes", skip_empty=False)
+    source = _open_folder(digits.digits_folder(), Reading(layout="classes"))
     reading = (
         f"I read this as {len(source.class_names)} classes, the handwritten digits that come with"
         f" scikit-learn, enlarged to {digits.SIZE_PX} pixels: {len(source.files):,} files"
@@ -183,16 +202,16 @@ def _open_digits(path: Path) -> Source:
 
 
 def _open_folder(
-    path: Path, layout: str, skip_empty: bool, progress: Count | None = None, min_classes: int = 2
+    path: Path, reading: Reading, progress: Count | None = None, min_classes: int = 2
 ) -> Source:
     tree = scan(path, progress)
-    name = path.name or path.resolve().name or str(path)
+    name = name_of(str(path))
     read = read_layout(
         tree.paths,
         tree.folders,
         name=shown(name),
-        layout=layout,
-        skip_empty=skip_empty,
+        layout=reading.layout,
+        skip_empty=reading.skip_empty,
         min_classes=min_classes,
     )
     tree.paths.sort(key=path_bytes)
@@ -201,7 +220,7 @@ def _open_folder(
 
 
 def _open_archive(
-    path: Path, unpacked: archive.Unpacked, layout: str, skip_empty: bool, min_classes: int
+    path: Path, unpacked: archive.Unpacked, reading: Reading, min_classes: int
 ) -> Source:
     ignored: dict[str, Ignored] = {}
 
@@ -217,11 +236,11 @@ def _open_archive(
         [*found, *(bad.name for bad in bad_members)],
         [folder for folder in unpacked.folders if counts(folder)],
         name=shown(path.name),
-        layout=layout,
-        skip_empty=skip_empty,
+        layout=reading.layout,
+        skip_empty=reading.skip_empty,
         min_classes=min_classes,
     )
-    name = path.name.removesuffix(path.suffix).removesuffix(".tar") or path.name
+    name = name_of(str(path))
     notes = list(ignored.values())
     paths = _without_notes(sorted(found, key=path_bytes), read, notes)
     locations = [found[path] for path in paths]
