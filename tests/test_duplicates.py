@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from towernet.data import duplicates, turns
+from towernet.data import thumbnails as stored
 from towernet.data.decode import decode
-from towernet.data.duplicates import Thumbnails, find, groups
+from towernet.data.duplicates import find, groups
+from towernet.data.thumbnails import Thumbnails
 from towernet.errors import EnvironmentFault
 
 
@@ -48,11 +50,11 @@ def found(thumbnails, class_names=None, pixel_ids=None, order=None):
     return SimpleNamespace(**(vars(near) | {"clusters": names}))
 
 
-@pytest.mark.parametrize("memory_bytes", [duplicates._MEMORY_BYTES, 2000])
+@pytest.mark.parametrize("memory_bytes", [stored._MEMORY_BYTES, 2000])
 def test_thumbnails_are_read_as_they_were_written_in_memory_or_not(
     tmp_path, monkeypatch, memory_bytes
 ):
-    monkeypatch.setattr(duplicates, "_MEMORY_BYTES", memory_bytes)
+    monkeypatch.setattr(stored, "_MEMORY_BYTES", memory_bytes)
     grey = blocks(50)
     with contextlib.closing(Thumbnails(tmp_path / "cache")) as thumbnails:
         for position in np.random.default_rng(0).permutation(50).tolist():

@@ -37,6 +37,7 @@ from towernet.comparison.wording.evaluation import found_words, nothing_left_wor
 from towernet.data import splits
 from towernet.data.cache import open_pixels
 from towernet.data.check import check
+from towernet.data.leaks import with_copies
 from towernet.data.prepare import labels_of
 from towernet.data.source import Source, open_source, where
 from towernet.data.table import IGNORED, QUARANTINED, TEST, USED, path_bytes
@@ -160,7 +161,7 @@ def evaluate(
     folder, class_names = predictor.folder, predictor.contract.class_names
     record = read_run(folder, todo=TRAIN_AGAIN)
     _require_known_classes(source, class_names, folder)
-    table = check(source, workers=workers, progress=progress.count)
+    table = with_copies(check(source, workers=workers, progress=progress.count))
     used = table[table.status == USED]
     found = _found(table)
     if not len(used):

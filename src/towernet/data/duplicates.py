@@ -10,11 +10,9 @@ Shapes: N images, P pairs of them, R = 8 turns, T = 1,024 pixels of a thumbnail.
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +21,6 @@ import numpy.typing as npt
 from towernet.data.connected import chain, components, forest
 from towernet.data.examine import THUMBNAIL_PX
 from towernet.data.turns import NUM_TURNS, UPRIGHT, back, then, turned, turned_frequencies
-from towernet.errors import EnvironmentFault
 
 VERSION = "2"
 MAX_BITS = 2
@@ -44,52 +41,10 @@ MAX_WINDOW = 256
 # Every third bit: two that differ leave one band equal, and each band has low and high frequencies.
 _BANDS = tuple(np.uint64(sum(1 << bit for bit in range(first, 64, 3))) for first in range(3))
 _AT_ONCE, _HASHED_AT_ONCE = 4096, 512
-_MEMORY_BYTES = 4 << 20
 
 Indices = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.uint64]
 Grey = npt.NDArray[np.uint8]
-
-
-class Thumbnails:
-    """N thumbnails of a kilobyte each, in an unnamed temporary file if there are many."""
-
-    def __init__(self, folder: Path) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._stream = tempfile.SpooledTemporaryFile(  # noqa: SIM115 - ended by `close`
-                _MEMORY_BYTES, dir=str(folder)
-            )
-        except OSError as error:
-            raise _not_written(folder, error) from error
-        self._folder = folder
-
-    def write(self, position: int, thumbnail: bytes) -> None:
-        """Store one thumbnail at its position; positions left out are undefined."""
-        try:
-            self._stream.seek(position * THUMBNAIL_PX**2)
-            self._stream.write(thumbnail)
-        except OSError as error:
-            raise _not_written(self._folder, error) from error
-
-    def read(self, positions: Indices) -> Grey:
-        """Return those at some positions as (n, 1024) grey levels."""
-        grey_nT = np.empty((len(positions), THUMBNAIL_PX**2), np.uint8)
-        for row, position in zip(grey_nT, positions.tolist(), strict=True):
-            self._stream.seek(position * THUMBNAIL_PX**2)
-            row[:] = np.frombuffer(self._stream.read(THUMBNAIL_PX**2), np.uint8)
-        return grey_nT
-
-    def close(self) -> None:
-        """Free the disk space."""
-        self._stream.close()
-
-
-def _not_written(folder: Path, error: OSError) -> EnvironmentFault:
-    return EnvironmentFault(
-        f"the thumbnails, a kilobyte for each image, cannot be written to {folder}:"
-        f" {error.strerror}; free some space or point TOWERNET_CACHE to a larger disk"
-    )
 
 
 @dataclass(frozen=True)
@@ -100,6 +55,7 @@ class NearDuplicates:
         clusters: (N,) a number shared by tied images, -1 for the others.
         turns: (N,) how each is turned, relative to one image of its cluster (see `turns`).
         in_lump: (N,) whether it is in a cluster too large for its class: reported, not tied.
+        has_turned: (N,) whether there is a turned copy of it in its class, tied or in a lump.
         across_classes: (N,) whether a near duplicate of it has another class.
         turned_across: (P, 3) turned copies of different classes, which are not tied: the first is
             the second one turned by the third number.
@@ -108,6 +64,7 @@ class NearDuplicates:
     clusters: Indices
     turns: Indices
     in_lump: npt.NDArray[np.bool_]
+    has_turned: npt.NDArray[np.bool_]
     across_classes: npt.NDArray[np.bool_]
     turned_across: Indices
 
@@ -145,12 +102,14 @@ def find(
         tied = np.where(too_large, tied.max(initial=0) + 1 + narrower, tied)
     tied = np.where(_lumps(tied, turns, classes), -1, tied)
 
-    clusters, across = np.full(num, -1), np.zeros(num, bool)
+    clusters, across, has_turned = np.full(num, -1), np.zeros(num, bool), np.zeros(num, bool)
     for members in groups(upright):
         across[members] = (classes[members] != classes[members[0]]).any()
+    for members in groups(near):
+        has_turned[members] = (turns[members] != turns[members[0]]).any()
     for members in groups(tied):
         clusters[members] = members[0]
-    return NearDuplicates(clusters, turns, in_lump, across, copies[~in_class])
+    return NearDuplicates(clusters, turns, in_lump, has_turned, across, copies[~in_class])
 
 
 def _hashes(num: int, thumbnails: Callable[[Indices], Grey]) -> tuple[Keys, Keys]:

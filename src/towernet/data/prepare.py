@@ -137,15 +137,10 @@ def sample_table(
     workers: int,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Check every file and return the sample table; its splits are drawn later.
-
-    Raises:
-        DataError: there are too few classes or images.
-    """
+    """Check every file and return the sample table; its splits are drawn later."""
     table = check(source, workers=workers, progress=progress)
     if images_per_class is not None:
         table = splits.limit(table, images_per_class, seed)
-    splits.require_trainable(table)
     return table
 
 
@@ -159,7 +154,12 @@ def prepare(
     workers: int,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Dataset:
-    """Draw the splits, decode the used images (or map the cache), create the class contract."""
+    """Draw the splits, decode the used images (or map the cache), create the class contract.
+
+    Raises:
+        DataError: there are too few classes or images.
+    """
+    splits.require_trainable(table)
     table = mark_removed(
         splits.assign(unmark_removed(table), config, seed=seed, repetition=repetition)
     )
