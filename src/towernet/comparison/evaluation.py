@@ -37,6 +37,7 @@ from towernet.comparison.wording.evaluation import found_words, nothing_left_wor
 from towernet.data import splits
 from towernet.data.cache import open_pixels
 from towernet.data.check import check
+from towernet.data.leaks import with_copies
 from towernet.data.prepare import labels_of
 from towernet.data.ranges import rules_of
 from towernet.data.rules import of_contract
@@ -163,7 +164,7 @@ def evaluate(
     record = read_run(folder, todo=TRAIN_AGAIN)
     _require_known_classes(source, class_names, folder)
     rules = of_contract(predictor.contract, rules_of(source.options))
-    table = check(source, workers=workers, progress=progress.count, rules=rules)
+    table = with_copies(check(source, workers=workers, progress=progress.count, rules=rules))
     used = table[table.status == USED]
     found = _found(table)
     if not len(used):
