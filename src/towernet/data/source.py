@@ -8,37 +8,33 @@ from __future__ import annotations
 
 import csv
 import os
+import shlex
 import stat
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from towernet.data import archive, digits
 from towernet.data.archive_tar import is_tar
 from towernet.data.archive_zip import is_zip
+from towernet.data.folders import has_ending
 from towernet.data.formats import begins_as_image
-from towernet.data.layout import (
-    SPLIT_NAMES,
-    Ignored,
-    Layout,
-    classes_words,
-    folder_of,
-    hidden,
-    hidden_part,
-    is_note,
-    read_layout,
-    require_classes,
-    scan,
-)
+from towernet.data.kinds import Kinds, kinds_of, list_of_images, suffix_of
+from towernet.data.layout import Layout, read_layout, require_classes
 from towernet.data.listing import Below, Files, SourceFile
+from towernet.data.split_folders import NO_CLASS_FOLDERS
+from towernet.data.split_names import SPLIT_NAMES
+from towernet.data.summary import classes_words
 from towernet.data.table import Texts, path_bytes
+from towernet.data.tree import Ignored, folder_of, hidden, hidden_part, scan
 from towernet.data.workers import Count
 from towernet.errors import DataError, EnvironmentFault
 from towernet.words import counted, shown
 
 DIGITS = "digits"
 _CSV_SPLITS = {"": "", **SPLIT_NAMES}
+_BESIDE = "not in a class folder, and not an image by its name"
 _OTHER_KINDS = (
     (b"PK\x03\x04", "zip"),
     (b"PK\x05\x06", "zip"),
@@ -92,7 +88,9 @@ def open_source(
     data: str,
     *,
     layout: str = "auto",
+    splits: str | None = None,
     skip_empty: bool = False,
+    follow_links: str = "no",
     limits: archive.Limits | None = None,
     progress: Count | None = None,
     min_classes: int = 2,
@@ -101,8 +99,10 @@ def open_source(
 
     Args:
         data: A folder, a zip or tar, a CSV, or `digits`.
-        layout: "classes" or "splits" if the top folders' names mislead.
+        layout: "classes", "splits" or "leaves" if the folders' names mislead.
+        splits: Which folder is which split, as in "train=Training,test=Testing".
         skip_empty: Leave out class folders without files instead of refusing them.
+        follow_links: "no", or symbolic links to what is "inside" the folder, or "all".
         limits: How much an archive can unpack to, if not the default.
         progress: Called as progress(what, done, total) while files are listed or unpacked.
         min_classes: 2 for training; 1 is enough for evaluating a trained network.
@@ -117,10 +117,11 @@ def open_source(
     path = Path(data)
     if data == DIGITS:
         return _open_digits(path)
+    how = _How(layout, splits, skip_empty, min_classes, follow_links)
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            return _open_folder(path, layout, skip_empty, progress, min_classes)
+            return _open_folder(path, how, progress)
         if not stat.S_ISREG(mode):
             raise DataError(f"{shown(data)} is neither a folder nor a file; pass one of them")
         if path.suffix.lower() == ".csv":
@@ -147,7 +148,7 @@ def open_source(
     unpacked = archive.unpack(
         path, kind, limits=limits or archive.DEFAULT_LIMITS, progress=progress
     )
-    return _open_archive(path, unpacked, layout, skip_empty, min_classes)
+    return _open_archive(path, unpacked, how)
 
 
 def kind_of(path: Path) -> str:
@@ -174,7 +175,7 @@ def _open_digits(path: Path) -> Source:
             "digits is built in, but this folder also contains digits; pass ./digits to use yours,"
             " or run from another folder to use the built-in one"
         )
-    source = _open_folder(digits.digits_folder(), "classes", skip_empty=False)
+    source = _open_folder(digits.digits_folder(), _How("classes"))
     reading = (
         f"I read this as {len(source.class_names)} classes, the handwritten digits that come with"
         f" scikit-learn, enlarged to {digits.SIZE_PX} pixels: {len(source.files):,} files"
@@ -182,27 +183,36 @@ def _open_digits(path: Path) -> Source:
     return source._replace(name=DIGITS, reading=reading, no_flip=True)
 
 
-def _open_folder(
-    path: Path, layout: str, skip_empty: bool, progress: Count | None = None, min_classes: int = 2
-) -> Source:
-    tree = scan(path, progress)
+class _How(NamedTuple):
+    """How a tree of files is read: see `open_source`."""
+
+    layout: str = "auto"
+    splits: str | None = None
+    skip_empty: bool = False
+    min_classes: int = 2
+    follow_links: str = "no"
+
+
+def _open_folder(path: Path, how: _How, progress: Count | None = None) -> Source:
+    tree = scan(path, progress, follow_links=how.follow_links)
     name = path.name or path.resolve().name or str(path)
-    read = read_layout(
-        tree.paths,
-        tree.folders,
-        name=shown(name),
-        layout=layout,
-        skip_empty=skip_empty,
-        min_classes=min_classes,
-    )
     tree.paths.sort(key=path_bytes)
-    paths = _without_notes(tree.paths, read, tree.ignored)
+
+    def location(relative: str) -> Path:
+        return path / relative
+
+    kinds = kinds_of(tree.paths, location)
+    read = _read_layout(shown(name), kinds, tree.folders, how, location, where=path)
+    if num := sum(one.reason == "SYMLINK" for one in tree.ignored):
+        verb = "is" if num == 1 else "are"
+        hint = " (--follow-links all follows them)" if how.follow_links == "no" else ""
+        note = f"; {counted(num, 'symbolic link')} {verb} not followed{hint}"
+        read = read._replace(reading=read.reading + note)
+    paths = _without_others(kinds, read, location, tree.ignored)
     return _placed(name, path, read, paths, Below(path, paths), (), tree.ignored)
 
 
-def _open_archive(
-    path: Path, unpacked: archive.Unpacked, layout: str, skip_empty: bool, min_classes: int
-) -> Source:
+def _open_archive(path: Path, unpacked: archive.Unpacked, how: _How) -> Source:
     ignored: dict[str, Ignored] = {}
 
     def counts(name: str) -> bool:
@@ -213,28 +223,71 @@ def _open_archive(
 
     found = {member.name: member.file for member in unpacked.members if counts(member.name)}
     bad_members = [bad for bad in unpacked.bad_members if counts(bad.name)]
-    read = read_layout(
-        [*found, *(bad.name for bad in bad_members)],
-        [folder for folder in unpacked.folders if counts(folder)],
-        name=shown(path.name),
-        layout=layout,
-        skip_empty=skip_empty,
-        min_classes=min_classes,
-    )
+    folders = [folder for folder in unpacked.folders if counts(folder)]
+    kinds = kinds_of(sorted(found, key=path_bytes), found.__getitem__)
+    bad_names = [bad.name for bad in bad_members]
+    everything = kinds._replace(images=[*kinds.images, *bad_names])
+    read = _read_layout(shown(path.name), everything, folders, how, found.__getitem__)
     name = path.name.removesuffix(path.suffix).removesuffix(".tar") or path.name
     notes = list(ignored.values())
-    paths = _without_notes(sorted(found, key=path_bytes), read, notes)
+    paths = _without_others(kinds, read, found.__getitem__, notes)
     locations = [found[path] for path in paths]
     return _placed(name, unpacked.root, read, paths, locations, bad_members, notes)
 
 
-def _without_notes(paths: list[str], read: Layout, ignored: list[Ignored]) -> list[str]:
-    """Leave out notes next to the class folders, and add them to `ignored`."""
-    loose = {folder for folder in set(map(folder_of, paths)) if not read.class_and_split(folder)[0]}
-    notes = {path for path in paths if folder_of(path) in loose and is_note(path)} if loose else ()
-    detail = "not in a class folder, and not an image by its name"
-    ignored += [Ignored(path, "NOT_AN_IMAGE", detail) for path in notes]
-    return [path for path in paths if path not in notes] if notes else paths
+def _read_layout(
+    name: str,
+    kinds: Kinds,
+    folders: Sequence[str],
+    how: _How,
+    location: Callable[[str], Path],
+    where: Path | None = None,
+) -> Layout:
+    def find_list() -> str:
+        """Describe what to do with a CSV that lists the images."""
+        listed_in = list_of_images(kinds, location)
+        if listed_in and where:
+            file = shown(str(where / listed_in))
+            return f"{file} lists them; pass that file: towernet check {shlex.quote(file)}"
+        todo = "unpack the archive and pass that file"
+        return f"{shown(listed_in)} in it lists them; {todo}" if listed_in else ""
+
+    return read_layout(
+        kinds.images,
+        folders,
+        name=name,
+        others=kinds.others,
+        layout=how.layout,
+        splits=how.splits,
+        skip_empty=how.skip_empty,
+        min_classes=how.min_classes,
+        find_list=find_list,
+    )
+
+
+def _without_others(
+    kinds: Kinds, read: Layout, location: Callable[[str], Path], ignored: list[Ignored]
+) -> list[str]:
+    """Return the files to check; add the others to `ignored`, each with its reason."""
+    for path in kinds.others:
+        if read.place(path).class_name:
+            detail = f"an annotation or a note ({suffix_of(path)}), not an image"
+            ignored.append(Ignored(path, "ANNOTATION", detail))
+        else:
+            ignored.append(Ignored(path, "NOT_AN_IMAGE", _BESIDE))
+    paths = []
+    places = {folder: read.places.get(folder) for folder in set(map(folder_of, kinds.images))}
+    for path in kinds.images:
+        place = places[folder_of(path)]
+        if place and place.left_out:
+            reason = "NO_CLASS_FOLDERS" if place.left_out == NO_CLASS_FOLDERS else "LEFT_OUT"
+            detail = f"in a folder that is not used: {place.left_out}"
+            ignored.append(Ignored(path, reason, detail))
+        elif not (place and place.class_name) and not has_ending(path):
+            ignored.append(Ignored(path, "NOT_AN_IMAGE", _BESIDE))
+        else:
+            paths.append(path)
+    return paths
 
 
 def _placed(
@@ -247,7 +300,7 @@ def _placed(
     ignored: list[Ignored],
 ) -> Source:
     """Give each file its class."""
-    place_of = {folder: read.class_and_split(folder) for folder in set(map(folder_of, paths))}
+    place_of = {folder: read.place(folder) for folder in set(map(folder_of, paths))}
     class_name, given_split = (
         Texts.of((place_of[folder_of(path)][which] for path in paths), len(paths))
         for which in (0, 1)
