@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,7 @@ import pytest
 import towernet
 from conftest import TINY_NETWORK
 from towernet.errors import ConfigError, DataError, UnknownNameError
+from towernet.records.reading import Reading
 
 FUNCTIONS = (
     "attach",
@@ -24,6 +26,8 @@ FUNCTIONS = (
     "register_with_timm",
     "train",
 )
+
+READING = [each.name for each in fields(Reading)]
 
 EXAMPLE = """
 import sys
@@ -126,6 +130,9 @@ def test_every_option_of_a_verb_is_a_keyword_of_the_same_name(verb):
     for name, parameter in command.items():
         if name in function and parameter.default is not inspect.Parameter.empty:
             assert function[name].default == parameter.default, name
+    if verb != "judge":
+        assert {each.name for each in fields(Reading)} < set(command)
+        assert Reading() == Reading(**{name: function[name].default for name in READING})
 
 
 def test_no_module_replaces_a_function():
@@ -193,6 +200,11 @@ def test_each_error_is_one_sentence(photos, finished_run, tmp_path):
         ({"threads": 0}, "--threads is 0; give at least 1"),
         ({"workers": 0}, "--workers is 0; give at least 1"),
         ({"max_archive_gb": -1.0}, "--max-archive-gb is -1; give at least 0"),
+        ({"max_archive_entries": 0}, "--max-archive-entries is 0; give at least 1"),
+        ({"layout": 3}, "layout is 3; give text"),
+        ({"masks": "no"}, "--masks is 'no'; give ignore or keep"),
+        ({"white_level": 0.0}, "--white-level is 0; give more than 0"),
+        ({"resize": "stretch"}, "data.resize is 'stretch'; give 'crop', 'pad'"),
         ({"recipe": 3}, "recipe is 3; give text"),
         ({"models": 3}, "3 is not a list of names"),
         ({"models": [dict]}, "is not a name; give custom code by its import path"),

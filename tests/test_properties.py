@@ -17,6 +17,7 @@ from towernet.data.source import open_source
 from towernet.data.table import COLUMNS, STATUSES, make_table, path_bytes, read_table, write_table
 from towernet.data.tree import hidden_part
 from towernet.errors import DataError
+from towernet.records.reading import Reading
 from towernet.words import shown
 
 quick = settings(max_examples=40, deadline=None)
@@ -87,7 +88,7 @@ def test_names_on_disk_come_back_through_source_and_table(folder, tree):
         for name in file_names:
             (root / os.fsdecode(class_name) / os.fsdecode(name)).write_bytes(b"x")
     try:
-        source = open_source(str(root), layout="classes")
+        source = open_source(str(root), Reading(layout="classes"))
     except DataError as error:
         assume("differ only" not in str(error))
         raise

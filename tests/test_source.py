@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from towernet.data import layout
-from towernet.data.archive import Limits
 from towernet.data.digits import digits_folder
 from towernet.data.source import open_source
 from towernet.errors import DataError, UnknownNameError
+from towernet.records.reading import Reading
 
 
 def plant(root, *paths):
@@ -123,7 +123,7 @@ def test_each_name_of_the_validation_split_is_known(tmp_path, name):
 def test_a_split_without_class_folders_is_left_out_and_reported(tmp_path, layout):
     plant(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "train/2.jpg", "0.jpg")
     plant(tmp_path, "test/1.jpg", "test/labels.csv")
-    source = open_source(str(tmp_path), layout=layout)
+    source = open_source(str(tmp_path), Reading(layout=layout))
     assert placed(source)["train/2.jpg"] == ("", "train")
     assert placed(source)["0.jpg"] == ("", "")
     assert ignored(source) == {"test/1.jpg": "NO_CLASS_FOLDERS", "test/labels.csv": "NOT_AN_IMAGE"}
@@ -136,14 +136,14 @@ def test_folders_named_like_splits_with_different_folders_are_refused(form):
     data = form("train/steam/1.jpg", "train/diesel/1.jpg", "test/tube/1.jpg", "test/dc/1.jpg")
     with pytest.raises(DataError, match=r"classes dc, tube \(2 files\) in test/ and not in"):
         open_source(str(data))
-    as_classes = open_source(str(data), layout="classes")
+    as_classes = open_source(str(data), Reading(layout="classes"))
     assert as_classes.class_names == ("test", "train")
     assert "folders within a class folder belong" in as_classes.reading
 
 
 def test_the_layout_overrides_the_names(tmp_path):
     plant(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", "test/cat/1.jpg", "test/dog/1.jpg")
-    source = open_source(str(tmp_path), layout="classes")
+    source = open_source(str(tmp_path), Reading(layout="classes"))
     assert source.class_names == ("test", "train")
     assert source.reading.endswith("4 files; folders within a class folder belong to its class")
 
@@ -151,13 +151,13 @@ def test_the_layout_overrides_the_names(tmp_path):
 def test_a_layout_of_splits_needs_their_names(tmp_path):
     plant(tmp_path, "cat/x/1.jpg", "dog/x/1.jpg")
     with pytest.raises(DataError, match="its top level contains cat, dog instead of train,"):
-        open_source(str(tmp_path), layout="splits")
+        open_source(str(tmp_path), Reading(layout="splits"))
 
 
 def test_a_training_folder_alone_is_a_split_if_requested(tmp_path):
     plant(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg")
     assert "(one folder `train/` on top)" in open_source(str(tmp_path)).reading
-    source = open_source(str(tmp_path), layout="splits")
+    source = open_source(str(tmp_path), Reading(layout="splits"))
     assert placed(source)["train/cat/1.jpg"] == ("cat", "train")
 
 
@@ -166,7 +166,7 @@ def test_an_unknown_layout_is_suggested(tmp_path):
     with pytest.raises(
         UnknownNameError, match=r"no layout is called 'split'. Did you mean 'splits'"
     ):
-        open_source(str(tmp_path), layout="split")
+        open_source(str(tmp_path), Reading(layout="split"))
 
 
 def test_folders_within_a_class_belong_to_it(form):
@@ -296,7 +296,9 @@ def test_the_refusal_of_similar_names_fails_without_the_check(tmp_path, monkeypa
 
 
 def test_an_empty_class_folder_is_left_out_if_requested_and_reported(form):
-    source = open_source(str(form("cat/1.jpg", "dog/1.jpg", "ant/", "bee/x/")), skip_empty=True)
+    source = open_source(
+        str(form("cat/1.jpg", "dog/1.jpg", "ant/", "bee/x/")), Reading(skip_empty=True)
+    )
     assert source.class_names == ("cat", "dog")
     assert source.reading.endswith("2 files; left out as empty: ant, bee")
 
@@ -304,7 +306,7 @@ def test_an_empty_class_folder_is_left_out_if_requested_and_reported(form):
 def test_one_class_left_after_the_empty_ones_is_refused(tmp_path):
     plant(tmp_path, "cat/1.jpg", "dog/")
     with pytest.raises(DataError, match=r"contains 1 class, cat \(1 file\)"):
-        open_source(str(tmp_path), skip_empty=True)
+        open_source(str(tmp_path), Reading(skip_empty=True))
 
 
 def test_one_class_is_read_where_one_is_enough(form):
@@ -645,8 +647,8 @@ def test_many_files_take_little_memory_each(tmp_path):
 def test_the_limits_of_an_archive_can_be_given(tmp_path):
     data = pack(plant(tmp_path / "photos", "cat/1.jpg", "dog/1.jpg"), tmp_path / "photos.zip")
     with pytest.raises(DataError, match="entries"):
-        open_source(str(data), limits=Limits(max_entries=1))
-    assert len(open_source(str(data), limits=Limits(max_entries=9)).files) == 2
+        open_source(str(data), Reading(max_archive_entries=1))
+    assert len(open_source(str(data), Reading(max_archive_entries=9)).files) == 2
 
 
 def test_reading_a_source_imports_neither_torch_nor_scikit_learn(tmp_path):

@@ -5,18 +5,19 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from towernet.errors import ConfigError
 from towernet.names import NONE, NetworkName
 
 if TYPE_CHECKING:
     from towernet.config import Recipe
-    from towernet.data.archive import Limits
     from towernet.data.source import Source
+    from towernet.records.reading import Reading
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 DEFAULT_MODELS = "towernet,towernet_patch,resnet50,vgg19,mobilenet_v2"
 
 
@@ -45,11 +46,113 @@ def require_margin(equal_within: float) -> None:
         )
 
 
-def archive_limits(gb: float | None, entries: int | None) -> Limits:
-    """Return the limits for unpacking an archive."""
-    from towernet.data.archive import Limits
+class ReadingOptions(TypedDict, total=False):
+    """The keywords about reading images, which `towernet.records.reading.Reading` describes."""
 
-    return Limits(max_bytes=None if gb is None else int(gb * 1e9), max_entries=entries)
+    layout: str
+    splits: str | None
+    skip_empty: bool
+    min_images: int | None
+    follow_links: str | None
+    masks: str | None
+    encoding: str | None
+    image_column: str | None
+    label_column: str | None
+    white_level: float | None
+    max_megapixels: float | None
+    max_archive_gb: float | None
+    max_archive_entries: int | None
+
+
+READING_DEFAULTS: dict[str, Any] = {"layout": "auto", "skip_empty": False}
+"""Of the keywords about reading images; the default of the others is None."""
+
+_LAYOUTS = ("auto", "classes", "splits", "leaves")
+_VALUES = {"follow_links": ("inside", "all"), "masks": ("ignore", "keep")}
+
+
+def with_reading(function: Function, annotations: Mapping[str, Any] | None = None) -> Function:
+    """List the keywords about reading images in the signature of a function that takes them all.
+
+    Args:
+        function: Its last parameter is `**reading`.
+        annotations: Of each keyword, if not those of `ReadingOptions`.
+    """
+    signature = inspect.signature(function, eval_str=annotations is not None)
+    *own, rest = signature.parameters.values()
+    assert rest.kind is inspect.Parameter.VAR_KEYWORD, f"{function.__name__} takes no **reading"
+    listed = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=READING_DEFAULTS.get(name),
+            annotation=annotation,
+        )
+        for name, annotation in (annotations or ReadingOptions.__annotations__).items()
+    ]
+    vars(function)["__signature__"] = signature.replace(parameters=[*own, *listed])
+    return function
+
+
+def reading(given: Mapping[str, Any]) -> Reading:
+    """Return the options about reading images among the keywords given.
+
+    Raises:
+        ConfigError: a value has the wrong type or is out of range.
+        UnknownNameError: no layout has this name.
+    """
+    from towernet.records.reading import Reading
+    from towernet.registry import unknown_name
+
+    values = {name: given[name] for name in ReadingOptions.__annotations__ if name in given}
+    for name, value in values.items():
+        require_kind(name, value, ReadingOptions.__annotations__[name].__forward_arg__)
+    found = Reading(**values)
+    if found.layout not in _LAYOUTS:
+        raise unknown_name("layout", found.layout, _LAYOUTS)
+    for name, allowed in _VALUES.items():
+        if (value := values.get(name)) not in (None, *allowed):
+            option = name.replace("_", "-")
+            raise ConfigError(f"--{option} is '{value}'; give {' or '.join(allowed)}")
+    for name in ("min_images", "max_archive_entries"):
+        require_least(name, values.get(name), 1)
+    require_least("max_archive_gb", found.max_archive_gb, 0)
+    for name in ("white_level", "max_megapixels"):
+        if (value := values.get(name)) is not None and not value > 0:
+            raise ConfigError(f"--{name.replace('_', '-')} is {value:g}; give more than 0")
+    return found
+
+
+# For each type of option, the accepted Python types and their name in messages.
+_KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "str": (str, "text"),
+    "int": (int, "a whole number"),
+    "float": ((int, float), "a number"),
+    "bool": (bool, "True or False"),
+}
+
+
+def require_kind(name: str, value: object, annotation: str) -> None:
+    """Refuse a value of another type than a keyword's annotation.
+
+    Raises:
+        ConfigError: naming the keyword.
+    """
+    kind, wanted = _KINDS[annotation.removesuffix(" | None")]
+    is_absent = value is None and annotation.endswith("None")
+    is_number = isinstance(value, bool) and kind is not bool  # in Python, True is an int
+    if not is_absent and (is_number or not isinstance(value, kind)):
+        raise ConfigError(f"{name} is {value!r}; give {wanted}")
+
+
+def require_least(name: str, value: int | float | None, least: int) -> None:
+    """Refuse a number that is too small.
+
+    Raises:
+        ConfigError: naming the option.
+    """
+    if value is not None and not value >= least:
+        raise ConfigError(f"--{name.replace('_', '-')} is {value:g}; give at least {least}")
 
 
 def model_names(models: str | Sequence[str]) -> tuple[NetworkName, ...]:
@@ -194,6 +297,7 @@ def resolve_recipe(
     minutes: float | None,
     size: int | None,
     batch_size: int | None,
+    resize: str | None,
     no_flip: bool,
 ) -> Recipe:
     """Read the recipe; override it with the command line's choices, and those of the data set."""
@@ -201,7 +305,7 @@ def resolve_recipe(
 
     return override(
         load_recipe(name),
-        data={"size_px": size},
+        data={"size_px": size, "resize": resize},
         augment={"flip": False if no_flip or source.no_flip else None},
         train={"epochs": epochs, "minutes": minutes, "batch_size": batch_size},
     )

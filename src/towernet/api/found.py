@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
 import pandas as pd
 
 from towernet import choices
 from towernet.api.tables import as_text, differences_of, ranking_of
+from towernet.choices import ReadingOptions
 from towernet.comparison.answers.export import answers_table
 from towernet.comparison.conclusion import finished
-from towernet.comparison.evaluation import evaluate, open_predictor
-from towernet.data.source import open_source
+from towernet.comparison.evaluation import evaluate, open_images, open_predictor
 from towernet.engine.record import read_run
 from towernet.errors import ConfigError, DataError
 from towernet.names import NetworkName
@@ -89,9 +89,8 @@ class Run:
         data: str | Path,
         *,
         split: str = "unseen",
-        layout: str = "auto",
-        skip_empty: bool = False,
         workers: int | None = None,
+        **reading: Unpack[ReadingOptions],
     ) -> Evaluation:
         """Measure its accuracy on labelled images, in total and per class.
 
@@ -102,18 +101,16 @@ class Run:
             data: As for `towernet.compare`.
             split: Which images: "unseen" (used neither to train it nor to choose its epoch),
                 "test", "validation", "train" or "all".
-            layout: As for `towernet.compare`.
-            skip_empty: As for `towernet.compare`.
             workers: Decoding processes; default: one per core.
+            **reading: As for `towernet.compare`; default: as the run's images were read, if these
+                are the run's.
 
         Raises:
             DataError: no image is left, or one has a class that the network does not know.
         """
         progress, num_workers = screen(), choices.num_workers(workers)
         predictor = open_predictor(self.folder, say=progress.say)
-        source = open_source(
-            str(data), layout=layout, skip_empty=skip_empty, progress=progress.count, min_classes=1
-        )
+        source = open_images(predictor, str(data), reading, progress)
         report, _ = evaluate(predictor, source, split=split, workers=num_workers, progress=progress)
         return report
 

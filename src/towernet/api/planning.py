@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from towernet import choices
 from towernet.api.options import Options, open_data
@@ -140,16 +140,16 @@ def _command(
         "--device": (options.device, "auto"),
         "--threads": (options.threads, None),
         "--images-per-class": (options.images_per_class, None),
-        "--layout": (options.layout, "auto"),
+        "--resize": (options.resize, None),
         "--workers": (options.workers, None),
-        "--max-archive-gb": (options.max_archive_gb, None),
-        "--max-archive-entries": (options.max_archive_entries, None),
+        **{
+            f"--{each.name.replace('_', '-')}": (getattr(options.reading, each.name), each.default)
+            for each in fields(options.reading)
+        },
     }
     for option, (value, default) in given.items():
         if value != default:
-            words += [option, value]
-    if options.skip_empty:
-        words.append("--skip-empty")
+            words += [option] if value is True else [option, value]
     return shlex.join(map(str, words))
 
 

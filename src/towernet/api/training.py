@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, Unpack
 
 from towernet import choices, files
 from towernet.api.found import Comparison
 from towernet.api.options import Options, open_data
+from towernet.choices import ReadingOptions
 from towernet.comparison.conclusion import finished
-from towernet.comparison.folders import read_single_run, request_of
+from towernet.comparison.folders import read_single_run, reading_before, request_of
 from towernet.comparison.story import compare as run_comparison
 from towernet.comparison.story import train_single_run
 from towernet.config import Accept
-from towernet.data.source import DIGITS, Source
+from towernet.data.source import DIGITS, Source, name_of, where
 from towernet.engine.checkpoint import require_weights
 from towernet.engine.device import require_device
 from towernet.engine.runlog import Progress
@@ -36,6 +38,7 @@ _OF_RESUMING = frozenset({
 })  # fmt: skip
 
 
+@choices.with_reading
 def compare(
     data: str | Path,
     *,
@@ -49,21 +52,19 @@ def compare(
     minutes: float | None = None,
     size: int | None = None,
     batch_size: int | None = None,
+    resize: str | None = None,
     seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
     out: str | Path | None = None,
     images_per_class: int | None = None,
     no_flip: bool = False,
-    layout: str = "auto",
-    skip_empty: bool = False,
     workers: int | None = None,
-    max_archive_gb: float | None = None,
-    max_archive_entries: int | None = None,
     accept_data_change: bool = False,
     accept_changes: bool = False,
     progress: Progress | None = None,
     command: str | None = None,
+    **reading: Unpack[ReadingOptions],
 ) -> Comparison:
     """Train several networks under the same protocol and report which is best.
 
@@ -82,6 +83,7 @@ def compare(
         minutes: Minutes of training for each run; default: the recipe's.
         size: Side of the images in pixels; default: the recipe's.
         batch_size: Images per step; default: the recipe's.
+        resize: How images are made square: "crop", "pad" or "squash"; default: the recipe's.
         seed: The same seed reproduces the result.
         device: "auto", "cpu", "cuda" or "mps".
         threads: Computing threads; default: one per core. Another number changes results
@@ -89,29 +91,28 @@ def compare(
         out: Folder for the results; default: runs/compare-DATA.
         images_per_class: Use only this many images of each class, for a quick test.
         no_flip: Never mirror images; for images where left and right matter.
-        layout: What the top-level folders are: "classes", "splits", or "auto" (detect).
-        skip_empty: Leave out classes without files.
         workers: Decoding processes; default: one per core.
-        max_archive_gb: Unpack an archive of up to this many GB.
-        max_archive_entries: Unpack an archive of up to this many entries.
         accept_data_change: Continue although images were removed or added.
         accept_changes: Continue with other versions, threads or device.
         progress: Receives the progress; default: a progress bar, or lines in a file.
         command: Recorded as the command that made the results; default: this call.
+        **reading: How images are found and read: the fields of `towernet.records.reading.Reading`.
 
     Raises:
         TowernetError: the choices, the images or the machine do not allow it.
         Interrupted: it was stopped; the same call continues.
     """
-    given = dict(locals())
-    options = Options(**{each.name: given[each.name] for each in fields(Options)})
+    given = _given(locals())
+    options = Options.of(given)
     names, blocks = choices.with_attention(choices.model_names(models), attention)
     choices.require_margin(equal_within)
     choices.require_blocks(names)
     require_device(device)
     progress = progress or screen()
     with StopSwitch() as stop:
-        source = open_data(data, options, progress)
+        folder = choices.out_folder(out, data, "compare", name_of(str(data)))
+        reading_used = reading_before(folder, options.reading)
+        source = open_data(data, replace(options, reading=reading_used), progress)
         request = options.request(
             source,
             names,
@@ -121,14 +122,19 @@ def compare(
             learning_curve=learning_curve,
         )
         choices.require_networks(names, request.recipe.data.size_px)
-        folder = choices.out_folder(out, data, "compare", source.name)
-        origin = Origin(command=command or _call(compare, given.items()), source=source.reading)
+        origin = Origin(
+            command=command or _call(compare, given.items()),
+            source=source.reading,
+            data=where(str(data)),
+            reading=options.reading,
+        )
         session = _session(source, folder, origin, options, progress, stop)
         run_comparison(request, session)
         _write_report(session)
     return Comparison(folder)
 
 
+@choices.with_reading
 def train(
     data: str | Path | None = None,
     *,
@@ -138,6 +144,7 @@ def train(
     minutes: float | None = None,
     size: int | None = None,
     batch_size: int | None = None,
+    resize: str | None = None,
     seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
@@ -145,15 +152,12 @@ def train(
     resume: str | Path | None = None,
     images_per_class: int | None = None,
     no_flip: bool = False,
-    layout: str = "auto",
-    skip_empty: bool = False,
     workers: int | None = None,
-    max_archive_gb: float | None = None,
-    max_archive_entries: int | None = None,
     accept_data_change: bool = False,
     accept_changes: bool = False,
     progress: Progress | None = None,
     command: str | None = None,
+    **reading: Unpack[ReadingOptions],
 ) -> Comparison:
     """Train one network; return a comparison of one network, whose `winner` is the run.
 
@@ -165,6 +169,7 @@ def train(
         minutes: See `compare`.
         size: See `compare`.
         batch_size: See `compare`.
+        resize: See `compare`.
         seed: See `compare`.
         device: See `compare`.
         threads: See `compare`.
@@ -172,22 +177,19 @@ def train(
         resume: Folder of a stopped run to continue, with exactly the same result.
         images_per_class: See `compare`.
         no_flip: See `compare`.
-        layout: See `compare`.
-        skip_empty: See `compare`.
         workers: See `compare`.
-        max_archive_gb: See `compare`.
-        max_archive_entries: See `compare`.
         accept_data_change: With `resume`: see `compare`.
         accept_changes: With `resume`: see `compare`.
         progress: See `compare`.
         command: See `compare`.
+        **reading: See `compare`.
 
     Raises:
         TowernetError: the choices, the images or the machine do not allow it.
         Interrupted: it was stopped; `resume` continues.
     """
-    given = dict(locals())
-    options = Options(**{each.name: given[each.name] for each in fields(Options)})
+    given = _given(locals())
+    options = Options.of(given)
     progress = progress or screen()
     if resume is None and data is None:
         raise ConfigError("no images are given; pass a folder of images, or --resume RUN")
@@ -214,9 +216,8 @@ def train(
         origin = Origin(
             command=command or _call(train, given.items()),
             source=source.reading,
-            data=DIGITS if str(data) == DIGITS else str(Path(data).resolve()),
-            layout=layout,
-            skip_empty=skip_empty,
+            data=where(str(data)),
+            reading=options.reading,
         )
         session = _session(source, folder, origin, options, progress, stop)
         train_single_run(request, session)
@@ -261,8 +262,13 @@ def _resumed(
             f"{started_with} does not exist any more; give the folder of the images:"
             f" towernet train IMAGES --resume {folder}"
         )
-    assert origin.layout is not None and origin.skip_empty is not None, "as for the data"
-    options = replace(options, layout=origin.layout, skip_empty=origin.skip_empty)
+    reading = reading_before(folder, options.reading)
+    limits = {
+        name: value
+        for name in ("max_archive_gb", "max_archive_entries")
+        if (value := getattr(options.reading, name)) is not None
+    }
+    options = replace(options, reading=replace(reading, **limits))
     source = open_data(data or started_with, options, progress)
     return request_of(record), _session(source, folder, origin, options, progress, stop)
 
@@ -288,6 +294,13 @@ def _is_complete(folder: Path, progress: Progress) -> bool:
 def _write_report(session: Session) -> None:
     with session.locked():  # the report is part of the folder, too
         write_report(session.folder, picture=pictures(session.source))
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call by name, with those about reading images."""
+    given = {**values, **values["reading"]}
+    del given["reading"]
+    return given
 
 
 def _call(function: Callable[..., Comparison], given: Iterable[tuple[str, object]]) -> str:

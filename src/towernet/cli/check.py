@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import chain, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,18 +42,17 @@ _NOTES = {
 }
 
 
+@options.reads_images
 def check(
     data: options.Data,
-    layout: options.Layout = "auto",
-    skip_empty: options.SkipEmpty = False,
+    resize: options.Resize = None,
     workers: options.Workers = None,
-    max_archive_gb: options.MaxArchiveGb = None,
-    max_archive_entries: options.MaxArchiveEntries = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for gallery.png and samples.parquet; default: runs/check-DATA."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    **reading: Any,
 ) -> None:
     """Decode every file of a data set; report damaged, duplicate and suspicious files.
 
@@ -71,10 +70,7 @@ def check(
 
     screen = progress.screen()
     num_workers = choices.num_workers(workers)
-    limits = choices.archive_limits(max_archive_gb, max_archive_entries)
-    source = open_source(
-        data, layout=layout, skip_empty=skip_empty, limits=limits, progress=screen.count
-    )
+    source = open_source(data, choices.reading(reading), progress=screen.count)
     if not json:
         typer.echo(source.reading)
     folder = choices.out_folder(out, data, "check", source.name)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from towernet.cli import options
 
 
+@options.reads_images
 def compare(
     data: options.Data,
     models: options.Models = options.DEFAULT_MODELS,
@@ -43,6 +44,7 @@ def compare(
     minutes: options.Minutes = None,
     size: options.Size = None,
     batch_size: options.BatchSize = None,
+    resize: options.Resize = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -51,13 +53,10 @@ def compare(
     ] = None,
     images_per_class: options.ImagesPerClass = None,
     no_flip: options.NoFlip = False,
-    layout: options.Layout = "auto",
-    skip_empty: options.SkipEmpty = False,
     workers: options.Workers = None,
-    max_archive_gb: options.MaxArchiveGb = None,
-    max_archive_entries: options.MaxArchiveEntries = None,
     accept_data_change: options.AcceptDataChange = False,
     accept_changes: options.AcceptChanges = False,
+    **reading: Any,
 ) -> None:
     """Train several networks under the same protocol and report which is best.
 
@@ -65,7 +64,8 @@ def compare(
 
     Run the same command again to continue a stopped comparison.
     """
-    given = dict(locals())
+    given = locals() | reading
+    del given["reading"]
     from towernet.api.training import compare as run_comparison
     from towernet.cli.tables import ranking
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from towernet.cli import options
 from towernet.errors import ConfigError
 
 
+@options.reads_images
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The folder of a run or of a comparison.")],
     images: options.Data,
@@ -26,11 +27,9 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(help="Write the prediction for each image to this CSV file.")
     ] = None,
-    layout: options.Layout = "auto",
-    skip_empty: options.SkipEmpty = False,
+    resize: options.Resize = None,
     workers: options.Workers = None,
-    max_archive_gb: options.MaxArchiveGb = None,
-    max_archive_entries: options.MaxArchiveEntries = None,
+    **reading: Any,
 ) -> None:
     """Measure the accuracy of a trained network on labelled images, in total and per class.
 
@@ -43,9 +42,8 @@ def evaluate(
     from towernet import progress
     from towernet.cli.evaluation_tables import evaluation_tables
     from towernet.comparison.evaluation import evaluate as evaluate_run
-    from towernet.comparison.evaluation import open_predictor, write_predictions
+    from towernet.comparison.evaluation import open_images, open_predictor, write_predictions
     from towernet.comparison.roles import roles_of_split
-    from towernet.data.source import open_source
 
     roles_of_split(split)  # refuses an unknown split before anything is opened
     num_workers = choices.num_workers(workers)
@@ -53,14 +51,7 @@ def evaluate(
         _require_writable(predictions, images)
     screen = progress.screen()
     predictor = open_predictor(run, say=screen.say)
-    source = open_source(
-        images,
-        layout=layout,
-        skip_empty=skip_empty,
-        limits=choices.archive_limits(max_archive_gb, max_archive_entries),
-        progress=screen.count,
-        min_classes=1,
-    )
+    source = open_images(predictor, images, reading | {"resize": resize}, screen)
     screen.say(source.reading)
     found, answers = evaluate_run(
         predictor, source, split=split, workers=num_workers, progress=screen

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from towernet import choices
 from towernet.choices import DEFAULT_MODELS as DEFAULT_MODELS
 from towernet.errors import TRUSTED
 from towernet.names import NetworkName
@@ -73,18 +74,104 @@ NoFlip = Annotated[
     typer.Option("--no-flip", help="Never mirror images; for images where left and right matter."),
 ]
 Workers = Annotated[int | None, typer.Option(help="Decoding processes; default: one per core.")]
-Layout = Annotated[
-    str,
-    typer.Option(help="What the top-level folders are: classes, splits, or auto (detect)."),
+Resize = Annotated[
+    str | None,
+    typer.Option(
+        help="How images are made square: crop (the centre), pad (the whole image, with a border)"
+        " or squash; default: the recipe's."
+    ),
 ]
-SkipEmpty = Annotated[bool, typer.Option("--skip-empty", help="Leave out classes without files.")]
-MaxArchiveGb = Annotated[
-    float | None,
-    typer.Option(min=0, help="Unpack an archive of up to this many GB, at any compression ratio."),
-]
-MaxArchiveEntries = Annotated[
-    int | None, typer.Option(min=1, help="Unpack an archive of up to this many entries.")
-]
+
+_GROUP = "Reading the images"
+_READING = {
+    "layout": Annotated[
+        str,
+        typer.Option(
+            help="What the top-level folders are: classes, splits, leaves (the deepest folders are"
+            " the classes), or auto (detect).",
+            rich_help_panel=_GROUP,
+        ),
+    ],
+    "splits": Annotated[
+        str | None,
+        typer.Option(
+            help="Which folder is which split, such as train=Training,test=Testing.",
+            rich_help_panel=_GROUP,
+        ),
+    ],
+    "skip_empty": Annotated[
+        bool,
+        typer.Option(
+            "--skip-empty", help="Leave out classes without files.", rich_help_panel=_GROUP
+        ),
+    ],
+    "min_images": Annotated[
+        int | None,
+        typer.Option(
+            help="Leave out classes with fewer usable images than this.", rich_help_panel=_GROUP
+        ),
+    ],
+    "follow_links": Annotated[
+        str | None,
+        typer.Option(
+            help="Follow symbolic links: inside (to files in the folder) or all; default: none.",
+            rich_help_panel=_GROUP,
+        ),
+    ],
+    "masks": Annotated[
+        str | None,
+        typer.Option(
+            help="What to do with masks in the same folders as their images: ignore or keep.",
+            rich_help_panel=_GROUP,
+        ),
+    ],
+    "encoding": Annotated[
+        str | None,
+        typer.Option(
+            help="Encoding of the names in a zip, or of a CSV, such as gbk or cp1252; default:"
+            " guessed.",
+            rich_help_panel=_GROUP,
+        ),
+    ],
+    "image_column": Annotated[
+        str | None,
+        typer.Option(help="The CSV's column with the images' paths.", rich_help_panel=_GROUP),
+    ],
+    "label_column": Annotated[
+        str | None,
+        typer.Option(help="The CSV's column with the classes.", rich_help_panel=_GROUP),
+    ],
+    "white_level": Annotated[
+        float | None,
+        typer.Option(
+            help="Value of 16-bit, 32-bit and float images that becomes white; default: chosen"
+            " once for all images.",
+            rich_help_panel=_GROUP,
+        ),
+    ],
+    "max_megapixels": Annotated[
+        float | None,
+        typer.Option(help="Read images of up to this many million pixels.", rich_help_panel=_GROUP),
+    ],
+    "max_archive_gb": Annotated[
+        float | None,
+        typer.Option(
+            help="Unpack an archive of up to this many GB, at any compression ratio.",
+            rich_help_panel=_GROUP,
+        ),
+    ],
+    "max_archive_entries": Annotated[
+        int | None,
+        typer.Option(help="Unpack an archive of up to this many entries.", rich_help_panel=_GROUP),
+    ],
+}
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+
+def reads_images(verb: Verb) -> Verb:
+    """Give a verb the options about reading images; its last parameter is `**reading`."""
+    return choices.with_reading(verb, _READING)
 
 
 def the_command() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from towernet.comparison.proposal import Proposal
 
 
+@options.reads_images
 def plan(
     data: options.Data,
     models: options.Models = options.DEFAULT_MODELS,
@@ -20,30 +21,26 @@ def plan(
     recipe: options.RecipeName = "default",
     size: options.Size = None,
     batch_size: options.BatchSize = None,
+    resize: options.Resize = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     threads: options.Threads = None,
     images_per_class: options.ImagesPerClass = None,
-    layout: options.Layout = "auto",
-    skip_empty: options.SkipEmpty = False,
     workers: options.Workers = None,
-    max_archive_gb: options.MaxArchiveGb = None,
-    max_archive_entries: options.MaxArchiveEntries = None,
+    **reading: Any,
 ) -> None:
     """Time each network here; propose runs that fit into --hours, and what they could show.
 
     Example: towernet plan photos/ --models towernet,resnet18 --hours 8
     """
-    given = dict(locals())
-    from dataclasses import fields
-
+    given = locals() | reading
+    del given["reading"]
     from towernet.api.options import Options
     from towernet.api.planning import plan as plan_hours
     from towernet.progress import screen
 
-    shared = {each.name: given[each.name] for each in fields(Options) if each.name in given}
     planned = plan_hours(
-        data, models=models, hours=hours, options=Options(**shared), progress=screen()
+        data, models=models, hours=hours, options=Options.of(given), progress=screen()
     )
     _show(planned)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from towernet.cli import options
 
 
+@options.reads_images
 def train(
     data: Annotated[
         str | None,
@@ -21,6 +22,7 @@ def train(
     minutes: options.Minutes = None,
     size: options.Size = None,
     batch_size: options.BatchSize = None,
+    resize: options.Resize = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -33,19 +35,17 @@ def train(
     ] = None,
     images_per_class: options.ImagesPerClass = None,
     no_flip: options.NoFlip = False,
-    layout: options.Layout = "auto",
-    skip_empty: options.SkipEmpty = False,
     workers: options.Workers = None,
-    max_archive_gb: options.MaxArchiveGb = None,
-    max_archive_entries: options.MaxArchiveEntries = None,
     accept_data_change: options.AcceptDataChange = False,
     accept_changes: options.AcceptChanges = False,
+    **reading: Any,
 ) -> None:
     """Train one network on a folder of images.
 
     Example: towernet train photos/ --model resnet50 --minutes 10
     """
-    given = dict(locals())
+    given = locals() | reading
+    del given["reading"]
     from towernet.api.training import train as train_network
     from towernet.cli.tables import ranking
 

@@ -7,6 +7,7 @@ the results, and its protocol is part of `run.json`.
 from __future__ import annotations
 
 import abc
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,12 +16,14 @@ from towernet.comparison.forecast import forecast_words
 from towernet.comparison.protocol import make_protocol, read_protocol, write_protocol
 from towernet.config import NOTHING_ACCEPTED
 from towernet.data.prepare import Dataset
+from towernet.data.table import read_table
 from towernet.engine.measure import Cost
 from towernet.engine.record import read_trained
 from towernet.engine.session import Session
 from towernet.errors import ConfigError, DataError
 from towernet.names import NetworkName
 from towernet.records.protocol import Decided, Protocol, Request
+from towernet.records.reading import Reading
 from towernet.records.run import RunRecord
 from towernet.words import rough_time
 
@@ -185,12 +188,43 @@ def read_single_run(folder: Path) -> RunRecord:
         DataError: it is damaged, part of a comparison, or of imported weights.
     """
     record = read_trained(folder)
-    if record.origin.data is not None and record.origin.cost is not None:
+    if record.is_single_run:
         return record
     raise DataError(
-        f"{folder} was not started with `towernet train` (run.json names no data in its origin);"
+        f"{folder} was not started with `towernet train` (run.json names no cost in its origin);"
         " to resume a comparison, rerun its command"
     )
+
+
+def reading_before(folder: Path, reading: Reading) -> Reading:
+    """Return how to read the images of a comparison or run; one made before has its own rules.
+
+    Args:
+        folder: Of the comparison or run; can be missing.
+        reading: For new ones.
+
+    Raises:
+        DataError: its record or its list of images is damaged.
+    """
+    if (folder / "protocol.toml").exists():
+        protocol = read_protocol(folder / "protocol.toml")
+        assert protocol is not None, "the file exists"
+        recorded = protocol.request.reading
+    elif (folder / "run.json").exists():
+        record = read_single_run(folder)
+        recorded = record.origin.reading
+        if recorded is not None:
+            return recorded
+        assert record.origin.layout is not None and record.origin.skip_empty is not None
+        reading = Reading(layout=record.origin.layout, skip_empty=record.origin.skip_empty)
+    else:
+        return reading
+    if recorded is None and reading.layout == "auto" and (folder / "samples.parquet").exists():
+        table = read_table(folder / "samples.parquet")
+        # Names of folders that were read as classes are read as splits today.
+        layout = "auto" if (table.given_split != "").any() else "classes"
+        reading = replace(reading, layout=layout)
+    return reading
 
 
 def request_of(record: RunRecord) -> Request:
@@ -202,4 +236,5 @@ def request_of(record: RunRecord) -> Request:
         recipe=config.recipe,
         seed=config.seed,
         images_per_class=config.images_per_class,
+        reading=record.origin.reading,
     )

@@ -33,7 +33,7 @@ def require_open(folder: Path, record: RunRecord | ImportedRun, progress: Progre
     if not (place / "results.json").exists():
         if place != folder:
             why = "whose comparison is not finished; rerun its command to finish it"
-        elif isinstance(record, RunRecord) and record.origin.data is not None:  # a single run
+        elif isinstance(record, RunRecord) and record.is_single_run:
             why = f"which is not finished; resume it with: towernet train --resume {folder}"
         else:
             why = "which is outside the folder of its comparison; pass it from there"

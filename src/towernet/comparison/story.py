@@ -69,6 +69,8 @@ def _carry_out(request: Request, session: Session, out: OutFolder) -> Conclusion
         protocol, accepted = out.existing_protocol(), list[str]()
         files.sweep(session.folder)
         if protocol is not None:
+            if protocol.request.reading is None:  # made when there was one way to read images
+                request = request.model_copy(update={"reading": None})
             protocol, accepted = resumed(protocol, request, session)
         preflight(request, session)
         dataset_of, changed = _open_images(request, session)

@@ -30,6 +30,7 @@ from towernet.data.table import Texts, path_bytes
 from towernet.data.tree import Ignored, folder_of, hidden, hidden_part, scan
 from towernet.data.workers import Count
 from towernet.errors import DataError, EnvironmentFault
+from towernet.records.reading import DEFAULT, Reading
 from towernet.words import counted, shown
 
 DIGITS = "digits"
@@ -72,6 +73,7 @@ class Source(NamedTuple):
         ignored: What is not an image of the data set.
         unreadable: What the archive cannot unpack, or the CSV lists and does not exist.
         no_flip: Mirroring changes the meaning, as for digits.
+        options: How the data was read.
     """
 
     name: str
@@ -82,16 +84,13 @@ class Source(NamedTuple):
     ignored: tuple[Ignored, ...]
     unreadable: tuple[Unreadable, ...] = ()
     no_flip: bool = False
+    options: Reading = DEFAULT
 
 
 def open_source(
     data: str,
+    reading: Reading = DEFAULT,
     *,
-    layout: str = "auto",
-    splits: str | None = None,
-    skip_empty: bool = False,
-    follow_links: str = "no",
-    limits: archive.Limits | None = None,
     progress: Count | None = None,
     min_classes: int = 2,
 ) -> Source:
@@ -99,11 +98,7 @@ def open_source(
 
     Args:
         data: A folder, a zip or tar, a CSV, or `digits`.
-        layout: "classes", "splits" or "leaves" if the folders' names mislead.
-        splits: Which folder is which split, as in "train=Training,test=Testing".
-        skip_empty: Leave out class folders without files instead of refusing them.
-        follow_links: "no", or symbolic links to what is "inside" the folder, or "all".
-        limits: How much an archive can unpack to, if not the default.
+        reading: The options about reading data.
         progress: Called as progress(what, done, total) while files are listed or unpacked.
         min_classes: 2 for training; 1 is enough for evaluating a trained network.
 
@@ -112,16 +107,19 @@ def open_source(
         EnvironmentFault: the disk is too small for the archive, or fails.
         UnknownNameError: no layout has this name.
     """
+    return _opened(data, reading, progress, min_classes)._replace(options=reading)
+
+
+def _opened(data: str, reading: Reading, progress: Count | None, min_classes: int) -> Source:
     if not data:
         raise DataError("DATA is empty; pass a folder (use . for the current one)")
     path = Path(data)
     if data == DIGITS:
         return _open_digits(path)
-    how = _How(layout, splits, skip_empty, min_classes, follow_links)
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            return _open_folder(path, how, progress)
+            return _open_folder(path, reading, progress, min_classes)
         if not stat.S_ISREG(mode):
             raise DataError(f"{shown(data)} is neither a folder nor a file; pass one of them")
         if path.suffix.lower() == ".csv":
@@ -145,10 +143,26 @@ def open_source(
         raise DataError(
             f"{shown(data)} is {kind}; pass a folder, a zip, a tar (plain, gz, bz2, xz) or a CSV"
         )
-    unpacked = archive.unpack(
-        path, kind, limits=limits or archive.DEFAULT_LIMITS, progress=progress
-    )
-    return _open_archive(path, unpacked, how)
+    unpacked = archive.unpack(path, kind, limits=_limits(reading), progress=progress)
+    return _open_archive(path, unpacked, reading, min_classes)
+
+
+def _limits(reading: Reading) -> archive.Limits:
+    gb = reading.max_archive_gb
+    return archive.Limits(None if gb is None else int(gb * 1e9), reading.max_archive_entries)
+
+
+def where(data: str) -> str:
+    """Return where some data is, for the record: an absolute path, or `digits`."""
+    return DIGITS if data == DIGITS else str(Path(data).resolve())
+
+
+def name_of(data: str) -> str:
+    """Return the name of some data: that of its folder, or of its file without the suffix."""
+    path = Path(data)
+    if data == DIGITS or path.is_dir():
+        return path.name or path.resolve().name or data
+    return path.name.removesuffix(path.suffix).removesuffix(".tar") or path.name
 
 
 def kind_of(path: Path) -> str:
@@ -175,7 +189,7 @@ def _open_digits(path: Path) -> Source:
             "digits is built in, but this folder also contains digits; pass ./digits to use yours,"
             " or run from another folder to use the built-in one"
         )
-    source = _open_folder(digits.digits_folder(), _How("classes"))
+    source = _open_folder(digits.digits_folder(), Reading(layout="classes"))
     reading = (
         f"I read this as {len(source.class_names)} classes, the handwritten digits that come with"
         f" scikit-learn, enlarged to {digits.SIZE_PX} pixels: {len(source.files):,} files"
@@ -183,36 +197,32 @@ def _open_digits(path: Path) -> Source:
     return source._replace(name=DIGITS, reading=reading, no_flip=True)
 
 
-class _How(NamedTuple):
-    """How a tree of files is read: see `open_source`."""
-
-    layout: str = "auto"
-    splits: str | None = None
-    skip_empty: bool = False
-    min_classes: int = 2
-    follow_links: str = "no"
-
-
-def _open_folder(path: Path, how: _How, progress: Count | None = None) -> Source:
-    tree = scan(path, progress, follow_links=how.follow_links)
-    name = path.name or path.resolve().name or str(path)
+def _open_folder(
+    path: Path, reading: Reading, progress: Count | None = None, min_classes: int = 2
+) -> Source:
+    tree = scan(path, progress, follow_links=reading.follow_links)
+    name = name_of(str(path))
     tree.paths.sort(key=path_bytes)
 
     def location(relative: str) -> Path:
         return path / relative
 
     kinds = kinds_of(tree.paths, location)
-    read = _read_layout(shown(name), kinds, tree.folders, how, location, where=path)
+    read = _read_layout(
+        shown(name), kinds, tree.folders, reading, min_classes, location, where=path
+    )
     if num := sum(one.reason == "SYMLINK" for one in tree.ignored):
         verb = "is" if num == 1 else "are"
-        hint = " (--follow-links all follows them)" if how.follow_links == "no" else ""
+        hint = " (--follow-links all follows them)" if reading.follow_links is None else ""
         note = f"; {counted(num, 'symbolic link')} {verb} not followed{hint}"
         read = read._replace(reading=read.reading + note)
     paths = _without_others(kinds, read, location, tree.ignored)
     return _placed(name, path, read, paths, Below(path, paths), (), tree.ignored)
 
 
-def _open_archive(path: Path, unpacked: archive.Unpacked, how: _How) -> Source:
+def _open_archive(
+    path: Path, unpacked: archive.Unpacked, reading: Reading, min_classes: int
+) -> Source:
     ignored: dict[str, Ignored] = {}
 
     def counts(name: str) -> bool:
@@ -227,8 +237,10 @@ def _open_archive(path: Path, unpacked: archive.Unpacked, how: _How) -> Source:
     kinds = kinds_of(sorted(found, key=path_bytes), found.__getitem__)
     bad_names = [bad.name for bad in bad_members]
     everything = kinds._replace(images=[*kinds.images, *bad_names])
-    read = _read_layout(shown(path.name), everything, folders, how, found.__getitem__)
-    name = path.name.removesuffix(path.suffix).removesuffix(".tar") or path.name
+    read = _read_layout(
+        shown(path.name), everything, folders, reading, min_classes, found.__getitem__
+    )
+    name = name_of(str(path))
     notes = list(ignored.values())
     paths = _without_others(kinds, read, found.__getitem__, notes)
     locations = [found[path] for path in paths]
@@ -239,7 +251,8 @@ def _read_layout(
     name: str,
     kinds: Kinds,
     folders: Sequence[str],
-    how: _How,
+    reading: Reading,
+    min_classes: int,
     location: Callable[[str], Path],
     where: Path | None = None,
 ) -> Layout:
@@ -257,10 +270,10 @@ def _read_layout(
         folders,
         name=name,
         others=kinds.others,
-        layout=how.layout,
-        splits=how.splits,
-        skip_empty=how.skip_empty,
-        min_classes=how.min_classes,
+        layout=reading.layout,
+        splits=reading.splits,
+        skip_empty=reading.skip_empty,
+        min_classes=min_classes,
         find_list=find_list,
     )
 

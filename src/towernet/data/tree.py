@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from towernet.data.workers import Count
 from towernet.errors import DataError, EnvironmentFault
+from towernet.registry import unknown_name
 from towernet.words import shown
 
-FOLLOW = ("no", "inside", "all")
+FOLLOW = ("inside", "all")
 MAX_DEPTH = 255
 FILES_PER_REPORT = 250_000  # between two reports of progress: about a second on a fast disk
 SYSTEM_NAMES = {
@@ -60,16 +61,17 @@ def folder_of(path: str) -> str:
     return path[: path.rfind("/") + 1]
 
 
-def scan(root: Path, progress: Count | None = None, *, follow_links: str = "no") -> Tree:
+def scan(root: Path, progress: Count | None = None, *, follow_links: str | None = None) -> Tree:
     """List a folder without opening a file or recursing.
 
     Args:
         root: The folder.
         progress: Called as progress(what, done, total).
-        follow_links: "no" symbolic link is followed, those to what is "inside" the folder, or
-            "all". A folder is listed at most once through links, so there are no loops.
+        follow_links: Which symbolic links are followed: those to what is "inside" the folder,
+            "all", or None. A folder is listed at most once through links, so there are no loops.
 
     Raises:
+        UnknownNameError: there is no such way to follow links.
         DataError: a folder cannot be read, is nested too deep, or disappeared.
         EnvironmentFault: the disk fails.
     """
@@ -124,12 +126,14 @@ def scan(root: Path, progress: Count | None = None, *, follow_links: str = "no")
 class _Links:
     """The symbolic links of a folder, followed when everything else is listed."""
 
-    def __init__(self, root: Path, follow_links: str) -> None:
-        assert follow_links in FOLLOW
+    def __init__(self, root: Path, follow_links: str | None) -> None:
+        if follow_links not in (None, *FOLLOW):
+            raise unknown_name("value of --follow-links", follow_links, FOLLOW)
         self.root, self.mode = root, follow_links
         self.real_root = Path(os.path.realpath(root))
         self.found: list[str] = []
-        self.listed: set[tuple[int, int]] = set()  # folders, by device and inode
+        found = root.stat()
+        self.listed = {(found.st_dev, found.st_ino)}  # folders that links led to, and the root
 
     def follow(self, tree: Tree) -> list[str]:
         """Add what the links found so far point to; return the folders to list next."""
@@ -148,7 +152,7 @@ class _Links:
 
     def _target(self, path: str) -> tuple[int, str]:
         """Return the mode of a link's target, and why it is not followed, '' if it is."""
-        if self.mode == "no":
+        if self.mode is None:
             return 0, "not followed; --follow-links all reads what it points to"
         link = self.root / path
         try:

@@ -17,6 +17,7 @@ from pydantic import (
 from towernet.config import Recipe
 from towernet.names import NONE, NetworkName
 from towernet.records.base import Record, Text
+from towernet.records.reading import Reading
 from towernet.records.results import VariantName
 from towernet.records.run import CostFigures, PolicyChoices
 
@@ -34,6 +35,10 @@ class Request(BaseModel, frozen=True, extra="forbid"):
     seed: int = Field(0, ge=0, lt=2**31, description="All random draws are functions of it.")
     images_per_class: PositiveInt | None = Field(
         None, description="Use at most this many images per class."
+    )
+    reading: Reading | None = Field(
+        None,
+        description="How images are found and read; missing if made before there was a choice.",
     )
     learning_curve: bool = Field(
         False, description="Also train the winner on fewer images, to see if more would help."

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from towernet.config import RunConfig
 from towernet.records.base import Record, Text
 from towernet.records.contract import Contract
+from towernet.records.reading import Reading
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -94,14 +95,17 @@ class Hardware(Record):
 
 
 class Origin(Record):
-    """Where a run comes from: the command and the data; the rest only for a single run."""
+    """Where a run comes from: the command and the data; `cost` only for a single run."""
 
     command: Text
     source: Text
     """How the data was read."""
     data: Text | None = Field(None, exclude_if=lambda value: value is None)
-    """Where the images are."""
+    """Where the images are; missing in comparisons made before there was `reading`."""
+    reading: Reading | None = Field(None, exclude_if=lambda value: value is None)
+    """How images are found and read."""
     layout: str | None = Field(None, exclude_if=lambda value: value is None)
+    """In runs made before there was `reading`, like `skip_empty`."""
     skip_empty: StrictBool | None = Field(None, exclude_if=lambda value: value is None)
     cost: CostFigures | None = Field(None, exclude_if=lambda value: value is None)
 
@@ -139,6 +143,11 @@ class RunRecord(Record):
     summary: RunSummary | None = Field(None, exclude_if=lambda value: value is None)
     weights_sha256: Text | None = Field(None, exclude_if=lambda value: value is None)
     """Of `best.safetensors`; None while it runs, and for a trial, which keeps no weights."""
+
+    @property
+    def is_single_run(self) -> bool:
+        """Whether it was trained by itself, not in a comparison."""
+        return self.origin.cost is not None
 
     @model_validator(mode="after")
     def _ends_with_a_summary(self) -> RunRecord:
