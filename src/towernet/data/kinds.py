@@ -36,7 +36,8 @@ class Kinds(NamedTuple):
 def kinds_of(paths: Iterable[str], location: Callable[[str], Path]) -> Kinds:
     """Divide files into those that may be images and others, in the order given.
 
-    Files without an ending may be images in a class folder. (Their content is read later.)
+    Files without an ending may be images in a class folder, unless they begin like XML. (Their
+    content is checked later.)
 
     Args:
         paths: The files.
@@ -44,7 +45,10 @@ def kinds_of(paths: Iterable[str], location: Callable[[str], Path]) -> Kinds:
     """
     found = Kinds([], [])
     for path in paths:
-        other = suffix_of(path) in OTHER_SUFFIXES and not _begins_as_image(location(path))
+        suffix = suffix_of(path)
+        other = (suffix in OTHER_SUFFIXES and not _begins_as_image(location(path))) or (
+            not suffix and _head(location(path)).startswith(b"<")
+        )
         (found.others if other else found.images).append(path)
     return found
 
@@ -55,11 +59,15 @@ def suffix_of(path: str) -> str:
 
 
 def _begins_as_image(file: Path) -> bool:
+    return begins_as_image(_head(file)) is not None
+
+
+def _head(file: Path) -> bytes:
     try:
         with file.open("rb") as stream:
-            return begins_as_image(stream.read(_HEAD_BYTES)) is not None
-    except OSError:  # `check` fails on it too, and reports it
-        return True
+            return stream.read(_HEAD_BYTES)
+    except OSError:
+        return b""
 
 
 def list_of_images(kinds: Kinds, location: Callable[[str], Path]) -> str:

@@ -20,7 +20,7 @@ from towernet.data.split_folders import (
     named_splits,
     with_labels,
 )
-from towernet.data.split_names import is_holder, is_masks, parse_splits, roles_of
+from towernet.data.split_names import are_parts, is_holder, is_masks, parse_splits, roles_of
 from towernet.data.summary import (
     SPLITS_BELOW,
     Parts,
@@ -254,6 +254,8 @@ def _refuse_nesting(parts: Parts, data: Data) -> None:
         for class_name, subs in inner.items()
         if len(subs) > 1 and not any(folder.own for folder in folders_of[class_name])
     }
+    if are_parts(list(inner)) and not nested:
+        raise data.parts(sorted(inner, key=path_bytes))
     if len(nested) >= most:
         below = Parts(parts.bases, [], {}, [])
         _leaves(below)
@@ -272,12 +274,14 @@ def _leaves(parts: Parts) -> None:
             class_name = leaf.path[len(base.level.path) : -1].replace("/", "-")
         folders_of[class_name].append(leaf)
         parts.folders.append((class_name, base.split, leaf))
-    parents = {leaf.path[len(base.level.path) : -len(leaf.name) - 1] for base, leaf in found}
-    if len(parents) > 1 and (same := {k: v for k, v in folders_of.items() if len(v) > 1}):
-        some = []
-        for class_name in sorted(same, key=path_bytes):
-            total = counted(sum(folder.total for folder in same[class_name]), "file")
-            some.append(f"{class_name} ({len(same[class_name])} folders, {total})")
+    num_in_split = Counter((class_name, split) for class_name, split, _ in parts.folders)
+    some = []
+    for class_name in sorted(
+        {name for (name, _), num in num_in_split.items() if num > 1}, key=path_bytes
+    ):
+        total = counted(sum(leaf.total for leaf in folders_of[class_name]), "file")
+        some.append(f"{class_name} ({len(folders_of[class_name])} folders, {total})")
+    if some:
         parts.notes.append(f"folders of the same name are one class: {some_listed(some, most=5)}")
 
 

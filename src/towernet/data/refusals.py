@@ -81,6 +81,17 @@ class Data:
         folders = some_listed([f"{sub.name}/" for sub in subs], most=6)
         return DataError(f"{self.name} contains {folders}: {what}; {ways_out(subs)}")
 
+    def flat_splits(self, splits: Sequence[Folder], beside: Sequence[Folder]) -> DataError:
+        """Folders named like splits contain no class folders, and others are beside them."""
+        names, one = [f"{sub.name}/" for sub in splits], len(splits) == 1
+        return DataError(
+            f"in {self.name}, {listed([*map(shown, names)])}"
+            f" {'is named like a split and has' if one else 'are named like splits and have'} no"
+            f" class folders, and beside {'it' if one else 'them'} there are"
+            f" {some_listed([f'{sub.name}/' for sub in beside], most=5)}; pass --layout classes if"
+            f" all of these are classes, or move {'it' if one else 'them'} out of {self.name}"
+        )
+
     def only_in(self, split: Folder, classes: Sequence[Folder], reference: Folder) -> DataError:
         """A split has classes that the training split does not have."""
         names = sorted((sub.name for sub in classes), key=path_bytes)
@@ -112,6 +123,15 @@ class Data:
             f" classes; for the {num_below:,} folders below give --layout leaves"
         )
 
+    def parts(self, names: Sequence[str]) -> DataError:
+        """The class folders look like parts of one folder."""
+        listed_in = self.find_list()
+        hint = f"; {listed_in}" if listed_in else ""
+        return DataError(
+            f"{self.name} contains {_some(names)}, which look like parts of one folder and not like"
+            f" classes{hint}; make one sub-folder per class, or pass --layout classes if they are"
+        )
+
 
 def _some(names: Sequence[str]) -> str:
     return some_listed(names, most=5) if len(names) > 5 else listed([*map(shown, names)])
@@ -138,8 +158,8 @@ def suggested_splits(names: Sequence[str]) -> str:
         if role := role_in(name)[0]:
             chosen.setdefault(role, name)
     rest = [name for name in names if name not in chosen.values()]
-    for split in (TRAIN, TEST):
-        if len(chosen) < 2 and split not in chosen and rest:
+    for split in (TRAIN, TEST) if not chosen else (TRAIN,):
+        if split not in chosen and rest:
             chosen[split] = rest.pop(0)
     return ",".join(f"{split}={shown(chosen[split])}" for split in SPLITS if split in chosen)
 

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import csv
 import os
-import shlex
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from towernet.data import archive, digits
 from towernet.data.archive_tar import is_tar
 from towernet.data.archive_zip import is_zip
-from towernet.data.folders import has_ending
 from towernet.data.formats import begins_as_image
-from towernet.data.kinds import Kinds, kinds_of, list_of_images, suffix_of
-from towernet.data.layout import Layout, read_layout, require_classes
+from towernet.data.interpret import interpret, without_others
+from towernet.data.kinds import kinds_of
+from towernet.data.layout import Layout, require_classes
 from towernet.data.listing import Below, Files, SourceFile
-from towernet.data.split_folders import NO_CLASS_FOLDERS
 from towernet.data.split_names import SPLIT_NAMES
 from towernet.data.summary import classes_words
 from towernet.data.table import Texts, path_bytes
@@ -35,7 +33,6 @@ from towernet.words import counted, shown
 
 DIGITS = "digits"
 _CSV_SPLITS = {"": "", **SPLIT_NAMES}
-_BESIDE = "not in a class folder, and not an image by its name"
 _OTHER_KINDS = (
     (b"PK\x03\x04", "zip"),
     (b"PK\x05\x06", "zip"),
@@ -208,15 +205,13 @@ def _open_folder(
         return path / relative
 
     kinds = kinds_of(tree.paths, location)
-    read = _read_layout(
-        shown(name), kinds, tree.folders, reading, min_classes, location, where=path
-    )
+    read = interpret(shown(name), kinds, tree.folders, reading, min_classes, location, where=path)
     if num := sum(one.reason == "SYMLINK" for one in tree.ignored):
         verb = "is" if num == 1 else "are"
         hint = " (--follow-links all follows them)" if reading.follow_links is None else ""
         note = f"; {counted(num, 'symbolic link')} {verb} not followed{hint}"
         read = read._replace(reading=read.reading + note)
-    paths = _without_others(kinds, read, location, tree.ignored)
+    paths = without_others(kinds, read, location, tree.ignored)
     return _placed(name, path, read, paths, Below(path, paths), (), tree.ignored)
 
 
@@ -237,70 +232,12 @@ def _open_archive(
     kinds = kinds_of(sorted(found, key=path_bytes), found.__getitem__)
     bad_names = [bad.name for bad in bad_members]
     everything = kinds._replace(images=[*kinds.images, *bad_names])
-    read = _read_layout(
-        shown(path.name), everything, folders, reading, min_classes, found.__getitem__
-    )
+    read = interpret(shown(path.name), everything, folders, reading, min_classes, found.__getitem__)
     name = name_of(str(path))
     notes = list(ignored.values())
-    paths = _without_others(kinds, read, found.__getitem__, notes)
+    paths = without_others(kinds, read, found.__getitem__, notes)
     locations = [found[path] for path in paths]
     return _placed(name, unpacked.root, read, paths, locations, bad_members, notes)
-
-
-def _read_layout(
-    name: str,
-    kinds: Kinds,
-    folders: Sequence[str],
-    reading: Reading,
-    min_classes: int,
-    location: Callable[[str], Path],
-    where: Path | None = None,
-) -> Layout:
-    def find_list() -> str:
-        """Describe what to do with a CSV that lists the images."""
-        listed_in = list_of_images(kinds, location)
-        if listed_in and where:
-            file = shown(str(where / listed_in))
-            return f"{file} lists them; pass that file: towernet check {shlex.quote(file)}"
-        todo = "unpack the archive and pass that file"
-        return f"{shown(listed_in)} in it lists them; {todo}" if listed_in else ""
-
-    return read_layout(
-        kinds.images,
-        folders,
-        name=name,
-        others=kinds.others,
-        layout=reading.layout,
-        splits=reading.splits,
-        skip_empty=reading.skip_empty,
-        min_classes=min_classes,
-        find_list=find_list,
-    )
-
-
-def _without_others(
-    kinds: Kinds, read: Layout, location: Callable[[str], Path], ignored: list[Ignored]
-) -> list[str]:
-    """Return the files to check; add the others to `ignored`, each with its reason."""
-    for path in kinds.others:
-        if read.place(path).class_name:
-            detail = f"an annotation or a note ({suffix_of(path)}), not an image"
-            ignored.append(Ignored(path, "ANNOTATION", detail))
-        else:
-            ignored.append(Ignored(path, "NOT_AN_IMAGE", _BESIDE))
-    paths = []
-    places = {folder: read.places.get(folder) for folder in set(map(folder_of, kinds.images))}
-    for path in kinds.images:
-        place = places[folder_of(path)]
-        if place and place.left_out:
-            reason = "NO_CLASS_FOLDERS" if place.left_out == NO_CLASS_FOLDERS else "LEFT_OUT"
-            detail = f"in a folder that is not used: {place.left_out}"
-            ignored.append(Ignored(path, reason, detail))
-        elif not (place and place.class_name) and not has_ending(path):
-            ignored.append(Ignored(path, "NOT_AN_IMAGE", _BESIDE))
-        else:
-            paths.append(path)
-    return paths
 
 
 def _placed(

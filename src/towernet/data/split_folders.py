@@ -87,25 +87,25 @@ def named_splits(
     with_classes = [base for base in bases if base.classes]
     if not with_classes:
         if layout == "splits" or not beside:
-            raise data.no_classes(split=True)
+            trained = bases[0].folder.path if bases[0].split == TRAIN else ""
+            raise data.no_classes(split=True, where=trained)
         usual = len(beside) > 1 and not any(is_beside(sub.name) for sub in beside)
         if usual and [base.split for base in bases] == [TRAIN]:
             return []  # a class such as train, next to car and plane
-        what = f"{_named(bases)} like a split and without class folders"
-        raise data.like_splits(in_order, what)
+        raise data.flat_splits([base.folder for base in bases], beside)
     if any(num > 1 for num in Counter(base.split for base in bases).values()):
         raise data.like_splits(in_order, "several folders are named like the same split")
     if bases[0].split == TRAIN and not bases[0].classes and min_classes > 1:
-        raise data.like_splits(in_order, f"{_named(bases[:1])} without class folders")
+        raise data.no_classes(split=True, where=bases[0].folder.path)
     if layout != "splits" and not _certain(bases, with_classes, beside):
-        raise data.like_splits(in_order, f"{_named(bases)} like a split, and the others are not")
+        raise data.like_splits(in_order, f"{_named(bases)}, and the others are not")
     for sub in beside:
         left_out[sub.path] = (sub, NOT_A_SPLIT)
     return bases
 
 
 def _named(bases: list[Base]) -> str:
-    verb = "is" if len(bases) == 1 else "are"
+    verb = "is named like a split" if len(bases) == 1 else "are named like splits"
     return f"{listed([f'{shown(base.folder.name)}/' for base in bases])} {verb}"
 
 

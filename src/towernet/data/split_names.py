@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from towernet.data.table import SPLITS, TEST, TRAIN, VALIDATION
 from towernet.errors import ConfigError
@@ -42,6 +42,8 @@ _MASKS = {
     *("mask", "masks", "segmentation", "segmentations", "seg", "segs", "annotation", "label"),
     *("annotations", "labels", "groundtruth", "gt", "trimap", "trimaps", "labelmaps", "contours"),
 }
+# What folders are called that together are one folder, with numbers.
+_PARTS = {"part", "parts", "batch", "chunk", "shard", "fold", "split", "subset", "images", "folder"}
 # Folders beside splits that are usually neither a split nor a class.
 _SIDE = {
     *("sample", "samples", "example", "examples", "demo", "model", "models", "weights", "notes"),
@@ -110,6 +112,17 @@ def is_beside(name: str) -> bool:
     words = words_of(name)
     plain = [word for word in words if word not in _FILLERS]
     return bool(words) and all(word in _SIDE for word in plain)
+
+
+def are_parts(names: Sequence[str]) -> bool:
+    """Whether names differ only in numbers and mean parts of one folder: `part_1`, `part_2`.
+
+    Example:
+        >>> are_parts(["images_part_1", "images_part_2"]), are_parts(["digit 1", "digit 2"])
+        (True, False)
+    """
+    words = {words_of(name) for name in names}
+    return len(names) > 1 and len(words) == 1 and bool(_PARTS & set(words.pop()))
 
 
 def parse_splits(given: str) -> list[tuple[str, str]]:

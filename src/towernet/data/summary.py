@@ -61,8 +61,9 @@ def reading_of(
     names = [base.folder.path.removeprefix(top.path) for base in parts.bases]
     under = ", ".join(map(shown, sorted(names)))
     return (
-        f"I read this as {classes_words(num_classes)}{', the deepest folders,' * deepest} in each"
-        f" of the splits {under} in {where}: {total} ({counts})"
+        f"I read this as {classes_words(num_classes)}{', the deepest folders,' * deepest}"
+        f" {'in each of the splits' if len(names) > 1 else 'in the split'} {under} in {where}:"
+        f" {total} ({counts})"
     )
 
 
