@@ -14,9 +14,10 @@ from towernet.api.options import Options, open_data
 from towernet.choices import ReadingOptions
 from towernet.comparison.conclusion import finished
 from towernet.comparison.folders import read_single_run, reading_before, request_of
+from towernet.comparison.longer import refuse_another_length
 from towernet.comparison.story import compare as run_comparison
 from towernet.comparison.story import train_single_run
-from towernet.config import Accept
+from towernet.config import Accept, override
 from towernet.data.source import DIGITS, Source, name_of, where
 from towernet.engine.checkpoint import require_weights
 from towernet.engine.device import require_device
@@ -195,8 +196,14 @@ def train(
         raise ConfigError("no images are given; pass a folder of images, or --resume RUN")
     with StopSwitch() as stop:
         if resume is not None:
-            choices.require_defaults(train, given.items(), but=_OF_RESUMING)
             folder = Path(resume)
+            if epochs is not None or minutes is not None:
+                record = read_single_run(folder)
+                longer = override(
+                    record.config.recipe, train={"epochs": epochs, "minutes": minutes}
+                )
+                refuse_another_length(folder, record.config.recipe, longer, record.origin.command)
+            choices.require_defaults(train, given.items(), but=_OF_RESUMING)
             if not _is_complete(folder, progress):
                 request, session = _resumed(folder, data, options, progress, stop)
                 train_single_run(request, session, resume=True)
@@ -219,6 +226,9 @@ def train(
             data=where(str(data)),
             reading=options.reading,
         )
+        if (folder / "results.json").exists():
+            before = read_single_run(folder).config.recipe
+            refuse_another_length(folder, before, request.recipe, origin.command)
         session = _session(source, folder, origin, options, progress, stop)
         train_single_run(request, session)
         _write_report(session)

@@ -86,7 +86,7 @@ def check(
         require_trainable(table)
     except DataError as error:  # raised at the end: the summary shows what to fix
         problem = error
-    found = summarise(table, source, written, problem)
+    found = summarise(table, source, written, problem, resize=resize or "crop")
     if json:
         print(dumps(found.model_dump(), indent=2, allow_nan=False))
     else:
@@ -96,7 +96,12 @@ def check(
 
 
 def summarise(
-    table: pd.DataFrame, source: Source, written: Sequence[Path], problem: DataError | None
+    table: pd.DataFrame,
+    source: Source,
+    written: Sequence[Path],
+    problem: DataError | None,
+    *,
+    resize: str,
 ) -> Checked:
     """Return the summary that `check` prints.
 
@@ -105,6 +110,7 @@ def summarise(
         source: The data set they belong to.
         written: The files with more details.
         problem: Why the data cannot be trained on; None if it can.
+        resize: How its images would be made square.
     """
     from towernet.data.table import IGNORED, QUARANTINED, STATUSES, USED
     from towernet.records.check import Checked, NearDuplicates, OfClass, QuarantinedFile
@@ -137,6 +143,7 @@ def summarise(
             QuarantinedFile(path=path, class_name=name, reason=reason, detail=detail)
             for path, name, reason, detail in rows
         ),
+        quarantined_reasons=dict(Counter(quarantined.reason).most_common()),
         ignored_reasons=dict(Counter(table.reason[table.status == IGNORED]).most_common()),
         duplicates=int((table.reason == "DUPLICATE").sum()),
         label_conflicts=int((table.reason == "LABEL_CONFLICT").sum()),
@@ -146,7 +153,7 @@ def summarise(
             not_tied=notes[lump],
             across_classes=tuple(used.path[used.notes.str.contains(other_class)]),
         ),
-        warnings=tuple(_warnings(used, source, notes[lump], notes[other_class])),
+        warnings=tuple(_warnings(used, source, resize, notes[lump], notes[other_class])),
         written=tuple(map(str, written)),
         problem=str(problem) if problem else None,
     )
@@ -160,7 +167,10 @@ def _spread(values: pd.Series[int]) -> Spread | None:
     return Spread(min=int(values.min()), median=float(values.median()), max=int(values.max()))
 
 
-def _warnings(used: pd.DataFrame, source: Source, in_lump: int, across: int) -> list[str]:
+def _warnings(
+    used: pd.DataFrame, source: Source, resize: str, in_lump: int, across: int
+) -> list[str]:
+    from towernet.data.left_out import crop_words
     from towernet.words import shown
 
     counts = Counter(used.class_name)
@@ -173,6 +183,8 @@ def _warnings(used: pd.DataFrame, source: Source, in_lump: int, across: int) -> 
         warnings.append(
             f"{names}{more} {verb} fewer than {FEW_IMAGES} images: their scores are mostly chance"
         )
+    if words := crop_words(used, resize):
+        warnings.append(words)
     if across:
         warnings.append(
             f"{across} images look the same as an image of another class: check their labels (their"
@@ -247,7 +259,7 @@ def _show(found: Checked) -> None:
         line("ignored", counts(found.ignored_reasons))
     bad = found.quarantined_files
     if bad:
-        line("quarantined", f"{len(bad):,} (not used; the files are left unchanged)")
+        line("quarantined", f"{counts(found.quarantined_reasons)} (the files are left unchanged)")
         for row in bad[:_FILES_SHOWN]:
             words = f"  {row.reason:<15}{shown(row.path)}: {shown(row.detail)}"
             console.print(Text(words))

@@ -70,6 +70,7 @@ class Source(NamedTuple):
         ignored: What is not an image of the data set.
         unreadable: What the archive cannot unpack, or the CSV lists and does not exist.
         no_flip: Mirroring changes the meaning, as for digits.
+        data: What the user passed.
         options: How the data was read.
     """
 
@@ -81,6 +82,7 @@ class Source(NamedTuple):
     ignored: tuple[Ignored, ...]
     unreadable: tuple[Unreadable, ...] = ()
     no_flip: bool = False
+    data: str = ""
     options: Reading = DEFAULT
 
 
@@ -104,7 +106,7 @@ def open_source(
         EnvironmentFault: the disk is too small for the archive, or fails.
         UnknownNameError: no layout has this name.
     """
-    return _opened(data, reading, progress, min_classes)._replace(options=reading)
+    return _opened(data, reading, progress, min_classes)._replace(data=data, options=reading)
 
 
 def _opened(data: str, reading: Reading, progress: Count | None, min_classes: int) -> Source:

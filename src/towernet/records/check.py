@@ -60,6 +60,7 @@ class Checked(Record):
     formats: dict[str, int]
     notes: dict[str, int]
     quarantined_files: tuple[QuarantinedFile, ...]
+    quarantined_reasons: dict[str, int]
     ignored_reasons: dict[str, int]
     duplicates: StrictInt
     label_conflicts: StrictInt
