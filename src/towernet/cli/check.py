@@ -62,9 +62,9 @@ def check(
 
     from towernet import files, progress
     from towernet.data import check as data_check
+    from towernet.data.class_sizes import require_trainable
     from towernet.data.gallery import gallery
     from towernet.data.source import open_source
-    from towernet.data.splits import require_trainable
     from towernet.data.table import USED, write_table
     from towernet.errors import DataError
 
@@ -83,7 +83,7 @@ def check(
             gallery(table, source, seed=0).save(stream, "PNG")
     problem: DataError | None = None
     try:
-        require_trainable(table)
+        require_trainable(table, source.options.min_images)
     except DataError as error:  # raised at the end: the summary shows what to fix
         problem = error
     found = summarise(table, source, written, problem, resize=resize or "crop")

@@ -13,7 +13,7 @@ import pandas as pd
 
 from towernet import rng
 from towernet.config import DataConfig
-from towernet.data import splits
+from towernet.data import class_sizes, splits
 from towernet.data.cache import open_pixels
 from towernet.data.changes import mark_removed, unmark_removed
 from towernet.data.check import check
@@ -145,7 +145,7 @@ def sample_table(
     table = check(source, workers=workers, progress=progress)
     if images_per_class is not None:
         table = splits.limit(table, images_per_class, seed)
-    splits.require_trainable(table)
+    class_sizes.require_trainable(table, source.options.min_images)
     return table
 
 
