@@ -66,9 +66,10 @@ def check(
 
     from towernet import files, progress
     from towernet.data import check as data_check
+    from towernet.data.class_sizes import require_trainable
     from towernet.data.gallery import gallery
     from towernet.data.source import open_source
-    from towernet.data.splits import require_trainable, require_training_images
+    from towernet.data.splits import require_training_images
     from towernet.data.table import USED, write_table
     from towernet.errors import DataError
 
@@ -87,7 +88,7 @@ def check(
             gallery(table, source, seed=0).save(stream, "PNG")
     problem: DataError | None = None
     try:
-        require_trainable(table)
+        require_trainable(table, source.options.min_images)
         require_training_images(table)
     except DataError as error:  # raised at the end: the summary shows what to fix
         problem = error

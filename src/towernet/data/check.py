@@ -23,6 +23,7 @@ import pandas as pd
 
 from towernet import files
 from towernet.data import decode, duplicates
+from towernet.data.class_sizes import leave_out_small
 from towernet.data.copies import Copies
 from towernet.data.examine import Examined, examine
 from towernet.data.ranges import rules_of
@@ -87,11 +88,19 @@ def check(
 
     Returns:
         The sample table, without splits: used + quarantined + ignored is everything found.
+        Classes with fewer images than the source's `min_images` are ignored.
 
     Raises:
         DataError: a file changed while it was read.
     """
     rules = rules or rules_of(source.options)
+    table = _every_file(source, workers, progress, time_limit_s, rules)
+    return leave_out_small(table, source.options.min_images)
+
+
+def _every_file(
+    source: Source, workers: int, progress: Count | None, time_limit_s: float, rules: Rules
+) -> pd.DataFrame:
     places = _Places(source)
     content_ids, num_bytes = _identify(source, places, workers, progress)
     remembered = files.cache_folder() / "tables" / f"{_key(source, content_ids, rules)}.parquet"

@@ -13,7 +13,7 @@ import pandas as pd
 
 from towernet import rng
 from towernet.config import DataConfig
-from towernet.data import splits
+from towernet.data import class_sizes, splits
 from towernet.data.cache import open_pixels
 from towernet.data.changes import mark_removed, unmark_removed
 from towernet.data.check import check
@@ -182,7 +182,7 @@ def prepare(
     Raises:
         DataError: there are too few classes or images.
     """
-    splits.require_trainable(table)
+    class_sizes.require_trainable(table, source.options.min_images)
     table = splits.assign(unmark_removed(table), config, seed=seed, repetition=repetition)
     # Of all images the run was started with: a range that moved would change the others' pixels.
     rules = rules_for(table, reading)
