@@ -72,7 +72,7 @@ def usual_range(low: float, high: float, *, is_float: bool) -> Range:
     in 16-bit files.
 
     Example:
-        >>> usual_range(3, 4000, is_float=False)
+        >>> usual_range(3.0, 4000.0, is_float=False)
         (0.0, 4095.0)
     """
     tops = [1.0] if is_float else []
