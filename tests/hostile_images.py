@@ -314,7 +314,7 @@ def polyglot(rng):
     content = real_pictures(rng)
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as packed:
-        packed.writestr("evil.sh", "echo evil")
+        packed.writestr(zipfile.ZipInfo("evil.sh"), "echo evil")
     script = b"<html><script>alert(1)</script></html>"
     return [
         content + archive.getvalue(),

@@ -271,14 +271,14 @@ class _Picture:
         The height of all but the last is a multiple of the factor.
         """
         image, factor = self.image, self.factor
-        rows = factor * max(1, _STRIP_PIXELS // (factor * image.width))
+        num_at_once = _STRIP_PIXELS // (1 if self.low is None else 4)  # as floats of three channels
+        rows = factor * max(1, num_at_once // (factor * image.width))
         for top in range(0, image.height, rows):
             bottom = min(top + rows, image.height)
             box = (0, top, image.width, bottom)
-            strip, low = (
-                one.crop(box) if one and (rows < image.height or isinstance(one, Rows)) else one
-                for one in (image, self.low)
-            )
+            is_whole = rows >= image.height and isinstance(image, Image.Image)
+            strip, low = (image, self.low) if is_whole else (image.crop(box), self.low)
+            low = low if low is None or is_whole else low.crop(box)
             assert isinstance(strip, Image.Image)
             yield top, strip, deep.values_of(strip, low) if self.is_deep else None
 

@@ -19,7 +19,7 @@ Range = tuple[float, float]
 Values = npt.NDArray[np.float32]
 EXTREME = 0.001
 """The share of the values at each end that does not count, and at least one pixel."""
-_NUM_SAMPLED = 1_000_000
+_NUM_SAMPLED = 200_000
 USUAL_BITS = (8, 10, 12, 14, 16)
 MODES = {"I": "THIRTY_TWO_BIT", "F": "FLOAT"}
 

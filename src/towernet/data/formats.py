@@ -163,8 +163,7 @@ def explain(error: Exception, content: bytes, file_format: str, end: bytes) -> B
     words = " ".join(str(error).split())[:200] or "it is inconsistent"
     cut_off = (
         isinstance(error, EOFError)
-        or any(word in words.lower() for word in _PNM = re.compile(rb"P[1-6](?:\s|#[^\r\n]{0,999}[\r\n])+\d")
-_TRUNCATED_WORDS)
+        or any(word in words.lower() for word in _TRUNCATED_WORDS)
         or (isinstance(error, struct.error) and "requires a buffer" in words)
         or (end not in content[-64:])
         or (file_format == "WEBP" and len(content) < 8 + int.from_bytes(content[4:8], "little"))
