@@ -37,7 +37,7 @@ def refuse_another_length(folder: Path, before: Recipe, now: Recipe, command: st
 
 def _length(recipe: Recipe) -> tuple[str, float]:
     if recipe.train.epochs is not None:
-        return "epochs", recipe.train.epochs
+        return "epochs", float(recipe.train.epochs)
     return "minutes", recipe.train.minutes or 0.0
 
 

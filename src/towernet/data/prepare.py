@@ -13,7 +13,7 @@ import pandas as pd
 
 from towernet import rng
 from towernet.config import DataConfig
-from towernet.data import splits
+from towernet.data import class_sizes, splits
 from towernet.data.cache import open_pixels
 from towernet.data.changes import mark_removed, unmark_removed
 from towernet.data.check import check
@@ -149,14 +149,10 @@ def sample_table(
         reading: As recorded in the run; None for one made before there were such options.
         workers: How many processes decode.
         progress: Called as progress(what, done, total).
-
-    Raises:
-        DataError: there are too few classes or images.
     """
     table = check(source, workers=workers, progress=progress, rules=rules_of(reading))
     if images_per_class is not None:
         table = splits.limit(table, images_per_class, seed)
-    splits.require_trainable(table)
     return table
 
 
@@ -182,7 +178,11 @@ def prepare(
         reading: As recorded in the run; None for one made before there were such options.
         workers: How many processes decode.
         progress: Called as progress(what, done, total).
+
+    Raises:
+        DataError: there are too few classes or images.
     """
+    class_sizes.require_trainable(table, source.options.min_images)
     table = splits.assign(unmark_removed(table), config, seed=seed, repetition=repetition)
     # Of all images the run was started with: a range that moved would change the others' pixels.
     rules = rules_for(table, reading)
