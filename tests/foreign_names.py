@@ -3,6 +3,7 @@
 None was used to write the tables in `towernet.data.alphabets`.
 """
 
+# ruff: noqa: E501
 # For each language: its encodings in zips and in CSVs, and names.
 NAMES = {
     "Chinese": (

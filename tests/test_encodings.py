@@ -4,11 +4,10 @@ import random
 from collections import Counter
 
 import pytest
-from foreign_names import NAMES, names_of
 
+from foreign_names import NAMES, names_of
 from towernet.data import encodings
-from towernet.data.encodings import ANSI, OEM, guess, known_codec
-from towernet.errors import UnknownNameError
+from towernet.data.encodings import ANSI, OEM, guess
 
 SIZES = (2, 3, 5, 10, 40)
 NUM_SAMPLES = 12
