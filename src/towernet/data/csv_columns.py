@@ -177,7 +177,7 @@ def _usual(
         ]
         if role == PATH and len(fitting) > 1:
             fitting = [number for number in fitting if _exist(sample, number)] or fitting
-        if len(fitting) > 1:
+        if len({names[number] for number in fitting}) > 1:
             option = "--image-column" if role == PATH else "--label-column"
             what = "the images' paths" if role == PATH else "the classes"
             several = listed([shown(names[number]) for number in fitting])

@@ -25,11 +25,12 @@ AS_BEFORE = "as before"  # the rule of runs that were made before encodings were
 OEM, ANSI = "oem", "ansi"  # which encodings are usual: those of zip programs, or those of Excel
 MAX_SAMPLE_BYTES = 20_000  # of the names that are judged
 MARGIN = 5.0  # how much likelier, as a logarithm, a reading must be than any other
+_MOST_OF_PLAIN = 2.0  # how much names in ASCII can count
 _WORST = -11.0  # for a letter, on average: below it, no reading is plausible
 
 _ASCII = -3.2
 _FOREIGN_LETTER, _SYMBOL, _RARE_SYMBOL, _CONTROL = -12.0, -8.0, -11.0, -25.0
-_MIXED, _GLUED, _INNER_CAPITAL, _CAPITAL = -12.0, -5.0, -4.0, -0.7
+_MIXED, _GLUED, _INNER_CAPITAL, _CAPITAL = -14.0, -5.0, -4.0, -0.7
 _CONSONANTS, _MISPLACED = -3.0, -3.0
 _GREEK_WORD, _ACCENTS = re.compile("[ά-ώΐΰ]{3,}"), re.compile("[άέήίόύώΐΰ]")
 _USUAL_SYMBOLS = frozenset("«»“”„’‘–—№°×ºª…·§")
@@ -137,7 +138,7 @@ def guess(
             continue
         likelihood = language.prior + sum(_likelihood(text, language) for text in texts)
         if plain_likelihood is not None:  # names in English may be among them
-            likelihood += max(-MARGIN, plain_likelihood - best_of_plain)
+            likelihood += max(-_MOST_OF_PLAIN, plain_likelihood - best_of_plain)
         key = texts[:num_deciding]
         if key not in readings or readings[key][0] < likelihood:
             readings[key] = likelihood, language
@@ -146,7 +147,10 @@ def guess(
     ranked = sorted(readings.items(), key=lambda reading: -reading[1][0])
     best, language = ranked[0][1]
     others = tuple(
-        other.codec for _, (likelihood, other) in ranked[1:] if likelihood > best - MARGIN
+        other.codec
+        for _, (likelihood, other) in ranked[1:]
+        if likelihood
+        > best - MARGIN - (other.alphabet.margin if language.script != "Latin" else 0.0)
     )
     return Guess(language.codec, others, _is_plausible(texts_of[language.codec] or (), language))
 
