@@ -479,7 +479,7 @@ def test_a_csv_lists_paths_labels_splits_and_groups(tmp_path):
     )
     source = open_source(data)
     assert source.reading == (
-        "I read this as 2 classes in the column `label` of labels.csv: 3 files;"
+        "I read this as 2 classes in the column `Label` of labels.csv: 3 files;"
         " not used: the columns camera"
     )
     assert source.name == "labels" and source.class_names == ("cat", "dog")
@@ -533,12 +533,13 @@ def test_a_csv_in_another_encoding_keeps_its_bytes(tmp_path):
             r"labels.csv has no column path and no column label \(its first line is ''\); add the",
         ),
         (
-            "file;label\n",
-            r"has no column path and no column label \(its first line is 'file;label'",
+            "where;what\n",
+            r"has no column path and no column label \(its first line is 'where, what'\); add the"
+            " header line path,label, or name the columns with --image-column and --label-column",
         ),
         (
-            "path,class\n",
-            r"labels.csv has no column label \(its first line is 'path,class'\); add",
+            "path,width,height\n",
+            r"labels.csv has no column label \(its first line is 'path, width, height'\); add",
         ),
         ("path,label\n", "lists 0 files and none exists; write paths relative to its folder"),
         (
@@ -557,7 +558,7 @@ def test_a_csv_in_another_encoding_keeps_its_bytes(tmp_path):
         ),
         (
             "path,label\nimg/1.jpg,a\nimg/2.jpg,b\nimg/../img/1.jpg,b\n",
-            "line 4 of .* lists img/1.jpg, which line 2 lists too; remove one",
+            "line 4 of .* lists img/1.jpg with class 'b', and line 2 lists it with class .a.;",
         ),
         (
             "path,label\nimg/1.jpg,a\nimg/2.jpg,a\n",

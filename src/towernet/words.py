@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 NOTHING = "–"  # in a table, where a figure is missing
@@ -25,6 +26,16 @@ def shown(name: str) -> str:
         else character.encode("unicode_escape").decode()
         for character in name
     )
+
+
+def composed(name: str) -> str:
+    """Return a name in the form in which names are compared: macOS writes é as two characters.
+
+    Example:
+        >>> composed("e\u0301") == "\u00e9"
+        True
+    """
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def one_line(message: str) -> str:

@@ -42,7 +42,7 @@ from towernet.data.prepare import labels_of
 from towernet.data.ranges import rules_of
 from towernet.data.rules import of_contract
 from towernet.data.source import Source, open_source, where
-from towernet.data.table import IGNORED, QUARANTINED, TEST, USED, path_bytes
+from towernet.data.table import IGNORED, QUARANTINED, TEST, USED
 from towernet.engine.device import Policy, fp32
 from towernet.engine.record import read_run
 from towernet.engine.runlog import Progress
@@ -52,7 +52,7 @@ from towernet.predict import TRAIN_AGAIN, Predictor, find_run, load_run
 from towernet.records.evaluation import Confusion, Evaluation, Figures, Found, Question
 from towernet.records.reading import DEFAULT
 from towernet.records.run import ImportedRun
-from towernet.words import shown, some_listed
+from towernet.words import composed, shown, some_listed
 
 # A multiple of the batch size, so that each image is in the same batch, and gets the same bits, as
 # in the comparison. Not all at once, since the logits of a million images are large.
@@ -340,7 +340,8 @@ def _predict(
 def _require_known_classes(
     source: Source, left_out: set[str], class_names: tuple[str, ...], folder: Path
 ) -> None:
-    unknown = sorted({*source.class_names} - left_out - {*class_names}, key=path_bytes)
+    known = {composed(name) for name in (*class_names, *left_out)}
+    unknown = [name for name in source.class_names if composed(name) not in known]
     if unknown:
         num = "a class" if len(unknown) == 1 else f"{len(unknown):,} classes"
         raise DataError(

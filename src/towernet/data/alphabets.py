@@ -22,6 +22,7 @@ class Alphabet(NamedTuple):
         only_last: Letters that are at the end of a word only.
         never_first: Letters that no word begins with.
         never_last: Letters that no word ends with.
+        margin: How much less likely a reading in it must be to be ruled out.
     """
 
     letters: str
@@ -32,6 +33,7 @@ class Alphabet(NamedTuple):
     only_last: str = ""
     never_first: str = ""
     never_last: str = ""
+    margin: float = 0.0
 
 
 _WEST = ("cp850", "cp437"), ("cp1252", "mac_roman")
@@ -87,7 +89,12 @@ OTHER = {
         never_last="σκπμλθγδβχφ",
     ),
     "Hebrew": Alphabet(
-        "יוהלאמרבתשנחדםפקעכטגסצזךןףץ", ("cp862",), ("cp1255",), only_last="םןףץך", never_last="מנצכ"
+        "יוהלאמרבתשנחדםפקעכטגסצזךןףץ",
+        ("cp862",),
+        ("cp1255",),
+        only_last="םןףץך",
+        never_last="מנצכ",
+        margin=12.0,
     ),
     "Arabic": Alphabet(
         "اليمنرتوبدسعةفحقكجهشطأخصىزضئذإغثءظؤآ",
@@ -95,9 +102,14 @@ OTHER = {
         ("cp1256",),
         only_last="ةى",
         never_first="ةىءئؤ",
+        margin=3.0,
     ),
     "Thai": Alphabet(
-        "านกรมอลดงเสวทยบปตพชไคแจหขโผซฟถใศภธณฉษฝฐญฎฏฑฒฆฬฮฤำะัิีึืุู็่้๊๋์ๆฯ", ("cp874",), ("cp874",)
+        "านกรมอลดงเสวทยบปตพชไคแจหขโผซฟถใศภธณฉษฝฐญฎฏฑฒฆฬฮฤำะัิีึืุู็่้๊๋์ๆฯ",
+        ("cp874",),
+        ("cp874",),
+        never_first="ำะัิีึืุู็่้๊๋์ๆฯ",
+        margin=9.0,
     ),
 }
 

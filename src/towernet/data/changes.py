@@ -23,7 +23,7 @@ from towernet.data.table import (
     read_table,
 )
 from towernet.errors import DataError
-from towernet.words import counted, shown
+from towernet.words import composed, counted, shown
 
 GONE, ADDED_LATER = "GONE", "ADDED_LATER"
 _WORDS = {
@@ -65,7 +65,7 @@ class Changes(NamedTuple):
 def changes(before: pd.DataFrame, now: pd.DataFrame) -> Changes:
     """Compare the images used before with those found now; copies and sampling do not matter."""
     found = {
-        path: (content_id, class_name, status)
+        path: (content_id, composed(class_name), status)
         for path, content_id, class_name, status in zip(
             now.path, now.content_id, now.class_name, now.status, strict=True
         )
@@ -82,6 +82,7 @@ def changes(before: pd.DataFrame, now: pd.DataFrame) -> Changes:
     for path, content_id, class_name in zip(
         used.path, used.content_id, used.class_name, strict=True
     ):
+        class_name = composed(class_name)
         content_now, class_now, status = found.get(path, ("", "", IGNORED))
         if content_now == content_id and class_now == class_name and status != QUARANTINED:
             continue
@@ -138,7 +139,9 @@ def reconcile(
     if not any(found):
         return before, ""
     words = f"{source_name} changed since {folder} was started: {found.words()}"
-    before_classes, classes = ({*table.class_name[table.status == USED]} for table in (before, now))
+    before_classes, classes = (
+        {*map(composed, table.class_name[table.status == USED].unique())} for table in (before, now)
+    )
     if gone := sorted(before_classes - classes, key=path_bytes):
         raise DataError(
             f"{words}; the class {shown(gone[0])} is missing, and a network's classes cannot"

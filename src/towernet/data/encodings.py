@@ -24,12 +24,13 @@ from towernet.words import listed, shown
 AS_BEFORE = "as before"  # the rule of runs that were made before encodings were recognised
 OEM, ANSI = "oem", "ansi"  # which encodings are usual: those of zip programs, or those of Excel
 MAX_SAMPLE_BYTES = 20_000  # of the names that are judged
-MARGIN = 4.0  # how much likelier, as a logarithm, a reading must be than any other
+MARGIN = 5.0  # how much likelier, as a logarithm, a reading must be than any other
+_MOST_OF_PLAIN = 2.0  # how much names in ASCII can count
 _WORST = -11.0  # for a letter, on average: below it, no reading is plausible
 
 _ASCII = -3.2
 _FOREIGN_LETTER, _SYMBOL, _RARE_SYMBOL, _CONTROL = -12.0, -8.0, -11.0, -25.0
-_MIXED, _GLUED, _INNER_CAPITAL, _CAPITAL = -8.0, -5.0, -4.0, -0.7
+_MIXED, _GLUED, _INNER_CAPITAL, _CAPITAL = -14.0, -5.0, -4.0, -0.7
 _CONSONANTS, _MISPLACED = -3.0, -3.0
 _GREEK_WORD, _ACCENTS = re.compile("[ά-ώΐΰ]{3,}"), re.compile("[άέήίόύώΐΰ]")
 _USUAL_SYMBOLS = frozenset("«»“”„’‘–—№°×ºª…·§")
@@ -122,7 +123,7 @@ def guess(
     """
     sample, plain = _sample([*raws, *more])
     num_deciding = len(_sample(raws)[0])
-    readings: dict[tuple[str, ...], tuple[float, str]] = {}
+    readings: dict[tuple[str, ...], tuple[float, Language]] = {}
     texts_of: dict[str, tuple[str, ...] | None] = {}
     of_plain = [
         (sum(_likelihood(text, language) for text in plain) if language.script == "Latin" else None)
@@ -137,19 +138,31 @@ def guess(
             continue
         likelihood = language.prior + sum(_likelihood(text, language) for text in texts)
         if plain_likelihood is not None:  # names in English may be among them
-            likelihood += max(-MARGIN, plain_likelihood - best_of_plain)
+            likelihood += max(-_MOST_OF_PLAIN, plain_likelihood - best_of_plain)
         key = texts[:num_deciding]
         if key not in readings or readings[key][0] < likelihood:
-            readings[key] = likelihood, language.codec
+            readings[key] = likelihood, language
     if not readings:
         return None
     ranked = sorted(readings.items(), key=lambda reading: -reading[1][0])
-    best, codec = ranked[0][1]
-    texts = texts_of[codec] or ()
-    others = tuple(codec for _, (likelihood, codec) in ranked[1:] if likelihood > best - MARGIN)
-    num_letters = sum(character > "\x7f" for text in texts for character in text)
-    num_ascii = sum(map(len, texts)) - num_letters
-    return Guess(codec, others, best - _ASCII * num_ascii > _WORST * num_letters)
+    best, language = ranked[0][1]
+    others = tuple(
+        other.codec
+        for _, (likelihood, other) in ranked[1:]
+        if likelihood
+        > best - MARGIN - (other.alphabet.margin if language.script != "Latin" else 0.0)
+    )
+    return Guess(language.codec, others, _is_plausible(texts_of[language.codec] or (), language))
+
+
+def _is_plausible(texts: Iterable[str], language: Language) -> bool:
+    total, num_letters = 0.0, 0
+    for text in texts:
+        plain = [character for character in f"{text} " if character < "\x80"]
+        total += _likelihood(text, language)
+        total -= sum(language.table.get(character, _ASCII) for character in plain)
+        num_letters += len(text) + 1 - len(plain)
+    return total > _WORST * num_letters
 
 
 def _sample(raws: Iterable[bytes]) -> tuple[list[bytes], list[str]]:
@@ -233,11 +246,15 @@ def _priors(alphabet: Alphabet, usual: str) -> dict[str, float]:
 
 
 def _letters(alphabet: Alphabet, script: str) -> dict[str, float]:
-    first, step = -4.2, 0.25
-    if script != "Latin":
-        step = 2.8 / len(alphabet.letters)
-        first = -math.log(sum(math.exp(-step * num) for num in range(len(alphabet.letters))))
-    table = {letter: first - step * num for num, letter in enumerate(alphabet.letters)}
+    if script == "Latin":
+        table = {letter: -4.2 - 0.25 * num for num, letter in enumerate(alphabet.letters)}
+    else:
+        scale = 33 / len(alphabet.letters)
+        falls = [0.05 * scale * num + 0.0025 * (scale * num) ** 2 for num in range(80)]
+        whole = math.log(sum(math.exp(-fall) for fall in falls[: len(alphabet.letters)]))
+        table = {
+            letter: -whole - fall for letter, fall in zip(alphabet.letters, falls, strict=False)
+        }
     table |= {
         letter.upper(): likelihood + _CAPITAL
         for letter, likelihood in table.items()

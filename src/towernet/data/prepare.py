@@ -22,6 +22,7 @@ from towernet.data.source import Source
 from towernet.data.table import path_bytes
 from towernet.records.contract import Contract
 from towernet.records.reading import DEFAULT, Reading
+from towernet.words import composed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -232,8 +233,8 @@ def prepare(
 def labels_of(table: pd.DataFrame, class_names: tuple[str, ...]) -> npt.NDArray[np.int64]:
     """Return (N,) the position of each image's class among the names."""
     # pandas' own mapping fails for names that are not UTF-8.
-    label_of = {name: label for label, name in enumerate(class_names)}
-    return np.array([label_of[name] for name in table.class_name], np.int64)
+    label_of = {composed(name): label for label, name in enumerate(class_names)}
+    return np.array([label_of[composed(name)] for name in table.class_name], np.int64)
 
 
 def _mean_and_std(

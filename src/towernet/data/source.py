@@ -6,8 +6,6 @@ or is unreadable or ignored for a reason that is given.
 
 from __future__ import annotations
 
-import csv
-import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,22 +15,22 @@ from typing import Any, NamedTuple
 from towernet.data import archive, digits
 from towernet.data.archive_tar import is_tar
 from towernet.data.archive_zip import is_zip
+from towernet.data.csv_table import LISTS, SUFFIXES, key_of, other_table, read_csv
 from towernet.data.formats import begins_as_image
 from towernet.data.interpret import interpret, without_others
 from towernet.data.kinds import kinds_of
 from towernet.data.layout import Layout, require_classes
 from towernet.data.listing import Below, Files, SourceFile
-from towernet.data.split_names import SPLIT_NAMES
 from towernet.data.summary import classes_words
 from towernet.data.table import Texts, path_bytes
 from towernet.data.tree import Ignored, folder_of, hidden, hidden_part, scan
 from towernet.data.workers import Count
 from towernet.errors import DataError, EnvironmentFault
 from towernet.records.reading import DEFAULT, Reading
-from towernet.words import counted, shown
+from towernet.words import counted, shown, some_listed
 
 DIGITS = "digits"
-_CSV_SPLITS = {"": "", **SPLIT_NAMES}
+UNKNOWN = "not a known kind of archive"
 _OTHER_KINDS = (
     (b"PK\x03\x04", "zip"),
     (b"PK\x05\x06", "zip"),
@@ -121,9 +119,11 @@ def _opened(data: str, reading: Reading, progress: Count | None, min_classes: in
             return _open_folder(path, reading, progress, min_classes)
         if not stat.S_ISREG(mode):
             raise DataError(f"{shown(data)} is neither a folder nor a file; pass one of them")
-        if path.suffix.lower() == ".csv":
-            return _open_csv(path, min_classes)
-        kind = kind_of(path)
+        if path.suffix.lower() in SUFFIXES:
+            return _open_csv(path, reading, min_classes)
+        kind = other_table(path) or kind_of(path)
+        if kind == UNKNOWN and path.suffix.lower() in LISTS:
+            return _open_csv(path, reading, min_classes)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(
             f"{shown(data)} does not exist; pass a folder, a zip, a tar, a CSV, or the word digits"
@@ -138,6 +138,11 @@ def _opened(data: str, reading: Reading, progress: Count | None, min_classes: in
         raise DataError(
             f"{shown(data)} cannot be read: {error.strerror}; check the path"
         ) from error
+    if other_table(path):
+        raise DataError(
+            f"{shown(data)} is {kind}, which is not read; save it as a CSV with the columns"
+            " path,label, and pass that"
+        )
     if kind not in ("zip", "tar"):
         raise DataError(
             f"{shown(data)} is {kind}; pass a folder, a zip, a tar (plain, gz, bz2, xz) or a CSV"
@@ -181,7 +186,7 @@ def kind_of(path: Path) -> str:
         return f"a {image[0]} image"
     if is_zip(path):  # something precedes it, such as a self-extractor
         return "zip"
-    return "not a known kind of archive"
+    return UNKNOWN
 
 
 def _open_digits(path: Path) -> Source:
@@ -280,58 +285,27 @@ def _sorted(rows: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(sorted(rows, key=lambda row: path_bytes(row.path)))
 
 
-def _open_csv(path: Path, min_classes: int) -> Source:
-    """Read `path,label[,split,group]`; paths are relative to the CSV's folder.
-
-    A file that the CSV lists is read wherever it is, through a link or outside the folder: unlike
-    what a scan of a folder finds, it was chosen explicitly.
-    """
+def _open_csv(path: Path, reading: Reading, min_classes: int) -> Source:
+    table = read_csv(path, reading)
     files: list[SourceFile] = []
     missing: list[Unreadable] = []
-    line_of: dict[str, int] = {}
-    columns, rows = _csv_rows(path)
-    for line, row in rows:
-        where = f"line {line:,} of {path}"
-        split = row.get("split", "").strip().lower()
-        if split not in _CSV_SPLITS:
-            raise DataError(
-                f"{where} has the split '{shown(split)}'; write train, validation or test"
-            )
-        given = row["path"]
-        if not given:
-            raise DataError(f"{where} has no path; fill it in or remove the line")
-        if (file := _regular_file(path.parent, given)) is None and "\\" in given:
-            given = given.replace("\\", "/")  # as Windows writes paths
-            file = _regular_file(path.parent, given)
-        key = _key(path.parent, given)
-        if key in line_of:
-            raise DataError(
-                f"{where} lists {shown(key)}, which line {line_of[key]:,} lists too; remove one"
-            )
-        line_of[key] = line
-        label, split = row["label"].strip(), _CSV_SPLITS[split]
-        if file is None:
-            detail = f"{where} lists it and there is no such file"
-            missing.append(Unreadable(key, label, split, "MISSING", detail))
+    for row, found in zip(table.rows, table.files, strict=True):
+        key = key_of(path, row, found)
+        if found is None:
+            detail = f"line {row.line:,} of {path} lists it and there is no such file"
+            missing.append(Unreadable(key, row.label, row.split, "MISSING", detail))
         else:
-            files.append(SourceFile(key, label, split, row.get("group", "").strip(), file))
-    if not files:
-        first = f" (the first is {shown(missing[0].path)})" if missing else ""
-        raise DataError(
-            f"{path} lists {counted(len(missing), 'file')}{first} and none exists; write paths"
-            " relative to its folder"
-        )
-    labels = [file.class_name for file in files] + [row.class_name for row in missing]
-    num_files = Counter(label for label in labels if label)
+            files.append(SourceFile(key, row.label, row.split, row.group, found.file))
+    num_files = Counter(row.label for row in table.rows if row.label)
     require_classes(num_files, num_files, name=path.name, fewest=min_classes)
-    unused = [column for column in columns if column not in ("path", "label", "split", "group")]
-    note = f"; not used: the columns {', '.join(map(shown, unused))}" if unused else ""
+    notes = table.notes
+    if table.unused:
+        notes = [*notes, f"not used: the columns {some_listed(table.unused)}"]
     return Source(
         path.stem,
         path.parent,
-        f"I read this as {classes_words(len(num_files))} in the column `label` of"
-        f" {shown(path.name)}:"
-        f" {len(files) + len(missing):,} files{note}",
+        f"I read this as {classes_words(len(num_files))} {table.classes}:"
+        f" {len(table.rows):,} files{''.join(f'; {note}' for note in notes)}",
         tuple(sorted(num_files, key=path_bytes)),
         _in_columns(files),
         (),
@@ -349,49 +323,3 @@ def _in_columns(files: list[SourceFile]) -> Files:
         Texts.of((file.given_split for file in files), num),
         Texts.of((file.group for file in files), num),
     )
-
-
-def _csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Return the columns' names and each row with its line."""
-    try:
-        # Bytes that are not UTF-8 are kept as they are: they may be part of a file's name.
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-            lines = csv.reader(stream, strict=True)
-            columns = [column.strip().lower() for column in next(lines, [])]
-            if absent := [column for column in ("path", "label") if column not in columns]:
-                raise DataError(
-                    f"{path} has no column {' and no column '.join(absent)} (its first line is"
-                    f" '{shown(','.join(columns))[:80]}'); add the header line path,label"
-                )
-            rows = []
-            for cells in lines:
-                if not cells:
-                    continue
-                if len(cells) != len(columns):
-                    raise DataError(
-                        f"line {lines.line_num:,} of {path} has {counted(len(cells), 'cell')}"
-                        f" and the first line has {len(columns)}; quote a cell that contains a"
-                        " comma"
-                    )
-                rows.append((lines.line_num, dict(zip(columns, cells, strict=True))))
-    except csv.Error as error:
-        raise DataError(
-            f"line {lines.line_num:,} of {path} cannot be read ({error}); fix that line"
-        ) from error
-    return columns, rows
-
-
-def _key(folder: Path, given: str) -> str:
-    """Return a path as in the table: relative, unless it is absolute and outside the folder."""
-    if os.path.isabs(given):  # noqa: PTH117 - there may be a million
-        relative = os.path.relpath(given, folder.resolve())
-        return given if relative.startswith("..") else relative
-    return os.path.normpath(given)
-
-
-def _regular_file(folder: Path, given: str) -> Path | None:
-    file = folder / given
-    try:
-        return file if stat.S_ISREG(file.stat().st_mode) else None
-    except (OSError, ValueError):  # ValueError: a NUL in the name
-        return None

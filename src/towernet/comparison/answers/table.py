@@ -24,7 +24,7 @@ from towernet.comparison.answers.columns import (
 from towernet.comparison.answers.reading import RawTable, load_table
 from towernet.comparison.judging.statistics import MAX_RUNS
 from towernet.errors import DataError
-from towernet.words import counted, listed
+from towernet.words import composed, counted, listed
 
 Bools = npt.NDArray[np.bool_]
 
@@ -130,8 +130,11 @@ class _Checks:
     def _right_by_answer(self) -> Bools | None:
         if self.label is None or self.answer is None:
             return None
-        code_of = {text: code for code, text in enumerate(self.label.texts)}
-        label_of = np.array([code_of.get(text, -1) for text in self.answer.texts])
+        code_of: dict[str, int] = {}
+        same = [
+            code_of.setdefault(composed(text), code) for code, text in enumerate(self.label.texts)
+        ]
+        label_of = np.array([code_of.get(composed(text), -1) for text in self.answer.texts])
         if (label_of < 0).all():
             raise self._other_names("", self.answer.texts)
         for code, name in enumerate(self.network.texts):
@@ -140,7 +143,7 @@ class _Checks:
             if len(answers) > 1 and (label_of[answers] < 0).all():
                 unknown = [self.answer.texts[answer] for answer in answers]
                 raise self._other_names(f" of {quoted(name)}", unknown)
-        by_answer: Bools = label_of[self.answer.codes] == self.label.codes
+        by_answer: Bools = label_of[self.answer.codes] == np.array(same)[self.label.codes]
         return by_answer
 
     def _other_names(self, whose: str, answers: Sequence[str]) -> DataError:
