@@ -7,7 +7,8 @@ import pytest
 
 from foreign_names import NAMES, names_of
 from towernet.data import encodings
-from towernet.data.encodings import ANSI, OEM, guess
+from towernet.data.encodings import ANSI, OEM, guess, known_codec
+from towernet.errors import UnknownNameError
 
 SIZES = (2, 3, 5, 10, 40)
 NUM_SAMPLES = 12
@@ -47,7 +48,7 @@ def test_names_are_recognised_or_refused(language, codec, usual):
     found = outcomes(language, codec, usual)
     total = sum(found.values(), Counter())
     assert total["wrong"] == 0
-    assert total["right"] >= (0.4 if language == "Hebrew" else 0.65) * total.total()
+    assert total["right"] >= (0.4 if language == "Hebrew" else 0.6) * total.total()
     assert set(found[40]) == {"right"}
 
 
@@ -69,23 +70,24 @@ def test_names_that_read_the_same_in_several_encodings_are_no_question():
 
 def test_other_names_help_and_exclude():
     raws = ["表".encode("cp932")]
-    assert guess(raws, OEM, more=["ソファ".encode("cp932"), "カメラ".encode("cp932")]).codec == "cp932"
+    assert (
+        guess(raws, OEM, more=["ソファ".encode("cp932"), "カメラ".encode("cp932")]).codec == "cp932"
+    )
     assert guess(raws, OEM, excluded={"cp932"}).codec != "cp932"
 
 
 def test_a_name_that_is_utf8_by_chance_reads_better_in_the_others_encoding():
-    raw = "瞄".encode("gbk") if False else "牟".encode("gbk")
-    by_chance = [
-        name
-        for name in ("卤肉", "苗", "膜", "陆")
-        if (raw := name.encode("gbk")) and encodings.is_utf8(raw)
-    ]
-    assert not encodings.is_likelier("gbk", "é".encode())
-    for name in by_chance:
-        assert encodings.is_likelier("gbk", name.encode("gbk"))
+    for name in ("猫", "鹿", "路"):
+        raw = name.encode("gbk")
+        assert raw.decode() != name, "it is valid UTF-8"
+        assert encodings.is_likelier("gbk", raw)
+    for name in ("Tür", "café", "кот", "猫"):
+        assert not encodings.is_likelier("gbk", name.encode())
 
 
-@pytest.mark.parametrize("encoding", ["GBK", "Shift-JIS", "windows-1252", "866", "latin1", "mac_roman"])
+@pytest.mark.parametrize(
+    "encoding", ["GBK", "Shift-JIS", "windows-1252", "866", "latin1", "mac_roman"]
+)
 def test_names_of_encodings_are_pythons(encoding):
     assert known_codec(encoding, of_names=True)
 

@@ -188,7 +188,8 @@ def is_likelier(codec: str, raw: bytes) -> bool:
         return False
     there = [language for language in languages(OEM) if language.codec == codec]
     as_utf8 = max(_likelihood(text, language) for language in languages(OEM))
-    return max((_likelihood(texts[0], language) for language in there), default=-1e9) > as_utf8
+    here = max((_likelihood(texts[0], language) for language in there), default=-math.inf)
+    return here + MARGIN > as_utf8  # as the others are in this encoding
 
 
 def decoded(raws: Sequence[bytes], codec: str) -> tuple[str, ...] | None:
