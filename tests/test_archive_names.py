@@ -49,9 +49,12 @@ def test_names_from_windows_are_read_and_said(tmp_path, language):
     assert names_in(path) == wanted
     assert "the names do not say how they are encoded; read as" in archive.unpack(path, "zip").note
     assert names_in(path, encoding=codec) == wanted
-    assert names_in(path, encoding=AS_BEFORE) == [
-        name.encode(codec).decode("cp437").replace("\\", "/") for name in wanted
-    ]
+
+
+def test_runs_made_before_have_the_names_of_before(tmp_path):
+    path = make_zip(tmp_path / "a.zip", ["蚂蚁/1".encode("gbk"), "犬/1".encode()])
+    assert names_in(path, encoding=AS_BEFORE) == ["┬∞╥╧/1", "犬/1"]
+    assert archive.unpack(path, "zip", encoding=AS_BEFORE).note == ""
 
 
 def test_a_byte_within_a_character_is_no_separator(tmp_path):
@@ -67,9 +70,9 @@ def test_names_in_ascii_or_utf8_are_not_mentioned(tmp_path):
 
 
 def test_names_in_two_encodings_are_each_read(tmp_path):
-    names = [name.encode("gbk") for name in ("猫/1", "狗/1", "蚂蚁/1")]
+    names = [name.encode("gbk") for name in ("猫/1", "狗/1", "蚂蚁/1", "相机/1", "盆栽/1")]
     path = make_zip(tmp_path / "a.zip", [*names, "Tür/1".encode(), "大象/1".encode()])
-    assert names_in(path) == ["猫/1", "狗/1", "蚂蚁/1", "Tür/1", "大象/1"]
+    assert names_in(path) == ["猫/1", "狗/1", "蚂蚁/1", "相机/1", "盆栽/1", "Tür/1", "大象/1"]
 
 
 def test_what_is_not_certain_is_refused_and_the_option_decides(tmp_path):
@@ -80,7 +83,7 @@ def test_what_is_not_certain_is_refused_and_the_option_decides(tmp_path):
     assert names_in(path, encoding="cp852") == ["maĄa/1", "ła/1"], "and again, with another"
     with pytest.raises(DataError, match=r"contains a name, .*, that is not in GBK; give another"):
         archive.unpack(path, "zip", encoding="gbk")
-    with pytest.raises(UnknownNameError, match="no encoding is called 'cp85O'. Did you mean"):
+    with pytest.raises(UnknownNameError, match=r"no encoding is called 'cp85O'. Did you mean"):
         archive.unpack(path, "zip", encoding="cp85O")
 
 
@@ -97,7 +100,7 @@ def test_two_folders_never_become_one(tmp_path):
 
 
 @pytest.mark.parametrize("name", [b"../\x95\x5c", b"\x95\x5c/../../x", b"/\xc2\xec/1", b"C:\\\xc2"])
-@pytest.mark.parametrize("encoding", [None, "gbk", "cp932", "utf-7", "latin-1", AS_BEFORE])
+@pytest.mark.parametrize("encoding", [None, "gbk", "cp932", "latin-1", AS_BEFORE])
 def test_no_encoding_hides_a_path_outside(tmp_path, cache, name, encoding):
     path = make_zip(tmp_path / "a.zip", [b"a/1", name])
     with pytest.raises(DataError, match="is refused, nothing was unpacked"):
@@ -142,7 +145,7 @@ def test_only_our_errors_escape_from_any_names(tmp_path, seed):
         names.add(bytes(name) or b"x")
     path = make_zip(tmp_path / "a.zip", sorted(names))
     try:
-        unpacked = archive.unpack(path, "zip", encoding=rng.choice([None, None, "gbk", "utf-7"]))
+        unpacked = archive.unpack(path, "zip", encoding=rng.choice([None, None, "gbk", "cp932"]))
     except DataError as error:
         assert "\n" not in str(error)
     except TowernetError as error:
