@@ -148,7 +148,7 @@ class Names:
         if is_tar:
             return None
         if not in_folders and not any(b"\\" in raw for raw in files):
-            return Names(None, found.codec if found else "cp437", path)  # the classes are the same
+            return Names(None, "cp437", path)  # the classes are the same
         unclear = [raw for raw in (folders if in_folders else files) if not raw.isascii()]
         if found and found.plausible:
             raise DataError(

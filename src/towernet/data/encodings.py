@@ -184,11 +184,13 @@ def is_likelier(codec: str, raw: bytes) -> bool:
     Two ideographs can happen to be valid: in UTF-8 they are two letters of Greek, Arabic or less.
     """
     text = raw.decode()
-    if max(text) >= "\u0800" or (texts := decoded([raw], codec)) is None:
+    if (texts := decoded([raw], codec)) is None:
         return False
     there = [language for language in languages(OEM) if language.codec == codec]
     as_utf8 = max(_likelihood(text, language) for language in languages(OEM))
-    return max((_likelihood(texts[0], language) for language in there), default=-1e9) > as_utf8
+    here = max((_likelihood(texts[0], language) for language in there), default=-math.inf)
+    # The others are in this encoding; three bytes that are UTF-8 by chance are rare.
+    return here + (MARGIN if max(text) < "\u0800" else 0.0) > as_utf8
 
 
 def decoded(raws: Sequence[bytes], codec: str) -> tuple[str, ...] | None:
