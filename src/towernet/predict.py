@@ -68,7 +68,8 @@ class Predictor:
             DataError: the image cannot be used.
         """
         contract = self.contract
-        decoded = decode(content, of_contract(contract))
+        rules = of_contract(contract)
+        decoded = decode(content, rules, max_bytes=rules.max_bytes)
         return fit(decoded.pixels, contract.size_px, contract.resize, contract.background)
 
     def probabilities(self, pixels_NSS3: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
@@ -253,7 +254,10 @@ def fitted_pictures(
     rules = of_contract(contract)
     requests = [Unchecked(paths[i], contract.size_px, contract.resize, rules) for i in good]
     for position, answer in in_processes(
-        prepared, requests, workers=min(NUM_DECODERS, max(1, len(good)))
+        prepared,
+        requests,
+        workers=min(NUM_DECODERS, max(1, len(good))),
+        alone_bytes=rules.max_bytes,
     ):
         i = good[position]
         if isinstance(answer, bytes):

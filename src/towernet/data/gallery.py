@@ -69,7 +69,9 @@ def gallery(table: pd.DataFrame, source: Source, *, seed: int) -> Image.Image:
 def _tile(file: Path | None, path: str, size_px: int, rules: Rules) -> Image.Image:
     try:
         content = file.read_bytes() if file else b""
-        return Image.fromarray(fit(decode(content, rules).pixels, size_px, "crop"))
+        return Image.fromarray(
+            fit(decode(content, rules, max_bytes=rules.max_bytes).pixels, size_px, "crop")
+        )
     except (OSError, DataError) as error:
         raise DataError(
             f"{shown(path)} changed since it was checked; run the command again"

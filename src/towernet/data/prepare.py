@@ -218,9 +218,11 @@ def prepare(
         if config.normalise == "notebook"
         else _mean_and_std(pixels, train)
     )
+    millions = None if reading is None else reading.max_megapixels
     contract = Contract(
         class_names, config.size_px, config.resize, mean, std, rules.background,
         value_range=rules.value_range, colour_profile=rules.colour_profile,
+        max_megapixels=None if millions is None else float(millions),
     )  # fmt: skip
     test = part("test")
     is_redrawn = config.split_rule == "stratified" and not (used.given_split == "validation").any()

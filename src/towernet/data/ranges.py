@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 
 from towernet.data.deep import Range, usual_range
-from towernet.data.rules import BEFORE, NOW, Rules
+from towernet.data.rules import BEFORE, NOW, Rules, pixels_of
 from towernet.data.table import TEST, USED, path_bytes
 from towernet.records.reading import Reading
 
@@ -20,11 +20,11 @@ def rules_of(reading: Reading | None) -> Rules:
     """
     if reading is None:
         return BEFORE
-    white, millions = reading.white_level, reading.max_megapixels
+    white = reading.white_level
     return replace(
         NOW,
         value_range=None if white is None else (0.0, float(white)),
-        max_pixels=NOW.max_pixels if millions is None else int(millions * 1e6),
+        max_pixels=pixels_of(reading.max_megapixels),
     )
 
 

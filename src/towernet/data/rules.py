@@ -58,7 +58,7 @@ def of_contract(contract: Contract, limits: Rules | None = None) -> Rules:
 
     Args:
         contract: Of the run.
-        limits: Rules with the limits that were asked for; None: the usual ones.
+        limits: Rules with the limits that were asked for; None: those of the run.
     """
     return Rules(
         background=contract.background,
@@ -66,8 +66,13 @@ def of_contract(contract: Contract, limits: Rules | None = None) -> Rules:
         value_range=contract.value_range,
         whole_depth=contract.colour_profile != "ignored",
         more_files=True,
-        max_pixels=limits.max_pixels if limits else MAX_PIXELS,
+        max_pixels=limits.max_pixels if limits else pixels_of(contract.max_megapixels),
     )
+
+
+def pixels_of(megapixels: float | None) -> int:
+    """Return the limit of pixels that the user's limit means."""
+    return MAX_PIXELS if megapixels is None else int(megapixels * 1e6)
 
 
 BEFORE = Rules()

@@ -19,6 +19,7 @@ from towernet.plugins import module_of
 from towernet.records.contract import Contract
 
 # timm's name for each rule.
+_MOST_MEGAPIXELS = 1000  # of a network by someone else
 _CROP_MODES = {"crop": "center", "pad": "border", "squash": "squash", "squash_linear": "squash"}
 _LARGEST_PX = 4096
 
@@ -102,8 +103,18 @@ def _contract(values: Any) -> Contract:
         is_list = isinstance(numbers, list) and len(numbers) == 3
         _require(is_list and all(_in_range(n, least, most) for n in numbers), key, numbers)
     _require(all(_is_whole(n, 0, 255) for n in background), "background", background)
+    profile, span = values.get("colour_profile", "ignored"), values.get("value_range")
+    _require(profile in ("ignored", "srgb"), "colour_profile", profile)
+    is_range = isinstance(span, list) and all(_in_range(n, -1e30, 1e30) for n in span)
+    _require(span is None or (is_range and len(span) == 2 and span[0] <= span[1]),
+             "value_range", span)  # fmt: skip
+    millions = values.get("max_megapixels")
+    _require(millions is None or _in_range(millions, 1e-6, _MOST_MEGAPIXELS), "max_megapixels",
+             millions)  # fmt: skip
     numbers = {key: [float(number) for number in values[key]] for key in ("mean", "std")}
-    return Contract.from_json(values | numbers)
+    numbers |= {"value_range": span and [float(number) for number in span]}
+    limit = {"max_megapixels": None if millions is None else float(millions)}
+    return Contract.from_json(values | numbers | limit)
 
 
 class _Wrong(Exception):

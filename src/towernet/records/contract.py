@@ -27,6 +27,7 @@ class Contract:
         value_range: Values of more than 8 bits that are black and white, clipped beyond. None: each
             file has its own range.
         colour_profile: srgb: colours are converted from an embedded profile. ignored.
+        max_megapixels: The most pixels of an image, in millions; None: the default limits.
     """
 
     class_names: tuple[Text, ...]
@@ -38,6 +39,7 @@ class Contract:
     orientation: str = "exif"
     value_range: tuple[StrictFloat, StrictFloat] | None = None
     colour_profile: str = "ignored"
+    max_megapixels: StrictFloat | None = None
 
     @staticmethod
     def from_json(values: object) -> Contract:

@@ -24,7 +24,9 @@ def pictures(source: Source, rules: Rules) -> Callable[[str], npt.NDArray[np.uin
     def picture(path: str) -> npt.NDArray[np.uint8] | None:
         file = source.files.location(path)
         try:
-            return decode(file.read_bytes(), rules).pixels if file else None
+            return (
+                decode(file.read_bytes(), rules, max_bytes=rules.max_bytes).pixels if file else None
+            )
         except (OSError, DataError):
             return None
 
