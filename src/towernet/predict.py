@@ -17,6 +17,7 @@ from torch import nn
 from towernet.data.decode import decode, fit
 from towernet.data.examine import Unchecked, prepared
 from towernet.data.pictures import Pictures
+from towernet.data.rules import of_contract
 from towernet.data.workers import Died, in_order
 from towernet.engine.batches import prefetch
 from towernet.engine.checkpoint import read_weights, require_weights
@@ -75,9 +76,9 @@ class Predictor:
         Raises:
             DataError: the image cannot be used.
         """
-        background = self.contract.background
-        decoded = decode(content, background=background)
-        return fit(decoded.pixels, self.contract.size_px, self.contract.resize, background)
+        contract = self.contract
+        decoded = decode(content, of_contract(contract))
+        return fit(decoded.pixels, contract.size_px, contract.resize, contract.background)
 
     def probabilities(self, pixels_NSS3: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """Return (N, K) probabilities for fitted pixels."""
@@ -305,6 +306,7 @@ class _Requests(Sequence[Unchecked]):
 
     def __init__(self, contract: Contract, paths: Sequence[Path], positions: Sequence[int]) -> None:
         self._contract, self._paths, self._positions = contract, paths, positions
+        self._rules = of_contract(contract)
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -315,7 +317,7 @@ class _Requests(Sequence[Unchecked]):
             self._paths[self._positions[index]],
             contract.size_px,
             contract.resize,
-            contract.background,
+            self._rules,
         )
 
 

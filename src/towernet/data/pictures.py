@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from towernet.data.layout import is_note, scan
+from towernet.data.kinds import kinds_of
 from towernet.data.table import path_bytes
+from towernet.data.tree import scan
 from towernet.data.workers import Count
 from towernet.errors import DataError
 from towernet.words import counted, listed
@@ -55,7 +56,7 @@ def find_pictures(given: Sequence[Path], progress: Count | None = None) -> Pictu
             continue
         of_folders = True
         tree = scan(path, progress)
-        found = sorted((p for p in tree.paths if not _is_other(p)), key=path_bytes)
+        found = sorted(kinds_of(tree.paths, path.joinpath).images, key=path_bytes)
         if not found:
             others = f" ({counted(len(tree.paths), 'other file')})" if tree.paths else ""
             raise DataError(f"{path} contains no images{others}; give a folder of images")
@@ -63,8 +64,3 @@ def find_pictures(given: Sequence[Path], progress: Count | None = None) -> Pictu
         num_skipped += len(tree.ignored)
         paths += [path / name for name in found]
     return Pictures(paths, of_folders, num_ignored, num_skipped)
-
-
-def _is_other(path: str) -> bool:
-    """Whether a file is a note, a table or an annotation, by its ending."""
-    return "." in path.rpartition("/")[2] and is_note(path)

@@ -18,9 +18,9 @@ import pandas as pd
 from towernet import rng
 from towernet.config import DataConfig
 from towernet.data.connected import chain, components
+from towernet.data.copies import ACROSS_SPLITS
 from towernet.data.table import (
     IGNORED,
-    QUARANTINED,
     SPLITS,
     TEST,
     TRAIN,
@@ -31,7 +31,6 @@ from towernet.data.table import (
 from towernet.errors import ConfigError, DataError
 from towernet.words import counted, shown
 
-MIN_IMAGES = 3  # of a class: one for each split
 MAX_DRAWS = 64  # tried if groups span classes, until every class is on each side
 
 Ints = npt.NDArray[np.int64]
@@ -44,8 +43,8 @@ def assign(table: pd.DataFrame, config: DataConfig, *, seed: int, repetition: in
 
     The test split depends on the seed alone; the rest is divided again for each repetition.
     Splits that came with the data are kept: a missing validation or test split is drawn from
-    the training images, and an image whose near duplicate is in a later split is ignored
-    (DUPLICATE_ACROSS_SPLITS; train comes before validation, validation before test).
+    the training images, and an image whose near duplicate is in a later split is ignored, if
+    `check` did not do so (DUPLICATE_ACROSS_SPLITS; train, then validation, then test).
 
     Args:
         table: From `check`, perhaps through `limit`.
@@ -76,9 +75,9 @@ def assign(table: pd.DataFrame, config: DataConfig, *, seed: int, repetition: in
     if given:
         table = _ignore_across(table)
         _require_whole_groups(table)
+    require_training_images(table)
     rows = np.flatnonzero(_is(table, USED))
     splits = _given(table)[rows]
-    _require_training_images(table, rows, splits)
     units = _Units(table, rows)
     # Convert a share of all images to a share of those it is drawn from: 0.16 of all is 0.2 of
     # what a test split of 0.2 leaves, whether that was drawn here or came with the data.
@@ -110,34 +109,6 @@ def limit(table: pd.DataFrame, images_per_class: int, seed: int) -> pd.DataFrame
     left_out = rows[_rank(classes, share, drawn) >= images_per_class]
     detail = f"not among the {images_per_class:,} images per class that were drawn"
     return _ignore(table.copy(), left_out, "NOT_SAMPLED", detail)
-
-
-def require_trainable(table: pd.DataFrame) -> None:
-    """Refuse fewer than two classes, or a class with fewer than three usable images.
-
-    Raises:
-        DataError: naming the class, its images and how many were quarantined.
-    """
-    codes, texts = pd.factorize(table["class_name"].to_numpy(dtype=object))
-    names: list[str] = texts.tolist()
-    num_used = np.bincount(codes[_is(table, USED)], minlength=len(names))
-    num_quarantined = np.bincount(codes[_is(table, QUARANTINED)], minlength=len(names))
-    classes = sorted(
-        (i for i, name in enumerate(names) if name), key=lambda i: path_bytes(names[i])
-    )
-    if len(classes) < 2:
-        found = f"one class, {shown(names[classes[0]])}," if classes else "no class"
-        raise DataError(
-            f"the data has {found} and at least two are needed; add images of another class"
-        )
-    few = [i for i in classes if num_used[i] < MIN_IMAGES]
-    if few:
-        more = f" ({len(few) - 1:,} more also have too few)" if len(few) > 1 else ""
-        raise DataError(
-            f"class {shown(names[few[0]])} has {counted(int(num_used[few[0]]), 'usable image')}"
-            f" ({num_quarantined[few[0]]} quarantined) and needs {MIN_IMAGES}, one for each"
-            f" split{more}; add images or remove the class"
-        )
 
 
 def tied(table: pd.DataFrame) -> Ints:
@@ -307,7 +278,7 @@ def _ignore_across(table: pd.DataFrame) -> pd.DataFrame:
     for number, split in enumerate(SPLITS):
         detail = f"a near duplicate of it is in the {split} split that came with the data"
         across = rows[earlier & (latest[clusters] == number)]
-        table = _ignore(table, across, "DUPLICATE_ACROSS_SPLITS", detail)
+        table = _ignore(table, across, ACROSS_SPLITS, detail)
     return table
 
 
@@ -328,16 +299,27 @@ def _require_whole_groups(table: pd.DataFrame) -> None:
         )
 
 
-def _require_training_images(
-    table: pd.DataFrame, rows: Ints, splits: npt.NDArray[np.object_]
-) -> None:
-    classes = table["class_name"].to_numpy(dtype=object)[rows]
-    lacking = sorted(set(classes) - set(classes[splits == TRAIN]), key=path_bytes)
+def require_training_images(table: pd.DataFrame) -> None:
+    """Refuse a class without training images, if splits came with the data.
+
+    Raises:
+        DataError: naming the class, and where its images are.
+    """
+    used, classes = _is(table, USED), table["class_name"].to_numpy(dtype=object)
+    splits, is_copy = _given(table), (table["reason"] == ACROSS_SPLITS).to_numpy(dtype=bool)
+    lacking = sorted({*classes[used]} - {*classes[used & (splits == TRAIN)]}, key=path_bytes)
     if lacking:
-        where = " and ".join(sorted(set(splits[classes == lacking[0]])))
+        of_class = classes == lacking[0]
+        where = " and ".join(sorted(set(splits[of_class & used])))
+        if num_copies := int((of_class & is_copy & (splits == TRAIN)).sum()):
+            raise DataError(
+                f"class {shown(lacking[0])} has no training images left: all its"
+                f" {counted(num_copies, 'training image')} are copies of images in {where}; remove"
+                f" them from {where}, or add other training images"
+            )
         raise DataError(
             f"class {shown(lacking[0])} has no training images, its"
-            f" {(classes == lacking[0]).sum():,} images are assigned to {where}; move some to train"
+            f" {(of_class & used).sum():,} images are assigned to {where}; move some to train"
         )
 
 
