@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from towernet import torch_private
 from towernet.attention import fused
 from towernet.attention.base import ATTENTION, GatedBlock, full_precision
 from towernet.errors import ConfigError
@@ -127,7 +128,11 @@ def _gates(x_BCHW: Tensor, vectors: tuple[Tensor, ...], groups: int) -> Tensor:
     # Two-pass statistics: E[x²] − μ² cancels where the mean is large against the spread.
     var_BC, mean_BC = torch.var_mean(x_BCHW, dim=(2, 3), correction=0)
     mean_BGhk = mean_BC.unflatten(1, (groups, 2, -1))
-    channel_mean_BGk, spatial_mean_BGk = mean_BGhk.unbind(2)
+    if not torch.compiler.is_compiling() and torch_private.is_transformed_or_traced():
+        # The old exporter to ONNX writes a file without the node that makes the outputs of unbind.
+        channel_mean_BGk, spatial_mean_BGk = mean_BGhk[:, :, 0], mean_BGhk[:, :, 1]
+    else:
+        channel_mean_BGk, spatial_mean_BGk = mean_BGhk.unbind(2)
     spatial_var_BGk = var_BC.unflatten(1, (groups, 2, -1))[:, :, 1]
 
     slope_BGk = spatial_weight * norm_weight * (spatial_var_BGk + _EPSILON).rsqrt()
