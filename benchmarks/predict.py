@@ -4,6 +4,8 @@ The same files go through (1) the decoding processes, (2) the network in batches
 `predict` uses, on pixels that are decoded already, and (3) `predict_classes`. The processes decode
 on one half of the cores and the network computes on the other half, in all three, so (3) can at
 best be as fast as the slower of (1) and (2). They take turns: other work on the machine is shared.
+Where others use the machine, (3) needs both halves and waits for them; so the processor time of
+this process is given too: of the network alone, and of predicting, which adds receiving.
 
     TOWERNET_DATA=… python benchmarks/predict.py --images 10000 --set caltech16.zip
 """
@@ -74,6 +76,7 @@ def main() -> None:
     predictor = predictor_of(given.model, given.size, half)
     process = psutil.Process()
     seconds: dict[str, list[float]] = {"decoding": [], "network": [], "predict": []}
+    cpu_seconds = {"network": 0.0, "predict": 0.0}
     with tempfile.TemporaryDirectory() as folder:
         all_paths = copies(data_set(given.set), Path(folder), given.images).paths
         for start in range(0, given.images, given.part):
@@ -82,14 +85,16 @@ def main() -> None:
             num = sum(1 for _ in fitted_pictures(predictor.contract, part, workers=half))
             seconds["decoding"].append(time.perf_counter() - began)
             pixels = np.zeros((BATCH_SIZE, given.size, given.size, 3), np.uint8)
-            began = time.perf_counter()
+            began, cpu = time.perf_counter(), time.process_time()
             for _ in range(num // BATCH_SIZE):
                 predictor.probabilities(pixels)
             seconds["network"].append(time.perf_counter() - began)
-            began = time.perf_counter()
+            cpu_seconds["network"] += time.process_time() - cpu
+            began, cpu = time.perf_counter(), time.process_time()
             for _ in predict_classes(predictor, Pictures(part, of_folders=True), workers=half):
                 pass
             seconds["predict"].append(time.perf_counter() - began)
+            cpu_seconds["predict"] += time.process_time() - cpu
         ratios = [
             max(decoding, network) / predict
             for decoding, network, predict in zip(*seconds.values(), strict=True)
@@ -111,6 +116,12 @@ def main() -> None:
             "images_per_second_in_one_call": round(given.images / whole, 1),
             "of_the_slower_alone_median": round(statistics.median(ratios), 3),
             "of_the_slower_alone": [round(ratio, 3) for ratio in ratios],
+            "processor_seconds_of_this_process": {
+                name: round(used, 1) for name, used in cpu_seconds.items()
+            },
+            "network_share_of_processor_time": round(
+                cpu_seconds["network"] / cpu_seconds["predict"], 3
+            ),
             "own_bytes_after_images": bytes_at,
             "processes": half,
             "threads": half,
