@@ -31,11 +31,11 @@ def jit(name: str) -> Any:
     return getattr(torch.jit, name)
 
 
-def with_block(name: str, start: str) -> nn.Module:
+def with_block(name: str, start: str, *, is_trained: bool) -> nn.Module:
     torch.manual_seed(1)
     network = network_of(Block(32), Block(32)).eval()
     attach(network, name, start=start, input_shape=(1, 3, 32, 32))
-    return moved(network)
+    return moved(network) if is_trained else network
 
 
 def run_onnx(model: bytes, x: Tensor) -> Tensor:
@@ -92,14 +92,15 @@ def check(way: str, network: nn.Module) -> None:
 
 @WITHOUT_WARNINGS
 @pytest.mark.parametrize("start", ["paper", "identity"])
+@pytest.mark.parametrize("is_trained", [True, False], ids=["trained", "new"])
 @pytest.mark.parametrize("name", sorted(ATTENTION))
 @pytest.mark.parametrize(
     "way", [pytest.param(way, marks=pytest.mark.proof) if way in SLOW else way for way in WAYS]
 )
-def test_each_way_of_exporting_does_what_the_table_says(way, name, start):
+def test_each_way_of_exporting_does_what_the_table_says(way, name, is_trained, start):
     if way == "torch.compile" and not compiler():
         pytest.skip("torch.compile needs a C++ compiler")
-    network = with_block(name, start)
+    network = with_block(name, start, is_trained=is_trained)
     if WAYS[way][1]:
         check(way, network)
     else:
