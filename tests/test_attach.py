@@ -670,12 +670,37 @@ def test_for_a_module_that_is_not_called_the_reason_is_given():
         attach(model, "se", "1.spare")
 
 
-def test_a_block_that_does_not_fit_one_place_is_not_inserted_at_all():
+def of_a_hundred_groups_at_most(channels):
+    return ShuffleAttention(channels, groups=min(channels // 4, 100))
+
+
+def test_with_strict_a_block_that_does_not_fit_one_place_is_not_inserted_at_all():
     model = shapes_of("resnet18")
     with pytest.raises(ConfigError, match=r"^at layer4.0.bn2, ShuffleAttention: 512 channels"):
-        attach(model, lambda channels: ShuffleAttention(channels, groups=min(channels // 4, 100)))
+        attach(model, of_a_hundred_groups_at_most, strict=True)
     assert not attention_blocks(model)
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_place_that_cannot_take_a_block_stays_as_it_is_and_is_named():
+    model = shapes_of("resnet18")
+    found = attach(model, of_a_hundred_groups_at_most)
+    assert [attached.place.name for attached in found] == RESNET18[:6]
+    assert [skipped.place.name for skipped in found.skipped] == RESNET18[6:]
+    assert found.words.startswith(
+        "2 of 8 places cannot take it and stay as they are: layer4.0.bn2, layer4.1.bn2"
+        " (ShuffleAttention: 512 channels cannot be cut into 100 groups"
+    )
+    assert detach(model) == 6
+    whole = attach(shapes_of("resnet18"), "se", strict=True)
+    assert (len(whole), whole.skipped, whole.words) == (8, [], "")
+
+
+def test_a_block_that_fits_no_place_is_refused():
+    model = shapes_of("resnet18")
+    with pytest.raises(ConfigError, match=r"^at layer1.0.bn2, ShuffleAttention: 64 channels"):
+        attach(model, lambda channels: ShuffleAttention(channels, groups=channels))
+    assert not attention_blocks(model)
 
 
 def test_attention_is_attached_once_and_not_after_attention():

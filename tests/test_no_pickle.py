@@ -41,6 +41,7 @@ ALLOWED = {
     ("tests/test_ablation.py", "a shell"): "to say the command that a message proposes",
     ("tests/test_own_networks.py", "a shell"): "to say the command that a message proposes",
     ("tests/test_attach.py", "torch.jit"): "to have something to refuse",
+    ("tests/test_exports.py", "torch.jit"): "to export, and to run what was exported",
     ("tests/test_0_torch_private.py", "torch.jit"): "to have a trace that runs",
     ("tests/test_attention_equations.py", "builtins.exec"): "our own source, changed in a word",
     ("tests/test_attention_equations.py", "sys.modules by another way"): "to read that source",

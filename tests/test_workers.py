@@ -8,7 +8,7 @@ import time
 import pytest
 
 from towernet.data import decode, workers
-from towernet.data.workers import Died, in_processes
+from towernet.data.workers import Died, in_order, in_processes
 from towernet.errors import EnvironmentFault
 
 FUNCTIONS = """
@@ -184,3 +184,40 @@ def test_a_process_that_hangs_while_it_starts_is_an_error(functions, tmp_path, m
     monkeypatch.setattr("towernet.data.workers.START_LIMIT_S", 1.0)
     with pytest.raises(EnvironmentFault, match="a decoding process could not start"):
         list(in_processes(functions.square, [1, 2], workers=1))
+
+
+# In order, with bounded memory.
+
+
+def test_results_come_in_order_and_no_more_than_some_ahead(functions):
+    """The items are asked for as they are sent, so the list sees how far ahead that is."""
+    taken = 0
+
+    class Counted(list[int]):
+        def __getitem__(self, position):
+            nonlocal taken
+            taken = max(taken, position)
+            return position
+
+    items = Counted(range(500))
+    for num, answer in enumerate(in_order(functions.square, items, workers=3, ahead=40)):
+        assert answer == num * num
+        assert taken < num + 40 + 1
+    assert num == 499
+
+
+@pytest.mark.parametrize("ahead", [1, 4, 1000])
+def test_an_item_that_kills_its_process_waits_for_no_end(functions, ahead):
+    numbers = list(range(60))
+    found = list(in_order(functions.crash_on_seven, numbers, workers=2, ahead=ahead))
+    assert isinstance(found[7], Died)
+    assert found[:7] + found[8:] == numbers[:7] + numbers[8:]
+
+
+def test_an_item_that_needs_more_memory_runs_alone_and_in_order(functions):
+    wanted = [1, workers.SHARED_BYTES + 1, 2, 3, workers.ALONE_BYTES + 1, 4]
+    found = list(in_order(functions.bytes_given, wanted, workers=2, ahead=3))
+    shared, alone = workers.SHARED_BYTES, workers.ALONE_BYTES
+    assert [each if isinstance(each, Died) else each[0] for each in found] == [
+        shared, alone, shared, shared, Died("RESOURCE", "wants more; shrink it"), shared,
+    ]  # fmt: skip

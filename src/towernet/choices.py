@@ -239,17 +239,30 @@ def require_blocks(names: Iterable[NetworkName]) -> None:
                 check_block(found)
 
 
-def require_networks(names: Iterable[NetworkName], size_px: int) -> None:
+def require_networks(
+    names: Iterable[NetworkName],
+    size_px: int,
+    *,
+    strict: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> None:
     """Check custom networks against the network contract; built-in, torchvision's, timm's are not.
+
+    Args:
+        names: The networks.
+        size_px: Side of their images.
+        strict: Refuse a network if a place in it cannot take its attention block.
+        say: Called with a sentence for each network in which such places stay as they are.
 
     Raises:
         UnknownNameError: no network has the name.
         ConfigError: one does not take images of this size.
         ContractError: one does not keep a promise.
     """
-    from towernet.models.catalogue import require_size
+    from towernet.models.catalogue import require_size, skipped_places
     from towernet.models.own import NETWORKS, is_own
 
+    names = tuple(names)
     own = sorted({name.base for name in names if is_own(name)})
     if own:
         from towernet.testing import check_network
@@ -257,6 +270,10 @@ def require_networks(names: Iterable[NetworkName], size_px: int) -> None:
         for name in own:
             require_size(name, size_px)
             check_network(NETWORKS.find(name), size_px=size_px)
+    for name in names:
+        skipped = skipped_places(name, size_px, strict=strict)
+        if skipped and say is not None:
+            say(f"{name}: {skipped}; --strict refuses such a network")
 
 
 def trust(names: Iterable[NetworkName]) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import glob
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +16,10 @@ from torch import nn
 
 from towernet.data.decode import decode, fit
 from towernet.data.examine import Unchecked, prepared
+from towernet.data.pictures import Pictures
 from towernet.data.rules import of_contract
-from towernet.data.workers import Died, in_processes
+from towernet.data.workers import Died, in_order
+from towernet.engine.batches import prefetch
 from towernet.engine.checkpoint import read_weights, require_weights
 from towernet.engine.device import Policy
 from towernet.engine.record import read_run
@@ -32,6 +37,10 @@ from towernet.records.run import RunRecord
 from towernet.records.scores import KeptCalibration
 
 NUM_DECODERS = 2
+BATCH_SIZE = 16
+"""The images of a folder are predicted so many at a time; the last batch is filled up, since the
+last bits of an answer depend on the size of its batch, but not on what else is in it."""
+_MAX_WAITING, _MAX_WAITING_BYTES = 512, 1 << 27  # decoded images between decoding and network
 TRAIN_AGAIN = "train again"  # the remedy for a damaged run
 CALIBRATION_FILE = "calibration.json"
 WEIGHT_SUFFIXES = (
@@ -197,69 +206,101 @@ def predict_files(
     predictor: Predictor, paths: Sequence[Path]
 ) -> list[npt.NDArray[np.float64] | DataError]:
     """Return the class probabilities of each image, or why there are none."""
-    answers: list[npt.NDArray[np.float64] | DataError] = [
-        DataError(f"{path} was not decoded") for path in paths
-    ]
-    for i, pixels in fitted_pictures(predictor.contract, paths):
-        if isinstance(pixels, DataError):
-            answers[i] = pixels
-        else:
-            answers[i] = predictor.probabilities(pixels[None])[0]
-    return answers
+    return list(_answers(predictor, paths, batch_size=1, workers=NUM_DECODERS))
 
 
 def predict_classes(
-    predictor: Predictor, paths: Sequence[Path], *, top: int = 1
-) -> list[Prediction | NoPrediction]:
-    """Return the predicted classes of each image with their probabilities, or why there are none.
+    predictor: Predictor,
+    pictures: Pictures,
+    *,
+    top: int = 1,
+    workers: int = NUM_DECODERS,
+) -> Iterator[Prediction | NoPrediction]:
+    """Yield the predicted classes of each image with their probabilities, or why there are none.
+
+    They come in the order of the images, as soon as they are known; the memory does not depend on
+    the number of images. Those of folders are predicted `BATCH_SIZE` at a time, files one by one.
 
     Args:
         predictor: From `load_run`.
-        paths: The images.
+        pictures: The images.
         top: Number of classes per image.
+        workers: Decoding processes.
     """
     names, threshold = predictor.contract.class_names, predictor.threshold
-    rows: list[Prediction | NoPrediction] = []
-    for path, answer in zip(paths, predict_files(predictor, paths), strict=True):
+    batch_size = BATCH_SIZE if pictures.of_folders else 1
+    answers = _answers(predictor, pictures.paths, batch_size=batch_size, workers=workers)
+    for path, answer in zip(pictures.paths, answers, strict=True):
         if isinstance(answer, DataError):
-            rows.append(NoPrediction(path=str(path), error=str(answer)))
+            yield NoPrediction(path=str(path), error=str(answer))
             continue
         best = answer.argsort(kind="stable")[::-1][:top]
-        rows.append(
-            Prediction(
-                path=str(path),
-                predictions=tuple(
-                    ClassProbability(class_name=names[i], probability=round(float(answer[i]), 6))
-                    for i in best
-                ),
-                sure=None if threshold is None else bool(answer.max() >= threshold),
-            )
+        yield Prediction(
+            path=str(path),
+            predictions=tuple(
+                ClassProbability(class_name=names[i], probability=round(float(answer[i]), 6))
+                for i in best
+            ),
+            sure=None if threshold is None else bool(answer.max() >= threshold),
         )
-    return rows
+
+
+def _answers(
+    predictor: Predictor, paths: Sequence[Path], *, batch_size: int, workers: int
+) -> Iterator[npt.NDArray[np.float64] | DataError]:
+    """Yield the probabilities of each image, or why there are none, in order."""
+    size_px = predictor.contract.size_px
+    pixels_BSS3 = np.zeros((batch_size, size_px, size_px, 3), np.uint8)
+    batch: list[int | DataError] = []  # for each image its row in the batch, or what is wrong
+    num_rows = 0
+
+    def predicted() -> Iterator[npt.NDArray[np.float64] | DataError]:
+        answers_BK = predictor.probabilities(pixels_BSS3) if num_rows else None
+        for row in batch:
+            yield row if isinstance(row, DataError) else answers_BK[row]  # type: ignore[index]
+
+    for _, pixels in fitted_pictures(predictor.contract, paths, workers=workers):
+        if isinstance(pixels, DataError):
+            batch.append(pixels)
+        else:
+            pixels_BSS3[num_rows] = pixels
+            batch.append(num_rows)
+            num_rows += 1
+        if num_rows == batch_size or len(batch) >= _MAX_WAITING or not num_rows:
+            yield from predicted()
+            batch, num_rows = [], 0
+    pixels_BSS3[num_rows:] = 0
+    yield from predicted()
 
 
 def fitted_pictures(
-    contract: Contract, paths: Sequence[Path]
+    contract: Contract, paths: Sequence[Path], *, workers: int = NUM_DECODERS
 ) -> Iterator[tuple[int, npt.NDArray[np.uint8] | DataError]]:
-    """Yield each image's position and its (S, S, 3) pixels, or why there are none.
+    """Yield each image's position and its (S, S, 3) pixels, or why there are none, in order.
 
     Files are decoded in worker processes, so a crash or hang over one affects no other.
     """
-    good = []
-    for i, path in enumerate(paths):
-        if problem := _no_file(path):
-            yield i, problem
-        else:
-            good.append(i)
-    rules = of_contract(contract)
-    requests = [Unchecked(paths[i], contract.size_px, contract.resize, rules) for i in good]
-    for position, answer in in_processes(
-        prepared,
-        requests,
-        workers=min(NUM_DECODERS, max(1, len(good))),
-        alone_bytes=rules.max_bytes,
-    ):
-        i = good[position]
+    problems = {i: problem for i, path in enumerate(paths) if (problem := _no_file(path))}
+    good = [i for i in range(len(paths)) if i not in problems]
+    requests = _Requests(contract, paths, good)
+    num_bytes = 3 * contract.size_px**2
+    depth = max(1, min(_MAX_WAITING, _MAX_WAITING_BYTES // num_bytes) // 2)
+
+    def decoded() -> Iterator[bytes | str | Died]:
+        return in_order(
+            prepared,
+            requests,
+            workers=min(workers, max(1, len(good))),
+            ahead=depth,
+            alone_bytes=of_contract(contract).max_bytes,
+        )
+
+    answers = prefetch(decoded, depth if len(good) > 1 else 0)
+    for i in range(len(paths)):
+        if i in problems:
+            yield i, problems[i]
+            continue
+        answer = next(answers)
         if isinstance(answer, bytes):
             yield i, np.frombuffer(answer, np.uint8).reshape(contract.size_px, -1, 3)
         else:
@@ -267,13 +308,39 @@ def fitted_pictures(
             yield i, DataError(f"{paths[i]} cannot be used: {detail}")
 
 
+class _Requests(Sequence[Unchecked]):
+    """What the decoding processes are asked for; made when it is sent."""
+
+    def __init__(self, contract: Contract, paths: Sequence[Path], positions: Sequence[int]) -> None:
+        self._contract, self._paths, self._positions = contract, paths, positions
+        self._rules = of_contract(contract)
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: Any) -> Any:
+        contract = self._contract
+        return Unchecked(
+            self._paths[self._positions[index]],
+            contract.size_px,
+            contract.resize,
+            self._rules,
+        )
+
+
 def _no_file(path: Path) -> DataError | None:
-    if path.is_dir():
-        return DataError(f"{path} is a folder; give the images in it: {path}/*")
-    if path.exists() and not path.is_file():  # reading a pipe would block forever
-        return DataError(f"{path} is not a plain file; give an image file")
     try:
-        with path.open("rb"):
-            return None
+        status = path.stat()
     except OSError as error:
+        if glob.has_magic(str(path)):
+            folder = next(str(p) for p in path.parents if not glob.has_magic(str(p)))
+            return DataError(
+                f"no file is called {path}, and a pattern in quotes is not expanded; leave out the"
+                f" quotes, or give the folder: {folder}"
+            )
         return DataError(f"{path} cannot be read: {error.strerror}; give an image file")
+    if stat.S_ISDIR(status.st_mode):
+        return DataError(f"{path} is a folder; give an image file")
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would block forever
+        return DataError(f"{path} is not a plain file; give an image file")
+    return None

@@ -15,6 +15,7 @@ from towernet.choices import ReadingOptions
 from towernet.comparison.answers.export import answers_table
 from towernet.comparison.conclusion import finished
 from towernet.comparison.evaluation import evaluate, open_images, open_predictor
+from towernet.data.pictures import find_pictures
 from towernet.engine.record import read_run
 from towernet.errors import ConfigError, DataError
 from towernet.names import NetworkName
@@ -50,14 +51,14 @@ class Run:
 
     def predict(
         self,
-        images: Sequence[str | Path],
+        images: str | Path | Sequence[str | Path],
         *,
         on_error: Literal["raise", "leave_out"] = "raise",
     ) -> pd.DataFrame:
         """Predict the class of each image.
 
         Args:
-            images: Image files.
+            images: A folder with images at any depth, or a list of image files and folders.
             on_error: For files that cannot be used: raise an error for the first one, or leave
                 out each.
 
@@ -67,12 +68,15 @@ class Run:
 
         Raises:
             DataError: an image cannot be used, or the run's weights were changed.
-            ConfigError: `images` is a single name instead of a list.
+            ConfigError: `images` is the name of a file instead of a list.
         """
         if isinstance(images, str | Path):
-            raise ConfigError(f"images is '{images}'; give a list of files: ['{images}']")
+            if not Path(images).is_dir():
+                raise ConfigError(f"images is '{images}'; give a list of files: ['{images}']")
+            images = [images]
         rows = []
-        for row in predict_classes(self._predictor, [Path(image) for image in images]):
+        pictures = find_pictures([Path(image) for image in images])
+        for row in predict_classes(self._predictor, pictures):
             if isinstance(row, NoPrediction):
                 if on_error == "raise":
                     raise DataError(row.error)

@@ -67,6 +67,7 @@ def compare(
     workers: int | None = None,
     accept_data_change: bool = False,
     accept_changes: bool = False,
+    strict: bool = False,
     progress: Progress | None = None,
     command: str | None = None,
     **reading: Unpack[ReadingOptions],
@@ -99,6 +100,8 @@ def compare(
         workers: Decoding processes; default: one per core.
         accept_data_change: Continue although images were removed or added.
         accept_changes: Continue with other versions, threads or device.
+        strict: Refuse a network if a place in it cannot take its attention block. By default
+            that place stays as it is, which is said before the training.
         progress: Receives the progress; default: a progress bar, or lines in a file.
         command: Recorded as the command that made the results; default: this call.
         **reading: How images are found and read: the fields of `towernet.records.reading.Reading`.
@@ -126,7 +129,8 @@ def compare(
             equal_within=equal_within,
             learning_curve=learning_curve,
         )
-        choices.require_networks(names, request.recipe.data.size_px)
+        size_px = request.recipe.data.size_px
+        choices.require_networks(names, size_px, strict=strict, say=progress.say)
         origin = Origin(
             command=command or _call(compare, given.items()),
             source=source.reading,
@@ -160,6 +164,7 @@ def train(
     workers: int | None = None,
     accept_data_change: bool = False,
     accept_changes: bool = False,
+    strict: bool = False,
     progress: Progress | None = None,
     command: str | None = None,
     **reading: Unpack[ReadingOptions],
@@ -185,6 +190,7 @@ def train(
         workers: See `compare`.
         accept_data_change: With `resume`: see `compare`.
         accept_changes: With `resume`: see `compare`.
+        strict: See `compare`.
         progress: See `compare`.
         command: See `compare`.
         **reading: See `compare`.
@@ -222,7 +228,8 @@ def train(
             raise ConfigError("--accept-data-change and --accept-changes only apply with --resume")
         source = open_data(data, options, progress)
         request = options.request(source, (network,))
-        choices.require_networks((network,), request.recipe.data.size_px)
+        size_px = request.recipe.data.size_px
+        choices.require_networks((network,), size_px, strict=strict, say=progress.say)
         folder = choices.out_folder(out, data, source.name, network.folder_name)
         origin = Origin(
             command=command or _call(train, given.items()),

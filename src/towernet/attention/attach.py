@@ -29,6 +29,7 @@ from towernet.attention.places import Place, find_places, require_names
 from towernet.attention.trace import trace
 from towernet.errors import ConfigError
 from towernet.names import BlockStart
+from towernet.words import some_listed
 
 Where = str | Sequence[str]
 
@@ -51,6 +52,38 @@ class Attached:
         return sum(parameter.numel() for parameter in self.block.parameters())
 
 
+@dataclass(frozen=True)
+class Skipped:
+    """A place that was left as it is.
+
+    Args:
+        place: The place.
+        reason: Why it cannot take the block, as a sentence without its end.
+    """
+
+    place: Place
+    reason: str
+
+
+class Attachments(list[Attached]):
+    """What was inserted, in the order it runs; `skipped` are the places that cannot take it."""
+
+    def __init__(self, attached: Sequence[Attached], skipped: Sequence[Skipped] = ()) -> None:
+        super().__init__(attached)
+        self.skipped = list(skipped)
+
+    @property
+    def words(self) -> str:
+        """Which places were skipped and why, as a sentence without its end; '' for none."""
+        if not self.skipped:
+            return ""
+        names = some_listed([each.place.name for each in self.skipped], 5)
+        num, of = len(self.skipped), len(self.skipped) + len(self)
+        return f"{num} of {of} places cannot take it and stay as they are: {names}" + (
+            f" ({self.skipped[0].reason})"
+        )
+
+
 @torch.inference_mode(False)  # what is made in inference mode could not be trained
 def attach(
     model: nn.Module,
@@ -59,7 +92,8 @@ def attach(
     *,
     start: BlockStart = "identity",
     input_shape: tuple[int, int, int, int] | None = None,
-) -> list[Attached]:
+    strict: bool = False,
+) -> Attachments:
     """Put a block into a network at one or more places; the network is changed in place.
 
     Blocks are built as `block(channels)`, options by `functools.partial(CBAM, reduction=8)`. Each
@@ -81,15 +115,18 @@ def attach(
             the block.
         input_shape: Of an input the network takes, (1, channels, height, width). None: what the
             network states itself, as timm's do, else 224 px.
+        strict: Refuse the network if one of the places cannot take the block. By default that place
+            stays as it is.
 
     Returns:
-        What was inserted, in the order it runs.
+        What was inserted, in the order it runs; its `skipped` are the places left as they are,
+        each with the reason, and `words` names them in a sentence.
 
     Raises:
         UnknownNameError: no block or module has the name.
-        ConfigError: there is no such place, the block does not fit one of them (it is tried on a
-            map of each place's size, built-in blocks excepted), or attention was attached there
-            before. The network is as it was.
+        ConfigError: there is no such place, the block fits none of them or, with `strict`, not all
+            (it is tried on a map of each place's size, built-in blocks excepted), or attention was
+            attached there before. The network is as it was.
 
     Example:
         >>> from torchvision.models import resnet18
@@ -109,13 +146,22 @@ def attach(
     ):
         raise ConfigError(f"input_shape is {input_shape}; give (1, channels, height, width)")
     places = find_places(trace(model, input_shape), where)
-    attached = []
+    attached: list[Attached] = []
+    refused: list[tuple[Place, ConfigError]] = []
     for place in places:  # all are built before the first is inserted
         if hasattr(model.get_submodule(place.name), CHILD):
             raise ConfigError(f"{place.name} already has attention; call detach(network) first")
-        attached.append(Attached(place, fitted(build, place, model, start)))
+        try:
+            attached.append(Attached(place, fitted(build, place, model, start)))
+        except ConfigError as error:
+            if strict:
+                raise
+            refused.append((place, error))
+    if not attached:
+        raise refused[0][1]
     torch_private.recompile_when_hooks_change()
     for each in attached:
         module = model.get_submodule(each.place.name)
         insert(module, each.block, channels_last=each.place.channels_last)
-    return attached
+    skipped = [Skipped(place, str(e).removeprefix(f"at {place.name}, ")) for place, e in refused]
+    return Attachments(attached, skipped)

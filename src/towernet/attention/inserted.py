@@ -84,6 +84,8 @@ def _is_only_ours(module: nn.Module, block: nn.Module) -> bool:
     return (
         not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
+        # torch.jit.trace traces twice, with and without gradients, and compares.
+        and not torch_private.is_transformed_or_traced()
         and type(module) in _ALWAYS_NEW
         and "forward" not in vars(module)
         and torch_private.forward_hooks(module)[0] is _weigh

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from towernet import torch_private
 from towernet.attention import fused
 from towernet.attention.base import ATTENTION, GatedBlock, full_precision
 from towernet.errors import ConfigError
@@ -129,6 +130,10 @@ def _gates(x_BCHW: Tensor, vectors: tuple[Tensor, ...], groups: int) -> Tensor:
     mean_BGhk = mean_BC.unflatten(1, (groups, 2, -1))
     channel_mean_BGk, spatial_mean_BGk = mean_BGhk.unbind(2)
     spatial_var_BGk = var_BC.unflatten(1, (groups, 2, -1))[:, :, 1]
+    if not torch.compiler.is_compiling() and torch_private.is_transformed_or_traced():
+        # The old exporter to ONNX computes products of parameters itself, and loses them where two
+        # are equal, as at the start. It cannot for numbers that seem to depend on the image.
+        spatial_weight = torch.where(spatial_mean_BGk > 0, spatial_weight, spatial_weight)
 
     slope_BGk = spatial_weight * norm_weight * (spatial_var_BGk + _EPSILON).rsqrt()
     spatial_offset_BGk = spatial_bias + spatial_weight * norm_bias - slope_BGk * spatial_mean_BGk

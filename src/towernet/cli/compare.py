@@ -56,6 +56,7 @@ def compare(
     workers: options.Workers = None,
     accept_data_change: options.AcceptDataChange = False,
     accept_changes: options.AcceptChanges = False,
+    strict: options.Strict = False,
     **reading: Any,
 ) -> None:
     """Train several networks under the same protocol and report which is best.

@@ -73,6 +73,12 @@ NoFlip = Annotated[
     bool,
     typer.Option("--no-flip", help="Never mirror images; for images where left and right matter."),
 ]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict", help="Refuse a network if a place in it cannot take its attention block."
+    ),
+]
 Workers = Annotated[int | None, typer.Option(help="Decoding processes; default: one per core.")]
 Resize = Annotated[
     str | None,

@@ -38,6 +38,7 @@ def train(
     workers: options.Workers = None,
     accept_data_change: options.AcceptDataChange = False,
     accept_changes: options.AcceptChanges = False,
+    strict: options.Strict = False,
     **reading: Any,
 ) -> None:
     """Train one network on a folder of images.

@@ -97,6 +97,63 @@ def in_processes(
     yield from _pass(function, items, sorted(again), 1, alone_bytes, time_limit_s)
 
 
+def in_order(
+    function: Callable[[Item, int], Result],
+    items: Sequence[Item],
+    *,
+    workers: int,
+    ahead: int,
+    time_limit_s: float = TIME_LIMIT_S,
+    alone_bytes: int = ALONE_BYTES,
+) -> Iterator[Result | Died]:
+    """Do the same as `in_processes`, but yield the results in the order of the items.
+
+    Args:
+        function: As there.
+        items: As there.
+        workers: As there.
+        ahead: How many results may wait for an earlier one; the memory does not depend on the
+            number of items.
+        time_limit_s: As there.
+        alone_bytes: As there.
+
+    Raises:
+        EnvironmentFault: a process cannot be started.
+        RuntimeError: the function raised, which is a bug; with the item and the traceback.
+    """
+    assert workers >= 1
+    ahead = max(ahead, workers)
+    answers: dict[int, Result | Died] = {}
+    again: list[int] = []
+    num_yielded = 0
+
+    def last() -> int:
+        return num_yielded + ahead - 1
+
+    def retried() -> Iterator[tuple[int, Result | Died]]:
+        yield from _pass(function, items, sorted(again), 1, alone_bytes, time_limit_s)
+        again.clear()
+
+    first = _pass(function, items, range(len(items)), workers, SHARED_BYTES, time_limit_s, last)
+    for position, answer in first:
+        if isinstance(answer, _Waits):  # no process is busy, so the others can run alone
+            answers.update(retried())
+        elif isinstance(answer, Died):
+            again.append(position)
+        else:
+            answers[position] = answer
+        while num_yielded in answers:
+            yield answers.pop(num_yielded)
+            num_yielded += 1
+    answers.update(retried())
+    for position in sorted(answers):
+        yield answers[position]
+
+
+class _Waits:
+    """Stands for a result: nothing more may start before an earlier item has one."""
+
+
 def _pass(
     function: Callable[[Item, int], Result],
     items: Sequence[Item],
@@ -104,18 +161,26 @@ def _pass(
     workers: int,
     max_bytes: int,
     time_limit_s: float,
-) -> Iterator[tuple[int, Result | Died]]:
-    """Apply a function to some of the items, once to each."""
+    last: Callable[[], int] | None = None,
+) -> Iterator[tuple[int, Any]]:
+    """Apply a function to some of the items, once to each; start none after the `last`."""
     size = max(1, min(CHUNK, len(positions) // (4 * workers)))
+    if last is not None:
+        size = max(1, min(size, (last() + 1) // (2 * workers)))
     waiting: deque[Sequence[int]] = deque(
         positions[start : start + size] for start in range(0, len(positions), size)
     )
     pool: list[_Worker] = []
     try:
         while waiting or any(worker.todo for worker in pool):
+            may_start = True
             for worker in pool:
-                if worker.ready and not worker.todo and waiting:
+                may_start = bool(waiting) and (last is None or waiting[0][-1] <= last())
+                if worker.ready and not worker.todo and may_start:
                     _give(worker, waiting.popleft(), items)
+            if not may_start and waiting and not any(worker.todo for worker in pool):
+                yield -1, _Waits()
+                continue
             while len(pool) < min(workers, len(waiting) + sum(bool(w.todo) for w in pool)):
                 pool.append(_start(function, max_bytes))
             for worker in _next_to_receive(pool, time_limit_s):

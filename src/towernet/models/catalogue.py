@@ -73,6 +73,20 @@ def outline(name: str, num_classes: int, size_px: int) -> nn.Module:
         return _make(name, num_classes, size_px, on_meta=True)
 
 
+def skipped_places(name: str, size_px: int, *, strict: bool = False) -> str:
+    """Return which places in a network cannot take its attention block, in words; '' for none.
+
+    Raises:
+        ConfigError: all are such places or, with `strict`, one.
+    """
+    network = NetworkName(name)
+    if network.block is None:
+        return ""
+    with weights_on_meta():
+        model = _make(network.base, 2, size_px, on_meta=True)
+        return insert_attention(model, network, size_px, strict=strict)
+
+
 def require_size(name: str, size_px: int) -> None:
     """Refuse an image size that the network cannot take, by tracing it on meta tensors.
 
