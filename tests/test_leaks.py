@@ -282,7 +282,7 @@ def test_an_augmented_folder_is_named(data, command):
             with Image.open(data / "train" / "cat" / f"{i}.png") as image:
                 image.transpose(how).save(data / "train" / "cat" / f"{i}-{kind}.png")
     ended = command("check", "data/train")
-    assert "these images look augmented already: 64 of the 64 of cat have turned or mirrored" in (
+    assert "these images look augmented already: 64 of the 64 of cat have copies that are" in (
         ended.stdout
     )
     table = checked(data / "train")

@@ -14,9 +14,9 @@ import pandas as pd
 
 from towernet.data.copies import (
     ACROSS_SPLITS,
+    CHANGED_COPIES,
     KINDS,
     MIRRORED_OTHER_CLASS,
-    TURNED_COPIES,
     TURNED_OTHER_CLASS,
 )
 from towernet.data.table import IGNORED, SPLITS, TEST, TRAIN, USED, VALIDATION
@@ -168,18 +168,18 @@ def alike(table: pd.DataFrame) -> tuple[tuple[Copy, ...], ...]:
 
 
 def augmented(table: pd.DataFrame) -> dict[str, tuple[int, int]]:
-    """Return the classes of which over a fifth has turned or mirrored copies.
+    """Return the classes of which over a fifth has turned, mirrored, lighter or darker copies.
 
     Returns:
         For each such class, how many images have such a copy, and how many the class has.
     """
     found = _involved(table)
     num = Counter(found["class_name"])
-    has_turned = found["notes"].astype(str).str.contains(TURNED_COPIES)
+    has_changed = found["notes"].astype(str).str.contains(CHANGED_COPIES)
     return {
-        class_name: (num_turned, num[class_name])
-        for class_name, num_turned in Counter(found["class_name"][has_turned]).items()
-        if num_turned > MAX_SHARE_AUGMENTED * num[class_name]
+        class_name: (num_changed, num[class_name])
+        for class_name, num_changed in Counter(found["class_name"][has_changed]).items()
+        if num_changed > MAX_SHARE_AUGMENTED * num[class_name]
     }
 
 
@@ -188,9 +188,9 @@ def augmented_words(found: dict[str, tuple[int, int]]) -> str:
     named = [f"{num:,} of the {of:,} of {shown(name)}" for name, (num, of) in found.items()]
     more = f" and those of {len(named) - 3:,} more classes" if len(named) > 3 else ""
     return (
-        f"these images look augmented already: {', '.join(named[:3])}{more} have turned or mirrored"
-        " copies; pass the original images if you have them, because copies add nothing new and"
-        " make the data look larger than it is"
+        f"these images look augmented already: {', '.join(named[:3])}{more} have copies that are"
+        " turned, mirrored, lighter or darker; pass the original images if you have them, because"
+        " copies add nothing new and make the data look larger than it is"
     )
 
 
