@@ -205,8 +205,13 @@ def _warnings(table: pd.DataFrame, source: Source, notes: Counter[str]) -> list[
     if in_lump := notes[copies.LUMP]:
         warnings.append(
             f"{in_lump} images look so similar that keeping them together would put over 5 % of a"
-            " class into one split, so they are split individually, and test images may resemble"
-            " training images"
+            " class into one split, so "
+            + (
+                "they stay in the splits they came with"
+                if (used.given_split != "").any()
+                else "they are split individually"
+            )
+            + ", and test images may resemble training images"
         )
     return warnings
 

@@ -130,7 +130,7 @@ def confirmed(grey_NT: Grey, pairs: Indices, turn: int = UPRIGHT) -> Indices:
     if turn != UPRIGHT:
         square_NHW = grey_NT.reshape(-1, THUMBNAIL_PX, THUMBNAIL_PX)
         others_NT = turned(square_NHW, turn).reshape(grey_NT.shape)
-        contrast_N = np.abs(grey_NT - grey_NT.mean(axis=1, keepdims=True)).mean(axis=1)
+        contrast_N = np.abs(_even(grey_NT)).mean(axis=1)
         limit_N = np.minimum(limit_N, MAX_SHARE_OF_CONTRAST * contrast_N)
     kept = [np.empty((0, 2), np.int64)]
     for start in range(0, len(pairs), _AT_ONCE):
@@ -143,7 +143,7 @@ def confirmed(grey_NT: Grey, pairs: Indices, turn: int = UPRIGHT) -> Indices:
 
 def confirmed_relit(grey_NT: Grey, pairs: Indices) -> Indices:
     """Return the pairs whose thumbnails differ only slightly, once made equally light and clear."""
-    even_NT = grey_NT - grey_NT.mean(axis=1, keepdims=True)
+    even_NT = _even(grey_NT)
     contrast_N = np.abs(even_NT).mean(axis=1)
     even_NT /= np.maximum(contrast_N, 1.0)[:, None]
     is_rich_N = (contrast_N >= MIN_CONTRAST) & (_level_bits(even_NT) >= MIN_LEVEL_BITS)
@@ -156,11 +156,19 @@ def confirmed_relit(grey_NT: Grey, pairs: Indices) -> Indices:
     return np.concatenate(kept)
 
 
-def _level_bits(even_NT: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _even(grey_NT: Grey) -> npt.NDArray[np.float32]:
+    """Return the thumbnails less their mean; a block of them has four million pixels."""
+    even_NT: npt.NDArray[np.float32] = grey_NT - grey_NT.mean(
+        axis=1, keepdims=True, dtype=np.float32
+    )
+    return even_NT
+
+
+def _level_bits(even_NT: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """Return (N,) the entropy of the grey levels, in bits."""
     num = len(even_NT)
-    level_NT = np.floor(even_NT * _LEVELS_PER_CONTRAST + _LEVELS / 2).astype(np.int64)
-    level_NT = np.clip(level_NT, 0, _LEVELS - 1) + np.arange(num)[:, None] * _LEVELS
+    level_NT = np.floor(even_NT * _LEVELS_PER_CONTRAST + _LEVELS / 2).astype(np.int32)
+    level_NT = np.clip(level_NT, 0, _LEVELS - 1) + np.arange(num, dtype=np.int32)[:, None] * _LEVELS
     counts = np.bincount(level_NT.reshape(-1), minlength=num * _LEVELS)
     share_NL = counts.reshape(num, _LEVELS) / THUMBNAIL_PX**2
     bits: npt.NDArray[np.float64] = -(share_NL * np.log2(np.maximum(share_NL, 1e-9))).sum(axis=1)
