@@ -44,7 +44,8 @@ Parse = Callable[[Path], object]  # parses a file of mutated bytes, in an empty 
 
 def layout(path: Path) -> object:
     """Read lines as paths found by a scan; the first line's length selects the layout."""
-    from towernet.data.layout import LAYOUTS, hidden_part, read_layout
+    from towernet.data.layout import LAYOUTS, read_layout
+    from towernet.data.tree import hidden_part
 
     lines = os.fsdecode(path.read_bytes().replace(b"\0", b"")).split("\n")
     paths = ["/".join(part for part in line.split("/") if part) for line in lines]
@@ -126,7 +127,7 @@ def recipe(path: Path) -> object:
 
 
 def class_names(path: Path) -> object:
-    from towernet.cli.import_weights import read_class_names
+    from towernet.data.class_list import read_class_names
 
     return read_class_names(path)
 

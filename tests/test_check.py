@@ -18,6 +18,7 @@ from towernet.data.check import check
 from towernet.data.source import open_source
 from towernet.data.table import read_table
 from towernet.errors import DataError, EnvironmentFault
+from towernet.records.reading import Reading
 
 
 def noise(seed, height=30, width=40):
@@ -94,6 +95,20 @@ def test_bad_files_are_quarantined_each_with_its_reason_and_nothing_is_lost(data
     assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == {
         path: status.st_mtime_ns for path, status in before.items()
     }
+
+
+def test_classes_with_too_few_usable_images_are_ignored_if_requested(data):
+    (data / "eel").mkdir()
+    for i in range(4):
+        noise(900 + i).save(data / "eel" / f"{i}.png")
+    (data / "eel" / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    source = open_source(str(data), Reading(min_images=5))
+    table = check(source, workers=1).set_index("path", drop=False)
+    assert set(table.reason[table.status == "ignored"]) == {"FEW_IMAGES"}
+    assert sorted(table.path[table.status == "ignored"]) == [f"eel/{i}.png" for i in range(4)]
+    assert table.status["eel/cut.png"] == "quarantined"
+    again = check(open_source(str(data)), workers=1)  # the table in the cache has all of them
+    assert (again.status == "used").sum() == 20
 
 
 def test_of_identical_files_in_one_class_the_first_is_used(data):

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from towernet import files, rng
 from towernet.config import DataConfig
 from towernet.data import splits
-from towernet.data.layout import hidden_part
 from towernet.data.source import open_source
 from towernet.data.table import COLUMNS, STATUSES, make_table, path_bytes, read_table, write_table
+from towernet.data.tree import hidden_part
 from towernet.errors import DataError
 from towernet.records.reading import Reading
 from towernet.words import shown

@@ -106,7 +106,7 @@ def test_splits_are_recognised_and_reported(form):
     source = open_source(str(data))
     assert source.reading == (
         f"I read this as 2 classes in each of the splits Valid/, test/, train/ in {data.name}:"
-        " 5 files (2 train, 2 validation, 1 test)"
+        " 5 files (2 train, 2 validation, 1 test); not in test/: dog"
     )
     assert source.class_names == ("cat", "dog")
     assert placed(source)["Valid/dog/2.jpg"] == ("dog", "validation")
@@ -119,24 +119,26 @@ def test_each_name_of_the_validation_split_is_known(tmp_path, name):
     assert placed(open_source(str(tmp_path)))[f"{name}/a/1"] == ("a", "validation")
 
 
-def test_images_of_a_split_outside_class_folders_have_no_class(tmp_path):
-    plant(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "test/1.jpg", "test/labels.csv", "0.jpg")
-    source = open_source(str(tmp_path), Reading(layout="splits"))
-    assert placed(source)["test/1.jpg"] == ("", "test")
+@pytest.mark.parametrize("layout", ["auto", "splits"])
+def test_a_split_without_class_folders_is_left_out_and_reported(tmp_path, layout):
+    plant(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "train/2.jpg", "0.jpg")
+    plant(tmp_path, "test/1.jpg", "test/labels.csv")
+    source = open_source(str(tmp_path), Reading(layout=layout))
+    assert placed(source)["train/2.jpg"] == ("", "train")
     assert placed(source)["0.jpg"] == ("", "")
-    assert ignored(source) == {"test/labels.csv": "NOT_AN_IMAGE"}
-
-
-def test_folders_named_like_splits_without_the_same_classes_are_classes(form):
-    data = form("train/steam/1.jpg", "train/diesel/1.jpg", "test/tube/1.jpg")
-    source = open_source(str(data))
-    assert source.class_names == ("test", "train")
-    assert (
-        "treated as classes (if they are splits, pass --layout splits); folders within a class"
-        in (source.reading)
+    assert ignored(source) == {"test/1.jpg": "NO_CLASS_FOLDERS", "test/labels.csv": "NOT_AN_IMAGE"}
+    assert source.reading.endswith(
+        "2 files (2 train); test/ has no class folders: its 1 file is not used"
     )
-    as_splits = open_source(str(data), Reading(layout="splits"))
-    assert as_splits.class_names == ("diesel", "steam", "tube")
+
+
+def test_folders_named_like_splits_with_different_folders_are_refused(form):
+    data = form("train/steam/1.jpg", "train/diesel/1.jpg", "test/tube/1.jpg", "test/dc/1.jpg")
+    with pytest.raises(DataError, match=r"classes dc, tube \(2 files\) in test/ and not in"):
+        open_source(str(data))
+    as_classes = open_source(str(data), Reading(layout="classes"))
+    assert as_classes.class_names == ("test", "train")
+    assert "folders within a class folder belong" in as_classes.reading
 
 
 def test_the_layout_overrides_the_names(tmp_path):
@@ -147,8 +149,8 @@ def test_the_layout_overrides_the_names(tmp_path):
 
 
 def test_a_layout_of_splits_needs_their_names(tmp_path):
-    plant(tmp_path, "cat/x/1.jpg", "train/x/1.jpg")
-    with pytest.raises(DataError, match="its top level contains cat, train instead of train,"):
+    plant(tmp_path, "cat/x/1.jpg", "dog/x/1.jpg")
+    with pytest.raises(DataError, match="its top level contains cat, dog instead of train,"):
         open_source(str(tmp_path), Reading(layout="splits"))
 
 
@@ -180,9 +182,14 @@ def test_images_next_to_the_class_folders_have_no_class(form):
     assert "2 files" in source.reading
 
 
-def test_text_within_a_class_is_checked_by_content_later(form):
-    source = open_source(str(form("cat/1.txt", "dog/1.jpg")))
-    assert placed(source)["cat/1.txt"] == ("cat", "")
+def test_annotations_within_a_class_are_ignored_unless_they_begin_like_an_image(form, tmp_path):
+    data = form("cat/1.jpg", "cat/1.xml", "cat/2.TXT", "dog/1.jpg", "dog/LICENSE", "dog/labels.csv")
+    source = open_source(str(data))
+    assert set(placed(source)) == {"cat/1.jpg", "dog/1.jpg", "dog/LICENSE"}
+    assert set(ignored(source).values()) == {"ANNOTATION"}
+    noise = Image.fromarray(np.zeros((9, 9, 3), np.uint8))
+    noise.save(plant(tmp_path / "named", "cat/1.jpg", "dog/1.jpg") / "cat" / "2.txt", "PNG")
+    assert "cat/2.txt" in placed(open_source(str(tmp_path / "named")))
 
 
 def test_hidden_and_system_files_are_ignored_and_counted(form):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from towernet.config import DataConfig
-from towernet.data import splits
+from towernet.data import class_sizes, splits
 from towernet.data.table import make_table
 from towernet.errors import ConfigError, DataError
 
@@ -311,30 +311,59 @@ def test_limit_takes_from_each_given_split_in_proportion():
 
 
 def test_a_class_with_too_few_images_is_named_with_its_quarantine():
-    table = table_of({"a": 5, "b": 5, "c": 2})
+    table = table_of({"a": 5, "b": 5, "c": 5})
     table.loc[5:8, "status"] = "quarantined"
     with pytest.raises(
         DataError,
-        match=r"class b has 1 usable image \(4 quarantined\) and needs 3, one for each split"
-        r" \(1 more also have too few\); add images or remove the class",
+        match=r"class b has 1 usable image \(4 quarantined\) and needs 3, one for each split; add"
+        " images, or leave it out with --min-images 3",
     ):
-        splits.require_trainable(table)
+        class_sizes.require_trainable(table)
+
+
+def test_all_classes_with_too_few_images_are_named_at_once():
+    many = {f"c{i:02d}": 1 + i % 2 for i in range(14)}
+    with pytest.raises(
+        DataError,
+        match=r"14 of 16 classes have fewer than 3 usable images, one for each split: c00 \(1\),"
+        r" c01 \(2\), .*, c09 \(2\) and 4 more; add images, or leave them out with --min-images 3",
+    ):
+        class_sizes.require_trainable(table_of({"a": 5, "b": 5} | many))
+    with pytest.raises(DataError, match=r"c00 \(1\), c01 \(2\); add images$"):
+        class_sizes.require_trainable(table_of({"a": 5, "c00": 1, "c01": 2}))
+
+
+def test_classes_with_too_few_usable_images_are_left_out():
+    table = table_of({"a": 5, "b": 5, "c": 6, "d": 2})
+    table.loc[10:13, "status"] = "quarantined"
+    found = class_sizes.leave_out_small(table, 3)
+    few = found[found["reason"] == "FEW_IMAGES"]
+    assert few["class_name"].tolist() == ["c", "c", "d", "d"]
+    assert set(few["status"]) == {"ignored"}
+    assert set(few["detail"]) == {"its class has 2 usable images and --min-images is 3"}
+    assert (found["status"] == "quarantined").sum() == 4 and len(found) == len(table)
+    class_sizes.require_trainable(found, 3)
+    assert class_sizes.left_out_classes(found, 3) == {"c", "d"}
+    assert class_sizes.leave_out_small(table, None) is table
+    found = class_sizes.leave_out_small(table, 6)
+    with pytest.raises(DataError, match=r"no class and .* \(4 others left out by --min-images 6\)"):
+        class_sizes.require_trainable(found, 6)
 
 
 def test_one_class_cannot_be_trained_on():
     table = table_of({"a": 5, "": 5})
     with pytest.raises(DataError, match="the data has one class, a, and at least two are needed"):
-        splits.require_trainable(table)
+        class_sizes.require_trainable(table)
 
 
 def test_two_classes_of_three_images_can_be_trained_on():
-    splits.require_trainable(table_of({"a": 3, "b": 3}))
+    class_sizes.require_trainable(table_of({"a": 3, "b": 3}))
 
 
 def test_names_that_are_not_utf8_are_divided_like_others():
     table = table_of({"caf\udce9": 10, "thé": 10})
     found = assign(splits.limit(table, 8, seed=0))
-    splits.require_trainable(found)
+    class_sizes.require_trainable(found)
     assert counts(found) == {"": 4, "train": 10, "validation": 2, "test": 4}
     held_out = assign(table, DataConfig(split_rule="every_fifth"))
     assert counts(held_out) == {"train": 16, "validation": 4}

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from towernet import choices
 from towernet.api.options import Options, open_data
 from towernet.comparison.forecast import measure_networks
 from towernet.comparison.proposal import Proposal, choose, propose
 from towernet.config import Recipe
+from towernet.data.left_out import before_training
 from towernet.data.prepare import prepare, sample_table
 from towernet.engine.device import choose_policy, require_device
 from towernet.engine.runlog import Progress
 from towernet.errors import ConfigError, TrainingError
 from towernet.models.catalogue import require_size
 from towernet.names import NetworkName
+from towernet.records.reading import options_of
 
 MOST_HOURS = 100_000
 LEAST_SIZE_PX = 32  # on smaller images most classes cannot be distinguished
@@ -75,9 +77,12 @@ def plan(data: str, *, models: str, hours: float, options: Options, progress: Pr
         source,
         seed=options.seed,
         images_per_class=options.images_per_class,
+        reading=request.reading,
         workers=workers,
         progress=progress.count,
     )
+    for words in before_training(table, source, request.recipe.data.resize):
+        progress.say(words)
     policy = choose_policy(options.device, options.threads)
     proposals: list[Proposal] = []
     for size_px in [own_px, *(_smaller(names, request.recipe) if options.size is None else ())]:
@@ -85,7 +90,13 @@ def plan(data: str, *, models: str, hours: float, options: Options, progress: Pr
         recipe = request.recipe.model_copy(update={"data": at_size})
         request = request.model_copy(update={"recipe": recipe})
         dataset = prepare(
-            table, source, at_size, seed=options.seed, workers=workers, progress=progress.count
+            table,
+            source,
+            at_size,
+            seed=options.seed,
+            reading=request.reading,
+            workers=workers,
+            progress=progress.count,
         )
         costs, failures = measure_networks(request, dataset, policy, progress)
         costs = {name: cost for name, cost in costs.items() if name not in failures}
@@ -142,14 +153,11 @@ def _command(
         "--images-per-class": (options.images_per_class, None),
         "--resize": (options.resize, None),
         "--workers": (options.workers, None),
-        **{
-            f"--{each.name.replace('_', '-')}": (getattr(options.reading, each.name), each.default)
-            for each in fields(options.reading)
-        },
     }
     for option, (value, default) in given.items():
         if value != default:
-            words += [option] if value is True else [option, value]
+            words += [option, value]
+    words += options_of(options.reading)
     return shlex.join(map(str, words))
 
 

@@ -32,9 +32,12 @@ _NOTES = {
     "ALPHA": "transparent parts drawn on white",
     "PALETTE": "palette colours converted to RGB",
     "CMYK": "CMYK converted to RGB",
-    "SIXTEEN_BIT": "16-bit values rescaled",
-    "THIRTY_TWO_BIT": "32-bit values rescaled",
-    "FLOAT": "decimal values rescaled",
+    "SIXTEEN_BIT": "16-bit values, scaled by one range for all images",
+    "THIRTY_TWO_BIT": "32-bit values, scaled by one range for all images",
+    "FLOAT": "decimal values, scaled by one range for all images",
+    "UPPER_BITS": "of which only the upper 8 bits can be read",
+    "ICC_CONVERTED": "colours converted to sRGB, as their colour profile specifies",
+    "ICC_IGNORED": "used; their unusable colour profile is ignored",
     "FIRST_FRAME": "animated or with several pages: the first one is used",
     "REDUCED": "huge images, read at a lower resolution",
     "DECODER_WARNED": "used although the decoder gave a warning",
@@ -63,9 +66,10 @@ def check(
 
     from towernet import files, progress
     from towernet.data import check as data_check
+    from towernet.data.class_sizes import require_trainable
     from towernet.data.gallery import gallery
     from towernet.data.source import open_source
-    from towernet.data.splits import require_trainable, require_training_images
+    from towernet.data.splits import require_training_images
     from towernet.data.table import USED, write_table
     from towernet.errors import DataError
 
@@ -84,11 +88,11 @@ def check(
             gallery(table, source, seed=0).save(stream, "PNG")
     problem: DataError | None = None
     try:
-        require_trainable(table)
+        require_trainable(table, source.options.min_images)
         require_training_images(table)
     except DataError as error:  # raised at the end: the summary shows what to fix
         problem = error
-    found = summarise(table, source, written, problem)
+    found = summarise(table, source, written, problem, resize=resize or "crop")
     if json:
         print(dumps(found.model_dump(), indent=2, allow_nan=False))
     else:
@@ -98,7 +102,12 @@ def check(
 
 
 def summarise(
-    table: pd.DataFrame, source: Source, written: Sequence[Path], problem: DataError | None
+    table: pd.DataFrame,
+    source: Source,
+    written: Sequence[Path],
+    problem: DataError | None,
+    *,
+    resize: str,
 ) -> Checked:
     """Return the summary that `check` prints.
 
@@ -107,8 +116,10 @@ def summarise(
         source: The data set they belong to.
         written: The files with more details.
         problem: Why the data cannot be trained on; None if it can.
+        resize: How its images would be made square.
     """
     from towernet.data import copies, leaks
+    from towernet.data.ranges import rules_for
     from towernet.data.table import IGNORED, QUARANTINED, STATUSES, USED
     from towernet.records.check import Checked, NearDuplicates, OfClass, QuarantinedFile
 
@@ -136,11 +147,15 @@ def summarise(
         height=_spread(used.height),
         modes=dict(Counter(used["mode"]).most_common()),
         formats=dict(Counter(used["format"]).most_common()),
+        value_range=rules_for(table, source.options).value_range
+        if used[["low", "high"]].any(axis=None)
+        else None,
         notes={note: num for note, num in notes.items() if note not in copies.NOTES},
         quarantined_files=tuple(
             QuarantinedFile(path=path, class_name=name, reason=reason, detail=detail)
             for path, name, reason, detail in rows
         ),
+        quarantined_reasons=dict(Counter(quarantined.reason).most_common()),
         ignored_reasons=dict(Counter(table.reason[table.status == IGNORED]).most_common()),
         duplicates=int((table.reason == "DUPLICATE").sum()),
         label_conflicts=int((table.reason == "LABEL_CONFLICT").sum()),
@@ -153,7 +168,7 @@ def summarise(
             num_turned_across=len(turned),
             turned_across=turned[: leaks.MAX_LISTED],
         ),
-        warnings=tuple(_warnings(table, source, notes)),
+        warnings=tuple(_warnings(table, source, resize, notes)),
         written=tuple(map(str, written)),
         problem=str(problem) if problem else None,
     )
@@ -167,8 +182,9 @@ def _spread(values: pd.Series[int]) -> Spread | None:
     return Spread(min=int(values.min()), median=float(values.median()), max=int(values.max()))
 
 
-def _warnings(table: pd.DataFrame, source: Source, notes: Counter[str]) -> list[str]:
+def _warnings(table: pd.DataFrame, source: Source, resize: str, notes: Counter[str]) -> list[str]:
     from towernet.data import copies, leaks
+    from towernet.data.left_out import crop_words
     from towernet.data.table import USED
     from towernet.words import shown
 
@@ -185,6 +201,10 @@ def _warnings(table: pd.DataFrame, source: Source, notes: Counter[str]) -> list[
         )
     if augmented := leaks.augmented(table):
         warnings.append(leaks.augmented_words(augmented))
+    if words := _other_ranges(used, source):
+        warnings.append(words)
+    if words := crop_words(used, resize):
+        warnings.append(words)
     if across := notes[copies.OTHER_CLASS]:
         warnings.append(
             f"{across} images look the same as an image of another class: check their labels (their"
@@ -214,6 +234,35 @@ def _warnings(table: pd.DataFrame, source: Source, notes: Counter[str]) -> list[
             + ", and test images may resemble training images"
         )
     return warnings
+
+
+def _other_ranges(used: pd.DataFrame, source: Source) -> str:
+    """Return a warning if the classes differ in the range of their 16-bit or float values."""
+    from towernet.data.ranges import ranges_of_classes
+    from towernet.words import shown
+
+    ranges = ranges_of_classes(used)
+    if len(set(ranges.values())) < 2 or source.options.white_level is not None:
+        return ""
+    classes_of: dict[str, list[str]] = {}
+    for name, values in sorted(ranges.items(), key=lambda item: item[1][1]):
+        classes_of.setdefault(_range_words(values), []).append(shown(name))
+    found = "; ".join(
+        f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}: {words}"
+        for words, names in classes_of.items()
+    )
+    return (
+        f"the classes differ in the range of their values ({found}): if other cameras or settings"
+        " are the reason, a network learns those; all are scaled alike (--white-level sets how)"
+    )
+
+
+def _range_words(values: tuple[float, float]) -> str:
+    from towernet.data.deep import USUAL_BITS
+
+    low, high = values
+    bits = next((f" ({bits} bits)" for bits in USUAL_BITS if (low, high) == (0, 2**bits - 1)), "")
+    return f"{low:,g} … {high:,g}{bits}" if high < 1000 else f"{low:,.0f} … {high:,.0f}{bits}"
 
 
 def _show(found: Checked) -> None:
@@ -263,6 +312,8 @@ def _show(found: Checked) -> None:
     for label, of in (("formats", found.formats), ("modes", found.modes)):
         if of:
             line(label, counts(of))
+    if found.value_range:
+        line("values", f"{_range_words(found.value_range)} become black … white (--white-level)")
     sizes = {name: of.used for name, of in found.classes.items()}
     if sizes and min(sizes.values()):
         largest, smallest = max(sizes, key=sizes.__getitem__), min(sizes, key=sizes.__getitem__)
@@ -296,7 +347,7 @@ def _show(found: Checked) -> None:
         line("ignored", counts(found.ignored_reasons))
     bad = found.quarantined_files
     if bad:
-        line("quarantined", f"{len(bad):,} (not used; the files are left unchanged)")
+        line("quarantined", f"{counts(found.quarantined_reasons)} (the files are left unchanged)")
         for row in bad[:_FILES_SHOWN]:
             words = f"  {row.reason:<15}{shown(row.path)}: {shown(row.detail)}"
             console.print(Text(words))

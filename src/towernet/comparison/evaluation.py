@@ -34,11 +34,13 @@ from towernet.comparison.judging.scores import (
 from towernet.comparison.later_look import record_later_look, require_open
 from towernet.comparison.roles import count, known_images, roles, roles_of_split
 from towernet.comparison.wording.evaluation import found_words, nothing_left_words, remarks
-from towernet.data import splits
+from towernet.data import class_sizes, splits
 from towernet.data.cache import open_pixels
 from towernet.data.check import check
 from towernet.data.leaks import with_copies
 from towernet.data.prepare import labels_of
+from towernet.data.ranges import rules_of
+from towernet.data.rules import of_contract
 from towernet.data.source import Source, open_source, where
 from towernet.data.table import IGNORED, QUARANTINED, TEST, USED, path_bytes
 from towernet.engine.device import Policy, fp32
@@ -160,8 +162,12 @@ def evaluate(
     wanted_roles = roles_of_split(split)
     folder, class_names = predictor.folder, predictor.contract.class_names
     record = read_run(folder, todo=TRAIN_AGAIN)
-    _require_known_classes(source, class_names, folder)
-    table = with_copies(check(source, workers=workers, progress=progress.count))
+    if source.options.min_images is None:  # else some classes may be left out
+        _require_known_classes(source, set(), class_names, folder)
+    rules = of_contract(predictor.contract, rules_of(source.options))
+    table = with_copies(check(source, workers=workers, progress=progress.count, rules=rules))
+    left_out = class_sizes.left_out_classes(table, source.options.min_images)
+    _require_known_classes(source, left_out, class_names, folder)
     used = table[table.status == USED]
     found = _found(table)
     if not len(used):
@@ -309,7 +315,7 @@ def _predict(
         source,
         size_px=contract.size_px,
         resize=contract.resize,
-        background=contract.background,
+        rules=of_contract(contract, rules_of(source.options)),
         workers=workers,
         progress=progress.count,
     )
@@ -331,8 +337,10 @@ def _predict(
     return predictions
 
 
-def _require_known_classes(source: Source, class_names: tuple[str, ...], folder: Path) -> None:
-    unknown = sorted(set(source.class_names) - set(class_names), key=path_bytes)
+def _require_known_classes(
+    source: Source, left_out: set[str], class_names: tuple[str, ...], folder: Path
+) -> None:
+    unknown = sorted({*source.class_names} - left_out - {*class_names}, key=path_bytes)
     if unknown:
         num = "a class" if len(unknown) == 1 else f"{len(unknown):,} classes"
         raise DataError(

@@ -11,6 +11,7 @@ import tomli_w
 
 from towernet import files
 from towernet.comparison.judging.statistics import SIGNIFICANT
+from towernet.comparison.longer import refuse_another_length
 from towernet.config import Decisive, refuse_changes
 from towernet.engine.device import Policy, bits_depend_on, choose_policy, kernels_here
 from towernet.engine.session import Session
@@ -112,6 +113,9 @@ def resumed(protocol: Protocol, request: Request, session: Session) -> tuple[Pro
     with policy.active():  # first, to report a missing device
         versions = bits_depend_on(policy, request.models)
     before = protocol.decided.policy
+    refuse_another_length(
+        session.folder, protocol.request.recipe, request.recipe, session.origin.command
+    )
     accepted = refuse_changes(
         session.folder,
         _decisive(protocol.request, protocol.versions, before.threads, before.device),

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from towernet.data.splits import MIN_IMAGES
+from towernet.data.class_sizes import MIN_IMAGES
 from towernet.data.table import (
     COLUMNS,
     IGNORED,

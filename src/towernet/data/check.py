@@ -12,6 +12,8 @@ import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -21,8 +23,11 @@ import pandas as pd
 
 from towernet import files
 from towernet.data import decode, duplicates
+from towernet.data.class_sizes import leave_out_small
 from towernet.data.copies import Copies
 from towernet.data.examine import Examined, examine
+from towernet.data.ranges import rules_of
+from towernet.data.rules import Rules
 from towernet.data.source import Source
 from towernet.data.table import (
     IGNORED,
@@ -56,6 +61,8 @@ _SUFFIXES = {
     "BMP": (".bmp", ".dib"),
     "TIFF": (".tif", ".tiff"),
     "AVIF": (".avif", ".avifs"),
+    "HEIF": (".heic", ".heif", ".hif", ".heics", ".heifs"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
 # Reasons that depend on the machine as much as on the file: checked again each time.
 _NOT_REMEMBERED = {"RESOURCE", "CRASH", "UNREADABLE"}
@@ -68,6 +75,7 @@ def check(
     workers: int,
     progress: Count | None = None,
     time_limit_s: float = TIME_LIMIT_S,
+    rules: Rules | None = None,
 ) -> pd.DataFrame:
     """Decode every file of a source once and determine whether it can be used.
 
@@ -76,16 +84,26 @@ def check(
         workers: How many processes decode; the table does not depend on it.
         progress: Called as progress(what, done, total).
         time_limit_s: A file that takes longer is quarantined (RESOURCE).
+        rules: How files become pixels; default: as the source's options say.
 
     Returns:
         The sample table, without splits: used + quarantined + ignored is everything found.
+        Classes with fewer images than the source's `min_images` are ignored.
 
     Raises:
         DataError: a file changed while it was read.
     """
+    rules = rules or rules_of(source.options)
+    table = _every_file(source, workers, progress, time_limit_s, rules)
+    return leave_out_small(table, source.options.min_images)
+
+
+def _every_file(
+    source: Source, workers: int, progress: Count | None, time_limit_s: float, rules: Rules
+) -> pd.DataFrame:
     places = _Places(source)
     content_ids, num_bytes = _identify(source, places, workers, progress)
-    remembered = files.cache_folder() / "tables" / f"{_key(source, content_ids)}.parquet"
+    remembered = files.cache_folder() / "tables" / f"{_key(source, content_ids, rules)}.parquet"
     try:
         known = {"path": places.paths, "num_bytes": num_bytes}
         table = read_table(remembered, known=known)
@@ -97,7 +115,7 @@ def check(
     with contextlib.closing(Thumbnails(files.cache_folder())) as thumbnails:
         builder = _TableBuilder(source, places, content_ids, num_bytes, thumbnails)
         del places, content_ids, num_bytes
-        builder.examine(workers, progress, time_limit_s)
+        builder.examine(workers, progress, time_limit_s, rules)
         builder.exclude_copies()
         builder.tie()
     table = builder.table()
@@ -181,10 +199,11 @@ def _require_there(source: Source) -> None:
     ) from reason
 
 
-def _key(source: Source, content_ids: npt.NDArray[Any]) -> str:
+def _key(source: Source, content_ids: npt.NDArray[Any], rules: Rules) -> str:
     """Return a hash of everything that the table is made from."""
     found = source.files
     digest = hashlib.sha256(VERSION.encode())
+    digest.update(json.dumps(asdict(rules)).encode())
     for start in range(0, len(found), _FILES_AT_ONCE):
         digest.update(json.dumps(found.paths[start : start + _FILES_AT_ONCE]).encode())
     for column in (found.class_name, found.given_split, found.group):
@@ -211,6 +230,7 @@ class _TableBuilder:
         self.content_ids, self.num_bytes = content_ids, num_bytes
         found, num = source.files, len(self.paths)
         self.width, self.height = np.zeros(num, np.int32), np.zeros(num, np.int32)
+        self.values = np.zeros((num, 2))
         self.texts = {
             name: Texts(num)
             for name in (
@@ -237,7 +257,9 @@ class _TableBuilder:
         self.pixel_ids = np.zeros(num, np.uint64)
         self.thumbnails = thumbnails
 
-    def examine(self, workers: int, progress: Count | None, time_limit_s: float) -> None:
+    def examine(
+        self, workers: int, progress: Count | None, time_limit_s: float, rules: Rules
+    ) -> None:
         """Decode every file.
 
         Raises:
@@ -245,7 +267,13 @@ class _TableBuilder:
             EnvironmentFault: the disk was disconnected.
         """
         locations = self.source.files.locations
-        answers = in_processes(examine, locations, workers=workers, time_limit_s=time_limit_s)
+        answers = in_processes(
+            partial(examine, rules=rules),
+            locations,
+            workers=workers,
+            time_limit_s=time_limit_s,
+            alone_bytes=rules.max_bytes,
+        )
         for done, (position, answer) in enumerate(answers, start=1):
             if isinstance(answer, Died):
                 answer = Examined(reason=answer.reason, detail=answer.detail)
@@ -269,6 +297,7 @@ class _TableBuilder:
         if suffix and examined.format and suffix not in _SUFFIXES[examined.format]:
             notes.append("WRONG_EXTENSION")
         self.width[row], self.height[row] = examined.width, examined.height
+        self.values[row] = examined.values or 0.0
         texts["mode"][row] = examined.mode
         texts["format"][row] = examined.format
         texts["status"][row] = QUARANTINED if reason else USED
@@ -303,5 +332,7 @@ class _TableBuilder:
             "num_bytes": self.num_bytes,
             "width": self.width,
             "height": self.height,
+            "low": self.values[:, 0],
+            "high": self.values[:, 1],
         }
         return large_table(columns | self.texts)

@@ -1,154 +1,66 @@
 """Interpretation of a tree of files: which folders are classes, splits, or neither.
 
-The same for a folder and for an archive, since only paths are used: relative, with '/'.
+The same for a folder and for an archive, since only paths are used: relative, with '/'. What is
+certain is read; what could be read in two ways is refused with the options that decide it.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from towernet.data.table import SPLITS, TEST, TRAIN, VALIDATION, path_bytes
-from towernet.data.workers import Count
-from towernet.errors import DataError, EnvironmentFault
+from towernet.data.folders import Folder, class_level, folded, folder_tree, leaves
+from towernet.data.refusals import Data
+from towernet.data.split_folders import (
+    Base,
+    LeftOut,
+    given_splits,
+    named_splits,
+    with_labels,
+)
+from towernet.data.split_names import are_parts, is_holder, is_masks, parse_splits, roles_of
+from towernet.data.summary import (
+    SPLITS_BELOW,
+    Parts,
+    coded,
+    notes_of,
+    reading_of,
+    without_images,
+)
+from towernet.data.table import path_bytes
+from towernet.data.tree import folder_of
+from towernet.errors import DataError
 from towernet.registry import unknown_name
 from towernet.words import counted, shown, some_listed
 
-LAYOUTS = ("auto", "classes", "splits")
-SPLIT_NAMES = {
-    "train": TRAIN,
-    "val": VALIDATION,
-    "valid": VALIDATION,
-    "validation": VALIDATION,
-    "test": TEST,
-}
-MAX_DEPTH = 255
-FILES_PER_REPORT = 250_000  # between two reports of progress: about a second on a fast disk
-SYSTEM_NAMES = {
-    "__macosx", "@eadir", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "$recycle.bin",
-    "system volume information", "lost+found",
-}  # fmt: skip
-# Next to class folders these are notes on the data; inside one their content decides.
-NOTE_SUFFIXES = {
-    "", ".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml",
-    ".html", ".pdf", ".py", ".sh", ".log", ".ini", ".cfg", ".ipynb",
-}  # fmt: skip
+LAYOUTS = ("auto", "classes", "splits", "leaves")
+COPY = "a copy of what is beside it"
 
 
-class Ignored(NamedTuple):
-    """Something found that is not an image of the data set: hidden, a link, a README."""
+class Place(NamedTuple):
+    """What a folder's files are: of a class and a split, or left out for a reason."""
 
-    path: str
-    reason: str
-    detail: str
-
-
-class Tree(NamedTuple):
-    """The content of a folder: regular files, folders, and what is ignored."""
-
-    paths: list[str]
-    folders: list[str]
-    ignored: list[Ignored]
+    class_name: str = ""
+    split: str = ""
+    left_out: str = ""  # '' or why the folder is not used
 
 
 class Layout(NamedTuple):
     """How paths are interpreted."""
 
-    top: str  # '' or the folder that contains everything, such as 'Images/'
-    splits: bool
     classes: frozenset[str]
     reading: str
+    places: dict[str, Place]  # of each folder, by its path with '/'
+
+    def place(self, path: str) -> Place:
+        """Return what a file is, by its folder."""
+        return self.places.get(folder_of(path), Place())
 
     def class_and_split(self, path: str) -> tuple[str, str]:
-        """Return the class name and the split of a path or folder, each '' if it has none."""
-        if not path.startswith(self.top):
-            return "", ""
-        parts = path[len(self.top) :].split("/")
-        split = SPLIT_NAMES[parts.pop(0).lower()] if self.splits and len(parts) > 1 else ""
-        return (parts[0] if len(parts) > 1 else ""), split
-
-
-def hidden_part(path: str) -> str:
-    """Return the path up to its first hidden or system part, '' if it has none."""
-    parts = path.split("/")
-    for num, part in enumerate(parts, start=1):
-        if _hidden(part):
-            return "/".join(parts[:num])
-    return ""
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name.lower() in SYSTEM_NAMES
-
-
-def hidden(path: str) -> Ignored:
-    """Return the row of a hidden or system file or folder."""
-    return Ignored(path, "HIDDEN", "a hidden or system file or folder, skipped")
-
-
-def scan(root: Path, progress: Count | None = None) -> Tree:
-    """List a folder without opening a file, following a link, or recursing.
-
-    Raises:
-        DataError: a folder cannot be read, is nested too deep, or disappeared.
-        EnvironmentFault: the disk fails.
-    """
-    tree = Tree([], [], [])
-    waiting = [""]
-    while waiting:
-        folder = waiting.pop()
-        try:
-            with os.scandir(root / folder) as entries:
-                for entry in entries:
-                    path = folder + entry.name
-                    if _hidden(entry.name):
-                        tree.ignored.append(hidden(path))
-                    elif entry.is_file(follow_symlinks=False):
-                        tree.paths.append(path)
-                        if progress and len(tree.paths) % FILES_PER_REPORT == 0:
-                            progress("listing files", len(tree.paths), len(tree.paths))
-                    elif entry.is_symlink():
-                        detail = "a symbolic link, not followed; copy what it points to"
-                        tree.ignored.append(Ignored(path, "SYMLINK", detail))
-                    elif entry.is_dir(follow_symlinks=False):
-                        tree.folders.append(path)
-                        waiting.append(path + "/")
-                    else:
-                        detail = "a pipe, socket or device, not opened"
-                        tree.ignored.append(Ignored(path, "SPECIAL", detail))
-            if folder.count("/") > MAX_DEPTH:
-                raise _too_deep(root, folder)
-        except PermissionError as error:
-            raise DataError(
-                f"{shown(str(root / folder))} cannot be read (permission denied); ask for"
-                " permission to read it, or move it away"
-            ) from error
-        except FileNotFoundError as error:
-            raise DataError(
-                f"{shown(str(root / folder))} disappeared while {root} was read; run the command"
-                " again when nothing is being moved"
-            ) from error
-        except OSError as error:
-            if isinstance(error, EnvironmentFault):
-                raise
-            if error.errno == errno.ENAMETOOLONG:
-                raise _too_deep(root, folder) from error
-            raise EnvironmentFault(
-                f"{shown(str(root / folder))} cannot be read: {error.strerror}; check the disk"
-            ) from error
-    return tree
-
-
-def _too_deep(root: Path, folder: str) -> DataError:
-    return DataError(
-        f"{root} is nested {folder.count('/'):,} folders deep below"
-        f" {shown(folder.partition('/')[0])}; the limit is {MAX_DEPTH}; move the images up"
-    )
+        """Return the class name and the split of a file, each '' if it has none."""
+        return self.place(path)[:2]
 
 
 def read_layout(
@@ -156,74 +68,72 @@ def read_layout(
     folders: Sequence[str],
     *,
     name: str,
+    others: Sequence[str] = (),
     layout: str = "auto",
+    splits: str | None = None,
     skip_empty: bool = False,
     min_classes: int = 2,
+    find_list: Callable[[], str] = str,
 ) -> Layout:
     """Determine which folders are classes and which are splits.
 
     Args:
-        paths: All files that are not ignored.
+        paths: All files that may be images and are not ignored.
         folders: All folders that are not hidden; those that contain files can be omitted.
         name: Name of the data, for messages.
-        layout: "classes" or "splits" if the folder names alone would mislead, else "auto".
+        others: All files that are no images: notes, annotations.
+        layout: "classes", "splits" or "leaves" (the deepest folders are the classes) if the folder
+            names alone would mislead, else "auto".
+        splits: Which folder is which split, as in "train=Training,test=Testing".
         skip_empty: Leave out class folders without files instead of refusing them.
         min_classes: 2 for training; 1 is enough if a trained network knows the other classes.
+        find_list: Returns the CSV that lists the images, '' if there is none; for a message.
 
     Raises:
-        UnknownNameError: no layout has this name.
-        DataError: there are too few classes, one is empty, or two have nearly the same name.
+        ConfigError: `splits` has another form.
+        UnknownNameError: no layout has this name, or no split one in `splits`.
+        DataError: there are too few classes, one is empty, two have nearly the same name, or the
+            folders could be read in several ways.
     """
     if layout not in LAYOUTS:
         raise unknown_name("layout", layout, LAYOUTS)
-    # Only a file's folder matters, except for files at the top: there may be a million files.
-    num_in = Counter(map(folder_of, paths))
-    all_folders = sorted({*num_in, *(f"{folder}/" for folder in folders)} - {"", "/"})
-    top = _top(all_folders, paths, num_in, keep_splits=layout == "splits")
-    children = _children([folder[len(top) :] for folder in all_folders if folder.startswith(top)])
-    named_as_splits = bool(children) and all(child.lower() in SPLIT_NAMES for child in children)
-    same_classes = _same_classes(list(children.values()))
-    if layout == "splits" and not named_as_splits:
-        found = ", ".join(sorted(map(shown, children))[:5]) or "no folders"
-        raise DataError(
-            f"{name} cannot be read as splits: its top level contains {found} instead of train,"
-            " validation and test; omit --layout"
-        )
-    splits = layout == "splits" or (layout == "auto" and named_as_splits and same_classes)
-    classes = frozenset[str]().union(*children.values()) if splits else frozenset(children)
-    read = Layout(top, splits, classes, "")
-    num_files: Counter[tuple[str, str]] = Counter()
-    for folder, num in num_in.items():
-        num_files[read.class_and_split(folder)] += num
-    num_by_class: Counter[str] = Counter()
-    for (class_name, _), num in num_files.items():
-        num_by_class[class_name] += num
-    del num_by_class[""]
-
-    if not classes:
-        raise _no_classes(name, paths, split=splits)
-    empty = sorted(classes - set(num_by_class), key=path_bytes)
+    root = folder_tree(paths, others, folders)
+    data = Data(name, paths, find_list)
+    left_out: LeftOut = {}
+    top = _top(root, left_out, layout, splits)
+    bases: list[Base] = []
+    if splits is not None:
+        bases = given_splits(root, top, parse_splits(splits), data, left_out)
+    elif layout != "classes":
+        bases = named_splits(top, layout, data, left_out, min_classes)
+    if bases:
+        bases = with_labels(bases, data, left_out, min_classes)
+    notes: list[str] = []
+    parts = Parts(bases or [Base(top, "")], [], left_out, notes)
+    if layout == "leaves":
+        _leaves(parts)
+    else:
+        _sub_folders(parts, certain=layout == "classes", data=data)
+    empty = _empty(parts)
+    if not parts.folders and not empty:
+        raise data.no_classes(split=bool(bases))
     if empty and not skip_empty:
         verb = "is an empty class folder" if len(empty) == 1 else "are empty class folders"
         raise DataError(
             f"{some_listed(empty, most=5)} in {name} {verb}; add images, or leave out empty folders"
             " with --skip-empty"
         )
-    classes -= set(empty)
-    require_classes(classes, num_by_class, name=name, fewest=min_classes)
-    notes = []
     if empty:
         notes.append(f"left out as empty: {some_listed(empty, most=5)}")
-    if named_as_splits and not splits and layout == "auto":
-        notes.append(
-            "the folders are named like splits but do not contain the same classes, and are"
-            " treated as classes (if they are splits, pass --layout splits)"
-        )
-    depth = top.count("/") + splits + 1
-    if any(folder.startswith(top) and folder.count("/") > depth for folder in num_in):
-        notes.append("folders within a class folder belong to its class")
-    reading = _reading(name, top, len(classes), num_files, sorted(children) if splits else [])
-    return Layout(top, splits, classes, "; ".join([reading, *notes]))
+    num_files: Counter[str] = Counter()
+    for class_name, _, folder in parts.folders:
+        num_files[class_name] += folder.total
+    if len(num_files) < min_classes and (without := without_images(parts, root)):
+        name += f" (without the folders that contain no image: {some_listed(without, most=5)})"
+    require_classes(num_files, num_files, name=name, fewest=min_classes)
+    reading = reading_of(name, top, parts, num_files, deepest=layout == "leaves")
+    notes += notes_of(parts, root, auto=layout == "auto")
+    return Layout(frozenset(num_files), "; ".join([reading, *notes]), _places(parts))
 
 
 def require_classes(
@@ -237,13 +147,12 @@ def require_classes(
     seen: dict[str, str] = {}
     classes = sorted(classes, key=path_bytes)
     for class_name in classes:
-        composed = unicodedata.normalize("NFC", class_name)
-        folded = unicodedata.normalize("NFC", composed.casefold())
-        if (other := seen.setdefault(folded, class_name)) != class_name:
-            only_case = unicodedata.normalize("NFC", other) != composed
+        if (other := seen.setdefault(folded(class_name), class_name)) != class_name:
+            composed = (unicodedata.normalize("NFC", each) for each in (other, class_name))
+            only_case = len(set(composed)) == 2
             how = "in upper and lower case" if only_case else "in the encoding of accents"
             raise DataError(
-                f"{name} has the classes {_coded(other)} and {_coded(class_name)}: they differ only"
+                f"{name} has the classes {coded(other)} and {coded(class_name)}: they differ only"
                 f" {how}, which some systems ignore; rename one of them or merge them"
             )
     if not classes and fewest == 1:
@@ -258,99 +167,157 @@ def require_classes(
         )
 
 
-def is_note(path: str) -> bool:
-    """Whether a file outside the class folders is a note on the data, such as README.txt."""
-    return os.path.splitext(path)[1].lower() in NOTE_SUFFIXES  # noqa: PTH122 - a million times
+def _top(root: Folder, left_out: LeftOut, layout: str, splits: str | None) -> Folder:
+    """Return the folder that contains everything except notes and masks, if it has sub-folders."""
+    top = root
+    while layout == "splits" and not roles_of(top.subs) and top is not class_level(top):
+        top = top.image_subs[0]  # class_level would go into a lone train/
+    if layout == "splits":
+        return top
+    top = class_level(root)
+    subs = top.image_subs
+    if layout != "classes" and splits is None and all(is_holder(sub.name) for sub in subs):
+        main = [sub for sub in subs if not is_masks(sub.name)]
+        if len(main) == 1 < len(subs) and len(class_level(main[0]).image_subs) > 1:
+            for sub in subs:
+                if sub is not main[0]:
+                    left_out[sub.path] = (sub, f"beside {shown(main[0].path)}")
+            top = class_level(main[0])
+    return top
 
 
-def folder_of(path: str) -> str:
-    """Return the folder of a path with its '/', '' if it has none."""
-    return path[: path.rfind("/") + 1]
+def _sub_folders(parts: Parts, *, certain: bool, data: Data) -> None:
+    """Make each sub-folder a class; refuse what could be something else, unless it is certain."""
+    names: dict[str, str] = {}
+    for base in parts.bases:
+        subs = base.level.image_subs if certain else base.classes
+        if not base.split and not certain:
+            if above := _splits_below(subs):
+                parts.folders.extend(above)
+                parts.notes.append(SPLITS_BELOW)
+                continue
+            subs = _without_copies(subs, parts.left_out)
+        keys = Counter(folded(sub.name) for sub in subs)
+        for sub in subs:
+            # One spelling in each split: certainly the same class.
+            same = names.setdefault(folded(sub.name), sub.name)
+            class_name = same if keys[folded(sub.name)] == 1 and base.split else sub.name
+            if class_name != sub.name:
+                parts.notes.append(f"{shown(sub.path)} is the class {coded(class_name)}")
+            parts.folders.append((class_name, base.split, sub))
+    if not certain and SPLITS_BELOW not in parts.notes:
+        _refuse_nesting(parts, data)
 
 
-def _top(
-    all_folders: Sequence[str], paths: Sequence[str], num_in: Counter[str], *, keep_splits: bool
-) -> str:
-    """Return the folder that contains everything except notes, if it has sub-folders; else ''."""
-    top = ""
-    while True:
-        inside = [folder[len(top) :] for folder in all_folders if folder.startswith(top)]
-        names = {folder.partition("/")[0] for folder in inside if folder}
-        loose = num_in[top] and any(folder_of(path) == top and not is_note(path) for path in paths)
-        if len(names) != 1 or loose:
-            return top
-        (name,) = names
-        if keep_splits and name.lower() in SPLIT_NAMES:
-            return top
-        if f"{name}/" == max(inside, key=len):  # nothing but files in it
-            return top
-        top += f"{name}/"
+def _splits_below(subs: list[Folder]) -> list[tuple[str, str, Folder]]:
+    """Return classes that contain splits: cat/train, cat/test, dog/train, dog/test."""
+    found = []
+    for sub in subs:
+        roles = roles_of(one.name for one in sub.image_subs)
+        if sub.own or len(roles) < len(sub.image_subs) or len({*roles.values()}) < len(roles):
+            return []
+        found += [(sub.name, roles[one.name], one) for one in sub.image_subs]
+    return found if len({split for _, split, _ in found}) > 1 else []
 
 
-def _children(inside: Sequence[str]) -> dict[str, set[str]]:
-    """Return each top folder with its sub-folders."""
-    children: defaultdict[str, set[str]] = defaultdict(set)
-    for path in inside:
-        first, slash, rest = path.partition("/")
-        if slash:
-            second, slash, _ = rest.partition("/")
-            children[first].update([second] if slash else [])
-    return children
+def _without_copies(subs: list[Folder], left_out: LeftOut) -> list[Folder]:
+    """Leave out a folder that contains folders of the same names as those beside it."""
+    names = {folded(sub.name) for sub in subs}
+    for sub in subs:
+        inner = {folded(one.name) for one in class_level(sub).image_subs}
+        if not sub.own and len(inner & names) > 1 and 2 * len(inner & names) >= len(inner):
+            left_out[sub.path] = (sub, COPY)
+    return [sub for sub in subs if sub.path not in left_out]
 
 
-def _same_classes(class_sets: Sequence[set[str]]) -> bool:
-    """Whether one split has all the classes; others can lack some of them, or all."""
-    largest = max(class_sets, key=len, default=set())
-    return bool(largest) and all(classes <= largest for classes in class_sets)
+def _refuse_nesting(parts: Parts, data: Data) -> None:
+    """Refuse class folders that contain the same folders, or nothing but folders."""
+    folders_of: defaultdict[str, list[Folder]] = defaultdict(list)
+    for class_name, _, folder in parts.folders:
+        folders_of[class_name].append(folder)
+    inner: dict[str, list[str]] = {}
+    for class_name, folders in folders_of.items():
+        subs = {sub.name for one in folders for sub in class_level(one).image_subs}
+        inner[class_name] = sorted((sub for sub in subs if not is_holder(sub)), key=path_bytes)
+    num_with = Counter(sub for subs in inner.values() for sub in subs)
+    repeated = [sub for sub, num in num_with.items() if num > 1]
+    alike = {
+        class_name: folders_of[class_name]
+        for class_name, subs in inner.items()
+        if sum(num_with[sub] > 1 for sub in subs) > 1
+    }
+    most = max(2, len(folders_of) / 2)
+    if len(alike) >= most:
+        raise data.repeated(alike, repeated)
+    nested = {
+        class_name: subs
+        for class_name, subs in inner.items()
+        if len(subs) > 1 and not any(folder.own for folder in folders_of[class_name])
+    }
+    if are_parts(list(inner)) and not nested:
+        raise data.parts(sorted(inner, key=path_bytes))
+    if len(nested) >= most:
+        below = Parts(parts.bases, [], {}, [])
+        _leaves(below)
+        num_below = len({class_name for class_name, _, _ in below.folders})
+        raise data.nested(nested, len(nested), num_below)
 
 
-def _no_classes(name: str, paths: Sequence[str], *, split: bool) -> DataError:
-    where = "photos/train" if split else "photos"
-    todo = f"make one sub-folder per class, such as {where}/cat/1.jpg and {where}/dog/1.jpg"
-    if not paths:
-        return DataError(f"{name} contains no files; {todo}")
-    first = some_listed(sorted(paths, key=path_bytes), most=3)
-    return DataError(
-        f"{name} contains {counted(len(paths), 'file')} ({first}) and no class folders; {todo}"
-    )
+def _leaves(parts: Parts) -> None:
+    """Make each deepest folder a class; several of the same name are one where it is certain."""
+    found = [(base, leaf) for base in parts.bases for leaf in leaves(base.level)]
+    apart = _ambiguous(found)
+    folders_of: defaultdict[str, list[Folder]] = defaultdict(list)
+    for base, leaf in found:
+        class_name = leaf.name
+        if class_name in apart:
+            class_name = leaf.path[len(base.level.path) : -1].replace("/", "-")
+        folders_of[class_name].append(leaf)
+        parts.folders.append((class_name, base.split, leaf))
+    num_in_split = Counter((class_name, split) for class_name, split, _ in parts.folders)
+    some = []
+    for class_name in sorted(
+        {name for (name, _), num in num_in_split.items() if num > 1}, key=path_bytes
+    ):
+        total = counted(sum(leaf.total for leaf in folders_of[class_name]), "file")
+        some.append(f"{class_name} ({len(folders_of[class_name])} folders, {total})")
+    if some:
+        parts.notes.append(f"folders of the same name are one class: {some_listed(some, most=5)}")
 
 
-def _reading(
-    name: str,
-    top: str,
-    num_classes: int,
-    num_files: Counter[tuple[str, str]],
-    split_folders: list[str],
-) -> str:
-    where = name
-    if top:
-        folders = "one folder" if top.count("/") == 1 else f"{top.count('/')} folders"
-        where += f" ({folders} `{shown(top)}` on top)"
-    total = sum(num for (class_name, _), num in num_files.items() if class_name)
-    if not split_folders:
-        how = (
-            f"{num_classes:,} classes, one sub-folder each, in {where}"
-            if num_classes != 1
-            else f"one class, the one sub-folder of {where}"
-        )
-        return f"I read this as {how}: {counted(total, 'file')}"
-    by_split: Counter[str] = Counter()
-    for (class_name, split), num in num_files.items():
-        by_split[split] += num if class_name else 0
-    counts = ", ".join(f"{by_split[split]:,} {split}" for split in SPLITS if by_split[split])
-    under = ", ".join(f"{folder}/" for folder in split_folders)
-    return (
-        f"I read this as {classes_words(num_classes)} in each of the splits {under} in {where}:"
-        f" {total:,} files ({counts})"
-    )
+def _ambiguous(found: list[tuple[Base, Folder]]) -> set[str]:
+    """Return names of deepest folders that need not mean the same class everywhere.
+
+    If all folders that contain deepest ones contain the same, such as fold1/cat, fold1/dog,
+    fold2/cat, fold2/dog, they do; if only some do, such as church/indoor and pool/indoor beside
+    attic, they do not.
+    """
+    names_in: defaultdict[str, set[str]] = defaultdict(set)
+    for _, leaf in found:
+        names_in[leaf.path[: -len(leaf.name) - 1]].add(leaf.name)
+    largest = max(names_in.values(), key=len, default=set())
+    if all(2 * len(names & largest) >= len(largest) for names in names_in.values()):
+        return set()
+    num = Counter((base.split, leaf.name) for base, leaf in found)
+    return {name for (_, name), times in num.items() if times > 1}
 
 
-def classes_words(num: int) -> str:
-    """Write how many classes there are."""
-    return "one class" if num == 1 else f"{num:,} classes"
+def _empty(parts: Parts) -> list[str]:
+    """Return the names of class folders without any file."""
+    subs = [sub for base in parts.bases for sub in base.level.subs.values()]
+    used = {class_name for class_name, _, _ in parts.folders} | {
+        sub.name for sub in subs if sub.total
+    }
+    names = {sub.name for sub in subs if not (sub.total or sub.total_others)}
+    return sorted(names - used, key=path_bytes)
 
 
-def _coded(name: str) -> str:
-    """Return a name in quotes, with its code points if not ASCII: such names can look alike."""
-    points = "" if name.isascii() else f" ({' '.join(f'U+{ord(c):04X}' for c in name)})"
-    return f"'{shown(name)}'{points}"
+def _places(parts: Parts) -> dict[str, Place]:
+    places = {base.folder.path: Place("", base.split) for base in parts.bases}
+    for base in parts.bases:
+        places |= {one.path: Place("", base.split) for one in base.folder if base.split}
+    for folder, why in parts.left_out.values():
+        places |= {one.path: Place("", "", why) for one in folder}
+    for class_name, split, folder in parts.folders:
+        places |= {one.path: Place(class_name, split) for one in folder}
+    return places

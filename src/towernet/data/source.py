@@ -18,21 +18,14 @@ from towernet.data import archive, digits
 from towernet.data.archive_tar import is_tar
 from towernet.data.archive_zip import is_zip
 from towernet.data.formats import begins_as_image
-from towernet.data.layout import (
-    SPLIT_NAMES,
-    Ignored,
-    Layout,
-    classes_words,
-    folder_of,
-    hidden,
-    hidden_part,
-    is_note,
-    read_layout,
-    require_classes,
-    scan,
-)
+from towernet.data.interpret import interpret, without_others
+from towernet.data.kinds import kinds_of
+from towernet.data.layout import Layout, require_classes
 from towernet.data.listing import Below, Files, SourceFile
+from towernet.data.split_names import SPLIT_NAMES
+from towernet.data.summary import classes_words
 from towernet.data.table import Texts, path_bytes
+from towernet.data.tree import Ignored, folder_of, hidden, hidden_part, scan
 from towernet.data.workers import Count
 from towernet.errors import DataError, EnvironmentFault
 from towernet.records.reading import DEFAULT, Reading
@@ -77,6 +70,7 @@ class Source(NamedTuple):
         ignored: What is not an image of the data set.
         unreadable: What the archive cannot unpack, or the CSV lists and does not exist.
         no_flip: Mirroring changes the meaning, as for digits.
+        data: What the user passed.
         options: How the data was read.
     """
 
@@ -88,6 +82,7 @@ class Source(NamedTuple):
     ignored: tuple[Ignored, ...]
     unreadable: tuple[Unreadable, ...] = ()
     no_flip: bool = False
+    data: str = ""
     options: Reading = DEFAULT
 
 
@@ -111,7 +106,7 @@ def open_source(
         EnvironmentFault: the disk is too small for the archive, or fails.
         UnknownNameError: no layout has this name.
     """
-    return _opened(data, reading, progress, min_classes)._replace(options=reading)
+    return _opened(data, reading, progress, min_classes)._replace(data=data, options=reading)
 
 
 def _opened(data: str, reading: Reading, progress: Count | None, min_classes: int) -> Source:
@@ -147,7 +142,9 @@ def _opened(data: str, reading: Reading, progress: Count | None, min_classes: in
         raise DataError(
             f"{shown(data)} is {kind}; pass a folder, a zip, a tar (plain, gz, bz2, xz) or a CSV"
         )
-    unpacked = archive.unpack(path, kind, limits=_limits(reading), progress=progress)
+    unpacked = archive.unpack(
+        path, kind, limits=_limits(reading), encoding=reading.encoding, progress=progress
+    )
     return _open_archive(path, unpacked, reading, min_classes)
 
 
@@ -204,18 +201,21 @@ def _open_digits(path: Path) -> Source:
 def _open_folder(
     path: Path, reading: Reading, progress: Count | None = None, min_classes: int = 2
 ) -> Source:
-    tree = scan(path, progress)
+    tree = scan(path, progress, follow_links=reading.follow_links)
     name = name_of(str(path))
-    read = read_layout(
-        tree.paths,
-        tree.folders,
-        name=shown(name),
-        layout=reading.layout,
-        skip_empty=reading.skip_empty,
-        min_classes=min_classes,
-    )
     tree.paths.sort(key=path_bytes)
-    paths = _without_notes(tree.paths, read, tree.ignored)
+
+    def location(relative: str) -> Path:
+        return path / relative
+
+    kinds = kinds_of(tree.paths, location)
+    read = interpret(shown(name), kinds, tree.folders, reading, min_classes, location, where=path)
+    if num := sum(one.reason == "SYMLINK" for one in tree.ignored):
+        verb = "is" if num == 1 else "are"
+        hint = " (--follow-links all follows them)" if reading.follow_links is None else ""
+        note = f"; {counted(num, 'symbolic link')} {verb} not followed{hint}"
+        read = read._replace(reading=read.reading + note)
+    paths = without_others(kinds, read, location, tree.ignored)
     return _placed(name, path, read, paths, Below(path, paths), (), tree.ignored)
 
 
@@ -232,28 +232,18 @@ def _open_archive(
 
     found = {member.name: member.file for member in unpacked.members if counts(member.name)}
     bad_members = [bad for bad in unpacked.bad_members if counts(bad.name)]
-    read = read_layout(
-        [*found, *(bad.name for bad in bad_members)],
-        [folder for folder in unpacked.folders if counts(folder)],
-        name=shown(path.name),
-        layout=reading.layout,
-        skip_empty=reading.skip_empty,
-        min_classes=min_classes,
-    )
+    folders = [folder for folder in unpacked.folders if counts(folder)]
+    kinds = kinds_of(sorted(found, key=path_bytes), found.__getitem__)
+    bad_names = [bad.name for bad in bad_members]
+    everything = kinds._replace(images=[*kinds.images, *bad_names])
+    read = interpret(shown(path.name), everything, folders, reading, min_classes, found.__getitem__)
+    if unpacked.note:
+        read = read._replace(reading=f"{read.reading}; {unpacked.note}")
     name = name_of(str(path))
     notes = list(ignored.values())
-    paths = _without_notes(sorted(found, key=path_bytes), read, notes)
+    paths = without_others(kinds, read, found.__getitem__, notes)
     locations = [found[path] for path in paths]
     return _placed(name, unpacked.root, read, paths, locations, bad_members, notes)
-
-
-def _without_notes(paths: list[str], read: Layout, ignored: list[Ignored]) -> list[str]:
-    """Leave out notes next to the class folders, and add them to `ignored`."""
-    loose = {folder for folder in set(map(folder_of, paths)) if not read.class_and_split(folder)[0]}
-    notes = {path for path in paths if folder_of(path) in loose and is_note(path)} if loose else ()
-    detail = "not in a class folder, and not an image by its name"
-    ignored += [Ignored(path, "NOT_AN_IMAGE", detail) for path in notes]
-    return [path for path in paths if path not in notes] if notes else paths
 
 
 def _placed(
@@ -266,7 +256,7 @@ def _placed(
     ignored: list[Ignored],
 ) -> Source:
     """Give each file its class."""
-    place_of = {folder: read.class_and_split(folder) for folder in set(map(folder_of, paths))}
+    place_of = {folder: read.place(folder) for folder in set(map(folder_of, paths))}
     class_name, given_split = (
         Texts.of((place_of[folder_of(path)][which] for path in paths), len(paths))
         for which in (0, 1)

@@ -21,7 +21,6 @@ from towernet.data.connected import chain, components
 from towernet.data.copies import ACROSS_SPLITS
 from towernet.data.table import (
     IGNORED,
-    QUARANTINED,
     SPLITS,
     TEST,
     TRAIN,
@@ -32,7 +31,6 @@ from towernet.data.table import (
 from towernet.errors import ConfigError, DataError
 from towernet.words import counted, shown
 
-MIN_IMAGES = 3  # of a class: one for each split
 MAX_DRAWS = 64  # tried if groups span classes, until every class is on each side
 
 Ints = npt.NDArray[np.int64]
@@ -111,34 +109,6 @@ def limit(table: pd.DataFrame, images_per_class: int, seed: int) -> pd.DataFrame
     left_out = rows[_rank(classes, share, drawn) >= images_per_class]
     detail = f"not among the {images_per_class:,} images per class that were drawn"
     return _ignore(table.copy(), left_out, "NOT_SAMPLED", detail)
-
-
-def require_trainable(table: pd.DataFrame) -> None:
-    """Refuse fewer than two classes, or a class with fewer than three usable images.
-
-    Raises:
-        DataError: naming the class, its images and how many were quarantined.
-    """
-    codes, texts = pd.factorize(table["class_name"].to_numpy(dtype=object))
-    names: list[str] = texts.tolist()
-    num_used = np.bincount(codes[_is(table, USED)], minlength=len(names))
-    num_quarantined = np.bincount(codes[_is(table, QUARANTINED)], minlength=len(names))
-    classes = sorted(
-        (i for i, name in enumerate(names) if name), key=lambda i: path_bytes(names[i])
-    )
-    if len(classes) < 2:
-        found = f"one class, {shown(names[classes[0]])}," if classes else "no class"
-        raise DataError(
-            f"the data has {found} and at least two are needed; add images of another class"
-        )
-    few = [i for i in classes if num_used[i] < MIN_IMAGES]
-    if few:
-        more = f" ({len(few) - 1:,} more also have too few)" if len(few) > 1 else ""
-        raise DataError(
-            f"class {shown(names[few[0]])} has {counted(int(num_used[few[0]]), 'usable image')}"
-            f" ({num_quarantined[few[0]]} quarantined) and needs {MIN_IMAGES}, one for each"
-            f" split{more}; add images or remove the class"
-        )
 
 
 def tied(table: pd.DataFrame) -> Ints:

@@ -67,9 +67,12 @@ class Checked(Record):
     width: Spread | None
     height: Spread | None
     modes: dict[str, int]
+    value_range: tuple[StrictFloat, StrictFloat] | None = None
+    """Values of images of more than 8 bits that become black and white; None if there are none."""
     formats: dict[str, int]
     notes: dict[str, int]
     quarantined_files: tuple[QuarantinedFile, ...]
+    quarantined_reasons: dict[str, int]
     ignored_reasons: dict[str, int]
     duplicates: StrictInt
     label_conflicts: StrictInt

@@ -6,6 +6,8 @@ in the same way.
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from pydantic import ConfigDict, StrictBool, StrictFloat, StrictInt
 from pydantic.dataclasses import dataclass
 
@@ -50,3 +52,20 @@ class Reading:
 
 
 DEFAULT = Reading()
+
+
+def options_of(reading: Reading) -> list[str]:
+    """Return the words on the command line that give these options.
+
+    Example:
+        >>> options_of(Reading(skip_empty=True, min_images=3))
+        ['--skip-empty', '--min-images', '3']
+    """
+    words = []
+    for each in fields(reading):
+        if (value := getattr(reading, each.name)) != each.default:
+            words.append(f"--{each.name.replace('_', '-')}")
+            words += (
+                [] if value is True else [f"{value:g}" if isinstance(value, float) else str(value)]
+            )
+    return words
