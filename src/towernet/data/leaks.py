@@ -89,7 +89,7 @@ def leak_words(found: Sequence[Leak]) -> list[str]:
         >>> leak = Leak(split="test", other="train", kind="same bytes", images=3, of=9, left_out=4,
         ...     done="the copies in train are left out")
         >>> leak_words([leak])[0]
-        '3 of the 9 test images are copies of training images (3 same bytes): these 4 training images are left out'
+        '3 of the 9 test images are copies of training images (3 the same bytes): these 4 training images are left out'
     """  # noqa: E501
     sentences = []
     for (split, other), some in groupby(found, lambda leak: (leak.split, leak.other)):
@@ -107,8 +107,8 @@ def leak_words(found: Sequence[Leak]) -> list[str]:
 
 
 _PLURAL = {
-    "same bytes": "same bytes",
-    "same pixels": "same pixels",
+    "same bytes": "the same bytes",
+    "same pixels": "the same pixels",
     "near duplicate": "near duplicates",
     "turned": "turned",
     "mirrored": "mirrored",
