@@ -199,8 +199,8 @@ def _warnings(table: pd.DataFrame, source: Source, resize: str, notes: Counter[s
         warnings.append(
             f"{names}{more} {verb} fewer than {FEW_IMAGES} images: their scores are mostly chance"
         )
-    if augmented := leaks.augmented(table):
-        warnings.append(leaks.augmented_words(augmented))
+    if words := leaks.augmented_words(leaks.augmented(table)):
+        warnings.append(words)
     if words := _other_ranges(used, source):
         warnings.append(words)
     if words := crop_words(used, resize):

@@ -184,7 +184,9 @@ def augmented(table: pd.DataFrame) -> dict[str, tuple[int, int]]:
 
 
 def augmented_words(found: dict[str, tuple[int, int]]) -> str:
-    """Return a warning about classes whose images were augmented before."""
+    """Return a warning about classes whose images were augmented before; '' if there are none."""
+    if not found:
+        return ""
     named = [f"{num:,} of the {of:,} of {shown(name)}" for name, (num, of) in found.items()]
     more = f" and those of {len(named) - 3:,} more classes" if len(named) > 3 else ""
     return (
