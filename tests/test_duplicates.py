@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import imagehash
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageEnhance
 
-from towernet.data import duplicates, turns
+from towernet.data import duplicates, similar, turns
 from towernet.data import thumbnails as stored
 from towernet.data.decode import decode
 from towernet.data.duplicates import find, groups
@@ -73,7 +73,7 @@ def test_thumbnails_that_cannot_be_written_are_an_environment_fault(tmp_path):
 
 def test_the_hash_is_that_of_imagehash():
     thumbnails = blocks(20)
-    for grey, value in zip(thumbnails, duplicates.perceptual_hashes(thumbnails), strict=True):
+    for grey, value in zip(thumbnails, similar.perceptual_hashes(thumbnails), strict=True):
         bits = imagehash.phash(Image.fromarray(grey.reshape(32, 32))).hash
         assert (np.unpackbits(np.array([value]).view(np.uint8)) == bits.reshape(-1)).all()
 
@@ -100,9 +100,9 @@ def check_candidates(candidates):
 def candidates(hashes):
     """The candidates of all bands."""
     pairs = []
-    for number, mask in enumerate(duplicates._BANDS):
+    for number, mask in enumerate(similar.BANDS):
         order = np.lexsort((hashes, hashes & mask))
-        pairs.append(order[duplicates._candidates(hashes[order], number, len(hashes))])
+        pairs.append(order[similar.candidates(hashes[order], number, len(hashes))])
     return np.sort(np.concatenate(pairs), axis=1)
 
 
@@ -111,7 +111,7 @@ def test_candidates_are_those_of_comparing_all_with_all():
 
 
 def test_the_check_of_candidates_rejects_a_search_in_one_band(monkeypatch):
-    monkeypatch.setattr(duplicates, "_BANDS", duplicates._BANDS[:1])
+    monkeypatch.setattr(similar, "BANDS", similar.BANDS[:1])
     with pytest.raises(AssertionError):
         check_candidates(candidates)
 
@@ -210,8 +210,8 @@ def test_turned_frequencies_are_those_of_the_turned_thumbnail(turn):
     grey = blocks(5)
     of_turned = turns.turned(grey.reshape(-1, 32, 32), turn).reshape(5, -1)
     np.testing.assert_allclose(
-        turns.turned_frequencies(duplicates._low_frequencies(grey), turn),
-        duplicates._low_frequencies(of_turned),
+        turns.turned_frequencies(similar.low_frequencies(grey), turn),
+        similar.low_frequencies(of_turned),
         atol=1e-6,
     )
 
@@ -253,7 +253,7 @@ def test_symmetric_and_plain_pictures_are_not_chained_by_being_turned(monkeypatc
     thumbnails = np.array([*plain, *nearly_plain, *discs])
     near = found(thumbnails, ["a"] * 60)
     nothing = np.empty((0, 3), np.int64)
-    monkeypatch.setattr(duplicates, "_turned", lambda *_: nothing)
+    monkeypatch.setattr(duplicates, "_changed", lambda *_: nothing)
     upright = found(thumbnails, ["a"] * 60)
     assert near.clusters == upright.clusters
     assert (near.in_lump == upright.in_lump).all()
@@ -294,11 +294,38 @@ def test_turned_copies_are_found_in_any_order_of_the_files():
 
 
 def test_different_pictures_with_similar_hashes_are_not_tied():
-    dark = blocks(1)[0] // 4
-    bright = dark + 150  # the same frequencies except for the mean: the same hash
-    hashes = duplicates.perceptual_hashes(np.stack([dark, bright]))
+    alike = blocks(1)[0] // 2 + 40
+    # Of high frequencies only, which the hash does not see.
+    pattern = np.indices((32, 32)).sum(axis=0).reshape(-1) % 2 * 40
+    both = np.stack([alike, alike + pattern.astype(np.uint8)])
+    hashes = similar.perceptual_hashes(both)
     assert int(hashes[0] ^ hashes[1]).bit_count() <= 2
-    assert found(np.stack([dark, bright])).clusters == ["", ""]
+    assert found(both).clusters == ["", ""]
+
+
+# --- lighter and darker copies
+
+
+def relit(image, factor):
+    return saved_again(ImageEnhance.Brightness(image).enhance(factor), 80)
+
+
+def test_darker_copies_are_tied_within_a_class():
+    pictures = [photograph(seed) for seed in range(10)]
+    thumbnails = [thumbnail(one) for one in [*pictures, *(relit(one, 0.6) for one in pictures)]]
+    near = found(thumbnails)
+    assert near.clusters[:10] == near.clusters[10:] and len(set(near.clusters)) == 10
+    assert near.has_changed.all() and not near.turns.any()
+    # Of different classes they may be right: day and night.
+    of_two = found(thumbnails, ["day"] * 10 + ["night"] * 10)
+    assert set(of_two.clusters) == {""} and not of_two.across_classes.any()
+    assert not len(of_two.turned_across)
+
+
+def test_plain_pictures_are_not_lighter_copies_of_each_other():
+    rng = np.random.default_rng(4)
+    faint = [grey + rng.integers(0, 3, 1024) for grey in (40, 120, 200)]
+    assert set(found(np.array(faint, np.uint8)).clusters) == {""}
 
 
 def test_clusters_are_named_by_their_smallest_content_whatever_the_order():

@@ -199,8 +199,8 @@ def _warnings(table: pd.DataFrame, source: Source, resize: str, notes: Counter[s
         warnings.append(
             f"{names}{more} {verb} fewer than {FEW_IMAGES} images: their scores are mostly chance"
         )
-    if augmented := leaks.augmented(table):
-        warnings.append(leaks.augmented_words(augmented))
+    if words := leaks.augmented_words(leaks.augmented(table)):
+        warnings.append(words)
     if words := _other_ranges(used, source):
         warnings.append(words)
     if words := crop_words(used, resize):
@@ -225,8 +225,13 @@ def _warnings(table: pd.DataFrame, source: Source, resize: str, notes: Counter[s
     if in_lump := notes[copies.LUMP]:
         warnings.append(
             f"{in_lump} images look so similar that keeping them together would put over 5 % of a"
-            " class into one split, so they are split individually, and test images may resemble"
-            " training images"
+            " class into one split, so "
+            + (
+                "they stay in the splits they came with"
+                if (used.given_split != "").any()
+                else "they are split individually"
+            )
+            + ", and test images may resemble training images"
         )
     return warnings
 

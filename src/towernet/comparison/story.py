@@ -28,7 +28,6 @@ from towernet.comparison.rates import RateSearch
 from towernet.comparison.runs import Runs
 from towernet.comparison.wording.verdict import num_pairs, too_few_runs
 from towernet.data.changes import reconcile
-from towernet.data.leaks import leak_words, leaks
 from towernet.data.left_out import before_training
 from towernet.data.prepare import Dataset, fingerprint, prepare, sample_table
 from towernet.data.table import write_table
@@ -106,10 +105,7 @@ def _open_images(request: Request, session: Session) -> tuple[Callable[[int], Da
     table, changed = reconcile(
         session.folder, session.source.name, table, accept=session.accept.data
     )
-    for words in (
-        *leak_words(leaks(table)),
-        *before_training(table, session.source, request.recipe.data.resize),
-    ):
+    for words in before_training(table, session.source, request.recipe.data.resize):
         session.progress.say(words)
 
     @cache

@@ -22,11 +22,12 @@ SAME_BYTES, SAME_PIXELS = "SAME_BYTES", "SAME_PIXELS"
 KINDS = (SAME_BYTES, SAME_PIXELS, *CODES)  # the closest first
 LUMP, OTHER_CLASS = "NEAR_DUPLICATE_LUMP", "NEAR_DUPLICATE_OTHER_CLASS"
 TURNED_OTHER_CLASS, MIRRORED_OTHER_CLASS = "TURNED_OTHER_CLASS", "MIRRORED_OTHER_CLASS"
-TURNED_COPIES = "TURNED_COPIES"  # a turned copy is in its class, tied or in a lump
+# Its class has a copy that is turned, mirrored, lighter or darker, tied or in a lump.
+CHANGED_COPIES = "CHANGED_COPIES"
 NOTES = {
     *KINDS,
     *(f"{kind}_IN_{split.upper()}" for kind in KINDS for split in SPLITS),
-    *(LUMP, OTHER_CLASS, TURNED_OTHER_CLASS, MIRRORED_OTHER_CLASS, TURNED_COPIES),
+    *(LUMP, OTHER_CLASS, TURNED_OTHER_CLASS, MIRRORED_OTHER_CLASS, CHANGED_COPIES),
 }
 _WORDS = (
     "the same bytes as {}",
@@ -127,7 +128,7 @@ class Copies:
         for is_so, note in (
             (near.in_lump, LUMP),
             (near.across_classes, OTHER_CLASS),
-            (near.has_turned, TURNED_COPIES),
+            (near.has_changed, CHANGED_COPIES),
         ):
             for row in used[is_so].tolist():
                 self._note(row, note)

@@ -14,9 +14,9 @@ import pandas as pd
 
 from towernet.data.copies import (
     ACROSS_SPLITS,
+    CHANGED_COPIES,
     KINDS,
     MIRRORED_OTHER_CLASS,
-    TURNED_COPIES,
     TURNED_OTHER_CLASS,
 )
 from towernet.data.table import IGNORED, SPLITS, TEST, TRAIN, USED, VALIDATION
@@ -89,7 +89,7 @@ def leak_words(found: Sequence[Leak]) -> list[str]:
         >>> leak = Leak(split="test", other="train", kind="same bytes", images=3, of=9, left_out=4,
         ...     done="the copies in train are left out")
         >>> leak_words([leak])[0]
-        '3 of the 9 test images are copies of training images (3 same bytes): these 4 training images are left out'
+        '3 of the 9 test images are copies of training images (3 the same bytes): these 4 training images are left out'
     """  # noqa: E501
     sentences = []
     for (split, other), some in groupby(found, lambda leak: (leak.split, leak.other)):
@@ -107,8 +107,8 @@ def leak_words(found: Sequence[Leak]) -> list[str]:
 
 
 _PLURAL = {
-    "same bytes": "same bytes",
-    "same pixels": "same pixels",
+    "same bytes": "the same bytes",
+    "same pixels": "the same pixels",
     "near duplicate": "near duplicates",
     "turned": "turned",
     "mirrored": "mirrored",
@@ -168,29 +168,31 @@ def alike(table: pd.DataFrame) -> tuple[tuple[Copy, ...], ...]:
 
 
 def augmented(table: pd.DataFrame) -> dict[str, tuple[int, int]]:
-    """Return the classes of which over a fifth has turned or mirrored copies.
+    """Return the classes of which over a fifth has turned, mirrored, lighter or darker copies.
 
     Returns:
         For each such class, how many images have such a copy, and how many the class has.
     """
     found = _involved(table)
     num = Counter(found["class_name"])
-    has_turned = found["notes"].astype(str).str.contains(TURNED_COPIES)
+    has_changed = found["notes"].astype(str).str.contains(CHANGED_COPIES)
     return {
-        class_name: (num_turned, num[class_name])
-        for class_name, num_turned in Counter(found["class_name"][has_turned]).items()
-        if num_turned > MAX_SHARE_AUGMENTED * num[class_name]
+        class_name: (num_changed, num[class_name])
+        for class_name, num_changed in Counter(found["class_name"][has_changed]).items()
+        if num_changed > MAX_SHARE_AUGMENTED * num[class_name]
     }
 
 
 def augmented_words(found: dict[str, tuple[int, int]]) -> str:
-    """Return a warning about classes whose images were augmented before."""
+    """Return a warning about classes whose images were augmented before; '' if there are none."""
+    if not found:
+        return ""
     named = [f"{num:,} of the {of:,} of {shown(name)}" for name, (num, of) in found.items()]
     more = f" and those of {len(named) - 3:,} more classes" if len(named) > 3 else ""
     return (
-        f"these images look augmented already: {', '.join(named[:3])}{more} have turned or mirrored"
-        " copies; pass the original images if you have them, because copies add nothing new and"
-        " make the data look larger than it is"
+        f"these images look augmented already: {', '.join(named[:3])}{more} have copies that are"
+        " turned, mirrored, lighter or darker; pass the original images if you have them, because"
+        " copies add nothing new and make the data look larger than it is"
     )
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
+from towernet.data.leaks import augmented, augmented_words, leak_words, leaks
 from towernet.data.source import Source
 from towernet.data.table import USED
 from towernet.records.reading import options_of
@@ -60,7 +61,8 @@ def before_training(table: pd.DataFrame, source: Source, resize: str) -> list[st
         source: What it was made from.
         resize: The rule of `decode.fit`.
     """
-    return [*filter(None, (left_out_words(table, source), crop_words(table, resize)))]
+    words = left_out_words(table, source), augmented_words(augmented(table))
+    return [*leak_words(leaks(table)), *filter(None, (*words, crop_words(table, resize)))]
 
 
 def left_out_words(table: pd.DataFrame, source: Source) -> str:
