@@ -127,7 +127,7 @@ def recipe(path: Path) -> object:
 
 
 def class_names(path: Path) -> object:
-    from towernet.cli.import_weights import read_class_names
+    from towernet.data.class_list import read_class_names
 
     return read_class_names(path)
 

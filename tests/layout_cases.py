@@ -356,7 +356,29 @@ CASES = [
         "{cat,dog}/a{1,2}.jpg masks/a{1,2}_mask.png",
         "refused: 2 files look like masks of other images in photos (the first is masks/a1_mask.png, of",
     ),
+    Case(
+        "classes in splits that contain the same folders",
+        "train/{a,b}/{x,y}/3 test/{a,b}/{x,y}/2",
+        "refused: contains a and b, and each … (x, y) … --layout leaves … --layout splits if a and b are",
+    ),
+    Case(
+        "classes in splits that contain only folders",
+        "train/{a/{s,t},b/{u,v}}/3 test/{a/s,b/u}/2",
+        "refused: each of a and b holds only folders … give --layout splits; for the 4 folders",
+    ),
     # --- with options
+    Case(
+        "--layout classes for pictures and masks",
+        "archive/{images,masks}/3",
+        "images, masks: 6",
+        Reading(layout="classes", masks="keep"),
+    ),
+    Case(
+        "--layout splits for classes that contain folders",
+        "train/{a,b}/{x,y}/3 test/{a,b}/{x,y}/2",
+        "a, b: 12 train, 8 test",
+        Reading(layout="splits"),
+    ),
     Case(
         "--masks ignore",
         "{COVID,Normal}/{images,masks}/3",

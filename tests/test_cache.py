@@ -12,6 +12,7 @@ from PIL import Image
 from towernet.data.cache import open_pixels
 from towernet.data.check import check
 from towernet.data.decode import decode, fit
+from towernet.data.rules import Rules
 from towernet.data.source import Files, open_source
 from towernet.data.table import Texts
 from towernet.errors import ConfigError, DataError, EnvironmentFault
@@ -45,11 +46,11 @@ def opened(table, source, **options):
 @pytest.mark.parametrize("resize", ["crop", "pad", "squash", "squash_linear"])
 def test_row_i_is_the_ith_used_file_decoded_and_fitted(table, source, resize):
     background = (9, 90, 200)
-    pixels = opened(table, source, resize=resize, background=background)
+    pixels = opened(table, source, resize=resize, rules=Rules(background=background))
     assert (pixels.shape, pixels.dtype) == ((NUM_USED, SIZE_PX, SIZE_PX, 3), np.uint8)
     where = {file.path: file.file for file in source.files}
     for row, path in zip(pixels, table.path[table.status == "used"], strict=True):
-        whole = decode(where[path].read_bytes(), background=background).pixels
+        whole = decode(where[path].read_bytes(), Rules(background=background)).pixels
         assert (row == fit(whole, SIZE_PX, resize, background)).all()
 
 
@@ -97,7 +98,7 @@ def test_another_size_rule_background_or_set_of_files_is_another_array(table, so
     opened(table, source)
     opened(table, source, size_px=17)
     opened(table, source, resize="pad")
-    opened(table, source, background=(0, 0, 0))
+    opened(table, source, rules=Rules(background=(0, 0, 0)))
     fewer = table.copy()
     fewer.loc[fewer.path == "lying/03.png", "status"] = "ignored"
     assert len(opened(fewer, source)) == NUM_USED - 1
@@ -236,6 +237,7 @@ BUILD = """
 import sys
 from towernet.data.cache import open_pixels
 from towernet.data.check import check
+from towernet.data.rules import Rules
 from towernet.data.source import Files, open_source
 from towernet.data.table import Texts
 

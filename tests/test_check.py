@@ -142,7 +142,12 @@ def test_near_duplicates_share_a_cluster_also_across_classes(data):
     tied = table[table.cluster != ""]
     assert sorted(tied.path) == ["cat/0.png", "cat/again.bmp", "dog/large.jpg"]
     assert set(tied.cluster) == {min(tied.content_id)}
-    assert set(tied.notes) == {"NEAR_DUPLICATE_OTHER_CLASS"}
+    assert dict(zip(tied.path, tied.notes, strict=True)) == {
+        "cat/0.png": "NEAR_DUPLICATE_OTHER_CLASS",
+        "cat/again.bmp": "SAME_PIXELS,NEAR_DUPLICATE_OTHER_CLASS",
+        "dog/large.jpg": "NEAR_DUPLICATE,NEAR_DUPLICATE_OTHER_CLASS",
+    }
+    assert tied.detail["cat/again.bmp"] == "the same pixels as cat/0.png"
     assert set(table.status) == {"used"}
 
 

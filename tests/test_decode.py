@@ -2,6 +2,10 @@
 
 import hashlib
 import io
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ from picture_cases import CASES, TOLERANCE
 from towernet.data.decode import decode, fit
 from towernet.data.examine import examine
 from towernet.data.formats import BadImage
+from towernet.data.rules import Rules
 from towernet.data.workers import in_processes
 
 HEIGHT, WIDTH = 13, 19
@@ -84,9 +89,10 @@ def check_all_entries_agree(folder, decode_again):
 
     from towernet.data.cache import open_pixels
     from towernet.data.check import check
+    from towernet.data.ranges import rules_for
     from towernet.data.source import open_source
     from towernet.engine.device import Policy
-    from towernet.predict import Predictor
+    from towernet.predict import Predictor, fitted_pictures
     from towernet.records.contract import Contract
     from towernet.report.pictures import pictures
 
@@ -97,20 +103,27 @@ def check_all_entries_agree(folder, decode_again):
     table = check(source, workers=2)
     assert (table.status == "used").sum() > 100
     used = table[table.status == "used"]
-    trained_on = open_pixels(table, source, size_px=53, resize="pad", workers=2)
-    contract = Contract(("even", "odd"), 53, "pad", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    rules = rules_for(table, source.options)
+    assert rules.value_range is not None
+    trained_on = open_pixels(table, source, size_px=53, resize="pad", rules=rules, workers=2)
+    contract = Contract(
+        ("even", "odd"), 53, "pad", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2),
+        value_range=rules.value_range, colour_profile="srgb",
+    )  # fmt: skip
     predictor = Predictor(
         folder, nn.Identity(), contract, Policy("cpu", "float32", False, 1, "a test")
     )
-    shown = pictures(source)
+    shown = pictures(source, rules)
     files = [folder / path for path in used.path]
-    examined = dict(in_processes(examine, files, workers=2))
+    examined = dict(in_processes(partial(examine, rules=rules), files, workers=2))
+    predicted = dict(fitted_pictures(contract, files))
     for i, (path, file) in enumerate(zip(used.path, files, strict=True)):
-        pixels = decode_again(file.read_bytes())
+        pixels = decode_again(file.read_bytes(), rules)
         assert (shown(path) == pixels).all()
         assert (used.width.iloc[i], used.height.iloc[i]) == pixels.shape[1::-1]
         assert examined[i].pixel_id == sha256_of(pixels)
         assert (predictor.pixels(file.read_bytes()) == fit(pixels, 53, "pad")).all()
+        assert (predicted[i] == fit(pixels, 53, "pad")).all()
         assert (trained_on[i] == fit(pixels, 53, "pad")).all()
 
 
@@ -120,12 +133,14 @@ def sha256_of(pixels):
 
 
 def test_checking_training_predicting_and_the_report_see_the_same(tmp_path):
-    check_all_entries_agree(tmp_path / "photos", lambda content: decode(content).pixels)
+    check_all_entries_agree(
+        tmp_path / "photos", lambda content, rules: decode(content, rules).pixels
+    )
 
 
 def test_the_check_of_entries_rejects_a_different_decoder(tmp_path):
-    def nearly(content):
-        pixels = decode(content).pixels.copy()
+    def nearly(content, rules):
+        pixels = decode(content, rules).pixels.copy()
         pixels[0, 0, 0] ^= 1
         return pixels
 
@@ -157,10 +172,10 @@ def test_what_was_done_is_noted(name, notes):
 @pytest.mark.parametrize("name", ["RGBA PNG", "P one clear GIF", "I;16 one clear PNG"])
 def test_transparency_is_blended_onto_the_requested_background(name):
     on_white = decode(CASES[name].content).pixels.astype(float)
-    on_black = decode(CASES[name].content, background=(0, 0, 0)).pixels
+    on_black = decode(CASES[name].content, Rules(background=(0, 0, 0))).pixels
     clear = (on_white - on_black) / 255
     expected = on_black + clear * BACKGROUND
-    close(decode(CASES[name].content, background=BACKGROUND).pixels, expected, 1.5)
+    close(decode(CASES[name].content, Rules(background=BACKGROUND)).pixels, expected, 1.5)
     assert clear.max() == 1
 
 
@@ -302,3 +317,37 @@ def test_squash_linear_is_bilinear_without_antialiasing(height, width, size_px):
     if size_px < height:
         with pytest.raises(AssertionError):  # sabotaged: antialiasing is detected
             close(fit(pixels, size_px, "squash"), expected, 0.501)
+
+
+# --- runs made before the rules could be chosen
+
+GOLDEN = json.loads((Path(__file__).parent / "golden_pixels.json").read_text())
+
+
+def golden_of(decoded):
+    """The hash that the decoder of before made of a picture and what it said about it."""
+    said = (decoded.pixels.shape, decoded.width, decoded.height, decoded.mode, decoded.format)
+    words = repr((*said, decoded.notes)).encode()
+    return hashlib.sha256(words + decoded.pixels.tobytes()).hexdigest()[:32]
+
+
+def check_pixels_of_before(decode_pixels):
+    """The same pixels, bit by bit, of every picture that this Pillow writes as that one did."""
+    num = 0
+    for name, (content_id, expected) in GOLDEN.items():
+        case = CASES[name.removesuffix(" on colour")]
+        background = BACKGROUND if name.endswith(" on colour") else (255, 255, 255)
+        if hashlib.sha256(case.content).hexdigest()[:32] == content_id:
+            num += 1
+            assert golden_of(decode_pixels(case.content, Rules(background))) == expected, name
+    assert num > 90
+
+
+def test_a_run_made_before_gets_the_same_pixels():
+    check_pixels_of_before(decode)
+
+
+@pytest.mark.parametrize("change", [{"whole_depth": True}, {"value_range": (0.0, 65535.0)}])
+def test_the_check_of_old_pixels_rejects_other_rules(change):
+    with pytest.raises(AssertionError):
+        check_pixels_of_before(lambda content, rules: decode(content, replace(rules, **change)))

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from towernet.data import duplicates
+from towernet.data import duplicates, turns
+from towernet.data import thumbnails as stored
 from towernet.data.decode import decode
-from towernet.data.duplicates import Thumbnails, find, groups
+from towernet.data.duplicates import find, groups
+from towernet.data.thumbnails import Thumbnails
 from towernet.errors import EnvironmentFault
 
 
@@ -48,11 +50,11 @@ def found(thumbnails, class_names=None, pixel_ids=None, order=None):
     return SimpleNamespace(**(vars(near) | {"clusters": names}))
 
 
-@pytest.mark.parametrize("memory_bytes", [duplicates._MEMORY_BYTES, 2000])
+@pytest.mark.parametrize("memory_bytes", [stored._MEMORY_BYTES, 2000])
 def test_thumbnails_are_read_as_they_were_written_in_memory_or_not(
     tmp_path, monkeypatch, memory_bytes
 ):
-    monkeypatch.setattr(duplicates, "_MEMORY_BYTES", memory_bytes)
+    monkeypatch.setattr(stored, "_MEMORY_BYTES", memory_bytes)
     grey = blocks(50)
     with contextlib.closing(Thumbnails(tmp_path / "cache")) as thumbnails:
         for position in np.random.default_rng(0).permutation(50).tolist():
@@ -147,6 +149,148 @@ def saved_again(image, quality):
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=quality)
     return Image.fromarray(decode(stream.getvalue()).pixels)
+
+
+# --- turned and mirrored copies
+
+TURNS = range(8)
+
+
+def turned(image, turn):
+    """A turned picture, made by Pillow: an implementation of its own."""
+    if turn >= 4:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    for _ in range(turn % 4):
+        image = image.transpose(Image.Transpose.ROTATE_270)  # clockwise by 90 degrees
+    return image
+
+
+def near_copy(image):
+    width, height = image.size
+    return saved_again(image.resize((width * 4 // 5, height * 4 // 5)), 60)
+
+
+def check_that_turned_copies_are_found(turn, copied):
+    """Each of 30 photographs is tied to its copy, and it is known how the copy is turned."""
+    pictures = [photograph(seed) for seed in range(30)]
+    copies = [copied(turned(picture, turn)) for picture in pictures]
+    near = found([thumbnail(one) for one in [*pictures, *copies]])
+    assert near.clusters[:30] == near.clusters[30:]
+    assert len(set(near.clusters) - {""}) == 30
+    for original, copy in zip(near.turns[:30].tolist(), near.turns[30:].tolist(), strict=True):
+        assert turns.then(turns.back(original), copy) == turn
+
+
+@pytest.mark.parametrize("copied", [lambda image: image, near_copy], ids=["exact", "near"])
+@pytest.mark.parametrize("turn", TURNS)
+def test_a_turned_or_mirrored_photograph_is_found(turn, copied):
+    check_that_turned_copies_are_found(turn, copied)
+
+
+@pytest.mark.parametrize("turn", [1, 3, 5, 7])
+def test_the_check_of_turned_copies_rejects_hashes_without_exchanged_axes(monkeypatch, turn):
+    def without_exchange(low_NHW, turn):
+        sign_W = (-1.0) ** np.arange(8)
+        return low_NHW * (sign_W if turn in (4, 5, 7) else 1)
+
+    monkeypatch.setattr(duplicates, "turned_frequencies", without_exchange)
+    with pytest.raises(AssertionError):
+        check_that_turned_copies_are_found(turn, lambda image: image)
+
+
+@pytest.mark.parametrize("turn", [2, 4, 6])
+def test_the_check_of_turned_copies_rejects_hashes_without_signs(monkeypatch, turn):
+    monkeypatch.setattr(duplicates, "turned_frequencies", lambda low_NHW, turn: low_NHW)
+    with pytest.raises(AssertionError):
+        check_that_turned_copies_are_found(turn, lambda image: image)
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_turned_frequencies_are_those_of_the_turned_thumbnail(turn):
+    grey = blocks(5)
+    of_turned = turns.turned(grey.reshape(-1, 32, 32), turn).reshape(5, -1)
+    np.testing.assert_allclose(
+        turns.turned_frequencies(duplicates._low_frequencies(grey), turn),
+        duplicates._low_frequencies(of_turned),
+        atol=1e-6,
+    )
+
+
+def test_a_turn_is_undone_and_followed_by_another():
+    square = np.arange(9).reshape(1, 3, 3)
+    for first in TURNS:
+        once = turns.turned(square, first)
+        assert (turns.turned(once, turns.back(first)) == square).all()
+        for second in TURNS:
+            both = turns.turned(square, turns.then(first, second))
+            assert (turns.turned(once, second) == both).all()
+
+
+def test_turned_copies_of_two_classes_are_reported_and_not_tied():
+    six = photograph()
+    thumbnails = [thumbnail(one) for one in (six, turned(six, 1), turned(six, 4), photograph(1))]
+    near = found(thumbnails, ["a", "b", "a", "a"])
+    assert [bool(name) for name in near.clusters] == [True, False, True, False]
+    assert not near.across_classes.any()
+    pairs = near.turned_across.tolist()
+    assert pairs and all({first, second} & {1} for first, second, _ in pairs)
+    for first, second, turn in pairs:
+        upright = np.asarray(thumbnails[second]).reshape(1, 32, 32)
+        difference = turns.turned(upright, turn).reshape(-1) - thumbnails[first].astype(int)
+        assert np.abs(difference).mean() < 1
+
+
+def disc(radius, grey):
+    y, x = np.mgrid[:32, :32] - 15.5
+    return np.where(x**2 + y**2 < radius**2, grey, 255).astype(np.uint8).reshape(-1)
+
+
+def test_symmetric_and_plain_pictures_are_not_chained_by_being_turned(monkeypatch):
+    rng = np.random.default_rng(3)
+    plain = [np.full(1024, grey, np.uint8) for grey in range(0, 240, 12)]
+    nearly_plain = [(245 + rng.integers(0, 6, 1024)).astype(np.uint8) for _ in range(20)]
+    discs = [disc(radius, grey) for radius in (4, 6, 8, 10, 12) for grey in (0, 60, 120, 180)]
+    thumbnails = np.array([*plain, *nearly_plain, *discs])
+    near = found(thumbnails, ["a"] * 60)
+    nothing = np.empty((0, 3), np.int64)
+    monkeypatch.setattr(duplicates, "_turned", lambda *_: nothing)
+    upright = found(thumbnails, ["a"] * 60)
+    assert near.clusters == upright.clusters
+    assert (near.in_lump == upright.in_lump).all()
+
+
+def test_an_augmented_folder_is_tied_by_its_originals():
+    originals = [photograph(seed) for seed in range(6)]
+    near = found([thumbnail(turned(one, turn)) for one in originals for turn in TURNS])
+    assert not near.in_lump.any()
+    names = np.array(near.clusters).reshape(6, 8)
+    assert all(len(set(row)) == 1 for row in names.tolist()) and len(set(names[:, 0])) == 6
+
+
+def test_two_originals_eight_times_are_too_few_to_be_tied():
+    originals = [photograph(seed) for seed in range(2)]
+    near = found([thumbnail(turned(one, turn)) for one in originals for turn in TURNS])
+    assert near.in_lump.all() and set(near.clusters) == {""}
+
+
+def test_of_a_turned_lump_only_what_is_alike_without_being_turned_is_tied():
+    pictures = [photograph(), photograph()] + [turned(photograph(), turn) for turn in TURNS[1:]]
+    near = found([thumbnail(near_copy(one) if i else one) for i, one in enumerate(pictures)])
+    assert near.in_lump.all()
+    assert np.flatnonzero(near.clusters).tolist() == [0, 1]
+
+
+def test_turned_copies_are_found_in_any_order_of_the_files():
+    pictures = [turned(photograph(i // 4), i % 8) for i in range(40)] + [photograph(70)]
+    thumbnails = np.array([thumbnail(one) for one in pictures])
+    classes = np.array(["ab"[i % 3 == 0] for i in range(41)])
+    near, order = found(thumbnails, list(classes)), np.random.default_rng(1).permutation(41)
+    shuffled = found(thumbnails, list(classes[order]), order=order)
+    assert list(np.array(near.clusters)[order]) == shuffled.clusters
+    reported = {frozenset(pair) for pair in near.turned_across[:, :2].tolist()}
+    assert {
+        frozenset(order[pair].tolist()) for pair in shuffled.turned_across[:, :2]
+    } == reported and reported
 
 
 def test_different_pictures_with_similar_hashes_are_not_tied():

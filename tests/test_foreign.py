@@ -18,7 +18,8 @@ from towernet import files
 from towernet.cli.import_weights import import_weights
 from towernet.errors import ConfigError, DataError, UnknownNameError
 from towernet.models.catalogue import build
-from towernet.models.foreign import fit, read_foreign
+from towernet.models.foreign import read_foreign
+from towernet.models.foreign_fit import find_weights, fit
 from towernet.predict import load_run, predict_files
 
 
@@ -54,6 +55,15 @@ def save_bytes(state: dict[str, torch.Tensor], path: Path) -> None:
     path.write_bytes(safetensors.torch.save(state))
 
 
+def imported(
+    path: Path, name: str = TINY_NETWORK, *, size_px: int = 64, key: str | None = None
+) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
+    """Return the state of a network for three classes, and the notes on how it was found."""
+    asked = (name, 3, size_px)
+    tensors, notes = find_weights(read_foreign(path), *asked, path=path, key=key)
+    return fit(tensors, *asked, path=path, classes="classes.txt"), notes
+
+
 # Each way of saving, with the tolerance of the numbers that are read back.
 WAYS = {
     "r.safetensors": (save_bytes, 0),
@@ -77,7 +87,7 @@ def test_weights_are_read_back_from_each_way_of_saving(tmp_path, network, name):
     save, tolerance = WAYS[name]
     path = tmp_path / name
     save(network.state_dict(), path)
-    state = fit(read_foreign(path), TINY_NETWORK, 3, 64, path=path)
+    state, _ = imported(path)
     assert state.keys() == network.state_dict().keys()
     for key, value in network.state_dict().items():
         torch.testing.assert_close(state[key], value, rtol=tolerance, atol=tolerance)
@@ -87,7 +97,7 @@ def test_parameters_and_strided_tensors_are_read(tmp_path):
     path = tmp_path / "x.pt"
     rows = torch.arange(6.0).reshape(2, 3)
     torch.save({"a": torch.nn.Parameter(rows), "b": rows.T, "c": rows[0]}, path)
-    found = read_foreign(path)
+    found = read_foreign(path)[""]
     torch.testing.assert_close(found["a"].detach(), rows)
     torch.testing.assert_close(found["b"], rows.T)
     torch.testing.assert_close(found["c"], rows[0])
@@ -97,7 +107,8 @@ def test_an_imported_run_predicts_as_the_network_did(tmp_path, network, classes,
     torch.save(network.state_dict(), tmp_path / "w.pt")
     import_weights(tmp_path / "w.pt", classes, tmp_path / "run", TINY_NETWORK, 64)
     said = (
-        "run contains shufflenet_v2_x0_5 for 3 classes and 64-px images with the mean 0.485 0.456"
+        "run contains shufflenet_v2_x0_5 for 3 classes and 64-px images, cropped to the centre"
+        " square, with the mean 0.485 0.456"
     )
     assert said in capsys.readouterr().out
     Image.new("RGB", (64, 64), (200, 30, 90)).save(tmp_path / "x.png")
@@ -150,7 +161,9 @@ def test_the_given_mean_std_and_size_are_used(tmp_path, network, classes, towern
         (lambda s: s.update(extra=torch.ones(1)), r"contains 'extra', which is not in .* \(1 unk"),
         (lambda s: s.update({"a\x1b[2J": torch.ones(1)}), r"contains 'a\\x1b\[2J', which"),
         (lambda s: s.update({"fc.bias": torch.ones(5)}),
-         r"^fc\.bias in .*w\.pt has the shape \(5,\), but in shuf\w+ for 3 classes it has \(3,\)"),
+         r"w\.pt was trained for 5 classes \(fc\.bias has .* \(5,\)\), but classes\.txt has 3"),
+        (lambda s: s.update({"conv1.0.weight": torch.ones(5, 3, 3, 3)}),
+         r"^conv1\.0\.weight in .*w\.pt has the shape \(5, 3, 3, 3\), but in shuf\w+ for 3"),
         (lambda s: s.update({"fc.bias": torch.ones(3, dtype=torch.int64)}),
          r"^fc\.bias in .* has torch\.int64, but .* needs torch\.float32"),
         (lambda s: s.update({"fc.bias": torch.ones(3, dtype=torch.complex64)}), "complex64"),
@@ -166,7 +179,7 @@ def test_a_tensor_that_does_not_fit_is_named(tmp_path, network, change, message)
     path = tmp_path / "w.pt"
     torch.save(state, path)
     with pytest.raises(DataError, match=message):
-        fit(read_foreign(path), TINY_NETWORK, 3, 64, path=path)
+        imported(path)
 
 
 def test_a_network_or_size_that_is_not_there_is_refused(tmp_path):
@@ -209,7 +222,7 @@ KINDS = [
     ("w.pt", pickle.dumps({"a": 1}), "a pickle, which can run code"),
     ("w.joblib", b"\x80\x04...", "a pickle, which can run code"),
     ("w.pt", OLD_TORCH + b"...", r"before version 1\.6; save .*torch\.load\('w\.pt'"),
-    ("w.ckpt", zipped("a/data.pkl"), r"a Lightning checkpoint; save its weights with"),
+    ("w.ckpt", b"model_checkpoint_path", r"a Lightning checkpoint; save its weights with"),
     ("w.pt", zipped("a/data.pkl", "a/code/x.py"), r"a TorchScript archive, which can run code"),
     ("w.pt", zipped("a/data.pkl", "a/constants.pkl"), r"a TorchScript archive"),
     ("w.pt", zipped("a/.data/extern_modules"), r"a torch\.package, which can run code"),
@@ -327,7 +340,7 @@ STORAGE, SHAPE, MANY = b"K\x04tq\x07Q", b"K\x04\x85", b"J" + struct.pack("<i", 1
 def test_a_crafted_archive_is_named(tmp_path, pickled, message):
     path = archive(tmp_path / "w.pt", pickled)
     if message is None:
-        assert read_foreign(path).keys() == {"a"}
+        assert read_foreign(path)[""].keys() == {"a"}
         return
     with pytest.raises(DataError, match=message):
         read_foreign(path)
@@ -388,7 +401,7 @@ def test_a_bit_flip_or_cut_anywhere_is_read_or_named(tmp_path, name):
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ("cat\ndog\n", DataError, r"fc\.weight in .* the shape \(3, 1024\), but .* for 2 cl"),
+        ("cat\ndog\n", DataError, r"w\.pt was trained for 3 classes .*, but .*classes\.txt has 2"),
         ("cat\n\ndog\n", DataError, r"classes\.txt: line 2 is empty; give one name per line"),
         ("cat\n  \ndog", DataError, r"classes\.txt: line 2 is empty"),
         ("", DataError, r"classes\.txt: line 1 is empty"),

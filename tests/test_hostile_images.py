@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from towernet.data.check import check
 from towernet.data.decode import decode
 from towernet.data.examine import examine
 from towernet.data.formats import BadImage
+from towernet.data.rules import MAX_BYTES, NOW, Rules
 from towernet.data.source import open_source
 from towernet.data.workers import in_processes
 
@@ -31,9 +33,9 @@ def picture():
     return Image.fromarray(np.stack([x * 9 + y * 3, x * 5 + y * 7, x + y], -1).astype(np.uint8))
 
 
-def bad(content, **limits):
+def bad(content, *, max_bytes=MAX_BYTES, **limits):
     with pytest.raises(BadImage) as caught:
-        decode(content, **limits)
+        decode(content, replace(NOW, **limits), max_bytes=max_bytes)
     return caught.value
 
 
@@ -56,10 +58,13 @@ def raw_tiff(order, *entries):
         ),
         (b"\n<!DOCTYPE html><html>404</html>", "FORMAT", "HTML page"),
         (b"<?xml version='1.0'?><Error/>", "FORMAT", "XML text"),
-        (b"<?xml version='1.0'?><svg xmlns='x'/>", "FORMAT", "SVG drawing: convert it to PNG"),
+        (
+            b"<?xml version='1.0'?><svg xmlns='x'/>",
+            "FORMAT",
+            "SVG drawing: convert it to JPEG or PNG",
+        ),
         (b"just some words\n", "FORMAT", "text, not an image"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "FORMAT", "HEIC: convert it"),
-        (b"\0\0\0\x18ftypisom\0\0\0\0mp42avc1", "FORMAT", "video: convert it"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0mp42avc1", "FORMAT", "video: save its frames"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "FORMAT", "JPEG XL: convert it"),
         (b"\0\0\0\x0cjP  \r\n\x87\n", "FORMAT", "JPEG 2000: convert it"),
         (b"8BPS\0\x01", "FORMAT", "Photoshop"),
@@ -70,7 +75,7 @@ def raw_tiff(order, *entries):
         (b"\x01\x02\x03\x04", "FORMAT", "unknown format (it starts with 01 02 03 04)"),
         (b"\x89PNG\r\n\x1a\n", "TRUNCATED", "copy it again"),
         (b"\xff\xd8\xff", "TRUNCATED", "copy it again"),
-        (b"BM", "CORRUPT", "damaged BMP file (the header cannot be read)"),
+        (b"BM", "CORRUPT", "BMP file that cannot be decoded (the header cannot be read)"),
         (b"\x1f\x8b\x08", "FORMAT", "gzip archive"),
         (b"\xd7\xcd\xc6\x9a", "FORMAT", "WMF"),
         (b"II*\0\x10\0\0\0CR\x02\0", "FORMAT", "camera raw (CR2): convert it"),
@@ -115,7 +120,7 @@ def test_damage_raises_only_bad_image(file_format):
         at = (rng.random(rng.integers(1, 6)) ** 3 * len(content)).astype(int)
         damaged[at] = rng.integers(0, 256, len(at))
         try:
-            decoded = decode(damaged.tobytes(), max_pixels=100_000)
+            decoded = decode(damaged.tobytes(), replace(NOW, max_pixels=100_000))
         except BadImage as error:
             assert error.reason in ("TRUNCATED", "CORRUPT", "FORMAT", "SHAPE", "PIXELS")
             assert error.detail == str(error)
@@ -142,15 +147,19 @@ def test_too_many_pixels_are_refused_from_the_header():
         content = png(side, side)
         assert bad(content).reason == "PIXELS"
     error = bad(saved(picture(), "PNG"), max_pixels=200)
-    assert error.detail == "19 × 13 pixels; more than 200 pixels look like an attack; shrink it"
-    assert decode(saved(picture(), "PNG"), max_pixels=247).width == 19
+    assert error.detail == (
+        "19 × 13 pixels; more than 200 pixels look like an attack; shrink it, or raise the limit"
+        " with --max-megapixels"
+    )
+    assert decode(saved(picture(), "PNG"), Rules(max_pixels=247)).width == 19
 
 
 def test_shapes_out_of_bounds_are_refused():
     assert "each side needs 8 or more" in bad(saved(Image.new("L", (40, 7)), "PNG")).detail
     assert "over 20 times the other" in bad(saved(Image.new("L", (8, 161)), "PNG")).detail
     assert decode(saved(Image.new("L", (8, 160)), "PNG")).height == 160
-    assert decode(saved(Image.new("L", (3, 90)), "PNG"), min_side_px=2, max_aspect=30.0).width == 3
+    loose = Rules(min_side_px=2, max_aspect=30.0)
+    assert decode(saved(Image.new("L", (3, 90)), "PNG"), loose).width == 3
     assert bad(saved(Image.new("L", (3, 90)), "PNG"), min_side_px=2).reason == "SHAPE"
 
 
@@ -300,6 +309,7 @@ import io, resource
 from PIL import Image
 from towernet.data.decode import decode
 from towernet.data.formats import BadImage
+from towernet.data.rules import MAX_BYTES, NOW, Rules
 
 stream = io.BytesIO()
 Image.new("L", (9000, 9000)).save(stream, "PNG", compress_level=1)

@@ -94,7 +94,7 @@ def test_asked_to_train_longer_a_run_gives_the_command_for_a_new_one(
     done = towernet("train", "--resume", finished_run, "--epochs", 9)
     assert done.returncode == 2
     assert f"{finished_run} is finished with --epochs" in done.stderr
-    assert "train a new one with: towernet train" in done.stderr
+    assert "train a new one with: towernet" in done.stderr
     assert f"--epochs 9 --out {finished_run}-2" in done.stderr
 
 

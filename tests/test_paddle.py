@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from towernet import files
-from towernet.cli.import_weights import import_weights, read_class_names
+from towernet.cli.import_weights import import_weights
+from towernet.data.class_list import read_class_names
 from towernet.engine.checkpoint import read_weights
 from towernet.errors import ConfigError, DataError
 from towernet.models import paddle

@@ -122,7 +122,7 @@ def test_a_table_has_all_columns_and_text_stays_text():
     assert table.loc[0, "class_name"] == "None"
     assert table.loc[0, "reason"] == "" and table.loc[0, "width"] == 0
     assert all(
-        table[name].dtype == (object if kind is str else int) for name, kind in COLUMNS.items()
+        table[name].dtype == (object if kind is str else kind) for name, kind in COLUMNS.items()
     )
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from towernet.data.decode import decode, fit
 from towernet.data.examine import Unchecked, prepared
+from towernet.data.rules import of_contract
 from towernet.data.workers import Died, in_processes
 from towernet.engine.checkpoint import read_weights, require_weights
 from towernet.engine.device import Policy
@@ -66,9 +67,9 @@ class Predictor:
         Raises:
             DataError: the image cannot be used.
         """
-        background = self.contract.background
-        decoded = decode(content, background=background)
-        return fit(decoded.pixels, self.contract.size_px, self.contract.resize, background)
+        contract = self.contract
+        decoded = decode(content, of_contract(contract))
+        return fit(decoded.pixels, contract.size_px, contract.resize, contract.background)
 
     def probabilities(self, pixels_NSS3: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """Return (N, K) probabilities for fitted pixels."""
@@ -249,9 +250,8 @@ def fitted_pictures(
             yield i, problem
         else:
             good.append(i)
-    requests = [
-        Unchecked(paths[i], contract.size_px, contract.resize, contract.background) for i in good
-    ]
+    rules = of_contract(contract)
+    requests = [Unchecked(paths[i], contract.size_px, contract.resize, rules) for i in good]
     for position, answer in in_processes(
         prepared, requests, workers=min(NUM_DECODERS, max(1, len(good)))
     ):

@@ -77,6 +77,7 @@ def plan(data: str, *, models: str, hours: float, options: Options, progress: Pr
         source,
         seed=options.seed,
         images_per_class=options.images_per_class,
+        reading=request.reading,
         workers=workers,
         progress=progress.count,
     )
@@ -89,7 +90,13 @@ def plan(data: str, *, models: str, hours: float, options: Options, progress: Pr
         recipe = request.recipe.model_copy(update={"data": at_size})
         request = request.model_copy(update={"recipe": recipe})
         dataset = prepare(
-            table, source, at_size, seed=options.seed, workers=workers, progress=progress.count
+            table,
+            source,
+            at_size,
+            seed=options.seed,
+            reading=request.reading,
+            workers=workers,
+            progress=progress.count,
         )
         costs, failures = measure_networks(request, dataset, policy, progress)
         costs = {name: cost for name, cost in costs.items() if name not in failures}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -18,9 +19,12 @@ from towernet.comparison.longer import refuse_another_length
 from towernet.comparison.story import compare as run_comparison
 from towernet.comparison.story import train_single_run
 from towernet.config import Accept, override
+from towernet.data.ranges import rules_of
+from towernet.data.rules import Rules, of_contract
 from towernet.data.source import DIGITS, Source, name_of, where
 from towernet.engine.checkpoint import require_weights
 from towernet.engine.device import require_device
+from towernet.engine.record import read_run
 from towernet.engine.runlog import Progress
 from towernet.engine.session import Session
 from towernet.engine.stop import StopSwitch
@@ -303,7 +307,17 @@ def _is_complete(folder: Path, progress: Progress) -> bool:
 
 def _write_report(session: Session) -> None:
     with session.locked():  # the report is part of the folder, too
-        write_report(session.folder, picture=pictures(session.source))
+        rules = _rules_of_runs(session.folder, session.source)
+        write_report(session.folder, picture=pictures(session.source, rules))
+
+
+def _rules_of_runs(folder: Path, source: Source) -> Rules:
+    """Return how the images became pixels in a run or comparison: in all its runs alike."""
+    limits = rules_of(source.options)
+    for record in sorted([*folder.glob("run.json"), *folder.glob("runs/*/run.json")]):
+        with contextlib.suppress(DataError):  # a run that failed
+            return of_contract(read_run(record.parent, todo="train again").contract, limits)
+    return limits
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from towernet.data.source import Source
     from towernet.errors import DataError
     from towernet.records.check import Checked, OfClass, Spread
+    from towernet.records.leaks import Copy
 
 FEW_IMAGES = 8
-_CLASSES_SHOWN, _FILES_SHOWN = 100, 20
+_CLASSES_SHOWN, _FILES_SHOWN, _COPIES_SHOWN = 100, 20, 5
 
 _NOTES = {
     "EXIF_ORIENTED": "rotated upright, as their EXIF specifies",
@@ -31,9 +32,12 @@ _NOTES = {
     "ALPHA": "transparent parts drawn on white",
     "PALETTE": "palette colours converted to RGB",
     "CMYK": "CMYK converted to RGB",
-    "SIXTEEN_BIT": "16-bit values rescaled",
-    "THIRTY_TWO_BIT": "32-bit values rescaled",
-    "FLOAT": "decimal values rescaled",
+    "SIXTEEN_BIT": "16-bit values, scaled by one range for all images",
+    "THIRTY_TWO_BIT": "32-bit values, scaled by one range for all images",
+    "FLOAT": "decimal values, scaled by one range for all images",
+    "UPPER_BITS": "of which only the upper 8 bits can be read",
+    "ICC_CONVERTED": "colours converted to sRGB, as their colour profile specifies",
+    "ICC_IGNORED": "used; their unusable colour profile is ignored",
     "FIRST_FRAME": "animated or with several pages: the first one is used",
     "REDUCED": "huge images, read at a lower resolution",
     "DECODER_WARNED": "used although the decoder gave a warning",
@@ -65,6 +69,7 @@ def check(
     from towernet.data.class_sizes import require_trainable
     from towernet.data.gallery import gallery
     from towernet.data.source import open_source
+    from towernet.data.splits import require_training_images
     from towernet.data.table import USED, write_table
     from towernet.errors import DataError
 
@@ -84,6 +89,7 @@ def check(
     problem: DataError | None = None
     try:
         require_trainable(table, source.options.min_images)
+        require_training_images(table)
     except DataError as error:  # raised at the end: the summary shows what to fix
         problem = error
     found = summarise(table, source, written, problem, resize=resize or "crop")
@@ -112,14 +118,15 @@ def summarise(
         problem: Why the data cannot be trained on; None if it can.
         resize: How its images would be made square.
     """
+    from towernet.data import copies, leaks
+    from towernet.data.ranges import rules_for
     from towernet.data.table import IGNORED, QUARANTINED, STATUSES, USED
     from towernet.records.check import Checked, NearDuplicates, OfClass, QuarantinedFile
 
     used = table[table.status == USED]
+    tied, turned = leaks.tied(table), leaks.turned_across(table)
     quarantined = table[table.status == QUARANTINED]
     notes = Counter(note for row in used.notes for note in row.split(",") if note)
-    lump, other_class = "NEAR_DUPLICATE_LUMP", "NEAR_DUPLICATE_OTHER_CLASS"
-    tied = used[used.cluster != ""]
     by_status = {status: Counter(table.class_name[table.status == status]) for status in STATUSES}
     rows = quarantined[["path", "class_name", "reason", "detail"]].itertuples(index=False)
     return Checked(
@@ -133,12 +140,17 @@ def summarise(
             name: OfClass(**{status: by_status[status][name] for status in STATUSES})
             for name in source.class_names
         },
+        leaks=leaks.leaks(table),
+        leaked=leaks.left_out(table),
         given_splits=dict(Counter(split for split in used.given_split if split)),
         width=_spread(used.width),
         height=_spread(used.height),
         modes=dict(Counter(used["mode"]).most_common()),
         formats=dict(Counter(used["format"]).most_common()),
-        notes={note: num for note, num in notes.items() if note not in (lump, other_class)},
+        value_range=rules_for(table, source.options).value_range
+        if used[["low", "high"]].any(axis=None)
+        else None,
+        notes={note: num for note, num in notes.items() if note not in copies.NOTES},
         quarantined_files=tuple(
             QuarantinedFile(path=path, class_name=name, reason=reason, detail=detail)
             for path, name, reason, detail in rows
@@ -150,10 +162,13 @@ def summarise(
         near_duplicates=NearDuplicates(
             clusters=int(tied.cluster.nunique()),
             files=len(tied),
-            not_tied=notes[lump],
-            across_classes=tuple(used.path[used.notes.str.contains(other_class)]),
+            not_tied=notes[copies.LUMP],
+            across_classes=tuple(used.path[used.notes.str.contains(copies.OTHER_CLASS)]),
+            groups=leaks.alike(table),
+            num_turned_across=len(turned),
+            turned_across=turned[: leaks.MAX_LISTED],
         ),
-        warnings=tuple(_warnings(used, source, resize, notes[lump], notes[other_class])),
+        warnings=tuple(_warnings(table, source, resize, notes)),
         written=tuple(map(str, written)),
         problem=str(problem) if problem else None,
     )
@@ -167,12 +182,13 @@ def _spread(values: pd.Series[int]) -> Spread | None:
     return Spread(min=int(values.min()), median=float(values.median()), max=int(values.max()))
 
 
-def _warnings(
-    used: pd.DataFrame, source: Source, resize: str, in_lump: int, across: int
-) -> list[str]:
+def _warnings(table: pd.DataFrame, source: Source, resize: str, notes: Counter[str]) -> list[str]:
+    from towernet.data import copies, leaks
     from towernet.data.left_out import crop_words
+    from towernet.data.table import USED
     from towernet.words import shown
 
+    used = table[table.status == USED]
     counts = Counter(used.class_name)
     few = [name for name in source.class_names if 0 < counts[name] < FEW_IMAGES]
     warnings: list[str] = []
@@ -183,14 +199,30 @@ def _warnings(
         warnings.append(
             f"{names}{more} {verb} fewer than {FEW_IMAGES} images: their scores are mostly chance"
         )
+    if augmented := leaks.augmented(table):
+        warnings.append(leaks.augmented_words(augmented))
+    if words := _other_ranges(used, source):
+        warnings.append(words)
     if words := crop_words(used, resize):
         warnings.append(words)
-    if across:
+    if across := notes[copies.OTHER_CLASS]:
         warnings.append(
             f"{across} images look the same as an image of another class: check their labels (their"
             " note in samples.parquet is NEAR_DUPLICATE_OTHER_CLASS)"
         )
-    if in_lump:
+    if mirrored := notes[copies.MIRRORED_OTHER_CLASS]:
+        warnings.append(
+            f"{mirrored} images are mirrored copies of an image of another class: if left and right"
+            " matter, train with --no-flip; if not, check their labels (their note in"
+            f" samples.parquet is {copies.MIRRORED_OTHER_CLASS})"
+        )
+    if turned := notes[copies.TURNED_OTHER_CLASS]:
+        warnings.append(
+            f"{turned} images are turned copies of an image of another class, which is right for"
+            " signs and letters (a turned 6 is a 9); otherwise check their labels (their note in"
+            f" samples.parquet is {copies.TURNED_OTHER_CLASS})"
+        )
+    if in_lump := notes[copies.LUMP]:
         warnings.append(
             f"{in_lump} images look so similar that keeping them together would put over 5 % of a"
             " class into one split, so they are split individually, and test images may resemble"
@@ -199,11 +231,42 @@ def _warnings(
     return warnings
 
 
+def _other_ranges(used: pd.DataFrame, source: Source) -> str:
+    """Return a warning if the classes differ in the range of their 16-bit or float values."""
+    from towernet.data.ranges import ranges_of_classes
+    from towernet.words import shown
+
+    ranges = ranges_of_classes(used)
+    if len(set(ranges.values())) < 2 or source.options.white_level is not None:
+        return ""
+    classes_of: dict[str, list[str]] = {}
+    for name, values in sorted(ranges.items(), key=lambda item: item[1][1]):
+        classes_of.setdefault(_range_words(values), []).append(shown(name))
+    found = "; ".join(
+        f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}: {words}"
+        for words, names in classes_of.items()
+    )
+    return (
+        f"the classes differ in the range of their values ({found}): if other cameras or settings"
+        " are the reason, a network learns those; all are scaled alike (--white-level sets how)"
+    )
+
+
+def _range_words(values: tuple[float, float]) -> str:
+    from towernet.data.deep import USUAL_BITS
+
+    low, high = values
+    bits = next((f" ({bits} bits)" for bits in USUAL_BITS if (low, high) == (0, 2**bits - 1)), "")
+    return f"{low:,g} … {high:,g}{bits}" if high < 1000 else f"{low:,.0f} … {high:,.0f}{bits}"
+
+
 def _show(found: Checked) -> None:
     """Print the summary as text."""
     from rich.console import Console
     from rich.text import Text
 
+    from towernet.data.copies import ACROSS_SPLITS
+    from towernet.data.leaks import leak_words
     from towernet.words import shown
 
     console = Console(highlight=False, soft_wrap=True)
@@ -214,6 +277,20 @@ def _show(found: Checked) -> None:
     def counts(of: dict[str, int]) -> str:
         return " · ".join(f"{shown(name)} {num:,}" for name, num in of.items())
 
+    def listed(copies: Sequence[Copy], num: int) -> None:
+        for copy in copies[:_COPIES_SHOWN]:
+            console.print(Text(f"  {shown(copy.path)}: {shown(copy.detail)}"))
+        if num > _COPIES_SHOWN:
+            console.print(f"  … and {num - _COPIES_SHOWN:,} more (--json lists up to 1,000)")
+
+    if found.leaks:
+        for label, words in zip(
+            chain(["leaks"], repeat("")), leak_words(found.leaks), strict=False
+        ):
+            line(label, words, "yellow")
+        listed(found.leaked, found.ignored_reasons[ACROSS_SPLITS])
+    elif found.given_splits:
+        line("leaks", "none: no image of a given split is a copy of one in another split")
     console.print(
         f"{found.found:,} files found: {found.used:,} used,"
         f" {found.quarantined:,} quarantined, {found.ignored:,} ignored\n"
@@ -230,6 +307,8 @@ def _show(found: Checked) -> None:
     for label, of in (("formats", found.formats), ("modes", found.modes)):
         if of:
             line(label, counts(of))
+    if found.value_range:
+        line("values", f"{_range_words(found.value_range)} become black … white (--white-level)")
     sizes = {name: of.used for name, of in found.classes.items()}
     if sizes and min(sizes.values()):
         largest, smallest = max(sizes, key=sizes.__getitem__), min(sizes, key=sizes.__getitem__)
@@ -249,6 +328,10 @@ def _show(found: Checked) -> None:
         if near.files
         else "none",
     )
+    listed([copy for group in near.groups for copy in group[1:]], near.files - near.clusters)
+    if num := near.num_turned_across:
+        line("turned copies", f"{num:,} (of images of another class: used, not kept together)")
+        listed(near.turned_across, num)
     line(
         "label conflicts",
         f"{conflicts:,} (identical files in two classes: quarantined)" if conflicts else "none",

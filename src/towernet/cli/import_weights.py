@@ -18,7 +18,10 @@ def import_weights(
     ],
     classes: Annotated[
         Path,
-        typer.Option(help="Text file with one class name per line, in the order of the outputs."),
+        typer.Option(
+            help="The class names in the order of the outputs: a text file with one per line, or a"
+            " JSON or CSV file."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the run; new or empty.")],
     model: Annotated[
@@ -26,6 +29,13 @@ def import_weights(
     ] = "towernet",
     size: Annotated[
         int | None, typer.Option(help="Side of the square training images, in pixels.")
+    ] = None,
+    resize: Annotated[
+        str | None,
+        typer.Option(
+            help="How images were made square in training: crop (the centre), pad (with a border)"
+            " or squash. Default: crop."
+        ),
     ] = None,
     mean: Annotated[
         tuple[float, float, float] | None,
@@ -35,21 +45,27 @@ def import_weights(
         tuple[float, float, float] | None,
         typer.Option(help="Standard deviation of red, green and blue used for normalisation."),
     ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Which weights of a checkpoint that contains several.")
+    ] = None,
 ) -> None:
     """Turn weights that were trained elsewhere into a run for `towernet predict`.
 
-    No code in the file is executed. Default size, mean and std: those of the notebook for a
-    .pdparams file; otherwise 128 pixels and those of ImageNet.
+    No code in the file is executed. A prefix of all names is removed, and what no prediction needs
+    is left out; both are reported. Default size, resize, mean and std: those of the notebook for a
+    .pdparams file; otherwise 128 pixels, crop, and those of ImageNet.
 
     Example: towernet import-weights resnet.pt --model resnet18 --classes classes.txt --out runs/old
     """
 
     from towernet import files
     from towernet.config import RunConfig, load_recipe, override
+    from towernet.data.class_list import read_class_names
     from towernet.data.prepare import NOTEBOOK_MEAN, NOTEBOOK_STD
     from towernet.engine.checkpoint import write_weights
     from towernet.engine.device import versions
-    from towernet.models.foreign import IMAGENET_MEAN, IMAGENET_STD, fit, read_foreign
+    from towernet.models.foreign import IMAGENET_MEAN, IMAGENET_STD, read_foreign
+    from towernet.models.foreign_fit import find_weights, fit
     from towernet.models.own import code_of
     from towernet.records.contract import Contract
     from towernet.records.run import ForeignWeights, ImportedRun
@@ -61,14 +77,17 @@ def import_weights(
     class_names = read_class_names(classes)
     of_notebook = weights.suffix.lower() == ".pdparams"
     recipe_name = "notebook" if of_notebook else "default"
-    recipe = override(load_recipe(recipe_name), data={"size_px": size})
+    _require_rule(resize)
+    recipe = override(load_recipe(recipe_name), data={"size_px": size, "resize": resize})
+    has_scale = mean is not None or std is not None
     mean = mean or (NOTEBOOK_MEAN if of_notebook else IMAGENET_MEAN)
     std = std or (NOTEBOOK_STD if of_notebook else IMAGENET_STD)
     _require_scale(mean, std)
     contract = Contract(class_names, recipe.data.size_px, recipe.data.resize, mean, std)
     choices.require_networks((network,), contract.size_px)
-    tensors = read_foreign(weights)
-    state = fit(tensors, model, len(class_names), contract.size_px, path=weights)
+    asked = (model, len(class_names), contract.size_px)
+    tensors, notes = find_weights(read_foreign(weights), *asked, path=weights, key=key)
+    state = fit(tensors, *asked, path=weights, classes=shown(str(classes)))
     source = ForeignWeights(file=weights.name, sha256=files.sha256(weights))
     record = ImportedRun(
         format=files.FORMAT,
@@ -82,41 +101,40 @@ def import_weights(
     )
     # Written last, so that a folder with a run.json is complete.
     files.write_json(out / "run.json", record.model_dump())
-    folder, seen = shown(str(out)), f"{contract.size_px}-px images"
+    for note in (*notes, *([] if has_scale else _notes_on_scale(network))):
+        typer.echo(shown(f"{weights.name}: {note}"))
+    seen = f"{contract.size_px}-px images, {_WAYS[contract.resize]},"
     scale = f"the mean {_listed(contract.mean)} and the std {_listed(contract.std)}"
-    typer.echo(f"{folder} contains {model} for {len(class_names)} classes and {seen} with {scale}.")
+    typer.echo(
+        f"{shown(str(out))} contains {model} for {len(class_names)} classes and {seen} with"
+        f" {scale}."
+    )
     typer.echo(f"predict with\n  {options.predict_command(network, out)}")
 
 
-def read_class_names(path: Path) -> tuple[str, ...]:
-    """Return the lines of a text file; each names one class.
+_WAYS = {
+    "crop": "cropped to the centre square",
+    "pad": "padded to a square",
+    "squash": "squashed to a square",
+    "squash_linear": "squashed to a square without antialiasing",
+}
 
-    Raises:
-        DataError: the file cannot be read, a line is empty, or a name appears twice.
-    """
-    from collections import Counter
 
-    from towernet.data.layout import require_classes
-    from towernet.errors import DataError
-    from towernet.words import shown
+def _require_rule(resize: str | None) -> None:
+    from towernet.errors import ConfigError
 
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}; check the path") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
-    # Not splitlines, which also splits at a dozen other characters.
-    names = tuple(line.strip() for line in text.removesuffix("\n").split("\n"))
-    if "" in names:
-        raise DataError(f"{path}: line {names.index('') + 1} is empty; give one name per line")
-    twice = [name for name, num in Counter(names).items() if num > 1]
-    if twice:
-        raise DataError(
-            f"{path} names the class '{shown(twice[0])}' twice; give each class its own name"
-        )
-    require_classes(names, Counter(names), name=str(path))
-    return names
+    if resize is not None and resize not in _WAYS:
+        raise ConfigError(f"--resize is {resize}; give crop, pad or squash")
+
+
+def _notes_on_scale(network: NetworkName) -> list[str]:
+    """Return what the default mean and std may be wrong for."""
+    if network.base not in ("googlenet", "inception_v3"):
+        return []
+    return [
+        "if the training started from torchvision's ImageNet weights, which scale their input"
+        " (transform_input), import it with --mean 0.5 0.5 0.5 --std 0.5 0.5 0.5"
+    ]
 
 
 def _listed(values: tuple[float, float, float]) -> str:

@@ -26,6 +26,7 @@ from towernet.comparison.wording import ablation
 from towernet.comparison.wording.paper import latex
 from towernet.comparison.wording.remarks import remarks
 from towernet.comparison.wording.verdict import verdict
+from towernet.data.leaks import leaks
 from towernet.data.prepare import Dataset
 from towernet.engine.device import Policy, hardware, versions
 from towernet.engine.runlog import training_seconds
@@ -162,6 +163,7 @@ def _results(
         comparisons=comparisons,
         ablation=of_blocks,
         learning_curve=curve,
+        leaks=leaks(dataset.table),
         num_suspects=len(suspects),
         suspects=tuple(suspects[:MAX_SUSPECTS]),
         accepted=tuple(event.words for event in ledger.find_all(ChangeAccepted)),

@@ -37,7 +37,10 @@ from towernet.comparison.wording.evaluation import found_words, nothing_left_wor
 from towernet.data import class_sizes, splits
 from towernet.data.cache import open_pixels
 from towernet.data.check import check
+from towernet.data.leaks import with_copies
 from towernet.data.prepare import labels_of
+from towernet.data.ranges import rules_of
+from towernet.data.rules import of_contract
 from towernet.data.source import Source, open_source, where
 from towernet.data.table import IGNORED, QUARANTINED, TEST, USED, path_bytes
 from towernet.engine.device import Policy, fp32
@@ -161,7 +164,8 @@ def evaluate(
     record = read_run(folder, todo=TRAIN_AGAIN)
     if source.options.min_images is None:  # else some classes may be left out
         _require_known_classes(source, set(), class_names, folder)
-    table = check(source, workers=workers, progress=progress.count)
+    rules = of_contract(predictor.contract, rules_of(source.options))
+    table = with_copies(check(source, workers=workers, progress=progress.count, rules=rules))
     left_out = class_sizes.left_out_classes(table, source.options.min_images)
     _require_known_classes(source, left_out, class_names, folder)
     used = table[table.status == USED]
@@ -311,7 +315,7 @@ def _predict(
         source,
         size_px=contract.size_px,
         resize=contract.resize,
-        background=contract.background,
+        rules=of_contract(contract, rules_of(source.options)),
         workers=workers,
         progress=progress.count,
     )

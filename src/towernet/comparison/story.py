@@ -28,6 +28,7 @@ from towernet.comparison.rates import RateSearch
 from towernet.comparison.runs import Runs
 from towernet.comparison.wording.verdict import num_pairs, too_few_runs
 from towernet.data.changes import reconcile
+from towernet.data.leaks import leak_words, leaks
 from towernet.data.left_out import before_training
 from towernet.data.prepare import Dataset, fingerprint, prepare, sample_table
 from towernet.data.table import write_table
@@ -98,13 +99,17 @@ def _open_images(request: Request, session: Session) -> tuple[Callable[[int], Da
         session.source,
         seed=request.seed,
         images_per_class=request.images_per_class,
+        reading=request.reading,
         workers=session.workers,
         progress=session.progress.count,
     )
     table, changed = reconcile(
         session.folder, session.source.name, table, accept=session.accept.data
     )
-    for words in before_training(table, session.source, request.recipe.data.resize):
+    for words in (
+        *leak_words(leaks(table)),
+        *before_training(table, session.source, request.recipe.data.resize),
+    ):
         session.progress.say(words)
 
     @cache
@@ -115,6 +120,7 @@ def _open_images(request: Request, session: Session) -> tuple[Callable[[int], Da
             request.recipe.data,
             seed=request.seed,
             repetition=repetition,
+            reading=request.reading,
             workers=session.workers,
             progress=session.progress.count,
         )

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from towernet import files
+from towernet.data.archive_names import Names, Undecodable
 from towernet.data.archive_store import hold, lock_of, make_room
 from towernet.data.archive_stream import (
     DAMAGE,
@@ -31,6 +32,7 @@ from towernet.data.archive_stream import (
 )
 from towernet.data.archive_tar import read_tar
 from towernet.data.archive_zip import find_directory, read_zip
+from towernet.data.encodings import AS_BEFORE, said
 from towernet.data.workers import Count
 from towernet.errors import ConfigError, DataError, EnvironmentFault
 from towernet.words import shown
@@ -41,7 +43,7 @@ MAX_RATIO = 200  # images hardly compress; a bomb compresses a thousandfold
 RATIO_FREE_BYTES = 32 * 2**20  # the compression-ratio check is skipped below this unpacked size
 MIN_ENTRY_BYTES = 64  # on average; no image is smaller
 ENTRIES_FREE = 20_000  # the check of MIN_ENTRY_BYTES is skipped up to this many entries
-LAYOUT_VERSION = 2  # of the unpacked folder; part of its name
+LAYOUT_VERSION = 3  # of the unpacked folder and of how names are decoded; part of its name
 
 
 _NESTED = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|rar|7z|tar\.(gz|bz2|xz|zst))$", re.IGNORECASE)
@@ -82,27 +84,44 @@ class Unpacked(NamedTuple):
     members: tuple[Member, ...]
     bad_members: tuple[BadMember, ...]
     folders: tuple[str, ...]
+    note: str  # how names were read that do not say how they are encoded, or ""
 
 
 def unpack(
-    path: Path, kind: str, *, limits: Limits = DEFAULT_LIMITS, progress: Count | None = None
+    path: Path,
+    kind: str,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    encoding: str | None = None,
+    progress: Count | None = None,
 ) -> Unpacked:
     """Unpack a "zip" or "tar" into the cache, or find it there; safe with concurrent processes.
 
     The result stays in the cache while this process runs, unless it opens many other archives.
 
+    Args:
+        path: The archive.
+        kind: "zip" or "tar".
+        limits: How much it can unpack to.
+        encoding: Of names that do not say it; None to recognise it; `encodings.AS_BEFORE` is the
+            rule of runs made before encodings were recognised.
+        progress: Called as progress(what, done, total).
+
     Raises:
-        DataError: it is damaged, hostile, too large, or contains archives; nothing is written then.
+        DataError: it is damaged, hostile, too large, contains archives, or has names in no known
+            encoding; nothing is written then.
         EnvironmentFault: the disk is too small, or the cache cannot be written.
         ConfigError: TOWERNET_CACHE_GB is not a number.
+        UnknownNameError: there is no such encoding.
     """
+    names = Names(encoding)
     before = path.stat()
     content_id = files.sha256(path)
     store = files.cache_folder() / "archives"
-    folder = store / f"{content_id}-{LAYOUT_VERSION}"
+    folder = store / f"{content_id}{names.key}-{LAYOUT_VERSION}"
     with files.lock(lock_of(folder), holder=str(folder), wait=True):
         if (kept := _kept(folder)) is None:
-            _unpack(path, kind, folder, limits, progress)
+            _unpack(path, kind, folder, limits, names, progress)
             kept = _kept(folder)
             assert kept is not None, f"{folder} was written and is incomplete"
         after = path.stat()
@@ -149,7 +168,9 @@ def _kept(folder: Path) -> Unpacked | None:
     if not (folder / "index.json").exists():
         return None
     try:
-        index = files.read_record(folder / "index.json", "members", "bad_members", "folders")
+        index = files.read_record(
+            folder / "index.json", "members", "bad_members", "folders", "note"
+        )
     except DataError:  # in the cache, so the archive is unpacked again
         return None
     members = []
@@ -162,19 +183,27 @@ def _kept(folder: Path) -> Unpacked | None:
             return None
         members.append(Member(name, file))
     bad_members = tuple(BadMember(*bad) for bad in index["bad_members"])
-    return Unpacked(folder, tuple(members), bad_members, tuple(index["folders"]))
+    return Unpacked(folder, tuple(members), bad_members, tuple(index["folders"]), index["note"])
 
 
-def _unpack(path: Path, kind: str, folder: Path, limits: Limits, progress: Count | None) -> None:
+def _unpack(
+    path: Path, kind: str, folder: Path, limits: Limits, names: Names, progress: Count | None
+) -> None:
     try:
         with path.open("rb") as stream:
-            entries, folders = _judge(path, _members(path, kind, stream, limits), limits)
+
+            def members(names: Names) -> Listing:
+                return _members(path, kind, stream, limits, names)
+
+            # First with every byte of a name as a character: no encoding hides a dangerous name.
+            entries, folders = _judge(path, members(names), limits)
+            note = ""
+            if names.are_undecided:
+                names, entries, folders, note = _with_names(path, kind, names, members, limits)
             make_room(path, folder, sum(entry.num_bytes for entry in entries if not entry.problem))
             make_folder(
                 folder,
-                lambda part: _fill(
-                    part, entries, folders, path, _members(path, kind, stream, limits), progress
-                ),
+                lambda part: _fill(part, entries, folders, note, path, members(names), progress),
             )
     except Hostile as error:
         raise DataError(
@@ -190,9 +219,34 @@ def _unpack(path: Path, kind: str, folder: Path, limits: Limits, progress: Count
         ) from error
 
 
-def _members(path: Path, kind: str, stream: io.BufferedReader, limits: Limits) -> Listing:
+def _with_names(
+    path: Path, kind: str, undecided: Names, members: Callable[[Names], Listing], limits: Limits
+) -> tuple[Names, list[Entry], list[str], str]:
+    """Recognise how the names are encoded, and judge the archive again with these names."""
+    excluded: list[str] = []
+    while (names := undecided.decided(path, excluded, is_tar=kind == "tar")) is not None:
+        try:
+            entries, folders = _judge(path, members(names), limits)
+        except Undecodable as error:
+            if undecided.encoding is not None or names.codec in excluded:
+                raise DataError(
+                    f"{path} contains a name, {shown(error.raw.decode('ascii', 'surrogateescape'))}"
+                    f", that is not in {said(names.codec)}; give another --encoding, or unpack the"
+                    " archive and pass the folder"
+                ) from error
+            excluded.append(names.codec)
+        else:
+            return names, entries, folders, names.note(undecided)
+    names = Names(AS_BEFORE)
+    note = "names that are not UTF-8 are read byte by byte; if that is wrong, give --encoding"
+    return names, *_judge(path, members(names), limits), note
+
+
+def _members(
+    path: Path, kind: str, stream: io.BufferedReader, limits: Limits, names: Names
+) -> Listing:
     if kind == "tar":
-        return read_tar(stream)
+        return read_tar(stream, names)
     directory = find_directory(stream)
     _require_entries(path, directory.num_entries, limits)
     # A count below 65,536 may be modulo 65,536, or false: only the directory's size bounds it.
@@ -200,7 +254,7 @@ def _members(path: Path, kind: str, stream: io.BufferedReader, limits: Limits) -
         raise Damaged(
             f"it declares {directory.num_entries:,} entries but lists up to {directory.room:,}"
         )
-    return read_zip(stream, directory)
+    return read_zip(stream, directory, names)
 
 
 def _words(error: BaseException) -> str:
@@ -211,6 +265,7 @@ def _fill(
     part: Path,
     entries: list[Entry],
     folders: list[str],
+    note: str,
     path: Path,
     listing: Listing,
     progress: Count | None,
@@ -231,7 +286,12 @@ def _fill(
     if progress is not None:
         progress("unpacking", len(entries), len(entries))
     (part / "member").unlink(missing_ok=True)
-    index = {"members": members, "bad_members": bad_members, "folders": folders}
+    index = {
+        "members": members,
+        "bad_members": bad_members,
+        "folders": folders,
+        "note": note,
+    }
     files.write_json(part / "index.json", index)
 
 

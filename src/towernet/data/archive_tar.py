@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from towernet.data.archive_names import Names
 from towernet.data.archive_stream import (
     DAMAGE,
     FILE,
@@ -43,9 +44,9 @@ def is_tar(path: Path) -> bool:
             return False
 
 
-def read_tar(stream: io.BufferedReader) -> Listing:
+def read_tar(stream: io.BufferedReader, names: Names | None = None) -> Listing:
     """Yield each member with its content, which is skipped unless read before the next member."""
-    tar = _Tar(stream)
+    tar = _Tar(stream, names or Names())
     while (member := tar.next_member()) is not None:
         entry, end = member
         yield entry, tar.content(entry.num_bytes)
@@ -54,8 +55,9 @@ def read_tar(stream: io.BufferedReader) -> Listing:
 
 
 class _Tar:
-    def __init__(self, stream: io.BufferedReader) -> None:
+    def __init__(self, stream: io.BufferedReader, names: Names) -> None:
         self._data = opened(stream)
+        self._names = names
         self._position = 0
 
     def _take(self, num_bytes: int) -> bytes:
@@ -125,7 +127,7 @@ class _Tar:
         # Links, folders and devices have no data, whatever size they declare.
         num_bytes = num_bytes if block[156:157] not in b"123456" else 0
         end = self._position + num_bytes
-        entry = Entry(name.decode("utf-8", "surrogateescape"), kind, num_bytes, end)
+        entry = Entry(self._names.of_tar(name), kind, num_bytes, end)
         return entry, self._position + _padded(num_bytes)
 
     def require_end(self) -> None:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from towernet.data.archive_names import Names
 from towernet.data.archive_stream import (
     FILE,
     FOLDER,
@@ -121,18 +122,21 @@ def _read_at(stream: io.BufferedReader, at: int, num_bytes: int) -> bytes:
     return stream.read(num_bytes)
 
 
-def read_zip(stream: io.BufferedReader, directory: Directory) -> Listing:
+def read_zip(
+    stream: io.BufferedReader, directory: Directory, names: Names | None = None
+) -> Listing:
     """Yield each member with its content."""
+    names = names or Names()
     starts, ends, borders = array("q"), array("q"), array("q")
 
     def content(listed: _Listed) -> Iterator[bytes]:
         if not borders:  # needed for reading only, and they take another pass
-            borders.extend(sorted(other.start for other in _list(stream, directory)))
+            borders.extend(sorted(other.start for other in _list(stream, directory, names)))
             borders.append(directory.start)
         border = borders[bisect.bisect_right(borders, listed.start)]
         yield from _content(stream, listed, border)
 
-    for listed in _list(stream, directory):
+    for listed in _list(stream, directory, names):
         end = listed.start + 30 + len(listed.name) + listed.packed_bytes
         if not 0 <= listed.start < end <= directory.start:
             raise Damaged("a member is outside it")
@@ -144,7 +148,7 @@ def read_zip(stream: io.BufferedReader, directory: Directory) -> Listing:
         raise Hostile("its members overlap, as in a zip bomb")
 
 
-def _list(stream: io.BufferedReader, directory: Directory) -> Iterator[_Listed]:
+def _list(stream: io.BufferedReader, directory: Directory, names: Names) -> Iterator[_Listed]:
     at, num_entries, total_bytes = directory.start, 0, 0
     while at < directory.end:
         stream.seek(at)  # a member may have been read in between
@@ -165,9 +169,10 @@ def _list(stream: io.BufferedReader, directory: Directory) -> Iterator[_Listed]:
         if disk not in (0, 0xFFFF):
             raise Damaged("it is one part of a split archive")
         total_bytes += num_bytes
+        text = _decoded(name, flags, extras.get(0x7075, b""), names)
         entry = Entry(
-            _decoded(name, flags, extras.get(0x7075, b"")),
-            _kind(name, attributes >> 16),
+            text,
+            _kind(text, attributes >> 16),
             num_bytes,
             total_bytes,
             _problem(flags, method),
@@ -196,23 +201,22 @@ def _sizes_64(field: bytes, *values: int) -> list[int]:
     return [next(wide, value) if value == 0xFFFFFFFF else value for value in values]
 
 
-def _decoded(name: bytes, flags: int, unicode_name: bytes) -> str:
-    """Decode a name as declared, as UTF-8 (which macOS does not declare), or as code page 437."""
+def _decoded(name: bytes, flags: int, unicode_name: bytes, names: Names) -> str:
+    """Decode a name as declared, as UTF-8 (which macOS does not declare), or in a code page."""
     if unicode_name[:1] == b"\1" and unicode_name[1:5] == struct.pack("<I", zlib.crc32(name)):
         name, flags = unicode_name[5:], 0x800
-    try:
-        return name.decode("utf-8", "surrogateescape" if flags & 0x800 else "strict")
-    except UnicodeDecodeError:
-        return name.decode("cp437")
+    if flags & 0x800:
+        return name.decode("utf-8", "surrogateescape")
+    return names.of_zip(name)
 
 
-def _kind(name: bytes, mode: int) -> str:
+def _kind(name: str, mode: int) -> str:
     kind = stat.S_IFMT(mode)
     if kind == stat.S_IFLNK:
         return "a symbolic link"
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "a device"
-    if kind == stat.S_IFDIR or name.endswith((b"/", b"\\")):
+    if kind == stat.S_IFDIR or name.endswith(("/", "\\")):
         return FOLDER
     return "a setuid or setgid file" if kind and mode & 0o6000 else FILE
 

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import zlib
+from dataclasses import asdict
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -24,6 +25,7 @@ import pandas as pd
 from towernet import files
 from towernet.data import decode
 from towernet.data.examine import Wanted, fitted
+from towernet.data.rules import BEFORE, Rules
 from towernet.data.source import Source
 from towernet.data.table import USED
 from towernet.data.workers import Count, Died, in_processes
@@ -39,7 +41,7 @@ def open_pixels(
     *,
     size_px: int,
     resize: str,
-    background: tuple[int, int, int] = (255, 255, 255),
+    rules: Rules = BEFORE,
     workers: int,
     progress: Count | None = None,
 ) -> npt.NDArray[np.uint8]:
@@ -50,7 +52,7 @@ def open_pixels(
         source: Where its files are.
         size_px: S.
         resize: The rule of `decode.fit`.
-        background: RGB of transparency and padding.
+        rules: How files become pixels, with the RGB of transparency and padding.
         workers: How many processes decode; the pixels do not depend on it.
         progress: Called as progress(what, done, total) while decoding.
 
@@ -63,7 +65,7 @@ def open_pixels(
     """
     used = table[table.status == USED]
     shape = (len(used), size_px, size_px, 3)
-    made_from = [decode.VERSION, list(used.content_id), size_px, resize, list(background)]
+    made_from = [decode.VERSION, list(used.content_id), size_px, resize, asdict(rules)]
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
     folder = files.cache_folder() / "pixels"
     file = folder / f"{key}.npy"
@@ -74,7 +76,7 @@ def open_pixels(
             pixels = _map(file, shape)
             if pixels is None:
                 wanted = [
-                    Wanted(_location(source, path), content_id, size_px, resize, background)
+                    Wanted(_location(source, path), content_id, size_px, resize, rules)
                     for path, content_id in zip(used.path, used.content_id, strict=True)
                 ]
                 files.sweep(folder)
@@ -85,7 +87,7 @@ def open_pixels(
                     needed=_num_bytes(shape),
                     who_needs="the decoded images need",
                 )
-                _build(file, shape, wanted, list(used.path), workers, progress)
+                _build(file, shape, wanted, list(used.path), workers, progress, rules.max_bytes)
                 pixels = _map(file, shape)
                 assert pixels is not None, f"{file} was written and cannot be read"
     return pixels
@@ -143,6 +145,7 @@ def _build(
     paths: list[str],
     workers: int,
     progress: Count | None,
+    alone_bytes: int,
 ) -> None:
     """Decode in parallel and write each row at its place, through a stream, not a mapping.
 
@@ -155,7 +158,7 @@ def _build(
         np.lib.format.write_array_header_1_0(stream, header)
         assert stream.tell() == _HEADER_BYTES
         for done, (position, row) in enumerate(
-            in_processes(fitted, wanted, workers=workers), start=1
+            in_processes(fitted, wanted, workers=workers, alone_bytes=alone_bytes), start=1
         ):
             if isinstance(row, Died):
                 raise DataError(

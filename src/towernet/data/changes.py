@@ -114,6 +114,8 @@ def reconcile(
 ) -> tuple[pd.DataFrame, str]:
     """Return the table to continue with in a folder, and a description of what changed.
 
+    What was started continues with its own table, since the rules of checking may have changed.
+
     Args:
         folder: Of a run or a comparison; its `samples.parquet` has the images it was started with.
         source_name: Name of the images.
@@ -134,7 +136,7 @@ def reconcile(
     before = read_table(path)
     found = changes(before, now)
     if not any(found):
-        return (before if before.reason.isin((GONE, ADDED_LATER)).any() else now), ""
+        return before, ""
     words = f"{source_name} changed since {folder} was started: {found.words()}"
     before_classes, classes = ({*table.class_name[table.status == USED]} for table in (before, now))
     if gone := sorted(before_classes - classes, key=path_bytes):

@@ -12,6 +12,8 @@ import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -22,7 +24,10 @@ import pandas as pd
 from towernet import files
 from towernet.data import decode, duplicates
 from towernet.data.class_sizes import leave_out_small
+from towernet.data.copies import Copies
 from towernet.data.examine import Examined, examine
+from towernet.data.ranges import rules_of
+from towernet.data.rules import Rules
 from towernet.data.source import Source
 from towernet.data.table import (
     IGNORED,
@@ -36,6 +41,7 @@ from towernet.data.table import (
     read_table,
     write_table,
 )
+from towernet.data.thumbnails import Thumbnails
 from towernet.data.workers import TIME_LIMIT_S, Count, Died, in_processes
 from towernet.errors import DataError, EnvironmentFault
 from towernet.words import shown
@@ -55,6 +61,8 @@ _SUFFIXES = {
     "BMP": (".bmp", ".dib"),
     "TIFF": (".tif", ".tiff"),
     "AVIF": (".avif", ".avifs"),
+    "HEIF": (".heic", ".heif", ".hif", ".heics", ".heifs"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
 # Reasons that depend on the machine as much as on the file: checked again each time.
 _NOT_REMEMBERED = {"RESOURCE", "CRASH", "UNREADABLE"}
@@ -67,6 +75,7 @@ def check(
     workers: int,
     progress: Count | None = None,
     time_limit_s: float = TIME_LIMIT_S,
+    rules: Rules | None = None,
 ) -> pd.DataFrame:
     """Decode every file of a source once and determine whether it can be used.
 
@@ -75,6 +84,7 @@ def check(
         workers: How many processes decode; the table does not depend on it.
         progress: Called as progress(what, done, total).
         time_limit_s: A file that takes longer is quarantined (RESOURCE).
+        rules: How files become pixels; default: as the source's options say.
 
     Returns:
         The sample table, without splits: used + quarantined + ignored is everything found.
@@ -83,16 +93,17 @@ def check(
     Raises:
         DataError: a file changed while it was read.
     """
-    table = _every_file(source, workers, progress, time_limit_s)
+    rules = rules or rules_of(source.options)
+    table = _every_file(source, workers, progress, time_limit_s, rules)
     return leave_out_small(table, source.options.min_images)
 
 
 def _every_file(
-    source: Source, workers: int, progress: Count | None, time_limit_s: float
+    source: Source, workers: int, progress: Count | None, time_limit_s: float, rules: Rules
 ) -> pd.DataFrame:
     places = _Places(source)
     content_ids, num_bytes = _identify(source, places, workers, progress)
-    remembered = files.cache_folder() / "tables" / f"{_key(source, content_ids)}.parquet"
+    remembered = files.cache_folder() / "tables" / f"{_key(source, content_ids, rules)}.parquet"
     try:
         known = {"path": places.paths, "num_bytes": num_bytes}
         table = read_table(remembered, known=known)
@@ -101,10 +112,10 @@ def _every_file(
         return table
     except DataError:  # not in the cache, or damaged: check again
         pass
-    with contextlib.closing(duplicates.Thumbnails(files.cache_folder())) as thumbnails:
+    with contextlib.closing(Thumbnails(files.cache_folder())) as thumbnails:
         builder = _TableBuilder(source, places, content_ids, num_bytes, thumbnails)
         del places, content_ids, num_bytes
-        builder.examine(workers, progress, time_limit_s)
+        builder.examine(workers, progress, time_limit_s, rules)
         builder.exclude_copies()
         builder.tie()
     table = builder.table()
@@ -188,10 +199,11 @@ def _require_there(source: Source) -> None:
     ) from reason
 
 
-def _key(source: Source, content_ids: npt.NDArray[Any]) -> str:
+def _key(source: Source, content_ids: npt.NDArray[Any], rules: Rules) -> str:
     """Return a hash of everything that the table is made from."""
     found = source.files
     digest = hashlib.sha256(VERSION.encode())
+    digest.update(json.dumps(asdict(rules)).encode())
     for start in range(0, len(found), _FILES_AT_ONCE):
         digest.update(json.dumps(found.paths[start : start + _FILES_AT_ONCE]).encode())
     for column in (found.class_name, found.given_split, found.group):
@@ -211,13 +223,14 @@ class _TableBuilder:
         places: _Places,
         content_ids: npt.NDArray[Any],
         num_bytes: npt.NDArray[np.int64],
-        thumbnails: duplicates.Thumbnails,
+        thumbnails: Thumbnails,
     ) -> None:
         self.source = source
         self.paths, self.rows = places.paths, places.rows
         self.content_ids, self.num_bytes = content_ids, num_bytes
         found, num = source.files, len(self.paths)
         self.width, self.height = np.zeros(num, np.int32), np.zeros(num, np.int32)
+        self.values = np.zeros((num, 2))
         self.texts = {
             name: Texts(num)
             for name in (
@@ -240,10 +253,13 @@ class _TableBuilder:
                 for name, text in one._asdict().items():
                     if name != "path":
                         self.texts[name][place] = text
+        self.copies = Copies(self.paths, content_ids, self.texts)
         self.pixel_ids = np.zeros(num, np.uint64)
         self.thumbnails = thumbnails
 
-    def examine(self, workers: int, progress: Count | None, time_limit_s: float) -> None:
+    def examine(
+        self, workers: int, progress: Count | None, time_limit_s: float, rules: Rules
+    ) -> None:
         """Decode every file.
 
         Raises:
@@ -251,7 +267,13 @@ class _TableBuilder:
             EnvironmentFault: the disk was disconnected.
         """
         locations = self.source.files.locations
-        answers = in_processes(examine, locations, workers=workers, time_limit_s=time_limit_s)
+        answers = in_processes(
+            partial(examine, rules=rules),
+            locations,
+            workers=workers,
+            time_limit_s=time_limit_s,
+            alone_bytes=rules.max_bytes,
+        )
         for done, (position, answer) in enumerate(answers, start=1):
             if isinstance(answer, Died):
                 answer = Examined(reason=answer.reason, detail=answer.detail)
@@ -275,6 +297,7 @@ class _TableBuilder:
         if suffix and examined.format and suffix not in _SUFFIXES[examined.format]:
             notes.append("WRONG_EXTENSION")
         self.width[row], self.height[row] = examined.width, examined.height
+        self.values[row] = examined.values or 0.0
         texts["mode"][row] = examined.mode
         texts["format"][row] = examined.format
         texts["status"][row] = QUARANTINED if reason else USED
@@ -285,50 +308,20 @@ class _TableBuilder:
             self.pixel_ids[row] = int(examined.pixel_id[:16], 16)
             self.thumbnails.write(row, examined.thumbnail)
 
-    def _used(self) -> npt.NDArray[np.int64]:
-        status = self.texts["status"]
-        return np.flatnonzero(status.codes == status.code(USED))
-
     def exclude_copies(self) -> None:
-        """Keep the first of several identical files, or none if their classes differ."""
-        used = self._used()
-        for members in duplicates.groups(self.content_ids.view(np.uint64)[::4][used]):
-            rows = used[members]  # equal in 64 bits; now all bits are compared
-            for same in duplicates.groups(self.content_ids[rows]):
-                self._exclude(rows[same])
-
-    def _exclude(self, same: npt.NDArray[np.int64]) -> None:
-        texts, class_codes = self.texts, self.texts["class_name"].codes[same]
-        first = self.paths[same[0]]
-        alike, others = same[class_codes == class_codes[0]], same[class_codes != class_codes[0]]
-        if len(others):
-            texts["status"][same] = QUARANTINED
-            texts["reason"][same] = "LABEL_CONFLICT"
-            for rows, path in ((alike, self.paths[others[0]]), (others, first)):
-                texts["detail"][rows] = f"the same bytes as {path}; keep it in one class only"
-        else:
-            texts["status"][same[1:]] = IGNORED
-            texts["reason"][same[1:]] = "DUPLICATE"
-            texts["detail"][same[1:]] = f"the same bytes as {first}"
+        """Use one of several identical files, or none if their classes differ."""
+        self.copies.exclude_same_bytes()
 
     def tie(self) -> None:
-        """Set the cluster of near duplicates, and note lumps and those in several classes."""
-        used, texts = self._used(), self.texts
+        """Find and mark near duplicates."""
+        used, texts = self.copies.used(), self.texts
         near = duplicates.find(
             self.pixel_ids[used],
             lambda some: self.thumbnails.read(used[some]),
             texts["class_name"].codes[used],
         )
+        self.copies.tie(near, used, self.pixel_ids)
         del self.pixel_ids
-        for members in duplicates.groups(near.clusters):
-            least = min(self.content_ids[used[members]].tolist())
-            texts["cluster"][used[members]] = least.ljust(32, b"\0").hex()
-        for at in np.flatnonzero(near.in_lump | near.across_classes).tolist():
-            row = int(used[at])
-            notes = [texts["notes"][row]] if texts["notes"][row] else []
-            notes += ["NEAR_DUPLICATE_LUMP"] if near.in_lump[at] else []
-            notes += ["NEAR_DUPLICATE_OTHER_CLASS"] if near.across_classes[at] else []
-            texts["notes"][row] = ",".join(notes)
 
     def table(self) -> pd.DataFrame:
         """Return the sample table."""
@@ -339,5 +332,7 @@ class _TableBuilder:
             "num_bytes": self.num_bytes,
             "width": self.width,
             "height": self.height,
+            "low": self.values[:, 0],
+            "high": self.values[:, 1],
         }
         return large_table(columns | self.texts)

@@ -1,66 +1,43 @@
 """The only image decoder: a file's bytes become H × W × 3 uint8, in the same way everywhere.
 
-numpy and Pillow only, since the small runtime ships this module and `formats` unchanged. Policies:
-EXIF orientation is applied; transparency is blended onto the given background; 16-bit, 32-bit and
-float values are rescaled, not clipped; of an animation only the first frame is used; colour
-profiles (ICC) are not applied; very large images are read at a reduced size, in strips, to stay
-within the memory limit. libjpeg silently fills some damage with grey: such files pass.
+numpy and Pillow only (and `pi-heif` for HEIC), since the small runtime ships this module and those
+it imports unchanged. Policies: EXIF orientation is applied; transparency is blended onto the given
+background; 16-bit, 32-bit and float values are rescaled, not clipped; of an animation only the
+first frame is used; colour profiles (ICC) are converted to sRGB where the rules say so; very large
+images are read at a reduced size, in strips, to stay within the memory limit. libjpeg silently
+fills some damage with grey: such files pass.
 Shapes: H × W pixels, S the side of the square a network sees.
 """
 
 from __future__ import annotations
 
-import io
-import math
 import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import PIL
-from PIL import (
-    AvifImagePlugin,
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image, ImageFile
 
+from towernet.data import deep
 from towernet.data.formats import BadImage, explain, sniff
+from towernet.data.limits import ORIENTATION_TAG, factor_of, require_cheap, require_shape
+from towernet.data.opening import heif_version, load, opened
+from towernet.data.profiles import Convert, UnusableProfile, conversion
+from towernet.data.rules import BEFORE, MAX_BYTES, RGB, Rules
 
-VERSION = f"2 with Pillow {PIL.__version__}"
+VERSION = " with ".join(filter(None, ("3", f"Pillow {PIL.__version__}", heif_version())))
 """Part of every cache key of decoded pixels: another decoder gives other pixels."""
 
-MAX_PIXELS = 89_478_485
-"""The most pixels an image can have; more counts as a decompression bomb. [Pillow's own limit]"""
-MIN_SIDE_PX, MAX_ASPECT = 8, 20.0
 DRAFT_SIDE_PX = 2048
 """JPEGs at least twice as large on both sides are read at 1/2, 1/4 or 1/8, never below this."""
-WHOLE_PIXELS = 16_000_000
-"""Larger images are reduced: k × k pixels become their mean, with the smallest k that suffices."""
-MAX_BYTES = 320_000_000
-"""The most memory that decoding can take: 70 million pixels of PNG, 19 of WebP. (Together with its
-process and the command that started it this stays below 600 MB.)"""
-MAX_SCANS = 100
-"""Of a progressive JPEG, which usually has about 10; each scan covers the whole image."""
-# Peak memory of decoding in bytes per pixel, measured; the other formats take one or four.
-_PEAK_BYTES = {"WEBP": 16, "AVIF": 12}
 _STRIP_PIXELS = 250_000
+_NEWER_FORMATS = ("PPM", "HEIF")
 
 Pixels = npt.NDArray[np.uint8]
-RGB = tuple[int, int, int]
 
-# Image.open with a list of formats loads no plugin by itself, so they are imported above.
-_PLUGINS = (
-    AvifImagePlugin, BmpImagePlugin, GifImagePlugin, JpegImagePlugin,
-    PngImagePlugin, TiffImagePlugin, WebPImagePlugin,
-)  # fmt: skip
 # How EXIF's orientation is undone: swap rows and columns or not, then the step along each.
 _UPRIGHT = {
     2: (False, 1, -1),
@@ -71,8 +48,6 @@ _UPRIGHT = {
     7: (True, -1, -1),
     8: (True, -1, 1),
 }
-_ORIENTATION_TAG = 0x0112
-_SCAN = b"\xff\xda"
 # Python's warning filters belong to the whole process: two threads must not change them at once.
 _warnings_lock = threading.Lock()
 
@@ -88,7 +63,10 @@ class Decoded:
         mode: Pillow's mode of the file, before conversion.
         format: Pillow's name of the format, found by content.
         notes: What was done: EXIF_ORIENTED, EXIF_CORRUPT, ALPHA, PALETTE, CMYK, SIXTEEN_BIT,
-            THIRTY_TWO_BIT, FLOAT, FIRST_FRAME, REDUCED, DECODER_WARNED.
+            THIRTY_TWO_BIT, FLOAT, FIRST_FRAME, REDUCED, ICC_CONVERTED, ICC_IGNORED, UPPER_BITS,
+            DECODER_WARNED.
+        values: The least and the greatest value, without a few extreme ones, of a file of more than
+            8 bits; None for others.
     """
 
     pixels: Pixels
@@ -97,133 +75,73 @@ class Decoded:
     mode: str
     format: str
     notes: tuple[str, ...]
+    values: deep.Range | None = None
 
 
-def decode(
-    content: bytes,
-    *,
-    background: RGB = (255, 255, 255),
-    max_pixels: int = MAX_PIXELS,
-    min_side_px: int = MIN_SIDE_PX,
-    max_aspect: float = MAX_ASPECT,
-    max_bytes: int = MAX_BYTES,
-) -> Decoded:
+def decode(content: bytes, rules: Rules = BEFORE, *, max_bytes: int = MAX_BYTES) -> Decoded:
     """Decode a whole file; the result depends only on its bytes and these arguments.
 
     Args:
         content: The file's bytes. Its name does not matter.
-        background: RGB that transparent pixels are blended onto.
-        max_pixels: More are refused, from the header alone.
-        min_side_px: The shorter side must have at least this many pixels.
-        max_aspect: The longer side can be at most this many times the shorter.
+        rules: What the run decided about pixels, and the limits.
         max_bytes: Memory limit of decoding; more is refused (RESOURCE), from the header.
 
     Raises:
         BadImage: the file cannot be used; nothing else is raised for its content.
     """
     file_format, end = sniff(content)
-    # One thread per image: dav1d would start one per core, each with its own memory.
-    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    if file_format in _NEWER_FORMATS and not rules.more_files:
+        raise BadImage("FORMAT", f"{file_format}, which this run was made without: convert it")
     try:
         with _warnings_lock, warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
-            with Image.open(io.BytesIO(content), formats=[file_format]) as image:
-                _require_shape(*image.size, max_pixels, min_side_px, max_aspect)
-                _require_cheap(image, content, max_bytes)
-                decoded = _read(image, background)
+            with opened(content, file_format) as image:
+                size = image.size
+                if rules.more_files:
+                    _draft(image)
+                require_shape(*image.size, rules)
+                require_cheap(image, size, content, max_bytes, rules)
+                decoded = _read(image, size, content, rules)
     except BadImage:
         raise
     except MemoryError as error:
         raise BadImage(
             "RESOURCE", "decoding it needs more memory than allowed; shrink it"
         ) from error
-    except Image.DecompressionBombError as error:
-        raise BadImage("PIXELS", _too_many(max_pixels)) from error
     except Exception as error:  # Pillow raises ValueError, IndexError, struct.error, SyntaxError …
         raise explain(error, content, file_format, end) from error
-    if seen and not all(issubclass(one.category, Image.DecompressionBombWarning) for one in seen):
+    if seen:
         return Decoded(**vars(decoded) | {"notes": (*decoded.notes, "DECODER_WARNED")})
     return decoded
 
 
-def _require_shape(
-    width: int, height: int, max_pixels: int, min_side_px: int, max_aspect: float
-) -> None:
-    shorter, longer = sorted((width, height))
-    if width * height > max_pixels:
-        raise BadImage("PIXELS", f"{width} × {height} pixels; {_too_many(max_pixels)}")
-    if shorter < min_side_px:
-        raise BadImage("SHAPE", f"{width} × {height} pixels; each side needs {min_side_px} or more")
-    if longer > max_aspect * shorter:
-        raise BadImage(
-            "SHAPE", f"{width} × {height} pixels; one side is over {max_aspect:g} times the other"
-        )
+def _draft(image: ImageFile.ImageFile) -> None:
+    """Have a large JPEG read at a smaller size."""
+    if image.format in ("JPEG", "MPO"):
+        image.draft(image.mode, (DRAFT_SIDE_PX, DRAFT_SIDE_PX))
 
 
-def _require_cheap(image: Image.Image, content: bytes, max_bytes: int) -> None:
-    """Refuse an image that would take too long or too much memory, before it is decoded."""
-    file_format, num_pixels = str(image.format), image.width * image.height
-    pixel_bytes = 1 if image.mode in ("1", "L", "P") else 4
-    peak = _PEAK_BYTES.get(file_format, pixel_bytes)
-    if isinstance(image, JpegImagePlugin.JpegImageFile):
-        assert image.fp is not None
-        scan = content.find(_SCAN, max(0, image.fp.tell() - 16))  # its header was just read
-        num_in_scan = int.from_bytes(content[scan + 4 : scan + 5], "big")
-        if image.info.get("progressive") or num_in_scan < len(image.getbands()):
-            # All coefficients are kept until the last scan, and each scan covers all of them. (A
-            # byte 0xFF in coded data is followed by 0, so only real markers are counted.)
-            peak += 2 * len(image.getbands())
-            num_scans = content.count(_SCAN, max(0, scan))
-            if num_scans > MAX_SCANS:
-                words = f"JPEG of {num_scans} scans, which looks like an attack; save it again"
-                raise BadImage("RESOURCE", words)
-    if isinstance(image, BmpImagePlugin.BmpImageFile) and image.tile[0].codec_name == "bmp_rle":
-        peak += 2  # its decoder is written in Python
-    needed = len(content) + peak * num_pixels + 3 * num_pixels // _factor(*image.size) ** 2
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        needed += _tiff_bytes(image, pixel_bytes)
-    if needed > max_bytes:
-        raise BadImage(
-            "RESOURCE",
-            f"{image.width} × {image.height} pixels of {file_format} take {needed / 1e6:,.0f} MB to"
-            f" decode and the limit is {max_bytes / 1e6:,.0f} MB; shrink it",
-        )
-
-
-def _tiff_bytes(image: TiffImagePlugin.TiffImageFile, pixel_bytes: int) -> int:
-    """Return the extra memory a TIFF takes: to be rotated, or for one unpacked strip or tile."""
-    tags = image.tag_v2
-    if 322 in tags:
-        at_once = tags[322] * tags[323]
-    else:
-        at_once = image.width * min(image.height, tags.get(278, image.height))
-    unpacked = int(at_once * max(8, sum(tags.get(258, (8,)))) // 8)
-    turned = tags.get(_ORIENTATION_TAG, 1) != 1
-    return max(unpacked, image.width * image.height * pixel_bytes if turned else 0)
-
-
-def _too_many(max_pixels: int) -> str:
-    return f"more than {max_pixels:,} pixels look like an attack; shrink it"
-
-
-def _read(image: Image.Image, background: RGB) -> Decoded:
+def _read(
+    image: ImageFile.ImageFile, size: tuple[int, int], content: bytes, rules: Rules
+) -> Decoded:
     """Decode the first frame fully and convert it to upright RGB."""
     notes: list[str] = []
-    size, mode, file_format = image.size, image.mode, str(image.format)
+    mode, file_format = image.mode, str(image.format)
     if getattr(image, "is_animated", False):
         notes.append("FIRST_FRAME")
-    if file_format in ("JPEG", "MPO"):
-        image.draft(image.mode, (DRAFT_SIDE_PX, DRAFT_SIDE_PX))
-    factor = _factor(*image.size)
+    _draft(image)
+    factor = factor_of(*image.size)
     if image.size != size or factor > 1:
         notes.append("REDUCED")
     # Pillow rotates a TIFF while it loads, and its size is that of the upright image; the others
     # are not rotated. A PNG loads when its EXIF is read: its damage would be taken for EXIF's.
     is_tiff = file_format == "TIFF"
     stored = _orientation(image, notes) if is_tiff else None
-    image.load()
-    turn = None if is_tiff else _orientation(image, notes)
-    pixels = _to_rgb(image, factor, background, notes)
+    loaded, low = load(image, content, whole_depth=rules.whole_depth)
+    # libheif has turned a HEIC as its boxes say.
+    turn = None if is_tiff or file_format == "HEIF" else _orientation(image, notes)
+    picture = _Picture(loaded, low, factor, rules, notes)
+    pixels = picture.pixels()
     if turn in _UPRIGHT:
         swapped, down, right = _UPRIGHT[turn]
         turned = pixels.swapaxes(0, 1) if swapped else pixels
@@ -231,102 +149,134 @@ def _read(image: Image.Image, background: RGB) -> Decoded:
     if stored or turn:
         notes.append("EXIF_ORIENTED")
     width, height = size if (turn or 1) < 5 else size[::-1]
-    return Decoded(pixels, width, height, mode, file_format, tuple(notes))
-
-
-def _factor(width: int, height: int) -> int:
-    return math.ceil(math.sqrt(width * height / WHOLE_PIXELS))
+    return Decoded(pixels, width, height, mode, file_format, tuple(notes), picture.values)
 
 
 def _orientation(image: Image.Image, notes: list[str]) -> int | None:
     """Return EXIF's orientation; an image with a damaged EXIF block is used without it."""
     try:
-        value = image.getexif().get(_ORIENTATION_TAG)
+        value = image.getexif().get(ORIENTATION_TAG)
         return value if isinstance(value, int) and value in _UPRIGHT else None
     except Exception:  # TypeError, struct.error, ZeroDivisionError, SyntaxError … all observed
         notes.append("EXIF_CORRUPT")
         return None
 
 
-def _to_rgb(image: Image.Image, factor: int, background: RGB, notes: list[str]) -> Pixels:
-    """Convert a loaded image to RGB, reduced, in strips: never twice in memory at full size."""
-    key = image.info.get("transparency")
-    span = None
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        notes.append({"I": "THIRTY_TWO_BIT", "F": "FLOAT"}.get(image.mode, "SIXTEEN_BIT"))
-        span = _span(image, factor)
-    elif image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:
-        # A 16-bit PNG gives the transparent colour in 16 bits; Pillow has kept the upper 8.
-        image.info["transparency"] = tuple(part >> 8 for part in key)
-    if image.mode in ("P", "PA"):
-        notes.append("PALETTE")
-    if image.mode == "CMYK":
-        notes.append("CMYK")
-    if image.has_transparency_data and (span is None or isinstance(key, int)):
-        notes.append("ALPHA")
-    pixels = np.empty((-(-image.height // factor), -(-image.width // factor), 3), np.uint8)
-    for top, strip in _strips(image, factor):
-        if span is not None:
-            rgb = _rescale(strip, span, background)
-        elif image.has_transparency_data:
-            rgb = _composite(strip, background)
+class _Picture:
+    """A loaded image on its way to RGB, reduced, in strips: never twice in memory at full size."""
+
+    def __init__(
+        self,
+        image: Image.Image,
+        low: Image.Image | None,
+        factor: int,
+        rules: Rules,
+        notes: list[str],
+    ) -> None:
+        self.image, self.low, self.factor, self.rules, self.notes = image, low, factor, rules, notes
+        self.key = image.info.get("transparency")
+        self.values: deep.Range | None = None
+        self.span: deep.Range | None = None
+        self.has_alpha = image.has_transparency_data
+        is_grey = image.mode.startswith("I;16") or image.mode in deep.MODES
+        self.is_deep = is_grey or low is not None
+        if self.is_deep:
+            notes.append(deep.MODES.get(image.mode, "SIXTEEN_BIT"))
+            if low is image:
+                notes.append("UPPER_BITS")
+            self._measure()
+        elif image.mode == "RGB" and isinstance(self.key, tuple) and max(self.key) > 255:
+            # A 16-bit PNG gives the transparent colour in 16 bits; Pillow has kept the upper 8.
+            image.info["transparency"] = tuple(part >> 8 for part in self.key)
+        for note, modes in (("PALETTE", ("P", "PA")), ("CMYK", ("CMYK",))):
+            if image.mode in modes:
+                notes.append(note)
+        if self.has_alpha and (not is_grey or isinstance(self.key, int)):
+            notes.append("ALPHA")
+        self.convert = self._conversion(is_grey)
+
+    def _measure(self) -> None:
+        """Find the values that become black and white."""
+        rules, is_float = self.rules, self.image.mode == "F"
+        strips = (values for _, _, values in self._strips() if values is not None)
+        if rules.whole_depth:
+            self.values = deep.usual_extremes(strips, self.image.width * self.image.height)
+        own = self.values or deep.extremes(strips)
+        self.span = rules.value_range or deep.usual_range(*own, is_float=is_float)
+
+    def _conversion(self, is_grey: bool) -> Convert | None:
+        """Return how colours become sRGB, None if nothing is to be done."""
+        profile = self.image.info.get("icc_profile")
+        if self.rules.colour_profile != "srgb" or not profile or self.image.mode == "LAB":
+            return None
+        mode = "CMYK" if self.image.mode == "CMYK" else "RGB"
+        if (
+            is_grey
+            or (self.low and self.low.mode == "L")
+            or self.image.mode in ("1", "L", "LA", "La")
+        ):
+            mode = "L"
+        try:
+            convert = conversion(profile, mode)
+        except UnusableProfile:
+            self.notes.append("ICC_IGNORED")
+            return None
+        if convert:
+            self.notes.append("ICC_CONVERTED")
+        return convert
+
+    def pixels(self) -> Pixels:
+        """Return (H, W, 3) pixels."""
+        image, factor = self.image, self.factor
+        height, width = -(-image.height // factor), -(-image.width // factor)
+        pixels = np.empty((height, width, 3), np.uint8)
+        for top, strip, values in self._strips():
+            rgb = self._to_rgb(strip, values)
+            reduced = np.asarray(rgb.reduce(factor) if factor > 1 else rgb)
+            pixels[top // factor : top // factor + len(reduced)] = reduced
+        return pixels
+
+    def _to_rgb(self, strip: Image.Image, values: deep.Values | None) -> Image.Image:
+        """Convert one strip: values to bytes, colours to sRGB, transparency to the background."""
+        convert = self.convert or (lambda image: image.convert("RGB"))
+        if values is None and not self.has_alpha:
+            return convert(strip)
+        mask: Image.Image | None = None
+        if values is None:
+            strip = strip.convert("LA") if strip.mode == "La" else strip
+            strip = strip.convert("RGBA")
+            opaque, mask = strip.convert("RGB"), strip.getchannel("A")
         else:
-            rgb = strip.convert("RGB")
-        reduced = np.asarray(rgb.reduce(factor) if factor > 1 else rgb)
-        pixels[top // factor : top // factor + len(reduced)] = reduced
-    return pixels
+            assert self.span is not None
+            opaque = Image.fromarray(deep.to_bytes(values, self.span))
+            if strip.mode in ("RGBA", "LA"):
+                mask = strip.getchannel("A")
+            elif isinstance(self.key, int):
+                mask = Image.fromarray(np.asarray(strip) != self.key)
+            elif isinstance(self.key, tuple):
+                mask = Image.fromarray((values != np.array(self.key)).any(-1))
+        rgb = convert(opaque)
+        if mask is None:
+            return rgb
+        canvas = Image.new("RGB", rgb.size, self.rules.background)
+        canvas.paste(rgb, mask=mask)
+        return canvas
 
+    def _strips(self) -> Iterator[tuple[int, Image.Image, deep.Values | None]]:
+        """Yield strips: the top row, the image, and its values if they have more than 8 bits.
 
-def _strips(image: Image.Image, factor: int) -> Iterator[tuple[int, Image.Image]]:
-    """Yield strips of an image, each with its top row; their height is a multiple of the factor."""
-    rows = factor * max(1, _STRIP_PIXELS // (factor * image.width))
-    for top in range(0, image.height, rows):
-        bottom = min(top + rows, image.height)
-        yield top, image.crop((0, top, image.width, bottom)) if rows < image.height else image
-
-
-def _composite(image: Image.Image, background: RGB) -> Image.Image:
-    """Blend an image with transparency onto one colour."""
-    if image.mode == "La":
-        image = image.convert("LA")
-    rgba = image.convert("RGBA")
-    canvas = Image.new("RGB", rgba.size, background)
-    canvas.paste(rgba.convert("RGB"), mask=rgba.getchannel("A"))
-    return canvas
-
-
-def _span(image: Image.Image, factor: int) -> tuple[float, float]:
-    """Return the 16-bit, 32-bit or float values that become black and white.
-
-    They are the narrowest usual range that contains all values: 0 … 1 (floats), and 8, 10, 12, 14
-    and 16 bits: cameras and microscopes store 12 bits in 16-bit files. Values outside all ranges
-    are stretched from their minimum to their maximum.
-    """
-    low, high = math.inf, -math.inf
-    for _, strip in _strips(image, factor):
-        values = np.asarray(strip).astype(np.float32)
-        values = values[np.isfinite(values)]
-        low, high = float(values.min(initial=low)), float(values.max(initial=high))
-    if low > high:
-        raise BadImage("CORRUPT", "no pixel is a finite number; export it again")
-    ranges = [1.0] if image.mode == "F" else []
-    ranges += [2.0**bits - 1 for bits in (8, 10, 12, 14, 16)]
-    usual = next((top for top in ranges if low >= 0 and high <= top), None)
-    return (low, high) if usual is None else (0.0, usual)
-
-
-def _rescale(image: Image.Image, span: tuple[float, float], background: RGB) -> Image.Image:
-    """Scale values to 0 … 255; `convert("RGB")` would clip: a 16-bit image would turn white."""
-    low, high = span
-    values: npt.NDArray[Any] = np.asarray(image).astype(np.float32)
-    values = np.where(np.isfinite(values), values, low)
-    scale = 255.0 / (high - low) if high > low else 0.0
-    grey = np.floor((values - low) * scale + 0.5).clip(0, 255).astype(np.uint8)
-    rgb = Image.fromarray(grey).convert("RGB")
-    key = image.info.get("transparency")
-    if isinstance(key, int):
-        rgb.paste(background, mask=Image.fromarray(np.asarray(image) == key))
-    return rgb
+        The height of all but the last is a multiple of the factor.
+        """
+        image, factor = self.image, self.factor
+        rows = factor * max(1, _STRIP_PIXELS // (factor * image.width))
+        for top in range(0, image.height, rows):
+            bottom = min(top + rows, image.height)
+            box = (0, top, image.width, bottom)
+            strip, low = (
+                one.crop(box) if one and rows < image.height else one for one in (image, self.low)
+            )
+            assert strip is not None
+            yield top, strip, deep.values_of(strip, low) if self.is_deep else None
 
 
 def fit(pixels: Pixels, size_px: int, resize: str, background: RGB = (255, 255, 255)) -> Pixels:

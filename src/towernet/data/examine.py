@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from towernet.data.decode import MAX_BYTES, RGB, Decoded, decode, fit
+from towernet.data.decode import Decoded, decode, fit
 from towernet.data.formats import BadImage
+from towernet.data.rules import BEFORE, MAX_BYTES, Rules
 
 THUMBNAIL_PX = 32
 
@@ -23,6 +24,8 @@ class Examined(NamedTuple):
     Args:
         reason: '' or why it cannot be used, and `detail` the same in words.
         notes: What the decoder did, and CONSTANT for a single colour.
+        values: The least and the greatest value, without a few extreme ones, of a file of more than
+            8 bits; None for others.
         pixel_id: Hash of the decoded image: equal for the same image in different bytes.
         thumbnail: 1,024 grey levels.
     """
@@ -34,14 +37,20 @@ class Examined(NamedTuple):
     mode: str = ""
     format: str = ""
     notes: tuple[str, ...] = ()
+    values: tuple[float, float] | None = None
     pixel_id: str = ""
     thumbnail: bytes = b""
     reason: str = ""
     detail: str = ""
 
 
-def examine(file: Path, max_bytes: int = MAX_BYTES) -> Examined:
+def examine(file: Path, max_bytes: int = MAX_BYTES, rules: Rules = BEFORE) -> Examined:
     """Read, hash and decode one file; the result includes why it cannot be used.
+
+    Args:
+        file: What is read.
+        max_bytes: The memory it can take.
+        rules: How it becomes pixels.
 
     Raises:
         MemoryError: it takes more than `max_bytes`.
@@ -53,7 +62,7 @@ def examine(file: Path, max_bytes: int = MAX_BYTES) -> Examined:
         return Examined(reason="UNREADABLE", detail=words)
     found = Examined(hashlib.sha256(content).hexdigest(), len(content))
     try:
-        decoded = _decode(content, max_bytes)
+        decoded = _decode(content, max_bytes, rules)
     except BadImage as bad:
         return found._replace(reason=bad.reason, detail=bad.detail)
     del content
@@ -69,6 +78,7 @@ def examine(file: Path, max_bytes: int = MAX_BYTES) -> Examined:
         mode=decoded.mode,
         format=decoded.format,
         notes=(*decoded.notes, "CONSTANT") if constant else decoded.notes,
+        values=decoded.values,
         pixel_id=pixel_id.hexdigest(),
         thumbnail=small.tobytes(),
     )
@@ -81,7 +91,7 @@ class Wanted(NamedTuple):
     content_id: str
     size_px: int
     resize: str
-    background: RGB
+    rules: Rules
 
 
 class Unchecked(NamedTuple):
@@ -90,7 +100,7 @@ class Unchecked(NamedTuple):
     file: Path
     size_px: int
     resize: str
-    background: RGB
+    rules: Rules
 
 
 def prepared(unchecked: Unchecked, max_bytes: int = MAX_BYTES) -> bytes | str:
@@ -100,12 +110,12 @@ def prepared(unchecked: Unchecked, max_bytes: int = MAX_BYTES) -> bytes | str:
         MemoryError: it takes more than `max_bytes`.
     """
     try:
-        pixels = _decode(_read(unchecked.file, max_bytes), max_bytes, unchecked.background).pixels
+        pixels = _decode(_read(unchecked.file, max_bytes), max_bytes, unchecked.rules).pixels
     except OSError as error:
         return f"it cannot be read ({error.strerror})"
     except BadImage as bad:
         return bad.detail
-    return fit(pixels, unchecked.size_px, unchecked.resize, unchecked.background).tobytes()
+    return fit(pixels, unchecked.size_px, unchecked.resize, unchecked.rules.background).tobytes()
 
 
 def fitted(wanted: Wanted, max_bytes: int = MAX_BYTES) -> bytes | str | None:
@@ -124,9 +134,9 @@ def fitted(wanted: Wanted, max_bytes: int = MAX_BYTES) -> bytes | str | None:
         return str(error.strerror)
     if hashlib.sha256(content).hexdigest() != wanted.content_id:
         return None
-    pixels = _decode(content, max_bytes, wanted.background).pixels
+    pixels = _decode(content, max_bytes, wanted.rules).pixels
     del content
-    return fit(pixels, wanted.size_px, wanted.resize, wanted.background).tobytes()
+    return fit(pixels, wanted.size_px, wanted.resize, wanted.rules.background).tobytes()
 
 
 def _read(file: Path, max_bytes: int) -> bytes:
@@ -137,9 +147,9 @@ def _read(file: Path, max_bytes: int) -> bytes:
     return file.read_bytes()
 
 
-def _decode(content: bytes, max_bytes: int, background: RGB = (255, 255, 255)) -> Decoded:
+def _decode(content: bytes, max_bytes: int, rules: Rules) -> Decoded:
     try:
-        return decode(content, background=background, max_bytes=max_bytes)
+        return decode(content, rules, max_bytes=max_bytes)
     except BadImage as bad:
         if bad.reason == "RESOURCE":  # the pool tries it again with more memory
             raise MemoryError(bad.detail) from bad

@@ -5,11 +5,14 @@ Standard library and Pillow's list of features only.
 
 from __future__ import annotations
 
+import importlib.util
 import struct
 
 import PIL
 from PIL import features
 
+from towernet.data.magic import AS_PICTURE, FOREIGN, VIDEO
+from towernet.data.unread import unread_kind
 from towernet.errors import DataError
 
 # (offset, bytes there, Pillow's format, what the end of a complete file contains)
@@ -25,27 +28,8 @@ _IMAGES = (
     (0, b"II+\0", "TIFF", b""),
     (0, b"MM\0+", "TIFF", b""),
 )
-_FOREIGN = (
-    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (0, b"8BPS", "Photoshop (PSD)"),
-    (0, b"%PDF", "PDF"),
-    (0, b"%!PS", "PostScript"),
-    (0, b"\xc5\xd0\xd3\xc6", "PostScript"),
-    (0, b"\xd7\xcd\xc6\x9a", "WMF"),
-    (0, b"\0\0\x01\0", "icon (ICO)"),
-    (128, b"DICM", "DICOM"),
-    (8, b"CR\x02", "camera raw (CR2)"),
-    (4, b"ftypcrx ", "camera raw (CR3)"),
-    (0, b"IIRO", "camera raw (ORF)"),
-    (0, b"IIRS", "camera raw (ORF)"),
-    (0, b"IIU\0", "camera raw (RW2)"),
-    (0, b"FUJIFILMCCD-RAW", "camera raw (RAF)"),
-    (0, b"PK\x03\x04", "zip archive"),
-    (0, b"\x1f\x8b", "gzip archive"),
-)
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1",
+                b"msf1")  # fmt: skip
 _TRUNCATED_WORDS = ("truncated", "end of file", "not enough image data", "unexpected end")
 
 
@@ -68,31 +52,55 @@ def begins_as_image(content: bytes) -> tuple[str, bytes] | None:
     for offset, magic, name, end in _IMAGES:
         if content.startswith(magic, offset) and (name != "WEBP" or content[:4] == b"RIFF"):
             return name, end
+    if content[:1] == b"P" and content[1:2] in b"123456" and content[2:3] in b" \t\r\n\v\f#":
+        return ("PPM", b"") if len(content) > 2 else None
     return None
 
 
 def sniff(content: bytes) -> tuple[str, bytes]:
-    """Return Pillow's name for the format and what its files end with."""
+    """Return Pillow's name for the format and what its files end with.
+
+    Raises:
+        BadImage: it is none of the formats that are read; with the name of what it is.
+    """
     if not content:
-        raise BadImage("EMPTY", "the file is empty; copy it again or delete it")
-    for offset, magic, name in _FOREIGN:
+        raise BadImage("EMPTY", "the file is empty; copy it again")
+    for offset, magic, name, todo in FOREIGN:
         if content.startswith(magic, offset):
-            raise BadImage("FORMAT", f"{name}: convert it to JPEG or PNG")
+            raise BadImage("FORMAT", f"{name}: {todo}")
     if image := begins_as_image(content):
         if image[0] == "TIFF" and (raw := _camera_raw(content[:4096])):
-            raise BadImage("FORMAT", f"{raw}: convert it to JPEG or PNG")
+            raise BadImage("FORMAT", f"{raw}: {AS_PICTURE}")
         return image
     if content[4:8] == b"ftyp":
-        brands = content[8 : min(64, int.from_bytes(content[:4], "big"))]
-        avif = b"avif" in brands or b"avis" in brands
-        if avif and features.check("avif"):
-            return "AVIF", b""
-        heic = any(brand in brands for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"))
-        name = "AVIF, which this Pillow cannot read" if avif else "HEIC" if heic else "video"
-        raise BadImage("FORMAT", f"{name}: convert it to JPEG or PNG")
+        return _of_boxes(content)
+    if content[-18:] == b"TRUEVISION-XFILE.\0":
+        raise BadImage("FORMAT", f"Targa (TGA): {AS_PICTURE}")
+    if content[:1] == b"\n" and content[1:2] in b"\0\2\3\4\5" and content[2:4] in _PCX_BITS:
+        raise BadImage("FORMAT", f"PCX: {AS_PICTURE}")
     if not content.strip(b"\0"):
         raise BadImage("CORRUPT", "the file contains only zero bytes; copy it again")
     raise BadImage("FORMAT", _what_text(content[:1024]))
+
+
+_PCX_BITS = (b"\1\1", b"\1\2", b"\1\4", b"\1\x08")
+
+
+def _of_boxes(content: bytes) -> tuple[str, bytes]:
+    """Return the format of a file that starts with an ISO `ftyp` box, such as AVIF and HEIC."""
+    brands = content[8 : min(64, int.from_bytes(content[:4], "big"))]
+    if b"avif" in brands or b"avis" in brands:
+        if features.check("avif"):
+            return "AVIF", b""
+        raise BadImage("FORMAT", f"AVIF, which this Pillow cannot read: {AS_PICTURE}")
+    if any(brand in brands for brand in _HEIF_BRANDS):
+        if importlib.util.find_spec("pi_heif"):
+            return "HEIF", b""
+        raise BadImage("FORMAT", f"HEIC: install pi-heif, or {AS_PICTURE}")
+    if b"jxl " in brands or b"jp2 " in brands or b"jpx " in brands:
+        name = "JPEG XL" if b"jxl " in brands else "JPEG 2000"
+        raise BadImage("FORMAT", f"{name}: {AS_PICTURE}")
+    raise BadImage("FORMAT", f"video: {VIDEO}")
 
 
 def _what_text(head: bytes) -> str:
@@ -102,12 +110,31 @@ def _what_text(head: bytes) -> str:
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
         return "HTML page, probably an error page saved as an image: download it again"
     if b"<svg" in text:
-        return "SVG drawing: convert it to PNG"
-    if text.startswith(b"<?xml"):
-        return "XML text, not an image: download it again"
-    if all(byte >= 32 or byte in b"\t\r\n" for byte in head):
-        return "text, not an image: delete it or download it again"
-    return f"unknown format (it starts with {head[:8].hex(' ')}): convert it to JPEG or PNG"
+        return f"SVG drawing: {AS_PICTURE}"
+    if text.startswith(b"/* xpm"):
+        return f"XPM: {AS_PICTURE}"
+    if text.startswith(b"#define ") and b"_width" in text:
+        return f"XBM: {AS_PICTURE}"
+    if text.startswith(b"<"):
+        return "XML text, not an image"
+    if _is_text(head):
+        return "JSON text, not an image" if text[:1] in (b"{", b"[") else "text, not an image"
+    return f"unknown format (it starts with {head[:8].hex(' ')}): {AS_PICTURE}"
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether it is Unicode text, or mostly ASCII in some other coding."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return True
+    if any(byte < 32 and byte not in b"\t\r\n\f\x1b" for byte in head):
+        return False
+    try:
+        head[:-3].decode("utf-8") if len(head) == 1024 else head.decode("utf-8")
+        return True
+    except UnicodeDecodeError as error:
+        if len(head) == 1024 and error.start > len(head) - 8:  # cut inside a character
+            return True
+    return sum(32 <= byte < 127 or byte in b"\t\r\n" for byte in head) > 0.8 * len(head)
 
 
 def _camera_raw(head: bytes) -> str:
@@ -122,7 +149,9 @@ def _camera_raw(head: bytes) -> str:
 
 
 def explain(error: Exception, content: bytes, file_format: str, end: bytes) -> BadImage:
-    """Distinguish a truncated file from one that is damaged inside."""
+    """Distinguish a kind that is not read, a truncated file, and one that is damaged inside."""
+    if kind := unread_kind(content, file_format):
+        return BadImage("FORMAT", f"{kind}: {AS_PICTURE}")
     words = " ".join(str(error).split())[:200] or "it is inconsistent"
     cut_off = (
         isinstance(error, EOFError)
@@ -130,17 +159,22 @@ def explain(error: Exception, content: bytes, file_format: str, end: bytes) -> B
         or (isinstance(error, struct.error) and "requires a buffer" in words)
         or (end not in content[-64:])
         or (file_format == "WEBP" and len(content) < 8 + int.from_bytes(content[4:8], "little"))
-        or (file_format == "AVIF" and _box_is_cut(content))
+        or (file_format in ("AVIF", "HEIF") and _box_is_cut(content))
     )
     # Pillow's own message for a header it cannot read names a Python object, which is no help.
-    words = "the header cannot be read" if isinstance(error, PIL.UnidentifiedImageError) else words
+    is_header = isinstance(error, PIL.UnidentifiedImageError)
+    words = "the header cannot be read" if is_header else words
     if cut_off:
         return BadImage("TRUNCATED", f"truncated {file_format} file ({words}); copy it again")
-    return BadImage("CORRUPT", f"damaged {file_format} file ({words}); copy it again or delete it")
+    if is_header or file_format in ("AVIF", "HEIF", "TIFF"):
+        # Damage, or a kind that the decoder does not know: they look the same.
+        found = f"{file_format} file that cannot be decoded ({words})"
+        return BadImage("CORRUPT", f"{found}; copy it again, or {AS_PICTURE}")
+    return BadImage("CORRUPT", f"damaged {file_format} file ({words}); copy it again")
 
 
 def _box_is_cut(content: bytes) -> bool:
-    """Whether an AVIF's last box extends past the end of the file."""
+    """Whether the last box of an AVIF or HEIC extends past the end of the file."""
     at = 0
     while at < len(content):
         size = int.from_bytes(content[at : at + 4], "big")

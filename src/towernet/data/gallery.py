@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from towernet import rng
 from towernet.data.decode import decode, fit
+from towernet.data.ranges import rules_for
+from towernet.data.rules import Rules
 from towernet.data.source import Source
 from towernet.data.table import USED, path_bytes
 from towernet.errors import DataError
@@ -23,7 +25,7 @@ _INK, _EDGE, _PAPER = (60, 60, 60), (205, 205, 205), (255, 255, 255)
 
 
 def gallery(table: pd.DataFrame, source: Source, *, seed: int) -> Image.Image:
-    """Draw a grid of n × n tiles with one used image of each class.
+    """Draw a grid of n × n tiles with one used image of each class, as training sees it.
 
     Which image represents a class depends only on the seed and the images.
 
@@ -43,6 +45,7 @@ def gallery(table: pd.DataFrame, source: Source, *, seed: int) -> Image.Image:
     across = math.ceil(math.sqrt(len(chosen)))
     down = math.ceil(len(chosen) / across)
     tile = max(_MIN_TILE_PX, min(_MAX_TILE_PX, (_WIDTH_PX - _GAP_PX) // across - _GAP_PX))
+    rules = rules_for(table, source.options)
     font = ImageFont.truetype(_font_file(), max(9, tile // 13))
     caption = round(font.size * 1.6)
     canvas = Image.new(
@@ -55,7 +58,7 @@ def gallery(table: pd.DataFrame, source: Source, *, seed: int) -> Image.Image:
         row, column = divmod(position, across)
         left = _GAP_PX + column * (tile + _GAP_PX)
         top = _GAP_PX + row * (tile + caption + _GAP_PX)
-        canvas.paste(_tile(source.files.location(path), path, tile), (left, top))
+        canvas.paste(_tile(source.files.location(path), path, tile, rules), (left, top))
         draw.rectangle((left, top, left + tile - 1, top + tile - 1), outline=_EDGE)
         text = _shortened(shown(name), font, tile)
         # Names are drawn as pixels, so nothing in a name can do harm.
@@ -63,10 +66,10 @@ def gallery(table: pd.DataFrame, source: Source, *, seed: int) -> Image.Image:
     return canvas
 
 
-def _tile(file: Path | None, path: str, size_px: int) -> Image.Image:
+def _tile(file: Path | None, path: str, size_px: int, rules: Rules) -> Image.Image:
     try:
         content = file.read_bytes() if file else b""
-        return Image.fromarray(fit(decode(content).pixels, size_px, "crop"))
+        return Image.fromarray(fit(decode(content, rules).pixels, size_px, "crop"))
     except (OSError, DataError) as error:
         raise DataError(
             f"{shown(path)} changed since it was checked; run the command again"

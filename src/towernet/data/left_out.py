@@ -23,7 +23,7 @@ _EXPECTED = ("HIDDEN", "NOT_SAMPLED")
 _REASONS = {
     "ADDED_LATER": ("added after the start",),
     "ANNOTATION": ("annotation file", "annotation files"),
-    "CORRUPT": ("damaged",),
+    "CORRUPT": ("cannot be decoded",),
     "CRASH": ("crashes the decoder", "crash the decoder"),
     "DUPLICATE": ("copy of another image", "copies of another image"),
     "DUPLICATE_ACROSS_SPLITS": (

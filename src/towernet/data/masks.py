@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from towernet.data.decode import MIN_SIDE_PX, decode
+from towernet.data.decode import decode
 from towernet.data.formats import BadImage
 from towernet.data.split_names import is_masks
 from towernet.data.table import path_bytes
@@ -180,7 +180,7 @@ def has_few_colours(file: Path, max_bytes: int) -> bool:
     try:
         if file.stat().st_size > max_bytes:
             return False
-        decoded = decode(file.read_bytes(), max_bytes=max_bytes, min_side_px=min(2, MIN_SIDE_PX))
+        decoded = decode(file.read_bytes(), max_bytes=max_bytes)
     except (OSError, BadImage):
         return False
     pixels = decoded.pixels.reshape(-1, 3).astype(np.int64) >> 4

@@ -17,9 +17,11 @@ from towernet.data import class_sizes, splits
 from towernet.data.cache import open_pixels
 from towernet.data.changes import mark_removed, unmark_removed
 from towernet.data.check import check
+from towernet.data.ranges import rules_for, rules_of
 from towernet.data.source import Source
 from towernet.data.table import path_bytes
 from towernet.records.contract import Contract
+from towernet.records.reading import DEFAULT, Reading
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,18 +136,23 @@ def sample_table(
     *,
     seed: int,
     images_per_class: int | None,
+    reading: Reading | None = DEFAULT,
     workers: int,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Check every file and return the sample table; its splits are drawn later.
 
-    Raises:
-        DataError: there are too few classes or images.
+    Args:
+        source: The images.
+        seed: Of the choice of `images_per_class`.
+        images_per_class: The most images of a class, None for all.
+        reading: As recorded in the run; None for one made before there were such options.
+        workers: How many processes decode.
+        progress: Called as progress(what, done, total).
     """
-    table = check(source, workers=workers, progress=progress)
+    table = check(source, workers=workers, progress=progress, rules=rules_of(reading))
     if images_per_class is not None:
         table = splits.limit(table, images_per_class, seed)
-    class_sizes.require_trainable(table, source.options.min_images)
     return table
 
 
@@ -156,16 +163,32 @@ def prepare(
     *,
     seed: int,
     repetition: int = 0,
+    reading: Reading | None = DEFAULT,
     workers: int,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Dataset:
-    """Draw the splits, decode the used images (or map the cache), create the class contract."""
-    table = mark_removed(
-        splits.assign(unmark_removed(table), config, seed=seed, repetition=repetition)
-    )
+    """Draw the splits, decode the used images (or map the cache), create the class contract.
+
+    Args:
+        table: From `sample_table`.
+        source: The images.
+        config: How images are split and fitted.
+        seed: Of the splits.
+        repetition: Other splits of the same images, where they are drawn.
+        reading: As recorded in the run; None for one made before there were such options.
+        workers: How many processes decode.
+        progress: Called as progress(what, done, total).
+
+    Raises:
+        DataError: there are too few classes or images.
+    """
+    class_sizes.require_trainable(table, source.options.min_images)
+    table = splits.assign(unmark_removed(table), config, seed=seed, repetition=repetition)
+    # Of all images the run was started with: a range that moved would change the others' pixels.
+    rules = rules_for(table, reading)
+    table = mark_removed(table)
     used = table[table.status == "used"].reset_index(drop=True)
     class_names = tuple(sorted(set(used.class_name), key=path_bytes))
-    background = (255, 255, 255)
 
     def cached(size_px: int) -> npt.NDArray[np.uint8]:
         return open_pixels(
@@ -173,7 +196,7 @@ def prepare(
             source,
             size_px=size_px,
             resize=config.resize,
-            background=background,
+            rules=rules,
             workers=workers,
             progress=progress,
         )
@@ -194,7 +217,10 @@ def prepare(
         if config.normalise == "notebook"
         else _mean_and_std(pixels, train)
     )
-    contract = Contract(class_names, config.size_px, config.resize, mean, std, background)
+    contract = Contract(
+        class_names, config.size_px, config.resize, mean, std, rules.background,
+        value_range=rules.value_range, colour_profile=rules.colour_profile,
+    )  # fmt: skip
     test = part("test")
     is_redrawn = config.split_rule == "stratified" and not (used.given_split == "validation").any()
     return Dataset(

@@ -142,7 +142,9 @@ def _opened(data: str, reading: Reading, progress: Count | None, min_classes: in
         raise DataError(
             f"{shown(data)} is {kind}; pass a folder, a zip, a tar (plain, gz, bz2, xz) or a CSV"
         )
-    unpacked = archive.unpack(path, kind, limits=_limits(reading), progress=progress)
+    unpacked = archive.unpack(
+        path, kind, limits=_limits(reading), encoding=reading.encoding, progress=progress
+    )
     return _open_archive(path, unpacked, reading, min_classes)
 
 
@@ -244,6 +246,8 @@ def _open_archive(
         found.__getitem__,
         unreadable=bad_names,
     )
+    if unpacked.note:
+        read = read._replace(reading=f"{read.reading}; {unpacked.note}")
     name = name_of(str(path))
     notes = list(ignored.values())
     paths = without_others(kinds, read, notes)

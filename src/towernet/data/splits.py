@@ -18,6 +18,7 @@ import pandas as pd
 from towernet import rng
 from towernet.config import DataConfig
 from towernet.data.connected import chain, components
+from towernet.data.copies import ACROSS_SPLITS
 from towernet.data.table import (
     IGNORED,
     SPLITS,
@@ -42,8 +43,8 @@ def assign(table: pd.DataFrame, config: DataConfig, *, seed: int, repetition: in
 
     The test split depends on the seed alone; the rest is divided again for each repetition.
     Splits that came with the data are kept: a missing validation or test split is drawn from
-    the training images, and an image whose near duplicate is in a later split is ignored
-    (DUPLICATE_ACROSS_SPLITS; train comes before validation, validation before test).
+    the training images, and an image whose near duplicate is in a later split is ignored, if
+    `check` did not do so (DUPLICATE_ACROSS_SPLITS; train, then validation, then test).
 
     Args:
         table: From `check`, perhaps through `limit`.
@@ -74,9 +75,9 @@ def assign(table: pd.DataFrame, config: DataConfig, *, seed: int, repetition: in
     if given:
         table = _ignore_across(table)
         _require_whole_groups(table)
+    require_training_images(table)
     rows = np.flatnonzero(_is(table, USED))
     splits = _given(table)[rows]
-    _require_training_images(table, rows, splits)
     units = _Units(table, rows)
     # Convert a share of all images to a share of those it is drawn from: 0.16 of all is 0.2 of
     # what a test split of 0.2 leaves, whether that was drawn here or came with the data.
@@ -277,7 +278,7 @@ def _ignore_across(table: pd.DataFrame) -> pd.DataFrame:
     for number, split in enumerate(SPLITS):
         detail = f"a near duplicate of it is in the {split} split that came with the data"
         across = rows[earlier & (latest[clusters] == number)]
-        table = _ignore(table, across, "DUPLICATE_ACROSS_SPLITS", detail)
+        table = _ignore(table, across, ACROSS_SPLITS, detail)
     return table
 
 
@@ -298,16 +299,27 @@ def _require_whole_groups(table: pd.DataFrame) -> None:
         )
 
 
-def _require_training_images(
-    table: pd.DataFrame, rows: Ints, splits: npt.NDArray[np.object_]
-) -> None:
-    classes = table["class_name"].to_numpy(dtype=object)[rows]
-    lacking = sorted(set(classes) - set(classes[splits == TRAIN]), key=path_bytes)
+def require_training_images(table: pd.DataFrame) -> None:
+    """Refuse a class without training images, if splits came with the data.
+
+    Raises:
+        DataError: naming the class, and where its images are.
+    """
+    used, classes = _is(table, USED), table["class_name"].to_numpy(dtype=object)
+    splits, is_copy = _given(table), (table["reason"] == ACROSS_SPLITS).to_numpy(dtype=bool)
+    lacking = sorted({*classes[used]} - {*classes[used & (splits == TRAIN)]}, key=path_bytes)
     if lacking:
-        where = " and ".join(sorted(set(splits[classes == lacking[0]])))
+        of_class = classes == lacking[0]
+        where = " and ".join(sorted(set(splits[of_class & used])))
+        if num_copies := int((of_class & is_copy & (splits == TRAIN)).sum()):
+            raise DataError(
+                f"class {shown(lacking[0])} has no training images left: all its"
+                f" {counted(num_copies, 'training image')} are copies of images in {where}; remove"
+                f" them from {where}, or add other training images"
+            )
         raise DataError(
             f"class {shown(lacking[0])} has no training images, its"
-            f" {(classes == lacking[0]).sum():,} images are assigned to {where}; move some to train"
+            f" {(of_class & used).sum():,} images are assigned to {where}; move some to train"
         )
 
 

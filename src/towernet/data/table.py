@@ -43,7 +43,10 @@ COLUMNS: dict[str, type] = {
     "reason": str,  # '' or a code such as TRUNCATED
     "detail": str,  # the reason, in words
     "notes": str,  # comma-joined codes of what was done or noticed, such as EXIF_ORIENTED
+    "low": float,  # of more than 8 bits: the least value, without a few extreme ones, else 0
+    "high": float,  # the greatest value
 }
+_ADDED = ("low", "high")  # columns that tables written earlier do not have
 
 # Columns of built-in words; the words listed here can be assigned to any row.
 _BUILT_IN_WORDS: dict[str, tuple[str, ...]] = {
@@ -55,6 +58,11 @@ _BUILT_IN_WORDS: dict[str, tuple[str, ...]] = {
     "status": STATUSES,
     "reason": (),
     "notes": (),
+}
+_TYPES: dict[type, tuple[type, pa.DataType]] = {
+    str: (object, pa.string()),
+    int: (np.int64, pa.int64()),
+    float: (np.float64, pa.float64()),
 }
 _ROWS_AT_ONCE = 1 << 14
 
@@ -81,8 +89,8 @@ def make_table(columns: Mapping[str, Iterable[Any]]) -> pd.DataFrame:
     assert not unknown, f"the sample table has no column {', '.join(unknown)}"
     given = {name: list(values) for name, values in columns.items()}
     num_rows = len(given["path"])
-    frame = {
-        name: np.array(given.get(name, [kind()] * num_rows), dtype=object if kind is str else int)
+    frame: dict[str, npt.NDArray[Any]] = {
+        name: np.array(given.get(name, [kind()] * num_rows), _TYPES[kind][0])
         for name, kind in COLUMNS.items()
     }
     assert all(len(values) == num_rows for values in frame.values()), "columns differ in length"
@@ -193,9 +201,13 @@ def hex_column(digests: npt.NDArray[Any]) -> pd.api.extensions.ExtensionArray:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a sample table as parquet, atomically; the same table gives the same bytes."""
+    """Write a sample table as parquet, atomically; the same table gives the same bytes.
+
+    Columns that were added later are only written if they have values.
+    """
     assert list(table.columns) == list(COLUMNS), "not a sample table"
-    write_frame(path, table)
+    empty = [name for name in _ADDED if not table[name].any()]
+    write_frame(path, table.drop(columns=empty) if len(empty) == len(_ADDED) else table)
 
 
 def read_table(path: Path, *, known: Mapping[str, npt.NDArray[Any]] | None = None) -> pd.DataFrame:
@@ -211,14 +223,15 @@ def read_table(path: Path, *, known: Mapping[str, npt.NDArray[Any]] | None = Non
 
     def read(file: pq.ParquetFile) -> pd.DataFrame:
         names, types = file.schema_arrow.names, file.schema_arrow.types
-        wanted = [pa.string() if kind is str else pa.int64() for kind in COLUMNS.values()]
-        if (names, types) != (list(COLUMNS), wanted):
-            found = ", ".join(names) if names != list(COLUMNS) else ", ".join(map(str, types))
+        expected = [name for name in COLUMNS if name in names or name not in _ADDED]
+        if (names, types) != (expected, [_TYPES[COLUMNS[name]][1] for name in expected]):
+            found = ", ".join(names) if names != expected else ", ".join(map(str, types))
             raise DataError(
                 f"{path} is not a sample table (its columns are {found});"
                 " pass the samples.parquet that `towernet check` or a run wrote"
             )
         columns: dict[str, Column] = dict(known or {})
+        columns |= {name: np.zeros(file.metadata.num_rows) for name in COLUMNS if name not in names}
         return large_table(
             columns | {name: _column(name, file) for name in COLUMNS if name not in columns}
         )
@@ -240,7 +253,7 @@ def _column(name: str, file: pq.ParquetFile) -> Column:
     )
     if COLUMNS[name] is not str:
         numbers = map(pa.Array.to_numpy, chunks)
-        values: Column = np.concatenate([np.zeros(0, np.int64), *numbers])
+        values: Column = np.concatenate([np.zeros(0, _TYPES[COLUMNS[name]][0]), *numbers])
     elif name == "content_id":
         values = pd.arrays.ArrowExtensionArray(pa.chunked_array(list(chunks), pa.string()))
     elif name == "path":

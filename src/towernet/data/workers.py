@@ -70,6 +70,7 @@ def in_processes(
     *,
     workers: int,
     time_limit_s: float = TIME_LIMIT_S,
+    alone_bytes: int = ALONE_BYTES,
 ) -> Iterator[tuple[int, Result | Died]]:
     """Apply a function to every item in `workers` processes; yield (position, result) as they end.
 
@@ -79,6 +80,7 @@ def in_processes(
         items: The items; they and the results are sent between processes.
         workers: How many processes; the results do not depend on it, their order does.
         time_limit_s: An item that takes longer is stopped.
+        alone_bytes: The memory that an item can take when it runs alone.
 
     Raises:
         EnvironmentFault: a process cannot be started.
@@ -92,7 +94,7 @@ def in_processes(
             again.append(position)
         else:
             yield position, answer
-    yield from _pass(function, items, sorted(again), 1, ALONE_BYTES, time_limit_s)
+    yield from _pass(function, items, sorted(again), 1, alone_bytes, time_limit_s)
 
 
 def _pass(
@@ -126,7 +128,8 @@ def _pass(
                 else:
                     position, fine, answer = message
                     if not fine:
-                        raise RuntimeError(f"{function.__name__} of {items[position]!r}:\n{answer}")
+                        words = f"{getattr(function, '__name__', function)} of {items[position]!r}"
+                        raise RuntimeError(f"{words}:\n{answer}")
                     assert worker.todo.popleft() == position
                     worker.started = time.monotonic()
                     yield position, answer
@@ -230,11 +233,12 @@ def serve(descriptor: int) -> None:
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C is for the parent, which ends this process
     warnings.simplefilter("ignore")  # the decoder records the ones that matter
-    with contextlib.suppress(ValueError):  # some systems have no such limit
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     connection: Connection[Any, Any] = Connection(descriptor)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         function, max_bytes = connection.recv()
+        limit = MEMORY_LIMIT + max(0, max_bytes - ALONE_BYTES)
+        with contextlib.suppress(ValueError, OSError):  # some systems have no such limit
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         # libtiff's messages on damage would fill the screen; a bug's traceback goes to the parent.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
         connection.send("ready")

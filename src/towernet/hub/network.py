@@ -22,7 +22,8 @@ from towernet.hub.card import model_card
 from towernet.hub.config import SavedConfig, read_config, write_config
 from towernet.hub.evidence import Evidence, evidence
 from towernet.models.catalogue import build
-from towernet.models.foreign import fit, read_foreign
+from towernet.models.foreign import read_foreign
+from towernet.models.foreign_fit import fit
 from towernet.names import NetworkName
 from towernet.predict import Predictor, Trained, load_trained
 from towernet.records.contract import Contract
@@ -163,7 +164,7 @@ class HubNetwork(nn.Module, PyTorchModelHubMixin, library_name="towernet"):
         weights = folder / WEIGHTS_FILE
         # Checked before the network is built: the size of the file limits the size of the network.
         num_classes, size_px = len(contract.class_names), contract.size_px
-        state = fit(read_foreign(weights), name, num_classes, size_px, path=weights)
+        state = fit(read_foreign(weights)[""], name, num_classes, size_px, path=weights)
         found = cls(
             name,
             contract,

@@ -24,6 +24,9 @@ class Contract:
         std: Per RGB channel, of values in [0, 1].
         background: RGB that transparent pixels and padding get.
         orientation: "exif": the picture is turned as its EXIF tag says.
+        value_range: Values of more than 8 bits that are black and white, clipped beyond. None: each
+            file has its own range.
+        colour_profile: srgb: colours are converted from an embedded profile. ignored.
     """
 
     class_names: tuple[Text, ...]
@@ -33,6 +36,8 @@ class Contract:
     std: tuple[StrictFloat, StrictFloat, StrictFloat]
     background: tuple[StrictInt, StrictInt, StrictInt] = (255, 255, 255)
     orientation: str = "exif"
+    value_range: tuple[StrictFloat, StrictFloat] | None = None
+    colour_profile: str = "ignored"
 
     @staticmethod
     def from_json(values: object) -> Contract:

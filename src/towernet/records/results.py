@@ -15,6 +15,7 @@ from pydantic import Field, StrictBool, StrictFloat, StrictInt, model_validator
 from towernet.names import OWN_BLOCK, NetworkName
 from towernet.records.base import Fraction, Interval, Record, Text
 from towernet.records.judgement import Judged, JudgedNetwork, Pair
+from towernet.records.leaks import Leak
 from towernet.records.run import Hardware
 from towernet.records.scores import Calibration, ClassScores, RunScores, TrialScores
 
@@ -204,6 +205,8 @@ class Results(Judged):
     learning_curve: LearningCurve | NoLearningCurve | None = Field(
         None, exclude_if=lambda value: value is None
     )
+    leaks: tuple[Leak, ...] = Field((), exclude_if=lambda value: not value)
+    """Copies across the splits that came with the data, and what was done about them."""
     num_suspects: StrictInt
     suspects: tuple[Suspect, ...]
     """The most doubtful of them."""

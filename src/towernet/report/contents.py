@@ -7,6 +7,7 @@ from pathlib import Path
 
 from towernet.comparison.wording.paper import paragraph
 from towernet.comparison.wording.verdict import worth_using
+from towernet.data.leaks import leak_words
 from towernet.data.table import read_table
 from towernet.engine.runlog import read_metrics
 from towernet.records.ledger import LaterLook, Ledger
@@ -63,6 +64,7 @@ class Contents:
         later_looks: How often the test images were evaluated after the end.
         worth_using: Whether any network is better than guessing.
         has_files: Whether the tables are next to the page.
+        leaks: A sentence for each pair of given splits with copies in both.
     """
 
     screen: FirstScreen
@@ -87,6 +89,7 @@ class Contents:
     later_looks: int
     worth_using: bool
     has_files: bool
+    leaks: tuple[str, ...]
 
 
 def contents_of(folder: Path, conclusion: Conclusion, picture: Picture) -> Contents:
@@ -137,4 +140,5 @@ def contents_of(folder: Path, conclusion: Conclusion, picture: Picture) -> Conte
         later_looks=later_looks,
         worth_using=worth_using(results),
         has_files=(folder / "paper.tex").exists(),
+        leaks=tuple(leak_words(results.leaks)),
     )

@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from towernet.data import leaks
+from towernet.data.copies import ACROSS_SPLITS, NOTES
 from towernet.data.table import SPLITS
+from towernet.records.leaks import Copy
 from towernet.report.tables import MAX_CLASS_ROWS
 from towernet.rng import keys, uniform
 
 MAX_FILE_ROWS = 100  # so that ten thousand bad files still make a page one can open
 MAX_GALLERY = 100
+MAX_COPIES = 20
 Tally = tuple[tuple[str, int], ...]
 
 
@@ -74,6 +78,9 @@ class DataCard:
         num_conflicts: Files of the same content in several classes.
         num_clusters: Groups of near duplicates.
         num_clustered: Images in them.
+        copies: The first of them, except the first of each group.
+        leaked: The first of the images left out as copies of images in a later given split.
+        num_leaked: How many there are.
     """
 
     num_found: int
@@ -96,6 +103,9 @@ class DataCard:
     num_conflicts: int
     num_clusters: int
     num_clustered: int
+    copies: tuple[Copy, ...]
+    leaked: tuple[Copy, ...]
+    num_leaked: int
 
 
 @dataclass(frozen=True)
@@ -122,7 +132,8 @@ def data_card(table: pd.DataFrame) -> DataCard:
     smallest_first = tuple(sorted(classes, key=lambda row: row.total))
     quarantined = table[table["status"] == "quarantined"]
     ignored = table[table["status"] == "ignored"]
-    tied = used[used["cluster"] != ""]
+    tied = leaks.tied(table)
+    copies = tuple(copy for group in leaks.alike(table) for copy in group if copy.kind)
     bad = quarantined.head(MAX_FILE_ROWS)
     return DataCard(
         num_found=len(table),
@@ -137,7 +148,12 @@ def data_card(table: pd.DataFrame) -> DataCard:
         heights=_range(used["height"]),
         formats=_tally(used["format"]),
         modes=_tally(used["mode"]),
-        notes=_tally(note for notes in used["notes"] for note in str(notes).split(",") if note),
+        notes=_tally(
+            note
+            for notes in used["notes"]
+            for note in str(notes).split(",")
+            if note and note not in NOTES
+        ),
         reasons_quarantined=_tally(quarantined["reason"]),
         reasons_ignored=_tally(ignored["reason"]),
         quarantined=tuple(
@@ -150,6 +166,9 @@ def data_card(table: pd.DataFrame) -> DataCard:
         num_conflicts=int((table["reason"] == "LABEL_CONFLICT").sum()),
         num_clusters=len(set(tied["cluster"])),
         num_clustered=len(tied),
+        copies=copies[:MAX_COPIES],
+        leaked=leaks.left_out(table)[:MAX_COPIES],
+        num_leaked=int((table["reason"] == ACROSS_SPLITS).sum()),
     )
 
 
