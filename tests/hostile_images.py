@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from profiles import cmyk_profile, grey_profile, rgb_profile
+
 CLASSES = ("cat", "dog", "owl")
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
-SUFFIXES = (".jpg", ".png", ".gif", ".webp", ".bmp", ".tif")
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
+SUFFIXES = (".jpg", ".png", ".gif", ".webp", ".bmp", ".tif", ".ppm")
 
 
 def saved(image, file_format, **options):
@@ -46,6 +48,7 @@ def real_pictures(rng):
         "WEBP": ("RGB", "RGBA"),
         "BMP": ("RGB", "L", "P", "1"),
         "TIFF": ("RGB", "L", "P", "RGBA", "1", "I;16", "F", "CMYK", "LAB"),
+        "PPM": ("RGB", "L", "1", "I;16"),
     }[file_format]
     mode = str(rng.choice(modes))
     image = image.convert("L").convert(mode) if mode in ("I;16", "F") else image
@@ -61,6 +64,8 @@ def real_pictures(rng):
         options = {"lossless": bool(rng.integers(2))}
     if rng.random() < 0.3 and file_format in ("JPEG", "PNG", "WEBP", "TIFF"):
         options["exif"] = exif(rng)
+    if rng.random() < 0.2 and file_format in ("JPEG", "PNG", "WEBP", "TIFF"):
+        options["icc_profile"] = (rgb_profile, grey_profile, cmyk_profile)[rng.integers(3)]()
     return saved(image, file_format, **options)
 
 
@@ -239,6 +244,8 @@ def bad_exif(rng):
 def bad_profile(rng):
     file_format = str(rng.choice(["JPEG", "PNG", "WEBP", "TIFF"]))
     profile = rng.bytes(int(rng.integers(1, 70_000)))
+    if rng.random() < 0.5:
+        profile = flip_bits(rgb_profile(), rng)
     return saved(Image.fromarray(photo(rng)), file_format, icc_profile=profile)
 
 
@@ -307,7 +314,7 @@ def polyglot(rng):
     content = real_pictures(rng)
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as packed:
-        packed.writestr("evil.sh", "echo evil")
+        packed.writestr(zipfile.ZipInfo("evil.sh"), "echo evil")
     script = b"<html><script>alert(1)</script></html>"
     return [
         content + archive.getvalue(),

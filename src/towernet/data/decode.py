@@ -24,7 +24,7 @@ from PIL import Image, ImageFile
 from towernet.data import deep
 from towernet.data.formats import BadImage, explain, sniff
 from towernet.data.limits import ORIENTATION_TAG, factor_of, require_cheap, require_shape
-from towernet.data.opening import heif_version, load, opened
+from towernet.data.opening import Rows, heif_version, load, opened
 from towernet.data.profiles import Convert, UnusableProfile, conversion
 from towernet.data.rules import BEFORE, MAX_BYTES, RGB, Rules
 
@@ -90,6 +90,8 @@ def decode(content: bytes, rules: Rules = BEFORE, *, max_bytes: int = MAX_BYTES)
         BadImage: the file cannot be used; nothing else is raised for its content.
     """
     file_format, end = sniff(content)
+    if content[2:3] == b"#" and file_format == "PPM":  # Pillow wants a blank before the comment
+        content = content[:2] + b"\n" + content[2:]
     if file_format in _NEWER_FORMATS and not rules.more_files:
         raise BadImage("FORMAT", f"{file_format}, which this run was made without: convert it")
     try:
@@ -148,6 +150,7 @@ def _read(
         pixels = np.ascontiguousarray(turned[::down, ::right])
     if stored or turn:
         notes.append("EXIF_ORIENTED")
+    size = loaded.size if isinstance(loaded, Rows) else size
     width, height = size if (turn or 1) < 5 else size[::-1]
     return Decoded(pixels, width, height, mode, file_format, tuple(notes), picture.values)
 
@@ -167,7 +170,7 @@ class _Picture:
 
     def __init__(
         self,
-        image: Image.Image,
+        image: Image.Image | Rows,
         low: Image.Image | None,
         factor: int,
         rules: Rules,
@@ -268,14 +271,15 @@ class _Picture:
         The height of all but the last is a multiple of the factor.
         """
         image, factor = self.image, self.factor
-        rows = factor * max(1, _STRIP_PIXELS // (factor * image.width))
+        num_at_once = _STRIP_PIXELS // (1 if self.low is None else 4)  # as floats of three channels
+        rows = factor * max(1, num_at_once // (factor * image.width))
         for top in range(0, image.height, rows):
             bottom = min(top + rows, image.height)
             box = (0, top, image.width, bottom)
-            strip, low = (
-                one.crop(box) if one and rows < image.height else one for one in (image, self.low)
-            )
-            assert strip is not None
+            is_whole = rows >= image.height and isinstance(image, Image.Image)
+            strip, low = (image, self.low) if is_whole else (image.crop(box), self.low)
+            low = low if low is None or is_whole else low.crop(box)
+            assert isinstance(strip, Image.Image)
             yield top, strip, deep.values_of(strip, low) if self.is_deep else None
 
 

@@ -19,7 +19,7 @@ Range = tuple[float, float]
 Values = npt.NDArray[np.float32]
 EXTREME = 0.001
 """The share of the values at each end that does not count, and at least one pixel."""
-_NUM_SAMPLED = 1_000_000
+_NUM_SAMPLED = 200_000
 USUAL_BITS = (8, 10, 12, 14, 16)
 MODES = {"I": "THIRTY_TWO_BIT", "F": "FLOAT"}
 
@@ -72,7 +72,7 @@ def usual_range(low: float, high: float, *, is_float: bool) -> Range:
     in 16-bit files.
 
     Example:
-        >>> usual_range(3, 4000, is_float=False)
+        >>> usual_range(3.0, 4000.0, is_float=False)
         (0.0, 4095.0)
     """
     tops = [1.0] if is_float else []

@@ -6,6 +6,7 @@ Standard library and Pillow's list of features only.
 from __future__ import annotations
 
 import importlib.util
+import re
 import struct
 
 import PIL
@@ -30,6 +31,7 @@ _IMAGES = (
 )
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1",
                 b"msf1")  # fmt: skip
+_PNM = re.compile(rb"P[1-6](?:\s|#[^\r\n]{0,999}[\r\n])+\d")
 _TRUNCATED_WORDS = ("truncated", "end of file", "not enough image data", "unexpected end")
 
 
@@ -52,9 +54,7 @@ def begins_as_image(content: bytes) -> tuple[str, bytes] | None:
     for offset, magic, name, end in _IMAGES:
         if content.startswith(magic, offset) and (name != "WEBP" or content[:4] == b"RIFF"):
             return name, end
-    if content[:1] == b"P" and content[1:2] in b"123456" and content[2:3] in b" \t\r\n\v\f#":
-        return ("PPM", b"") if len(content) > 2 else None
-    return None
+    return ("PPM", b"") if _PNM.match(content) else None
 
 
 def sniff(content: bytes) -> tuple[str, bytes]:
@@ -86,6 +86,14 @@ def sniff(content: bytes) -> tuple[str, bytes]:
 _PCX_BITS = (b"\1\1", b"\1\2", b"\1\4", b"\1\x08")
 
 
+def has_heif() -> bool:
+    """Whether HEIC can be decoded here."""
+    try:
+        return importlib.util.find_spec("pi_heif") is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def _of_boxes(content: bytes) -> tuple[str, bytes]:
     """Return the format of a file that starts with an ISO `ftyp` box, such as AVIF and HEIC."""
     brands = content[8 : min(64, int.from_bytes(content[:4], "big"))]
@@ -94,7 +102,7 @@ def _of_boxes(content: bytes) -> tuple[str, bytes]:
             return "AVIF", b""
         raise BadImage("FORMAT", f"AVIF, which this Pillow cannot read: {AS_PICTURE}")
     if any(brand in brands for brand in _HEIF_BRANDS):
-        if importlib.util.find_spec("pi_heif"):
+        if has_heif():
             return "HEIF", b""
         raise BadImage("FORMAT", f"HEIC: install pi-heif, or {AS_PICTURE}")
     if b"jxl " in brands or b"jp2 " in brands or b"jpx " in brands:

@@ -16,7 +16,7 @@ MAX_SCANS = 100
 """Of a progressive JPEG, which usually has about 10; each scan covers the whole image."""
 ORIENTATION_TAG = 0x0112
 # Peak memory of decoding in bytes per pixel, measured; the other formats take one or four.
-_PEAK_BYTES = {"WEBP": 16, "AVIF": 12, "HEIF": 14}
+_PEAK_BYTES = {"WEBP": 16, "AVIF": 12, "HEIF": 5}
 _SCAN = b"\xff\xda"
 
 
@@ -36,7 +36,7 @@ def require_shape(width: int, height: int, rules: Rules) -> None:
         raise BadImage(
             "PIXELS",
             f"{width} × {height} pixels; more than {rules.max_pixels:,} pixels look like an attack;"
-            " shrink it, or raise the limit with --max-megapixels",
+            f" shrink it, or raise the limit with {_option(width, height)}",
         )
     if shorter < rules.min_side_px:
         raise BadImage(
@@ -47,6 +47,11 @@ def require_shape(width: int, height: int, rules: Rules) -> None:
             "SHAPE",
             f"{width} × {height} pixels; one side is over {rules.max_aspect:g} times the other",
         )
+
+
+def _option(width: int, height: int) -> str:
+    """Return the option that lets an image through."""
+    return f"--max-megapixels {math.ceil(width * height / 1e6)}"
 
 
 def require_cheap(
@@ -86,7 +91,7 @@ def require_cheap(
             "RESOURCE",
             f"{full[0]} × {full[1]} pixels of {file_format} take {needed / 1e6:,.0f} MB to"
             f" decode and the limit is {max_bytes / 1e6:,.0f} MB; shrink it, or raise the limit"
-            " with --max-megapixels",
+            f" with {_option(*full)}",
         )
 
 
@@ -103,7 +108,11 @@ def _kept_bytes(image: JpegImagePlugin.JpegImageFile, content: bytes, rules: Rul
     if num_scans > MAX_SCANS:
         words = f"JPEG of {num_scans} scans, which looks like an attack; save it again"
         raise BadImage("RESOURCE", words)
-    return 2 * len(image.getbands())
+    channels: float = len(image.getbands())
+    if rules.more_files:  # colour is usually stored at half the size
+        samples = [part[1] * part[2] for part in image.layer]
+        channels = sum(samples) / max(samples)
+    return math.ceil(2 * channels)
 
 
 def _tiff_bytes(image: TiffImagePlugin.TiffImageFile, pixel_bytes: int) -> int:

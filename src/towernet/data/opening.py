@@ -68,6 +68,34 @@ def opened(content: bytes, file_format: str) -> Iterator[ImageFile.ImageFile]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
+class Rows:
+    """A decoded HEIC in the memory of libheif: Pillow's images of strips are made of it.
+
+    A whole image of Pillow's beside it would take as much memory again.
+    """
+
+    def __init__(self, image: ImageFile.ImageFile, file: Any) -> None:
+        frame = file[file.primary_index]
+        self.owners = file, frame  # the memory is theirs, and a view does not keep it
+        data = np.frombuffer(frame.data, np.uint8)
+        self.mode, self.info, self.size = str(frame.mode), image.info, frame.size
+        self.width, self.height = self.size
+        if self.width * self.height > image.width * image.height:
+            raise BadImage("CORRUPT", "HEIF file of more pixels than it declares; copy it again")
+        self.rows = data.reshape(-1, frame.stride)[: self.height]
+
+    @property
+    def has_transparency_data(self) -> bool:
+        """Whether there is an alpha channel."""
+        return self.mode[-1:] in ("A", "a")
+
+    def crop(self, box: tuple[int, int, int, int]) -> Image.Image:
+        """Return whole rows of the image."""
+        channels = Image.getmodebands(self.mode)
+        rows = self.rows[box[1] : box[3], : self.width * channels]
+        return Image.frombytes(self.mode, (self.width, len(rows)), rows.tobytes())
+
+
 def _heif(content: bytes) -> ImageFile.ImageFile:
     import pi_heif
 
@@ -108,7 +136,7 @@ def _is_planar_16(image: ImageFile.ImageFile) -> bool:
 
 def load(
     image: ImageFile.ImageFile, content: bytes, *, whole_depth: bool
-) -> tuple[Image.Image, Image.Image | None]:
+) -> tuple[Image.Image | Rows, Image.Image | None]:
     """Decode an open image; of 16-bit colours also their lower 8 bits, in an image of its own.
 
     Returns:
@@ -116,6 +144,11 @@ def load(
     """
     if isinstance(image, PpmImagePlugin.PpmImageFile):
         return _load_pnm(image, content, whole_depth=whole_depth)
+    if image.format == "HEIF":
+        import pi_heif
+
+        file = pi_heif.HeifFile(io.BytesIO(content), remove_stride=False)
+        return Rows(image, file), None
     if not (whole_depth and is_deep_colour(image)):
         image.load()
         return image, None

@@ -17,6 +17,7 @@ from PIL import Image, ImageCms
 MAX_PROFILE_BYTES = 4_000_000
 """Larger profiles are ignored."""
 _SAME_LEVELS = 2  # of 255: a profile that changes no colour by more means sRGB
+_FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
 _SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 _DEVICES = ("scnr", "mntr", "prtr", "spac")
 _NUM_KEPT = 16
@@ -74,7 +75,7 @@ def _conversion(hashed: _Hashed, mode: str) -> Convert | None:
             space,
             "RGB",
             ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            ImageCms.Flags.BLACKPOINTCOMPENSATION,
+            _FLAGS | (ImageCms.Flags.NOOPTIMIZE if space == "L" else 0),
         )
         converted = ImageCms.applyTransform(_probe(space), transform)
     except UnusableProfile:

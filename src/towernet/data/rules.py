@@ -48,9 +48,9 @@ class Rules:
 
     @property
     def max_bytes(self) -> int:
-        """The memory limit of decoding: raised with the limit of pixels."""
-        raised = self.max_pixels > MAX_PIXELS
-        return max(MAX_BYTES, BYTES_PER_PIXEL * self.max_pixels) if raised else MAX_BYTES
+        """The memory limit of decoding: raised where the limit of pixels is set."""
+        usual = self.max_pixels == MAX_PIXELS
+        return MAX_BYTES if usual else max(MAX_BYTES, BYTES_PER_PIXEL * self.max_pixels)
 
 
 def of_contract(contract: Contract, limits: Rules | None = None) -> Rules:

@@ -109,6 +109,8 @@ def _tiff_kind(content: bytes) -> str | None:
     if compression not in _COMPRESSIONS:
         return f"TIFF with compression {compression}"
     name, codec = _COMPRESSIONS[compression]
+    if not codec:
+        return f"TIFF with {name} compression"
     known = set(formats) <= {*_SAMPLES, 4} and all(0 < one <= 128 for one in bits)
     if not known or not 0 < num <= _MAX_CHANNELS or photometric > 65000:
         return None
@@ -140,10 +142,10 @@ def _has_codec(name: str) -> bool:
         return True
     mode = "1" if name.startswith(("tiff_ccitt", "group")) else "L"
     try:
-        Image.new(mode, (16, 16)).save(io.BytesIO(), "TIFF", compression=name or None)
+        Image.new(mode, (16, 16)).save(io.BytesIO(), "TIFF", compression=name)
     except Exception:  # no such codec
         return False
-    return bool(name)
+    return True
 
 
 def _tags(content: bytes) -> dict[int, list[int]]:
