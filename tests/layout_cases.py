@@ -336,7 +336,72 @@ CASES = [
     ),
     Case("pictures and masks", "images/3 masks/3", "refused: no class folders"),
     Case("an empty class folder", "{cat,dog}/3 ant/", "refused: ant in … is an empty class folder"),
+    Case(
+        "COVID radiography: images/ and masks/ in each class",
+        "{COVID,Normal}/{images,masks}/3 COVID.metadata.xlsx",
+        "refused: 6 files look like masks of other images … --masks ignore … --masks keep",
+    ),
+    Case(
+        "breast ultrasound: each picture with its mask",
+        "{benign,normal}/{1,2,3}.jpg {benign,normal}/{1,2}_mask.png benign/2_mask_1.png",
+        "refused: 5 files look like masks of other images in photos (the first is benign/1_mask.png, of benign/1.jpg)",
+    ),
+    Case(
+        "masks of the same name, as PNG beside JPEG",
+        "{cat,dog}/a{1,2,3}.jpg {cat,dog}/a{1,2,3}.png=mask",
+        "refused: 6 files look like masks of other images in photos (the first is cat/a1.png",
+    ),
+    Case(
+        "a folder of masks among the classes",
+        "{cat,dog}/a{1,2}.jpg masks/a{1,2}_mask.png",
+        "refused: 2 files look like masks of other images in photos (the first is masks/a1_mask.png, of",
+    ),
+    Case(
+        "classes in splits that contain the same folders",
+        "train/{a,b}/{x,y}/3 test/{a,b}/{x,y}/2",
+        "refused: contains a and b, and each … (x, y) … --layout leaves … --layout splits if a and b are",
+    ),
+    Case(
+        "classes in splits that contain only folders",
+        "train/{a/{s,t},b/{u,v}}/3 test/{a/s,b/u}/2",
+        "refused: each of a and b holds only folders … give --layout splits; for the 4 folders",
+    ),
     # --- with options
+    Case(
+        "--layout classes for pictures and masks",
+        "archive/{images,masks}/3",
+        "images, masks: 6",
+        Reading(layout="classes", masks="keep"),
+    ),
+    Case(
+        "--layout splits for classes that contain folders",
+        "train/{a,b}/{x,y}/3 test/{a,b}/{x,y}/2",
+        "a, b: 12 train, 8 test",
+        Reading(layout="splits"),
+    ),
+    Case(
+        "--masks ignore",
+        "{COVID,Normal}/{images,masks}/3",
+        "COVID, Normal: 6",
+        Reading(masks="ignore"),
+        "6 masks are left out",
+    ),
+    Case(
+        "--masks keep",
+        "{COVID,Normal}/{images,masks}/3",
+        "COVID, Normal: 12",
+        Reading(masks="keep"),
+    ),
+    Case(
+        "people with and without a mask, named so",
+        "{with_mask,without_mask}/anna{1,2}.jpg with_mask/anna{1,2}_mask.jpg",
+        "with_mask, without_mask: 6",
+    ),
+    Case(
+        "each picture as JPEG and PNG",
+        "{cat,dog}/a{1,2,3}.jpg {cat,dog}/a{1,2,3}.png",
+        "cat, dog: 12",
+    ),
     Case(
         "--skip-empty", "{cat,dog}/3 ant/", "cat, dog: 6", Reading(skip_empty=True), "as empty: ant"
     ),
@@ -425,7 +490,9 @@ def make(case: Case, folder: Path) -> Path:
         path, equals, content = word.replace("~", " ").partition("=")
         for one in _braces_opened(path):
             target = folder / one
-            if equals:
+            if content == "mask" or ("_mask" in target.stem and target.suffix == ".png"):
+                _write(target, mask(one))
+            elif equals:
                 _write(target, content.replace("|", "\n").encode())
             elif one.endswith("/"):
                 target.mkdir(parents=True)
@@ -450,6 +517,16 @@ def picture(seed: str) -> bytes:
     Image.fromarray(draw.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((16, 16)).save(
         stream, "JPEG"
     )
+    return stream.getvalue()
+
+
+def mask(seed: str) -> bytes:
+    """Return a small PNG of two values, another one for each text."""
+    draw = np.random.default_rng(list(seed.encode()))
+    stream = io.BytesIO()
+    Image.fromarray(np.repeat(draw.integers(0, 2, (4, 4), dtype=np.uint8) * 255, 4, 0)).resize(
+        (16, 16), Image.Resampling.NEAREST
+    ).save(stream, "PNG")
     return stream.getvalue()
 
 

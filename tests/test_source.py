@@ -226,6 +226,48 @@ def test_links_and_pipes_are_neither_followed_nor_opened(tmp_path):
     }
 
 
+def linked(tmp_path):
+    """A folder with links: out of it, within it, in loops, to nothing."""
+    root = plant(tmp_path / "photos", "cat/1.jpg", "dog/1.jpg", "pool/2.jpg")
+    plant(tmp_path, "outside/3.jpg", "outside/deep/4.jpg")
+    (root / "cat" / "link.jpg").symlink_to(root / "pool" / "2.jpg")
+    (root / "cat" / "out").symlink_to(tmp_path / "outside")
+    (root / "cat" / "loop").symlink_to(root)
+    (tmp_path / "outside" / "back").symlink_to(root)
+    (tmp_path / "outside" / "again").symlink_to(tmp_path / "outside" / "deep")
+    (root / "dog" / "nowhere").symlink_to("nothing")
+    os.mkfifo(tmp_path / "outside" / "pipe")
+    (root / "dog" / "pipe.jpg").symlink_to(tmp_path / "outside" / "pipe")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("follow", "found"),
+    [
+        (None, set()),
+        ("inside", {"cat/link.jpg"}),
+        ("all", {"cat/link.jpg", "cat/out/3.jpg", "cat/out/deep/4.jpg", "cat/out/again/4.jpg"}),
+    ],
+)
+def test_links_are_followed_if_requested_and_never_in_loops(tmp_path, follow, found):
+    source = open_source(str(linked(tmp_path)), Reading(follow_links=follow))
+    assert set(placed(source)) == {"cat/1.jpg", "dog/1.jpg", "pool/2.jpg"} | found
+    links = {path for path, reason in ignored(source).items() if reason == "SYMLINK"}
+    assert {"cat/loop", "dog/nowhere", "dog/pipe.jpg"} <= links
+    assert all(file.file.read_bytes() for file in source.files)
+
+
+def test_links_that_are_not_followed_are_counted_and_reported(tmp_path):
+    reading = open_source(str(linked(tmp_path))).reading
+    assert reading.endswith("; 5 symbolic links are not followed (--follow-links all follows them)")
+
+
+def test_an_unknown_way_to_follow_links_is_refused(tmp_path):
+    plant(tmp_path, "a/1", "b/1")
+    with pytest.raises(UnknownNameError, match="no value of --follow-links is called 'insid'"):
+        open_source(str(tmp_path), Reading(follow_links="insid"))
+
+
 def test_everything_is_sorted_by_the_bytes_of_its_name(form):
     names = ["Z/1.jpg", "a/2.jpg", "a/10.jpg", "a.b/1.jpg", "é/1.jpg", "猫/1.jpg"]
     source = open_source(str(form(*names)))

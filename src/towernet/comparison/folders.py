@@ -219,10 +219,12 @@ def reading_before(folder: Path, reading: Reading) -> Reading:
         reading = Reading(layout=record.origin.layout, skip_empty=record.origin.skip_empty)
     else:
         return reading
+    if recorded is None:
+        reading = replace(reading, masks="keep")
     if recorded is None and reading.layout == "auto" and (folder / "samples.parquet").exists():
         table = read_table(folder / "samples.parquet")
-        # Names of folders that were read as classes are read as splits today.
-        layout = "auto" if (table.given_split != "").any() else "classes"
+        # What was read without a question would be asked about today.
+        layout = "splits" if (table.given_split != "").any() else "classes"
         reading = replace(reading, layout=layout)
     return reading
 

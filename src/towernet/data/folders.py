@@ -84,14 +84,21 @@ def has_ending(path: str) -> bool:
     return "." in name[1:]
 
 
-def class_level(folder: Folder) -> Folder:
-    """Follow single sub-folders down to the folder whose sub-folders are several."""
+def class_level(folder: Folder, *, by_name: bool = True) -> Folder:
+    """Follow single sub-folders down to the folder whose sub-folders are several.
+
+    Args:
+        folder: Where to start.
+        by_name: A folder that contains only `images` and the like is not followed.
+    """
     while True:
         subs = folder.image_subs
-        if len(subs) != 1 or folder.named or _is_leaf(subs[0]):
+        if len(subs) != 1 or folder.named or not subs[0].image_subs:
+            return folder
+        if by_name and _is_leaf(subs[0]):
             return folder
         empty = any(not (sub.total or sub.total_others) for sub in folder.subs.values())
-        if empty and len(class_level(subs[0]).image_subs) < 2:
+        if empty and len(class_level(subs[0], by_name=by_name).image_subs) < 2:
             return folder  # the empty folder may be a class as well
         folder = subs[0]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from towernet.data.folders import has_ending
 from towernet.data.kinds import Kinds, list_of_images, suffix_of
 from towernet.data.layout import Layout, read_layout
+from towernet.data.masks import masks_among, refuse_masks, words_of_masks
 from towernet.data.split_folders import NO_CLASS_FOLDERS
 from towernet.data.tree import Ignored, folder_of
 from towernet.records.reading import Reading
@@ -25,8 +26,9 @@ def interpret(
     min_classes: int,
     location: Callable[[str], Path],
     where: Path | None = None,
-) -> Layout:
-    """Return the layout of the files found.
+    unreadable: Sequence[str] = (),
+) -> tuple[Layout, Kinds]:
+    """Return the layout of the files found, and the files without the masks that are left out.
 
     Args:
         name: Of the data, for messages.
@@ -36,6 +38,10 @@ def interpret(
         min_classes: See `read_layout`.
         location: Returns where the bytes of a file are.
         where: The folder they are in; None for an archive.
+        unreadable: Files that have no location.
+
+    Raises:
+        DataError: the folders or files could be read in several ways, or not at all.
     """
 
     def find_list() -> str:
@@ -47,22 +53,35 @@ def interpret(
         todo = "unpack the archive and pass that file"
         return f"{shown(listed_in)} lists them: {todo}" if listed_in else ""
 
-    return read_layout(
-        kinds.images,
-        folders,
-        name=name,
-        others=kinds.others,
-        layout=reading.layout,
-        splits=reading.splits,
-        skip_empty=reading.skip_empty,
-        min_classes=min_classes,
-        find_list=find_list,
-    )
+    def read(kinds: Kinds) -> Layout:
+        return read_layout(
+            [*kinds.images, *unreadable],
+            folders,
+            name=name,
+            others=[*kinds.others, *kinds.masks],
+            layout=reading.layout,
+            splits=reading.splits,
+            skip_empty=reading.skip_empty,
+            min_classes=min_classes,
+            find_list=find_list,
+        )
+
+    found = read(kinds)
+    if reading.masks == "keep":
+        return found, kinds
+    in_classes = [path for path in kinds.images if found.place(path).class_name]
+    masks = masks_among(in_classes, location)
+    if not masks:
+        return found, kinds
+    if reading.masks is None:
+        raise refuse_masks(masks, name)
+    of = dict(masks)
+    kinds = kinds._replace(images=[path for path in kinds.images if path not in of], masks=of)
+    found = read(kinds)
+    return found._replace(reading=f"{found.reading}; {words_of_masks(masks)}"), kinds
 
 
-def without_others(
-    kinds: Kinds, read: Layout, location: Callable[[str], Path], ignored: list[Ignored]
-) -> list[str]:
+def without_others(kinds: Kinds, read: Layout, ignored: list[Ignored]) -> list[str]:
     """Return the files to check; add the others to `ignored`, each with its reason."""
     for path in kinds.others:
         if read.place(path).class_name:
@@ -70,6 +89,8 @@ def without_others(
             ignored.append(Ignored(path, "ANNOTATION", detail))
         else:
             ignored.append(Ignored(path, "NOT_AN_IMAGE", _BESIDE))
+    for path, image in kinds.masks.items():
+        ignored.append(Ignored(path, "MASK", f"a mask of {image}"))
     paths = []
     places = {folder: read.places.get(folder) for folder in set(map(folder_of, kinds.images))}
     for path in kinds.images:

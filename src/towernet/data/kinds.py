@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from towernet.data.formats import begins_as_image
@@ -27,10 +28,17 @@ _IS_LIST = 0.5  # the share of a CSV's first rows that must name a file
 
 
 class Kinds(NamedTuple):
-    """The files found: those that may be images, and those that are none."""
+    """The files found.
+
+    Args:
+        images: Those that may be images.
+        others: Those that are none.
+        masks: Those that are masks and left out, with the image each belongs to.
+    """
 
     images: list[str]
     others: list[str]
+    masks: Mapping[str, str] = MappingProxyType({})
 
 
 def kinds_of(paths: Iterable[str], location: Callable[[str], Path]) -> Kinds:

@@ -113,7 +113,7 @@ def read_layout(
     if layout == "leaves":
         _leaves(parts)
     else:
-        _sub_folders(parts, certain=layout == "classes", data=data)
+        _sub_folders(parts, layout, data)
     empty = _empty(parts)
     if not parts.folders and not empty:
         raise data.no_classes(split=bool(bases))
@@ -174,7 +174,7 @@ def _top(root: Folder, left_out: LeftOut, layout: str, splits: str | None) -> Fo
         top = top.image_subs[0]  # class_level would go into a lone train/
     if layout == "splits":
         return top
-    top = class_level(root)
+    top = class_level(root, by_name=layout != "classes")
     subs = top.image_subs
     if layout != "classes" and splits is None and all(is_holder(sub.name) for sub in subs):
         main = [sub for sub in subs if not is_masks(sub.name)]
@@ -186,11 +186,13 @@ def _top(root: Folder, left_out: LeftOut, layout: str, splits: str | None) -> Fo
     return top
 
 
-def _sub_folders(parts: Parts, *, certain: bool, data: Data) -> None:
+def _sub_folders(parts: Parts, layout: str, data: Data) -> None:
     """Make each sub-folder a class; refuse what could be something else, unless it is certain."""
+    certain = layout in ("classes", "splits")
     names: dict[str, str] = {}
     for base in parts.bases:
-        subs = base.level.image_subs if certain else base.classes
+        level = class_level(base.folder, by_name=layout != "classes")
+        subs = level.image_subs if layout == "classes" else base.classes
         if not base.split and not certain:
             if above := _splits_below(subs):
                 parts.folders.extend(above)
@@ -247,8 +249,9 @@ def _refuse_nesting(parts: Parts, data: Data) -> None:
         if sum(num_with[sub] > 1 for sub in subs) > 1
     }
     most = max(2, len(folders_of) / 2)
+    split = bool(parts.bases[0].split)
     if len(alike) >= most:
-        raise data.repeated(alike, repeated)
+        raise data.repeated(alike, repeated, split=split)
     nested = {
         class_name: subs
         for class_name, subs in inner.items()
@@ -260,7 +263,7 @@ def _refuse_nesting(parts: Parts, data: Data) -> None:
         below = Parts(parts.bases, [], {}, [])
         _leaves(below)
         num_below = len({class_name for class_name, _, _ in below.folders})
-        raise data.nested(nested, len(nested), num_below)
+        raise data.nested(nested, len(nested), num_below, split=split)
 
 
 def _leaves(parts: Parts) -> None:

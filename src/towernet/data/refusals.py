@@ -106,21 +106,31 @@ class Data:
             f" {shown(split.name)} and {shown(reference.name)} are classes, pass --layout classes"
         )
 
-    def repeated(self, classes: Mapping[str, Sequence[Folder]], names: Sequence[str]) -> DataError:
+    def repeated(
+        self, classes: Mapping[str, Sequence[Folder]], names: Sequence[str], *, split: bool
+    ) -> DataError:
         """Class folders contain sub-folders of the same names."""
-        subs = [folders[0] for folders in classes.values()]
+        todo = ways_out([folders[0] for folders in classes.values()])
+        if split:
+            todo = (
+                "pass --layout leaves if the deepest folders are the classes, or --layout splits if"
+                f" {_some(list(classes))} are"
+            )
         return DataError(
             f"{self.name} contains {_some(list(classes))}, and each of them contains the same"
-            f" folders ({some_listed(names, most=3)}); {ways_out(subs)}"
+            f" folders ({some_listed(names, most=3)}); {todo}"
         )
 
-    def nested(self, classes: Mapping[str, Sequence[str]], num: int, num_below: int) -> DataError:
+    def nested(
+        self, classes: Mapping[str, Sequence[str]], num: int, num_below: int, *, split: bool
+    ) -> DataError:
         """Class folders contain folders and no images of their own."""
         inner = [name for names in classes.values() for name in names]
         return DataError(
             f"in {self.name} each of {_some(list(classes))} holds only folders"
             f" ({some_listed(inner, most=3)}): for these {num:,} as the classes give --layout"
-            f" classes; for the {num_below:,} folders below give --layout leaves"
+            f" {'splits' if split else 'classes'}; for the {num_below:,} folders below give"
+            " --layout leaves"
         )
 
     def parts(self, names: Sequence[str]) -> DataError:

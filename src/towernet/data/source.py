@@ -195,7 +195,7 @@ def _open_digits(path: Path) -> Source:
             "digits is built in, but this folder also contains digits; pass ./digits to use yours,"
             " or run from another folder to use the built-in one"
         )
-    source = _open_folder(digits.digits_folder(), Reading(layout="classes"))
+    source = _open_folder(digits.digits_folder(), Reading(layout="classes", masks="keep"))
     reading = (
         f"I read this as {len(source.class_names)} classes, the handwritten digits that come with"
         f" scikit-learn, enlarged to {digits.SIZE_PX} pixels: {len(source.files):,} files"
@@ -214,13 +214,15 @@ def _open_folder(
         return path / relative
 
     kinds = kinds_of(tree.paths, location)
-    read = interpret(shown(name), kinds, tree.folders, reading, min_classes, location, where=path)
+    read, kinds = interpret(
+        shown(name), kinds, tree.folders, reading, min_classes, location, where=path
+    )
     if num := sum(one.reason == "SYMLINK" for one in tree.ignored):
         verb = "is" if num == 1 else "are"
         hint = " (--follow-links all follows them)" if reading.follow_links is None else ""
         note = f"; {counted(num, 'symbolic link')} {verb} not followed{hint}"
         read = read._replace(reading=read.reading + note)
-    paths = without_others(kinds, read, location, tree.ignored)
+    paths = without_others(kinds, read, tree.ignored)
     return _placed(name, path, read, paths, Below(path, paths), (), tree.ignored)
 
 
@@ -240,13 +242,20 @@ def _open_archive(
     folders = [folder for folder in unpacked.folders if counts(folder)]
     kinds = kinds_of(sorted(found, key=path_bytes), found.__getitem__)
     bad_names = [bad.name for bad in bad_members]
-    everything = kinds._replace(images=[*kinds.images, *bad_names])
-    read = interpret(shown(path.name), everything, folders, reading, min_classes, found.__getitem__)
+    read, kinds = interpret(
+        shown(path.name),
+        kinds,
+        folders,
+        reading,
+        min_classes,
+        found.__getitem__,
+        unreadable=bad_names,
+    )
     if unpacked.note:
         read = read._replace(reading=f"{read.reading}; {unpacked.note}")
     name = name_of(str(path))
     notes = list(ignored.values())
-    paths = without_others(kinds, read, found.__getitem__, notes)
+    paths = without_others(kinds, read, notes)
     locations = [found[path] for path in paths]
     return _placed(name, unpacked.root, read, paths, locations, bad_members, notes)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import NamedTuple
 
 from towernet.data.folders import Folder, class_level, folded
@@ -93,7 +92,8 @@ def named_splits(
         if usual and [base.split for base in bases] == [TRAIN]:
             return []  # a class such as train, next to car and plane
         raise data.flat_splits([base.folder for base in bases], beside)
-    if any(num > 1 for num in Counter(base.split for base in bases).values()):
+    twice = len({base.split for base in bases}) < len(bases)
+    if twice and layout != "splits":
         raise data.like_splits(in_order, "several folders are named like the same split")
     if bases[0].split == TRAIN and not bases[0].classes and min_classes > 1:
         raise data.no_classes(split=True, where=bases[0].folder.path)

@@ -87,7 +87,7 @@ def notes_of(parts: Parts, root: Folder, *, auto: bool) -> list[str]:
         of_split = {class_name for class_name, split, _ in parts.folders if split == base.split}
         if lacking := sorted(names - of_split, key=path_bytes):
             notes.append(f"not in {shown(base.folder.path)}: {some_listed(lacking, most=5)}")
-    if auto and not splits:
+    if auto:
         notes += [f"{shown(sub)} is read as a class, not as a split" for sub in roles_of(names)]
     by_reason: defaultdict[str, list[Folder]] = defaultdict(list)
     for folder, why in parts.left_out.values():

@@ -1,0 +1,194 @@
+"""Masks in the same folders as their images: found by their names, confirmed by their pixels.
+
+A mask is no example of its class: a network that is trained on both learns something else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from towernet.data.decode import decode
+from towernet.data.formats import BadImage
+from towernet.data.split_names import is_masks
+from towernet.data.table import path_bytes
+from towernet.data.tree import folder_of
+from towernet.data.workers import in_processes
+from towernet.errors import DataError
+from towernet.words import counted, shown
+
+# As in 12_mask.png and 12_mask_1.png, of 12.png.
+_NAMED = re.compile(
+    r"(.+?)[\s_.-]+(?:mask|masks|seg|segmentation|label|labels|gt|groundtruth|ground_truth|"
+    r"annotation|annotated|trimap|contour)(?:[\s_.-]*\d+)?$",
+    re.IGNORECASE,
+)
+_WORDS = ("mask", "seg", "label", "gt", "truth", "annotat", "trimap", "contour")
+_LOSSLESS = {"png", "bmp", "gif", "tif", "tiff", "pgm", "pbm"}
+_NUM_EXAMINED = 8
+_FEW_COLOURS = 8
+_FEW_SHARE = 0.95
+"""So much of a mask's area has its most frequent colours; JPEG adds others along the edges."""
+
+
+class Mask(NamedTuple):
+    """A file that looks like the mask of another one."""
+
+    path: str
+    image: str
+
+
+def masks_among(paths: Sequence[str], location: Callable[[str], Path]) -> list[Mask]:
+    """Return the masks among the images of classes.
+
+    Args:
+        paths: The files in class folders.
+        location: Returns where the bytes of one are.
+    """
+    paths = _worth_a_look(paths)
+    in_folders = _in_mask_folders(paths)
+    others = {mask.path for mask in in_folders}
+    beside: list[Mask] = []
+    for kind in _beside([path for path in paths if path not in others]):
+        if kind and _are_masks(kind, location):
+            beside += kind
+    return sorted([*in_folders, *beside], key=lambda mask: path_bytes(mask.path))
+
+
+def refuse_masks(masks: Sequence[Mask], name: str) -> DataError:
+    """Return the question what to do with masks."""
+    first = masks[0]
+    verb = "file looks like a mask" if len(masks) == 1 else "files look like masks"
+    return DataError(
+        f"{len(masks):,} {verb} of other images in {name} (the first is {shown(first.path)}, of"
+        f" {shown(first.image)}); leave {'it' if len(masks) == 1 else 'them'} out with --masks"
+        " ignore, or use them as images of their class with --masks keep"
+    )
+
+
+def _worth_a_look(paths: Sequence[str]) -> list[str]:
+    """Return the paths in folders with names of masks, or with files of two kinds.
+
+    There may be a million files, and usually none is a mask.
+    """
+    named: set[str] = set()
+    kinds: set[tuple[str, bool]] = set()
+    for path in paths:
+        folder = folder_of(path)
+        kinds.add((folder, _is_lossless(path)))
+        if folder not in named and any(word in path.lower() for word in _WORDS):
+            named.add(folder)
+    mixed = {folder for folder, lossless in kinds if lossless and (folder, False) in kinds}
+    above = {folder_of(folder[:-1]) for folder in named}
+    return [
+        path
+        for path in paths
+        if (folder := folder_of(path)) in named
+        or folder in mixed
+        or (named and (folder in above or folder_of(folder[:-1]) in above))
+    ]
+
+
+def _stem(path: str) -> str:
+    name = path[path.rfind("/") + 1 :]
+    return name.rpartition(".")[0] or name
+
+
+def _plain(stem: str) -> str:
+    """Return a stem without the words that mean a mask."""
+    found = _NAMED.match(stem)
+    return found[1] if found else stem
+
+
+def _in_mask_folders(paths: Sequence[str]) -> list[Mask]:
+    """Return files in folders such as `masks/` if most are named like an image elsewhere."""
+    folders: defaultdict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        folders[folder_of(path)].append(path)
+    of_masks = [folder for folder in folders if is_masks(folder[:-1].rpartition("/")[2])]
+    if not of_masks:
+        return []
+    images: dict[tuple[str, str], str] = {}
+    for folder, files in folders.items():
+        if folder not in of_masks:
+            for path in files:
+                above = folder_of(folder[:-1])
+                for near in (folder, above):  # next to the folder of masks, or in one next to it
+                    images.setdefault((near, _stem(path)), path)
+    found: list[Mask] = []
+    for folder in of_masks:
+        above = folder_of(folder[:-1])
+        pairs = [
+            Mask(path, image)
+            for path in folders[folder]
+            if (
+                image := images.get((above, _stem(path)))
+                or images.get((above, _plain(_stem(path))))
+            )
+        ]
+        if 2 * len(pairs) >= len(folders[folder]):
+            of = {pair.path: pair.image for pair in pairs}
+            found += [Mask(path, of.get(path, pairs[0].image)) for path in folders[folder]]
+    return found
+
+
+def _beside(paths: Sequence[str]) -> tuple[list[Mask], list[Mask]]:
+    """Return pairs in one folder: 1_mask.png of 1.jpg, and 1.png of 1.jpg."""
+    files_of: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for path in paths:
+        files_of[folder_of(path), _stem(path)].append(path)
+    named: list[Mask] = []
+    same: list[Mask] = []
+    for (folder, stem), files in files_of.items():
+        plain = _plain(stem)
+        if plain != stem and (images := files_of.get((folder, plain))):
+            named += [Mask(file, images[0]) for file in files]
+        elif len(files) == 2:
+            image, mask = sorted(files, key=_is_lossless)
+            if not _is_lossless(image) and _is_lossless(mask):
+                same.append(Mask(mask, image))
+    return named, same
+
+
+def _is_lossless(path: str) -> bool:
+    return path.rpartition(".")[2].lower() in _LOSSLESS
+
+
+def _are_masks(pairs: Sequence[Mask], location: Callable[[str], Path]) -> bool:
+    """Whether most of the first files of pairs have few colours and their images have not."""
+    step = -(-len(pairs) // _NUM_EXAMINED)
+    some = pairs[::step]
+    files = [location(path) for pair in some for path in pair]
+    few: dict[int, bool] = {}
+    for position, answer in in_processes(has_few_colours, files, workers=1):
+        few[position] = answer is True
+    confirmed = sum(few[2 * i] and not few[2 * i + 1] for i in range(len(some)))
+    return 2 * confirmed > len(some)
+
+
+def has_few_colours(file: Path, max_bytes: int) -> bool:
+    """Whether an image has only some colours, as masks do; False if it cannot be decoded.
+
+    Raises:
+        MemoryError: decoding takes more than `max_bytes`.
+    """
+    try:
+        if file.stat().st_size > max_bytes:
+            return False
+        decoded = decode(file.read_bytes(), max_bytes=max_bytes)
+    except (OSError, BadImage):
+        return False
+    pixels = decoded.pixels.reshape(-1, 3).astype(np.int64) >> 4
+    _, counts = np.unique(pixels @ np.array([256, 16, 1]), return_counts=True)
+    most = np.sort(counts)[-_FEW_COLOURS:].sum()
+    return bool(most >= _FEW_SHARE * len(pixels))
+
+
+def words_of_masks(masks: Sequence[Mask]) -> str:
+    """Return how many masks are left out, for the sentence about reading."""
+    return f"{counted(len(masks), 'mask')} {'is' if len(masks) == 1 else 'are'} left out"
