@@ -10,11 +10,12 @@ from typing import Literal, Unpack
 import pandas as pd
 
 from towernet import choices
+from towernet.api.options import open_images
 from towernet.api.tables import as_text, differences_of, ranking_of
 from towernet.choices import ReadingOptions
 from towernet.comparison.answers.export import answers_table
 from towernet.comparison.conclusion import finished
-from towernet.comparison.evaluation import evaluate, open_images, open_predictor
+from towernet.comparison.evaluation import evaluate, open_predictor
 from towernet.data.pictures import find_pictures
 from towernet.engine.record import read_run
 from towernet.errors import ConfigError, DataError

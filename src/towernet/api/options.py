@@ -9,11 +9,15 @@ from typing import Any
 
 from towernet import choices
 from towernet.config import make
-from towernet.data.source import Source, open_source
+from towernet.data.source import Source, open_source, where
+from towernet.engine.record import read_run
 from towernet.engine.runlog import Progress
+from towernet.errors import ConfigError
 from towernet.names import NetworkName
+from towernet.predict import TRAIN_AGAIN, Predictor
 from towernet.records.protocol import Request
 from towernet.records.reading import DEFAULT, Reading
+from towernet.records.run import ImportedRun
 
 
 @dataclass(frozen=True)
@@ -95,3 +99,45 @@ def open_data(data: str | Path, options: Options, progress: Progress) -> Source:
     source = open_source(str(data), options.reading, progress=progress.count)
     progress.say(source.reading)
     return source
+
+
+def open_images(
+    predictor: Predictor, data: str, given: Mapping[str, Any], progress: Progress
+) -> Source:
+    """Open labelled images to evaluate a run on.
+
+    The run's own images are read as they were for training. Of other images only the limits and
+    the pixels are treated as in training.
+
+    Args:
+        predictor: From `open_predictor`.
+        data: As for `open_source`.
+        given: The options about reading images that the user gave, by keyword, and `resize`.
+        progress: Shows the progress.
+
+    Raises:
+        ConfigError: an option has a wrong value, or one that differs from the run's.
+        DataError: the data cannot be read.
+    """
+    record = read_run(predictor.folder, todo=TRAIN_AGAIN)
+    origin = None if isinstance(record, ImportedRun) else record.origin
+    as_trained = (origin and origin.reading) or DEFAULT
+    fixed = {"resize": predictor.contract.resize, "white_level": as_trained.white_level}
+    for name, value in fixed.items():
+        if (wanted := given.get(name)) not in (None, value):
+            option = name.replace("_", "-")
+            raise ConfigError(
+                f"--{option} is {wanted} and the run was trained with {value or 'its default'};"
+                f" leave out --{option}, or train with it"
+            )
+    default = DEFAULT
+    if origin is not None and origin.data == where(data):
+        default = as_trained
+    chosen = {
+        name: value
+        for name, value in given.items()
+        if name != "resize" and value != getattr(DEFAULT, name)
+    }
+    pixels = {"white_level": as_trained.white_level, "max_megapixels": as_trained.max_megapixels}
+    options = choices.reading(vars(default) | pixels | chosen)
+    return open_source(data, options, progress=progress.count, min_classes=1)

@@ -40,9 +40,10 @@ def evaluate(
     from json import dumps
 
     from towernet import progress
+    from towernet.api.options import open_images
     from towernet.cli.evaluation_tables import evaluation_tables
     from towernet.comparison.evaluation import evaluate as evaluate_run
-    from towernet.comparison.evaluation import open_images, open_predictor, write_predictions
+    from towernet.comparison.evaluation import open_predictor, write_predictions
     from towernet.comparison.roles import roles_of_split
 
     roles_of_split(split)  # refuses an unknown split before anything is opened

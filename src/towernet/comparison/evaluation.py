@@ -9,11 +9,11 @@ Shapes: N images that are evaluated, K classes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ import pandas as pd
 import scipy.special
 import torch
 
-from towernet import choices, files
+from towernet import files
 from towernet.comparison.judging.calibration import answered, bands_of, calibration_error
 from towernet.comparison.judging.scores import (
     Labels,
@@ -41,16 +41,15 @@ from towernet.data.leaks import with_copies
 from towernet.data.prepare import labels_of
 from towernet.data.ranges import rules_of
 from towernet.data.rules import of_contract
-from towernet.data.source import Source, open_source, where
+from towernet.data.source import Source
 from towernet.data.table import IGNORED, QUARANTINED, TEST, USED
 from towernet.engine.device import Policy, fp32
 from towernet.engine.record import read_run
 from towernet.engine.runlog import Progress
 from towernet.engine.validation import BATCH_SIZE, predict_logits
-from towernet.errors import ConfigError, DataError, EnvironmentFault
+from towernet.errors import DataError, EnvironmentFault
 from towernet.predict import TRAIN_AGAIN, Predictor, find_run, load_run
 from towernet.records.evaluation import Confusion, Evaluation, Figures, Found, Question
-from towernet.records.reading import DEFAULT
 from towernet.records.run import ImportedRun
 from towernet.words import composed, shown, some_listed
 
@@ -80,48 +79,6 @@ def open_predictor(folder: Path, *, say: Callable[[str], None]) -> Predictor:
         raise DataError(f"{folder / 'run.json'} is damaged ({error}); train again") from error
     with policy.active():
         return load_run(folder, policy)
-
-
-def open_images(
-    predictor: Predictor, data: str, given: Mapping[str, Any], progress: Progress
-) -> Source:
-    """Open labelled images to evaluate a run on.
-
-    The run's own images are read as they were for training. Of other images only the limits and
-    the pixels are treated as in training.
-
-    Args:
-        predictor: From `open_predictor`.
-        data: As for `open_source`.
-        given: The options about reading images that the user gave, by keyword, and `resize`.
-        progress: Shows the progress.
-
-    Raises:
-        ConfigError: an option has a wrong value, or one that differs from the run's.
-        DataError: the data cannot be read.
-    """
-    record = read_run(predictor.folder, todo=TRAIN_AGAIN)
-    origin = None if isinstance(record, ImportedRun) else record.origin
-    as_trained = (origin and origin.reading) or DEFAULT
-    fixed = {"resize": predictor.contract.resize, "white_level": as_trained.white_level}
-    for name, value in fixed.items():
-        if (wanted := given.get(name)) not in (None, value):
-            option = name.replace("_", "-")
-            raise ConfigError(
-                f"--{option} is {wanted} and the run was trained with {value or 'its default'};"
-                f" leave out --{option}, or train with it"
-            )
-    default = DEFAULT
-    if origin is not None and origin.data == where(data):
-        default = as_trained
-    chosen = {
-        name: value
-        for name, value in given.items()
-        if name != "resize" and value != getattr(DEFAULT, name)
-    }
-    pixels = {"white_level": as_trained.white_level, "max_megapixels": as_trained.max_megapixels}
-    options = choices.reading(vars(default) | pixels | chosen)
-    return open_source(data, options, progress=progress.count, min_classes=1)
 
 
 def _usable_here(policy: Policy, say: Callable[[str], None]) -> Policy:

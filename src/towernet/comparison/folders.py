@@ -15,6 +15,7 @@ from towernet import files
 from towernet.comparison.forecast import forecast_words
 from towernet.comparison.protocol import make_protocol, read_protocol, write_protocol
 from towernet.config import NOTHING_ACCEPTED
+from towernet.data.encodings import AS_BEFORE
 from towernet.data.prepare import Dataset
 from towernet.data.table import read_table
 from towernet.engine.measure import Cost
@@ -220,7 +221,7 @@ def reading_before(folder: Path, reading: Reading) -> Reading:
     else:
         return reading
     if recorded is None:
-        reading = replace(reading, masks="keep")
+        reading = replace(reading, masks="keep", encoding=AS_BEFORE)
     if recorded is None and reading.layout == "auto" and (folder / "samples.parquet").exists():
         table = read_table(folder / "samples.parquet")
         # What was read without a question would be asked about today.

@@ -5,7 +5,6 @@ Standard library and Pillow's list of features only.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import struct
 
@@ -89,9 +88,10 @@ _PCX_BITS = (b"\1\1", b"\1\2", b"\1\4", b"\1\x08")
 def has_heif() -> bool:
     """Whether HEIC can be decoded here."""
     try:
-        return importlib.util.find_spec("pi_heif") is not None
-    except ModuleNotFoundError:
+        import pi_heif  # noqa: F401
+    except ImportError:
         return False
+    return True
 
 
 def _of_boxes(content: bytes) -> tuple[str, bytes]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from towernet.data.encodings import AS_BEFORE
 from towernet.data.leaks import augmented, augmented_words, leak_words, leaks
 from towernet.data.source import Source
 from towernet.data.table import USED
@@ -83,7 +85,10 @@ def left_out_words(table: pd.DataFrame, source: Source) -> str:
     if rest := sum(count for _, count in num.most_common()[_MOST_REASONS:]):
         reasons.append(f"{rest:,} for other reasons")
     found = int((~table.reason.isin(_EXPECTED)).sum())
-    command = ["towernet", "check", shown(source.data), *options_of(source.options)]
+    options = source.options
+    if options.encoding == AS_BEFORE:  # which is no option
+        options = replace(options, encoding=None)
+    command = ["towernet", "check", shown(source.data), *options_of(options)]
     verb = "is" if len(unused) == 1 else "are"
     return (
         f"{len(unused):,} of {counted(found, 'file')} {verb} not used: {listed(reasons)};"

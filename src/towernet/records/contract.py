@@ -5,7 +5,7 @@ Created once from the training split and stored in every run.
 
 from __future__ import annotations
 
-from pydantic import ConfigDict, StrictFloat, StrictInt, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, StrictFloat, StrictInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from towernet.errors import DataError
@@ -37,9 +37,12 @@ class Contract:
     std: tuple[StrictFloat, StrictFloat, StrictFloat]
     background: tuple[StrictInt, StrictInt, StrictInt] = (255, 255, 255)
     orientation: str = "exif"
-    value_range: tuple[StrictFloat, StrictFloat] | None = None
-    colour_profile: str = "ignored"
-    max_megapixels: StrictFloat | None = None
+    # Absent in runs made before there was a choice.
+    value_range: tuple[StrictFloat, StrictFloat] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    colour_profile: str = Field(default="ignored", exclude_if=lambda value: value == "ignored")
+    max_megapixels: StrictFloat | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @staticmethod
     def from_json(values: object) -> Contract:
