@@ -345,7 +345,7 @@ def test_the_command_prints_everything_and_writes_gallery_and_table(data, comman
         "near duplicates  none",
         "label conflicts  none",
         "HIDDEN 1 · DUPLICATE 1",
-        "quarantined      5 (not used; the files are left unchanged)",
+        "(the files are left unchanged)",
         "  EMPTY          cat/empty.jpg: the file is empty",
         "seen/samples.parquet, seen/gallery.png",
     ):

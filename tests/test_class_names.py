@@ -27,6 +27,6 @@ def test_the_classes_of_a_run_are_known_in_both_forms(tmp_path, mine, its):
     np.testing.assert_array_equal(prepare.labels_of(table(mine), its), [0, 1])
     assert not any(changes.changes(table(mine), table(its)))
     source = Source("x", tmp_path, "", mine, (), ())
-    _require_known_classes(source, its, tmp_path)
+    _require_known_classes(source, set(), its, tmp_path)
     with pytest.raises(DataError, match=r"contains a class that the run .* was not trained on"):
-        _require_known_classes(source, its[1:], tmp_path)
+        _require_known_classes(source, set(), its[1:], tmp_path)

@@ -387,7 +387,7 @@ def test_input_that_cannot_be_drawn_is_refused_in_a_sentence(
         f"{TINY_NETWORK} in {finished_run} has no attention to draw; train one that has, with"
         f" --model {TINY_NETWORK}+se or towernet (`towernet attention` lists the blocks)",
     )  # fmt: skip
-    refused((run, tmp_path), DATA, f"{tmp_path} is a folder; give the images in it: {tmp_path}/*")
+    refused((run, tmp_path), DATA, f"{tmp_path} is a folder; give an image file")
     (tmp_path / "bad.png").write_bytes(image.read_bytes()[:90])
     done = towernet("explain", run, tmp_path / "bad.png")
     assert done.returncode == DATA and "bad.png cannot be used: " in done.stderr

@@ -111,7 +111,7 @@ def test_each_way_of_exporting_does_what_the_table_says(way, name, is_trained, s
 def test_the_table_in_the_docs_is_what_was_tested():
     rows = [f"| `{way}` | {'every' if works else 'no'} block |" for way, (_, works) in WAYS.items()]
     table = "\n".join(["| way | works with |", "|---|---|", *rows])
-    assert f"<!-- table exports -->\n{table}\n<!-- end -->" in DOCS.read_text()
+    assert f"<!-- ways of exporting -->\n{table}\n<!-- end -->" in DOCS.read_text()
 
 
 class TracedOtherwise(ShuffleAttention):

@@ -98,6 +98,8 @@ def trained(data: Path, name: str = "run") -> tuple[Path, str]:
     """Train for an epoch; return the run's folder and all output."""
     out = data.parent / name
     words = ("--model", TINY_NETWORK, "--epochs", 1, "--size", 64, "--workers", 1, "--out", out)
+    if data.is_dir():  # one of the names is that of a split
+        words = (*words, "--layout", "classes")
     done = run_towernet("train", data, *words, errors="surrogateescape")
     assert done.returncode == 0, done.stderr
     return out, done.stdout + done.stderr

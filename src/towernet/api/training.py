@@ -119,7 +119,9 @@ def compare(
     progress = progress or screen()
     with StopSwitch() as stop:
         folder = choices.out_folder(out, data, "compare", name_of(str(data)))
-        reading_used = reading_before(folder, options.reading)
+        reading_used = options.reading
+        if (folder / "protocol.toml").exists():
+            reading_used = reading_before(folder, options.reading)
         source = open_data(data, replace(options, reading=reading_used), progress)
         request = options.request(
             source,

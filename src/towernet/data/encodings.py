@@ -119,7 +119,7 @@ def guess(
 
     Example:
         >>> guess(["кошка".encode("cp866"), "собака".encode("cp866")], OEM).codec
-        'cp866'
+        'cp1125'
     """
     sample, plain = _sample([*raws, *more])
     num_deciding = len(_sample(raws)[0])
