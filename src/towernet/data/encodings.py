@@ -52,6 +52,10 @@ _PEOPLE_SAY = {
 }  # fmt: skip
 
 
+# The names that are given if the texts read the same in several encodings.
+_USUAL = ("cp1252", "cp1251", "cp866", "cp850", "gbk", "cp932")
+
+
 class Language(NamedTuple):
     """A language in one encoding: how likely each of its characters is, as a logarithm."""
 
@@ -119,7 +123,7 @@ def guess(
 
     Example:
         >>> guess(["кошка".encode("cp866"), "собака".encode("cp866")], OEM).codec
-        'cp1125'
+        'cp866'
     """
     sample, plain = _sample([*raws, *more])
     num_deciding = len(_sample(raws)[0])
@@ -152,7 +156,10 @@ def guess(
         if likelihood
         > best - MARGIN - (other.alphabet.margin if language.script != "Latin" else 0.0)
     )
-    return Guess(language.codec, others, _is_plausible(texts_of[language.codec] or (), language))
+    texts = texts_of[language.codec]
+    same = (codec for codec in _USUAL if texts_of.get(codec) == texts and codec not in excluded)
+    codec = next(same, language.codec)
+    return Guess(codec, others, _is_plausible(texts or (), language))
 
 
 def _is_plausible(texts: Iterable[str], language: Language) -> bool:
