@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import math
 import os
 import sys
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 from towernet.errors import ConfigError
 from towernet.names import NONE, NetworkName
@@ -72,7 +74,7 @@ _VALUES = {"follow_links": ("inside", "all"), "masks": ("ignore", "keep")}
 
 
 def with_reading(function: Function, annotations: Mapping[str, Any] | None = None) -> Function:
-    """List the keywords about reading images in the signature of a function that takes them all.
+    """List the keywords about reading images in the signature of a function, and take no others.
 
     Args:
         function: Its last parameter is `**reading`.
@@ -90,8 +92,15 @@ def with_reading(function: Function, annotations: Mapping[str, Any] | None = Non
         )
         for name, annotation in (annotations or ReadingOptions.__annotations__).items()
     ]
-    vars(function)["__signature__"] = signature.replace(parameters=[*own, *listed])
-    return function
+    listed_signature = signature.replace(parameters=[*own, *listed])
+
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        listed_signature.bind(*args, **kwargs)  # raises TypeError for a keyword with another name
+        return function(*args, **kwargs)
+
+    vars(checked)["__signature__"] = listed_signature
+    return cast(Function, checked)
 
 
 def reading(given: Mapping[str, Any]) -> Reading:
@@ -107,6 +116,8 @@ def reading(given: Mapping[str, Any]) -> Reading:
     values = {name: given[name] for name in ReadingOptions.__annotations__ if name in given}
     for name, value in values.items():
         require_kind(name, value, ReadingOptions.__annotations__[name].__forward_arg__)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"--{name.replace('_', '-')} is {value:g}; give a finite number")
     found = Reading(**values)
     if found.layout not in _LAYOUTS:
         raise unknown_name("layout", found.layout, _LAYOUTS)
@@ -143,6 +154,25 @@ def require_kind(name: str, value: object, annotation: str) -> None:
     is_number = isinstance(value, bool) and kind is not bool  # in Python, True is an int
     if not is_absent and (is_number or not isinstance(value, kind)):
         raise ConfigError(f"{name} is {value!r}; give {wanted}")
+
+
+def megapixels(most: float | None) -> float | None:
+    """Return the limit of an image's pixels, in millions.
+
+    Raises:
+        ConfigError: it is not above 0.
+    """
+    return reading({"max_megapixels": most}).max_megapixels
+
+
+def require_resize(resize: str | None) -> None:
+    """Refuse a rule of making images square that does not exist.
+
+    Raises:
+        ConfigError: naming those that do.
+    """
+    if resize not in (None, "crop", "pad", "squash", "squash_linear"):
+        raise ConfigError(f"--resize is {resize}; give crop, pad or squash")
 
 
 def require_least(name: str, value: int | float | None, least: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,12 @@ class Predictor:
     policy: Policy
     temperature: float = 1.0
     threshold: float | None = None
+
+    def with_limit(self, max_megapixels: float | None) -> Predictor:
+        """Return one that reads images of up to so many million pixels; None: unchanged."""
+        if max_megapixels is None:
+            return self
+        return replace(self, contract=replace(self.contract, max_megapixels=float(max_megapixels)))
 
     def pixels(self, content: bytes) -> npt.NDArray[np.uint8]:
         """Decode and fit one image, (S, S, 3).

@@ -89,6 +89,7 @@ class Run:
         table = pd.DataFrame(rows, columns=names, dtype=object)
         return table.astype({"probability": float})
 
+    @choices.with_reading
     def evaluate(
         self,
         data: str | Path,

@@ -1,13 +1,16 @@
-"""The options that `compare`, `train` and `plan` share."""
+"""The options that several verbs share, and the images opened with them."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from towernet import choices
+from towernet.comparison.folders import reading_before
+from towernet.comparison.later_look import ledger_folder
 from towernet.config import make
 from towernet.data.source import Source, open_source, where
 from towernet.engine.record import read_run
@@ -17,7 +20,7 @@ from towernet.names import NetworkName
 from towernet.predict import TRAIN_AGAIN, Predictor
 from towernet.records.protocol import Request
 from towernet.records.reading import DEFAULT, Reading
-from towernet.records.run import ImportedRun
+from towernet.records.run import ImportedRun, Origin
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def open_images(
     """
     record = read_run(predictor.folder, todo=TRAIN_AGAIN)
     origin = None if isinstance(record, ImportedRun) else record.origin
-    as_trained = (origin and origin.reading) or DEFAULT
+    default, as_trained = _readings(predictor.folder, data, origin)
     fixed = {"resize": predictor.contract.resize, "white_level": as_trained.white_level}
     for name, value in fixed.items():
         if (wanted := given.get(name)) not in (None, value):
@@ -130,14 +133,33 @@ def open_images(
                 f"--{option} is {wanted} and the run was trained with {value or 'its default'};"
                 f" leave out --{option}, or train with it"
             )
-    default = DEFAULT
-    if origin is not None and origin.data == where(data):
-        default = as_trained
     chosen = {
         name: value
         for name, value in given.items()
         if name != "resize" and value != getattr(DEFAULT, name)
     }
-    pixels = {"white_level": as_trained.white_level, "max_megapixels": as_trained.max_megapixels}
+    pixels = {
+        "white_level": as_trained.white_level,
+        "max_megapixels": predictor.contract.max_megapixels,
+    }
     options = choices.reading(vars(default) | pixels | chosen)
     return open_source(data, options, progress=progress.count, min_classes=1)
+
+
+def _readings(folder: Path, data: str, origin: Origin | None) -> tuple[Reading, Reading]:
+    """Return how to read images for a run, and how the run's own were read."""
+    if origin is None:
+        return DEFAULT, DEFAULT
+    if origin.reading is not None:
+        return origin.reading if origin.data == where(data) else DEFAULT, origin.reading
+    # The run was made when there was one way to read images.
+    before = reading_before(ledger_folder(folder), DEFAULT)
+    is_own = where(data) in (origin.data, *map(where, _words(origin.command)))
+    return before if is_own else replace(before, layout="auto"), before
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError:  # a call from Python
+        return []

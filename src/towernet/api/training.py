@@ -19,6 +19,7 @@ from towernet.comparison.longer import refuse_another_length
 from towernet.comparison.story import compare as run_comparison
 from towernet.comparison.story import train_single_run
 from towernet.config import Accept, override
+from towernet.data.encodings import AS_BEFORE
 from towernet.data.ranges import rules_of
 from towernet.data.rules import Rules, of_contract
 from towernet.data.source import DIGITS, Source, name_of, where
@@ -137,7 +138,8 @@ def compare(
             command=command or _call(compare, given.items()),
             source=source.reading,
             data=where(str(data)),
-            reading=options.reading,
+            # Earlier comparisons have their own rules.
+            reading=None if reading_used.encoding == AS_BEFORE else options.reading,
         )
         session = _session(source, folder, origin, options, progress, stop)
         run_comparison(request, session)

@@ -74,6 +74,7 @@ def check(
     from towernet.errors import DataError
 
     screen = progress.screen()
+    choices.require_resize(resize)
     num_workers = choices.num_workers(workers)
     source = open_source(data, choices.reading(reading), progress=screen.count)
     if not json:

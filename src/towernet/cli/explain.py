@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from towernet import choices
+from towernet.cli import options
+
 
 def explain(
     run: Annotated[Path, typer.Argument(help="The folder of a run or of a comparison.")],
@@ -14,6 +17,7 @@ def explain(
     out: Annotated[Path, typer.Option(help="The picture to write: .png, .svg or .pdf.")] = Path(
         "maps.png"
     ),
+    max_megapixels: options.MaxMegapixels = None,
 ) -> None:
     """Draw the attention map of each block of a trained network for an image.
 
@@ -27,7 +31,7 @@ def explain(
     from towernet.words import percent, shown
 
     require_kind(out)
-    explanation = explained(run, image)
+    explanation = explained(run, image, max_megapixels=choices.megapixels(max_megapixels))
     write_picture(explanation, out)
     for block in explanation.maps:
         gain = "" if block.gain is None else f", gain {gain_figure(block.gain)}"

@@ -77,7 +77,7 @@ def import_weights(
     class_names = read_class_names(classes)
     of_notebook = weights.suffix.lower() == ".pdparams"
     recipe_name = "notebook" if of_notebook else "default"
-    _require_rule(resize)
+    choices.require_resize(resize)
     recipe = override(load_recipe(recipe_name), data={"size_px": size, "resize": resize})
     has_scale = mean is not None or std is not None
     mean = mean or (NOTEBOOK_MEAN if of_notebook else IMAGENET_MEAN)
@@ -118,13 +118,6 @@ _WAYS = {
     "squash": "squashed to a square",
     "squash_linear": "squashed to a square without antialiasing",
 }
-
-
-def _require_rule(resize: str | None) -> None:
-    from towernet.errors import ConfigError
-
-    if resize is not None and resize not in _WAYS:
-        raise ConfigError(f"--resize is {resize}; give crop, pad or squash")
 
 
 def _notes_on_scale(network: NetworkName) -> list[str]:

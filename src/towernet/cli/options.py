@@ -88,6 +88,11 @@ Resize = Annotated[
     ),
 ]
 
+MaxMegapixels = Annotated[
+    float | None,
+    typer.Option(help="Read images of up to this many million pixels; default: the run's."),
+]
+
 _GROUP = "Reading the images"
 _READING = {
     "layout": Annotated[

@@ -39,6 +39,7 @@ def predict(
         Path | None, typer.Option(help="Write one row for each image to this CSV file.")
     ] = None,
     workers: options.Workers = None,
+    max_megapixels: options.MaxMegapixels = None,
 ) -> int:
     """Predict the class of each image.
 
@@ -61,7 +62,7 @@ def predict(
     num_workers = choices.num_workers(workers)
     if csv is not None:
         _require_writable(csv, images)
-    predictor = load_run(run)
+    predictor = load_run(run).with_limit(choices.megapixels(max_megapixels))
     screen = progress.screen()
     pictures = find_pictures(images, screen.count)
     num, num_bad = len(pictures.paths), 0

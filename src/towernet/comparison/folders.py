@@ -24,7 +24,7 @@ from towernet.engine.session import Session
 from towernet.errors import ConfigError, DataError
 from towernet.names import NetworkName
 from towernet.records.protocol import Decided, Protocol, Request
-from towernet.records.reading import Reading
+from towernet.records.reading import DEFAULT, Reading, options_of
 from towernet.records.run import RunRecord
 from towernet.words import rough_time
 
@@ -205,12 +205,15 @@ def reading_before(folder: Path, reading: Reading) -> Reading:
         reading: For new ones.
 
     Raises:
+        ConfigError: an option is given that there was not when it was started.
         DataError: its record or its list of images is damaged.
     """
     if (folder / "protocol.toml").exists():
         protocol = read_protocol(folder / "protocol.toml")
         assert protocol is not None, "the file exists"
         recorded = protocol.request.reading
+        if recorded is None:
+            _require_no_new_options(folder, reading)
     elif (folder / "run.json").exists():
         record = read_single_run(folder)
         recorded = record.origin.reading
@@ -228,6 +231,16 @@ def reading_before(folder: Path, reading: Reading) -> Reading:
         layout = "splits" if (table.given_split != "").any() else "classes"
         reading = replace(reading, layout=layout)
     return reading
+
+
+def _require_no_new_options(folder: Path, reading: Reading) -> None:
+    before = ("layout", "skip_empty", "max_archive_gb", "max_archive_entries")
+    changed = replace(reading, **{name: getattr(DEFAULT, name) for name in before})
+    if words := options_of(changed):
+        raise ConfigError(
+            f"{folder} was started before there was {words[0]}, which would change its images;"
+            f" leave it out, or choose another --out"
+        )
 
 
 def request_of(record: RunRecord) -> Request:

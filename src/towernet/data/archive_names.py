@@ -16,7 +16,6 @@ from towernet.errors import DataError
 from towernet.words import shown
 
 _MAX_KEPT_BYTES = 2**20  # of names, to recognise the encoding
-_MAX_TRIES = 8
 
 
 class Undecodable(Exception):

@@ -93,7 +93,10 @@ def decode(content: bytes, rules: Rules = BEFORE, *, max_bytes: int = MAX_BYTES)
     if content[2:3] == b"#" and file_format == "PPM":  # Pillow wants a blank before the comment
         content = content[:2] + b"\n" + content[2:]
     if file_format in _NEWER_FORMATS and not rules.more_files:
-        raise BadImage("FORMAT", f"{file_format}, which this run was made without: convert it")
+        raise BadImage(
+            "FORMAT",
+            f"{file_format}: convert it to JPEG or PNG (this run was started before it was read)",
+        )
     try:
         with _warnings_lock, warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")

@@ -15,6 +15,7 @@ import numpy as np
 
 from towernet.data.decode import decode
 from towernet.data.formats import BadImage
+from towernet.data.rules import NOW
 from towernet.data.split_names import is_masks
 from towernet.data.table import path_bytes
 from towernet.data.tree import folder_of
@@ -180,7 +181,7 @@ def has_few_colours(file: Path, max_bytes: int) -> bool:
     try:
         if file.stat().st_size > max_bytes:
             return False
-        decoded = decode(file.read_bytes(), max_bytes=max_bytes)
+        decoded = decode(file.read_bytes(), NOW, max_bytes=max_bytes)
     except (OSError, BadImage):
         return False
     pixels = decoded.pixels.reshape(-1, 3).astype(np.int64) >> 4

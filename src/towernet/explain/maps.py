@@ -5,7 +5,7 @@ Shapes: S side of the image, C channels, H × W positions of a map.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -90,12 +90,13 @@ class Explanation:
     maps: tuple[BlockMap, ...]
 
 
-def explain(folder: Path, image: Path) -> Explanation:
+def explain(folder: Path, image: Path, *, max_megapixels: float | None = None) -> Explanation:
     """Predict an image with a trained run, or a comparison's winner, and keep its attention maps.
 
     Args:
         folder: The folder of the run or comparison.
         image: The image file.
+        max_megapixels: The most pixels it can have, in millions; None: the run's limit.
 
     Raises:
         DataError: there is no finished run, or the image cannot be used.
@@ -108,7 +109,10 @@ def explain(folder: Path, image: Path) -> Explanation:
             f"{trained.name} in {trained.folder} has no attention to draw; train one that has, with"
             f" --model {trained.name.base}+se or towernet (`towernet attention` lists the blocks)"
         )
-    ((_, pixels),) = fitted_pictures(trained.contract, [image])
+    contract = trained.contract
+    if max_megapixels is not None:
+        contract = replace(contract, max_megapixels=float(max_megapixels))
+    ((_, pixels),) = fitted_pictures(contract, [image])
     if isinstance(pixels, DataError):
         raise pixels
     seen: dict[str, Tensor] = {}

@@ -65,7 +65,6 @@ def options_of(reading: Reading) -> list[str]:
     for each in fields(reading):
         if (value := getattr(reading, each.name)) != each.default:
             words.append(f"--{each.name.replace('_', '-')}")
-            words += (
-                [] if value is True else [f"{value:g}" if isinstance(value, float) else str(value)]
-            )
+            if value is not True:
+                words.append(str(value).removesuffix(".0"))
     return words
