@@ -431,7 +431,7 @@ def test_train_resumes_to_the_bit_through_the_command(towernet, photos, tmp_path
     assert not (stopped / "last").exists()
     idle = towernet("train", "--resume", whole, "--epochs", 50)
     assert idle.returncode == 2
-    assert "--epochs has no effect with --resume; leave it out" in idle.stderr
+    assert "is finished with --epochs 8, and its length cannot change" in idle.stderr
     refused = towernet("train", photos, *words, "--out", whole)
     assert refused.returncode == 2
     assert "already contains a run; resume it with --resume" in refused.stderr

@@ -13,6 +13,8 @@ import pytest
 
 import towernet
 from conftest import TINY_NETWORK
+from towernet import choices
+from towernet.api import found as api
 from towernet.errors import ConfigError, DataError, UnknownNameError
 from towernet.records.reading import Reading
 
@@ -101,7 +103,7 @@ def test_a_network_is_trained_and_resumed(photos, tmp_path):
     assert found.results.kind == "run"
     again = towernet.train(resume=tmp_path / "run", progress=quiet())
     assert again.results == found.results
-    with pytest.raises(ConfigError, match="--epochs has no effect with --resume"):
+    with pytest.raises(ConfigError, match="its length cannot change"):
         towernet.train(resume=tmp_path / "run", epochs=3)
 
 
@@ -112,6 +114,13 @@ def test_every_public_function_is_listed_and_documented():
         assert inspect.isfunction(function), name
         assert inspect.getdoc(function), name
         assert function.__annotations__["return"], name
+    for function, data in (
+        (towernet.compare, ["x"]),
+        (towernet.train, ["x"]),
+        (api.Run.evaluate, ["self", "x"]),
+    ):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'epochz'"):
+            function(*data, epochz=3)
     with pytest.raises(AttributeError, match="no attribute 'compair'"):
         towernet.compair  # noqa: B018
 
@@ -222,6 +231,13 @@ def test_a_value_of_the_wrong_type_is_refused_not_converted(photos, tmp_path, wo
     )  # fmt: skip
     assert message in done.stdout, done.stderr
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("name", ["white_level", "max_megapixels", "max_archive_gb"])
+def test_a_number_that_is_not_finite_is_refused(name):
+    for value in (float("inf"), float("nan")):
+        with pytest.raises(ConfigError, match="give a finite number"):
+            choices.reading({name: value})
 
 
 def test_errors_in_python_name_the_option_of_the_command(photos, tmp_path):

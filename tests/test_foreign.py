@@ -352,7 +352,7 @@ def test_an_archive_that_torch_would_not_write_is_refused(tmp_path):
     with pytest.raises(DataError, match="its members are larger than the file"):
         read_foreign(path)
     path = archive(tmp_path / "v.pt", b"", compression=zipfile.ZIP_DEFLATED)
-    with pytest.raises(DataError, match="its members are compressed"):
+    with pytest.raises(DataError, match="has compressed members"):
         read_foreign(path)
     path = archive(tmp_path / "u.pt", b"")
     content = path.read_bytes()

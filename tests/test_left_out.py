@@ -68,9 +68,9 @@ def test_wide_images_are_mentioned_where_much_is_cropped(tmp_path, size, resize,
 
 
 def test_options_are_written_as_on_the_command_line():
-    reading = Reading(splits="train=Training,test=Testing", white_level=4095.0, min_images=3)
+    reading = Reading(splits="train=Training,test=Testing", white_level=1048575.0, min_images=3)
     assert options_of(reading) == [
-        "--splits", "train=Training,test=Testing", "--min-images", "3", "--white-level", "4095",
+        "--splits", "train=Training,test=Testing", "--min-images", "3", "--white-level", "1048575",
     ]  # fmt: skip
     assert options_of(Reading()) == []
 
@@ -101,6 +101,10 @@ def test_asked_to_train_longer_a_run_gives_the_command_for_a_new_one(
 def test_the_line_is_printed_by_train_and_plan(towernet, own_photos, tmp_path):
     (own_photos / "lying" / "0.jxl").write_bytes(JPEG_XL)
     words = (own_photos, "--size", 32, "--epochs", 1, "--threads", 1, "--out", tmp_path / "run")
-    done = towernet("train", *words, "--model", TINY_NETWORK)
     line = "1 of 43 files is not used: 1 JPEG XL; `towernet check"
-    assert line in done.stdout + done.stderr
+    trained = towernet("train", *words, "--model", TINY_NETWORK)
+    planned = towernet(
+        "plan", own_photos, "--size", 32, "--threads", 1, "--models", f"{TINY_NETWORK},mnasnet0_5"
+    )
+    for done in (trained, planned):
+        assert line in done.stdout + done.stderr

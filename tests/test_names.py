@@ -170,7 +170,15 @@ def test_predict_names_files_and_classes_as_they_are(run, data):
 @pytest.mark.proof
 def test_no_output_is_a_command_to_the_terminal(run, run_of_labels, data, tmp_path):
     checked = run_towernet(
-        "check", data, "--workers", 1, "--out", tmp_path, errors="surrogateescape"
+        "check",
+        data,
+        "--layout",
+        "classes",
+        "--workers",
+        1,
+        "--out",
+        tmp_path,
+        errors="surrogateescape",
     )
     images = [data / name / file_name(number) for number, name in enumerate(NAMES)]
     predicted = run_towernet("predict", run[0], *images, errors="surrogateescape")

@@ -43,7 +43,7 @@ def _length(recipe: Recipe) -> tuple[str, float]:
 
 def _new_command(command: str, option: str, value: str, folder: Path) -> str:
     """Return a command with another length and another folder for the results."""
-    if not command.startswith("towernet "):  # a call from Python
+    if not f"{command} ".startswith("towernet "):  # a call from Python
         return f"{command}, with {option}={value} and another `out`"
     words = shlex.split(command)
     for name in ("epochs", "minutes", "resume", "out"):

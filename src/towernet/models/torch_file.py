@@ -158,14 +158,20 @@ def _check_archive(path: Path) -> list[StandIn]:
             raise damaged(path, "two of its members have the same name")
         # Memory-mapped reads would take compressed bytes for numbers, and check no checksums.
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            raise damaged(path, "its members are compressed")
+            raise DataError(
+                f"{path} has compressed members, which torch.save never writes; save the weights"
+                f" again with {SAVE}"
+            )
         if (bad := archive.testzip()) is not None:
             raise damaged(path, f"the checksum of {shown(bad)[:80]} is wrong")
         for member in members:
             if not member.filename.endswith("data.pkl"):
                 continue
             if member.file_size > _MAX_PICKLE_BYTES:
-                raise damaged(path, f"its list of tensors is too large: {member.file_size:,} bytes")
+                raise DataError(
+                    f"{path} has a list of tensors of {member.file_size:,} bytes, and the limit is"
+                    f" {_MAX_PICKLE_BYTES:,}; save the weights alone with {SAVE}"
+                )
             stand_ins += _check_pickle(path, archive.read(member))
     return stand_ins
 
