@@ -110,6 +110,7 @@ def reading(given: Mapping[str, Any]) -> Reading:
         ConfigError: a value has the wrong type or is out of range.
         UnknownNameError: no layout has this name.
     """
+    from towernet.data.encodings import AS_BEFORE
     from towernet.records.reading import Reading
     from towernet.registry import unknown_name
 
@@ -121,6 +122,8 @@ def reading(given: Mapping[str, Any]) -> Reading:
     found = Reading(**values)
     if found.layout not in _LAYOUTS:
         raise unknown_name("layout", found.layout, _LAYOUTS)
+    if found.encoding == AS_BEFORE:
+        raise ConfigError(f"--encoding is '{AS_BEFORE}'; give the name of an encoding, such as gbk")
     for name, allowed in _VALUES.items():
         if (value := values.get(name)) not in (None, *allowed):
             option = name.replace("_", "-")

@@ -142,7 +142,8 @@ def open_images(
         "white_level": as_trained.white_level,
         "max_megapixels": predictor.contract.max_megapixels,
     }
-    options = choices.reading(vars(default) | pixels | chosen)
+    choices.reading(chosen)  # refuses wrong values
+    options = replace(default, **pixels | chosen)
     return open_source(data, options, progress=progress.count, min_classes=1)
 
 

@@ -21,7 +21,7 @@ from towernet.data.alphabets import HAN, HANGUL, LATIN, OTHER, VOWELS, Alphabet
 from towernet.registry import unknown_name
 from towernet.words import listed, shown
 
-AS_BEFORE = "\0as before"  # of runs made before encodings were recognised; nobody can type it
+AS_BEFORE = "as before"  # of runs made before encodings were recognised; no option
 OEM, ANSI = "oem", "ansi"  # which encodings are usual: those of zip programs, or those of Excel
 MAX_SAMPLE_BYTES = 20_000  # of the names that are judged
 MARGIN = 5.0  # how much likelier, as a logarithm, a reading must be than any other
