@@ -86,7 +86,7 @@ def make_images(folder: Path) -> None:
         turned.save(folder / "photos" / "train" / name / "turned.png")
         (folder / "photos" / "train" / name / "link.png").symlink_to("0.png")
     for kind, name in enumerate(("Training", "Testing")):
-        for number in range(20):
+        for number in range(60):
             place = folder / "named_as_splits" / name / CLASSES[number % 3]
             place.mkdir(parents=True, exist_ok=True)
             picture(kind, number).save(place / f"{number}.png")
