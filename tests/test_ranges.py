@@ -213,3 +213,16 @@ def test_the_upper_bits_are_kept_and_noted_where_alpha_has_been_multiplied():
     decoded = decode(tiff("<", [16] * 4, 2, [values.tobytes()], extra=[1]), NOW)
     assert decoded.notes == ("SIXTEEN_BIT", "UPPER_BITS", "ALPHA")
     assert decoded.values == (0x3030, 0x3030)
+
+
+def test_a_deep_tiff_in_which_0_is_white_looks_as_one_in_which_0_is_black():
+    values = scene(EXPOSURES[-1])
+    black, white = (
+        tiff("<", [16], photometric, [pixels.astype("<u2").tobytes()])
+        for photometric, pixels in ((1, values), (0, 4095 - values.clip(0, 4095)))
+    )
+    rules = replace(NOW, value_range=(0.0, 4095.0))
+    pixels = [decode(content, rules).pixels.astype(int) for content in (white, black)]
+    np.testing.assert_allclose(*pixels, atol=1)
+    as_before = decode(white, BEFORE).pixels.astype(int)  # a run made before keeps its pixels
+    assert abs(as_before - decode(black, BEFORE).pixels).max() > 100

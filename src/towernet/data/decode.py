@@ -28,7 +28,7 @@ from towernet.data.opening import Rows, heif_version, load, opened
 from towernet.data.profiles import Convert, UnusableProfile, conversion
 from towernet.data.rules import BEFORE, MAX_BYTES, RGB, Rules
 
-VERSION = " with ".join(filter(None, ("3", f"Pillow {PIL.__version__}", heif_version())))
+VERSION = " with ".join(filter(None, ("4", f"Pillow {PIL.__version__}", heif_version())))
 """Part of every cache key of decoded pixels: another decoder gives other pixels."""
 
 DRAFT_SIDE_PX = 2048
@@ -168,6 +168,9 @@ def _orientation(image: Image.Image, notes: list[str]) -> int | None:
         return None
 
 
+_PHOTOMETRIC_TAG = 262  # of a TIFF
+
+
 class _Picture:
     """A loaded image on its way to RGB, reduced, in strips: never twice in memory at full size."""
 
@@ -186,6 +189,9 @@ class _Picture:
         self.has_alpha = image.has_transparency_data
         is_grey = image.mode.startswith("I;16") or image.mode in deep.MODES
         self.is_deep = is_grey or low is not None
+        tags = getattr(image, "tag_v2", {})
+        # Pillow inverts such a TIFF of 8 bits itself.
+        self.is_white_zero = rules.whole_depth and self.is_deep and tags.get(_PHOTOMETRIC_TAG) == 0
         if self.is_deep:
             notes.append(deep.MODES.get(image.mode, "SIXTEEN_BIT"))
             if low is image:
@@ -254,7 +260,8 @@ class _Picture:
             opaque, mask = strip.convert("RGB"), strip.getchannel("A")
         else:
             assert self.span is not None
-            opaque = Image.fromarray(deep.to_bytes(values, self.span))
+            scaled = deep.to_bytes(values, self.span)
+            opaque = Image.fromarray(255 - scaled if self.is_white_zero else scaled)
             if strip.mode in ("RGBA", "LA"):
                 mask = strip.getchannel("A")
             elif isinstance(self.key, int):

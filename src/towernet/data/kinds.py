@@ -20,7 +20,7 @@ OTHER_SUFFIXES = {
     *(".doc", ".docx", ".rtf", ".mat", ".npy", ".npz", ".h5", ".hdf5", ".pkl", ".pickle", ".pt"),
     *(".pth", ".onnx", ".safetensors", ".ckpt", ".pb", ".tflite", ".parquet", ".arrow", ".feather"),
     *(".db", ".sqlite", ".lock", ".bak", ".tmp", ".part", ".url", ".lnk", ".properties"),
-    *(".geojson", ".cache", ".xmp", ".pts", ".label", ".ann", ".bib", ".tex"),
+    *(".geojson", ".cache", ".xmp", ".aae", ".pts", ".label", ".ann", ".bib", ".tex"),
     *(".r", ".m", ".js", ".css"),
 }  # fmt: skip
 _HEAD_BYTES, _LIST_BYTES = 64, 1 << 16

@@ -25,6 +25,7 @@ FOREIGN = tuple(
             (0, b"\xd7\xcd\xc6\x9a", "WMF"),
             (40, b" EMF", "EMF"),
             (0, b"\0\0\1\0", "icon (ICO)"),
+            (0, b"\0\0\2\0\0\0\0\0", "TGA"),  # a cursor has at least one picture
             (0, b"\0\0\2\0", "cursor (CUR)"),
             (0, b"icns", "icon (ICNS)"),
             (0, b"v/1\x01", "OpenEXR"),
