@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from towernet.data.folders import Folder, class_level, folded, folder_tree, leaves
+from towernet.data.folders import Folder, class_level, folded, folder_tree, is_leaf, leaves
 from towernet.data.refusals import Data
 from towernet.data.split_folders import (
     Base,
@@ -33,7 +33,7 @@ from towernet.data.table import path_bytes
 from towernet.data.tree import folder_of
 from towernet.errors import DataError
 from towernet.registry import unknown_name
-from towernet.words import counted, shown, some_listed
+from towernet.words import counted, listed, shown, some_listed
 
 LAYOUTS = ("auto", "classes", "splits", "leaves")
 COPY = "a copy of what is beside it"
@@ -112,6 +112,9 @@ def read_layout(
     parts = Parts(bases or [Base(top, "")], [], left_out, notes)
     if layout == "leaves":
         _leaves(parts)
+        names_below = {class_name for class_name, _, _ in parts.folders}
+        if len(names_below) > 1 and len(roles_of(names_below)) == len(names_below):
+            raise data.leaves_are_splits(sorted(names_below, key=path_bytes))
     else:
         _sub_folders(parts, layout, data)
     empty = _empty(parts)
@@ -194,6 +197,8 @@ def _sub_folders(parts: Parts, layout: str, data: Data) -> None:
         level = class_level(base.folder, by_name=layout != "classes")
         subs = level.image_subs if layout == "classes" else base.classes
         if not base.split and not certain:
+            if sets := [sub for sub in subs if _is_split(sub)]:
+                raise data.own_splits(sets, subs)
             if above := _splits_below(subs):
                 parts.folders.extend(above)
                 parts.notes.append(SPLITS_BELOW)
@@ -209,6 +214,17 @@ def _sub_folders(parts: Parts, layout: str, data: Data) -> None:
             parts.folders.append((class_name, base.split, sub))
     if not certain and SPLITS_BELOW not in parts.notes:
         _refuse_nesting(parts, data)
+
+
+def _is_split(folder: Folder) -> bool:
+    """Whether a folder is a data set with splits of its own, with class folders below them."""
+    subs = class_level(folder).image_subs
+    roles = roles_of(sub.name for sub in subs)
+    return (
+        not folder.own
+        and len(roles) > 1
+        and any(sub.name in roles and not is_leaf(sub) for sub in subs)
+    )
 
 
 def _splits_below(subs: list[Folder]) -> list[tuple[str, str, Folder]]:
@@ -259,11 +275,23 @@ def _refuse_nesting(parts: Parts, data: Data) -> None:
     }
     if are_parts(list(inner)) and not nested:
         raise data.parts(sorted(inner, key=path_bytes))
-    if len(nested) >= most:
+    only = {
+        class_name: subs
+        for class_name, subs in inner.items()
+        if subs and not any(folder.own for folder in folders_of[class_name])
+    }
+    num_in_only = Counter(sub for subs in only.values() for sub in subs)
+    shared = any(num > 1 for num in num_in_only.values())
+    if len(nested) >= most or (len(only) >= most and nested) or (shared and len(num_in_only) > 1):
         below = Parts(parts.bases, [], {}, [])
         _leaves(below)
-        num_below = len({class_name for class_name, _, _ in below.folders})
-        raise data.nested(nested, len(nested), num_below, split=split)
+        raise data.nested(only, {name for name, _, _ in below.folders}, split=split)
+    if only:
+        some = sorted((f"{name}/{subs[0]}/" for name, subs in only.items()), key=path_bytes)
+        parts.notes.append(
+            f"the classes are the upper of {some_listed(some, most=3)}; for the lower ones give"
+            " --layout leaves"
+        )
 
 
 def _leaves(parts: Parts) -> None:
@@ -277,6 +305,16 @@ def _leaves(parts: Parts) -> None:
             class_name = leaf.path[len(base.level.path) : -1].replace("/", "-")
         folders_of[class_name].append(leaf)
         parts.folders.append((class_name, base.split, leaf))
+    above = {
+        name
+        for base, leaf in found
+        if not base.split
+        for name in leaf.path[len(base.level.path) : -len(leaf.name) - 1].split("/")
+        if name
+    }
+    if (roles := roles_of(above)) and len({*roles.values()}) > 1:
+        some = sorted((f"{name}/" for name in roles), key=path_bytes)
+        parts.notes.append(f"{listed(some)} are not kept as splits")
     num_in_split = Counter((class_name, split) for class_name, split, _ in parts.folders)
     some = []
     for class_name in sorted(

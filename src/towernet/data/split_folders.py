@@ -8,6 +8,7 @@ from towernet.data.folders import Folder, class_level, folded
 from towernet.data.refusals import Data
 from towernet.data.split_names import is_beside, is_holder, roles_of
 from towernet.data.table import SPLITS, TRAIN
+from towernet.errors import ConfigError
 from towernet.words import listed, shown
 
 LeftOut = dict[str, tuple[Folder, str]]
@@ -43,15 +44,30 @@ def given_splits(
 ) -> list[Base]:
     """Return the folders that --splits names; the others are left out."""
     by_path = {folder.path: folder for folder in root}
-    bases = []
-    for split, given in pairs:
+
+    def find(given: str) -> Folder | None:
+        given = given.strip().replace("\\", "/").strip("/").removeprefix("./")
         found = by_path.get(f"{top.path}{given}/") or by_path.get(f"{given}/")
-        if found is None:
-            ending = [one for one in by_path.values() if one.path.endswith(f"/{given}/")]
-            found = ending[0] if len(ending) == 1 else None
-        if found is None or not found.total:
-            raise data.no_folder(given, top, empty=found is not None)
-        bases.append(Base(found, split))
+        ending = [one for one in by_path.values() if one.path.endswith(f"/{given}/")]
+        return found or (ending[0] if len(ending) == 1 else None)
+
+    bases: list[Base] = []
+    for split, several in pairs:
+        # A name can contain '+' itself.
+        for given in [several] if find(several) else several.split("+"):
+            if not given.strip():
+                raise ConfigError(
+                    f"--splits gives '{shown(several)}' for {split}; write several folders as"
+                    " FOLDER+FOLDER"
+                )
+            found = find(given)
+            if found is None or not found.total:
+                raise data.no_folder(given, top, empty=found is not None)
+            if any(found is base.folder for base in bases):
+                raise ConfigError(
+                    f"--splits names {shown(found.path[:-1])} 2 times; name each folder once"
+                )
+            bases.append(Base(found, split))
     chosen = [base.folder.path for base in bases]
     for one in chosen:
         for other in chosen:
@@ -135,10 +151,11 @@ def with_labels(bases: list[Base], data: Data, left_out: LeftOut, min_classes: i
     Raises:
         DataError: naming the classes that only another split has.
     """
-    reference = max(bases, key=lambda base: (base.split == TRAIN, len(base.classes)))
-    known = {folded(sub.name) for sub in reference.classes}
+    largest = max(bases, key=lambda base: (base.split == TRAIN, len(base.classes)))
+    reference = [base for base in bases if base.split == largest.split]
+    known = {folded(sub.name) for base in reference for sub in base.classes}
     if not known:
-        raise data.no_classes(split=True, where=reference.folder.path)
+        raise data.no_classes(split=True, where=largest.folder.path)
     kept = []
     for base in bases:
         names = {folded(sub.name): sub for sub in base.classes}
@@ -146,7 +163,9 @@ def with_labels(bases: list[Base], data: Data, left_out: LeftOut, min_classes: i
         if not names or (len(names) == len(unknown) == 1):
             left_out[base.folder.path] = (base.folder, NO_CLASS_FOLDERS)
         elif unknown and min_classes > 1:
-            raise data.only_in(base.folder, unknown, reference.folder)
+            others = [(one.split, one.folder) for one in bases if one.split != base.split]
+            there = [sub for one in reference for sub in one.classes]
+            raise data.only_in(base.folder, unknown, others, largest.split, there)
         else:
             kept.append(base)
     return kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from towernet.data.table import SPLITS, TEST, TRAIN, VALIDATION
@@ -126,28 +126,21 @@ def are_parts(names: Sequence[str]) -> bool:
 
 
 def parse_splits(given: str) -> list[tuple[str, str]]:
-    """Read `train=Training,test=Testing` as (split, folder) pairs.
+    """Read `train=Training,test=Testing` as (split, folder) pairs; `train=a+b` is not divided.
 
     Raises:
-        ConfigError: it has another form, or names a split or a folder twice.
+        ConfigError: it has another form.
         UnknownNameError: there is no such split.
     """
     pairs: list[tuple[str, str]] = []
     for part in given.split(","):
         split, equals, folder = (word.strip() for word in part.partition("="))
-        folder = folder.replace("\\", "/").strip("/").removeprefix("./")
         if not (split and equals and folder):
             raise ConfigError(
                 f"--splits is '{shown(given)}'; write it as train=FOLDER,test=FOLDER, with the"
-                " folders in the data"
+                " folders in the data; several of one split are train=FOLDER+FOLDER"
             )
         if split.lower() not in SPLIT_NAMES:
             raise unknown_name("split", shown(split), SPLITS)
         pairs.append((SPLIT_NAMES[split.lower()], folder))
-    for which in (0, 1):
-        (most, num), *_ = Counter(pair[which] for pair in pairs).most_common()
-        if num > 1:
-            raise ConfigError(
-                f"--splits names {shown(most)} {num} times; give each split one folder of its own"
-            )
     return pairs
