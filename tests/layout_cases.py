@@ -409,6 +409,41 @@ CASES = [
         "refused: 5 files look like masks of other images in photos (the first is benign/1_mask.png, of benign/1.jpg)",
     ),
     Case(
+        "masks that begin with the word",
+        "{benign,normal}/{1,2,3}.jpg {benign,normal}/mask_{1,2,3}.png=mask",
+        "refused: 6 files look like masks of other images in photos (the first is benign/mask_1.png, of benign/1.jpg)",
+    ),
+    Case(
+        "masks with the word in brackets",
+        "{cat,dog}/{1,2,3}.jpg {cat,dog}/{1,2,3}~(mask).png=mask",
+        "refused: 6 files look like masks of other images in photos (the first is cat/1 (mask).png, of cat/1.jpg)",
+    ),
+    Case(
+        "CamVid: masks that end in _L",
+        "{cat,dog}/{1,2,3}.jpg {cat,dog}/{1,2,3}_L.png=mask",
+        "refused: 6 files look like masks of other images in photos (the first is cat/1_L.png",
+    ),
+    Case(
+        "a folder of masks beside each class",
+        "{cat,dog}/{1,2,3}.jpg {cat,dog}_masks/{1,2,3}.png=mask",
+        "refused: 6 files look like masks of other images in photos (the first is cat_masks/1.png, of cat/1.jpg)",
+    ),
+    Case(
+        "a folder of masks beside each class, in splits",
+        "{train,test}/{cat,dog}/{1,2,3}.jpg {train,test}/mask_{cat,dog}/mask_{1,2,3}.png=mask",
+        "refused: 12 files look like masks of other images in photos (the first is test/mask_cat/mask_1.png, of test/cat/1.jpg)",
+    ),
+    Case(
+        "photographs in a folder that is named like masks",
+        "{cat,cat_mask}/{1,2,3}.jpg",
+        "cat, cat_mask: 6",
+    ),
+    Case(
+        "left and right eyes",
+        "{cat,dog}/{1,2,3}.jpg {cat,dog}/{1,2,3}_L.jpg",
+        "cat, dog: 12",
+    ),
+    Case(
         "masks of the same name, as PNG beside JPEG",
         "{cat,dog}/a{1,2,3}.jpg {cat,dog}/a{1,2,3}.png=mask",
         "refused: 6 files look like masks of other images in photos (the first is cat/a1.png",
@@ -445,6 +480,13 @@ CASES = [
         "--masks ignore",
         "{COVID,Normal}/{images,masks}/3",
         "COVID, Normal: 6",
+        Reading(masks="ignore"),
+        "6 masks are left out",
+    ),
+    Case(
+        "--masks ignore for folders beside the classes",
+        "{cat,dog}/{1,2,3}.jpg {cat,dog}_masks/{1,2,3}.png=mask",
+        "cat, dog: 6",
         Reading(masks="ignore"),
         "6 masks are left out",
     ),

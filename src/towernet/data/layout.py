@@ -30,7 +30,7 @@ from towernet.data.summary import (
     without_images,
 )
 from towernet.data.table import path_bytes
-from towernet.data.tree import folder_of
+from towernet.data.tree import Ignored, folder_of
 from towernet.errors import DataError
 from towernet.registry import unknown_name
 from towernet.words import counted, listed, shown, some_listed
@@ -74,6 +74,7 @@ def read_layout(
     skip_empty: bool = False,
     min_classes: int = 2,
     find_list: Callable[[], str] = str,
+    links: Sequence[Ignored] = (),
 ) -> Layout:
     """Determine which folders are classes and which are splits.
 
@@ -88,6 +89,7 @@ def read_layout(
         skip_empty: Leave out class folders without files instead of refusing them.
         min_classes: 2 for training; 1 is enough if a trained network knows the other classes.
         find_list: Returns the CSV that lists the images, '' if there is none; for a message.
+        links: The symbolic links that are not followed, for a message.
 
     Raises:
         ConfigError: `splits` has another form.
@@ -98,7 +100,7 @@ def read_layout(
     if layout not in LAYOUTS:
         raise unknown_name("layout", layout, LAYOUTS)
     root = folder_tree(paths, others, folders)
-    data = Data(name, paths, find_list)
+    data = Data(name, paths, find_list, links)
     left_out: LeftOut = {}
     top = _top(root, left_out, layout, splits)
     bases: list[Base] = []
@@ -121,11 +123,7 @@ def read_layout(
     if not parts.folders and not empty:
         raise data.no_classes(split=bool(bases))
     if empty and not skip_empty:
-        verb = "is an empty class folder" if len(empty) == 1 else "are empty class folders"
-        raise DataError(
-            f"{some_listed(empty, most=5)} in {name} {verb}; add images, or leave out empty folders"
-            " with --skip-empty"
-        )
+        raise data.empty(empty, top.path)
     if empty:
         notes.append(f"left out as empty: {some_listed(empty, most=5)}")
     num_files: Counter[str] = Counter()
@@ -133,7 +131,12 @@ def read_layout(
         num_files[class_name] += folder.total
     if len(num_files) < min_classes and (without := without_images(parts, root)):
         name += f" (without the folders that contain no image: {some_listed(without, most=5)})"
-    require_classes(num_files, num_files, name=name, fewest=min_classes)
+    try:
+        require_classes(num_files, num_files, name=name, fewest=min_classes)
+    except DataError as error:
+        if not links or len(num_files) >= min_classes:
+            raise
+        raise DataError(f"{error}; {data.links_words(links)}") from error
     reading = reading_of(name, top, parts, num_files, deepest=layout == "leaves")
     notes += notes_of(parts, root, auto=layout == "auto")
     return Layout(frozenset(num_files), "; ".join([reading, *notes]), _places(parts))

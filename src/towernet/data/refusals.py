@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from towernet.data.folders import Folder, class_level, leaves
 from towernet.data.split_names import role_in, roles_of
 from towernet.data.table import SPLITS, TEST, TRAIN, path_bytes
+from towernet.data.tree import FOLLOW_ALL, Ignored
 from towernet.errors import DataError
 from towernet.registry import nearest
 from towernet.words import counted, listed, shown, some_listed
@@ -24,15 +25,54 @@ class Data:
         name: Of the data, as shown.
         paths: All files that may be images.
         find_list: Returns the CSV in it that lists its images, '' if there is none.
+        links: The symbolic links that are not followed.
     """
 
-    def __init__(self, name: str, paths: Sequence[str], find_list: Callable[[], str]) -> None:
-        self.name, self.paths, self.find_list = name, paths, find_list
+    def __init__(
+        self,
+        name: str,
+        paths: Sequence[str],
+        find_list: Callable[[], str],
+        links: Sequence[Ignored] = (),
+    ) -> None:
+        self.name, self.paths, self.find_list, self.links = name, paths, find_list, links
 
-    def no_classes(self, *, split: bool, where: str = "") -> DataError:
-        """There is no folder that could be a class."""
+    def links_words(self, links: Sequence[Ignored]) -> str:
+        """Say how many links are not followed, and how they are."""
+        first, one = min(links), len(links) == 1
+        can = any(FOLLOW_ALL in link.detail for link in links)
+        how = (
+            f"give {FOLLOW_ALL} to read what {'it points' if one else 'they point'} to"
+            if can
+            else f"{shown(first.path)} is {first.detail}"
+        )
+        return (
+            f"{counted(len(links), 'symbolic link')} {'is' if one else 'are'} not followed"
+            f" ({'it' if one else 'the first'} is {shown(first.path)}); {how}"
+        )
+
+    def empty(self, names: Sequence[str], top: str) -> DataError:
+        """Class folders contain no files."""
+        links = [
+            link
+            for link in self.links
+            if any(f"/{name}/" in f"/{link.path.removeprefix(top)}" for name in names)
+        ]
+        verb = "is an empty class folder" if len(names) == 1 else "are empty class folders"
+        todo = f"{self.links_words(links)}," if links else "add images,"
+        return DataError(
+            f"{some_listed(names, most=5)} in {self.name} {verb}{':' if links else ';'} {todo} or"
+            " leave out empty folders with --skip-empty"
+        )
+
+    def no_classes(
+        self, *, split: bool, where: str = "", named: Sequence[Folder] = ()
+    ) -> DataError:
+        """There is no folder that could be a class; those `named` like splits hold the images."""
         example = "photos/train" if split else "photos"
         todo = f"make one sub-folder per class, such as {example}/cat/1.jpg and {example}/dog/1.jpg"
+        if not self.paths and self.links:
+            return DataError(f"{self.name} contains no files: {self.links_words(self.links)}")
         if not self.paths:
             return DataError(f"{self.name} contains no files; {todo}")
         paths = [path for path in self.paths if path.startswith(where)]
@@ -48,6 +88,12 @@ class Data:
                 f"; the names begin with {counted(len(words), 'word')} ({some_listed(words, 5)})"
             )
             todo += ", or write a CSV with the columns path,label"
+        if named and all(sub.own for sub in named):
+            todo += (
+                f", or pass --layout classes if {_some([sub.name for sub in named])} are classes"
+            )
+        if self.links:
+            todo += f"; {self.links_words(self.links)}"
         return DataError(f"{found}; {todo}")
 
     def no_folder(self, given: str, top: Folder, *, empty: bool) -> DataError:

@@ -103,7 +103,7 @@ def named_splits(
     if not with_classes:
         if layout == "splits" or not beside:
             trained = bases[0].folder.path if bases[0].split == TRAIN else ""
-            raise data.no_classes(split=True, where=trained)
+            raise data.no_classes(split=True, where=trained, named=top.image_subs)
         usual = len(beside) > 1 and not any(is_beside(sub.name) for sub in beside)
         if usual and [base.split for base in bases] == [TRAIN]:
             return []  # a class such as train, next to car and plane
