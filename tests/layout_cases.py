@@ -303,6 +303,53 @@ CASES = [
         "cat, dog: 6",
     ),
     Case("pictures of each class in a folder of one name", "{cat,dog}/cropped/3", "cat, dog: 6"),
+    Case(
+        "train/ beside query/ and gallery/ with the same classes",
+        "{train,query,gallery}/{a,b}/3",
+        "refused: gallery/ and query/ contain the same class folders as train/ … --splits train=train,test=FOLDER … --layout splits",
+    ),
+    Case(
+        "train/ beside dev-test/",
+        "{train,dev-test}/{a,b}/3",
+        "refused: dev-test/ contains the same class folders as train/, and its name means no split",
+    ),
+    Case(
+        "train/ and test/ beside trainval/ with the same classes",
+        "{train,test,trainval}/{a,b}/3",
+        "refused: trainval/ contains the same class folders as train/ and test/",
+    ),
+    Case(
+        "val/ and test/ beside trainval/",
+        "{val,test,trainval}/{a,b}/3",
+        "refused: --splits train=trainval,validation=val,test=test if",
+    ),
+    Case(
+        "train/ and development/",
+        "train/{a,b}/4 development/{a,b}/2",
+        "a, b: 8 train, 4 validation",
+    ),
+    Case("train/, cv/ and test/", "{train,cv,test}/{a,b}/3", "a, b: 6 train, 6 validation, 6 test"),
+    Case("`cv` is a kind of document", "{cv,invoice,letter}/3", "cv, invoice, letter: 9"),
+    Case(
+        "altered copies beside each class",
+        "{cat,dog}/3 {cat,dog}_augmented/4",
+        "refused: cat_augmented beside cat and dog_augmented beside dog … --layout classes",
+    ),
+    Case(
+        "a copy beside a class, in splits",
+        "train/{cat,dog,dog~-~Copy}/3 test/{cat,dog}/3",
+        "refused: dog - Copy beside dog … --layout splits",
+    ),
+    Case(
+        "training pictures beside each class",
+        "{cat,dog}/3 {cat,dog}_train/4",
+        "refused: cat_train beside cat and dog_train beside dog",
+    ),
+    Case(
+        "one class with a word more than another",
+        "{tree,tree_house,station,train_station}/3",
+        "station, train_station, tree, tree_house: 12",
+    ),
     Case("years", "{2019,2020}/{a,b}/3", "refused: same folders (a, b) … --layout leaves"),
     Case(
         "cameras",
@@ -353,7 +400,7 @@ CASES = [
     Case(
         "train/ and test/ without class folders",
         "{train,test}/3",
-        "refused: no class folders; make one sub-folder per class",
+        "refused: no class folders; make one sub-folder per class … --layout classes if test and train are classes",
     ),
     Case(
         "Dogs vs. Cats: the class in the file name",
@@ -638,6 +685,25 @@ CASES = [
         "--layout classes",
         "{Training,Testing}/{a,b}/3",
         "Testing, Training: 12",
+        Reading(layout="classes"),
+    ),
+    Case(
+        "--layout splits where splits contain only pictures",
+        "{bus,car,train}/3",
+        "refused: no class folders … or pass --layout classes if bus, car and train are classes",
+        Reading(layout="splits"),
+    ),
+    Case(
+        "--layout splits beside a folder with the same classes",
+        "{train,query}/{a,b}/3",
+        "a, b: 6 train",
+        Reading(layout="splits"),
+        "left out: query/ (6 files, not a split)",
+    ),
+    Case(
+        "--layout classes for copies beside each class",
+        "{cat,dog}/3 cat_augmented/4",
+        "cat, cat_augmented, dog: 10",
         Reading(layout="classes"),
     ),
     Case(

@@ -20,7 +20,14 @@ from towernet.data.split_folders import (
     named_splits,
     with_labels,
 )
-from towernet.data.split_names import are_parts, is_holder, is_masks, parse_splits, roles_of
+from towernet.data.split_names import (
+    are_parts,
+    is_holder,
+    is_masks,
+    parse_splits,
+    roles_of,
+    variants_of,
+)
 from towernet.data.summary import (
     SPLITS_BELOW,
     Parts,
@@ -252,7 +259,7 @@ def _without_copies(subs: list[Folder], left_out: LeftOut) -> list[Folder]:
 
 
 def _refuse_nesting(parts: Parts, data: Data) -> None:
-    """Refuse class folders that contain the same folders, or nothing but folders."""
+    """Refuse class folders with the same folders, with only folders, or with each other's names."""
     folders_of: defaultdict[str, list[Folder]] = defaultdict(list)
     for class_name, _, folder in parts.folders:
         folders_of[class_name].append(folder)
@@ -289,6 +296,8 @@ def _refuse_nesting(parts: Parts, data: Data) -> None:
         below = Parts(parts.bases, [], {}, [])
         _leaves(below)
         raise data.nested(only, {name for name, _, _ in below.folders}, split=split)
+    if variants := variants_of(dict.fromkeys(name for name, _, _ in parts.folders)):
+        raise data.variants(variants, split=bool(parts.bases[0].split))
     if only:
         some = sorted((f"{name}/{subs[0]}/" for name, subs in only.items()), key=path_bytes)
         parts.notes.append(

@@ -128,6 +128,35 @@ class Data:
         folders = some_listed([f"{sub.name}/" for sub in subs], most=6)
         return DataError(f"{self.name} contains {folders}: {what}; {ways_out(subs)}")
 
+    def unnamed_splits(
+        self, splits: Sequence[tuple[str, str]], same: Sequence[Folder]
+    ) -> DataError:
+        """Beside splits there are folders with the same class folders."""
+        names = sorted((f"{sub.name}/" for sub in same), key=path_bytes)
+        missing = [split for split in SPLITS if split not in {one for one, _ in splits}]
+        chosen = [*splits, (missing[-1] if missing else TRAIN, "FOLDER")]
+        one = len(names) == 1
+        return DataError(
+            f"in {self.name}, {_some(names)} {'contains' if one else 'contain'} the same class"
+            f" folders as {listed([f'{shown(name)}/' for _, name in splits])}, and"
+            f" {'its name means' if one else 'their names mean'} no split: name the folders of each"
+            f" split with --splits {splits_option(chosen)} (several of one split are"
+            f" FOLDER+FOLDER), or leave {'it' if one else 'them'} out with --layout splits"
+        )
+
+    def variants(self, found: Mapping[str, str], *, split: bool) -> DataError:
+        """Class folders have the names of others and a word more, such as cat_augmented."""
+        names = sorted(found, key=path_bytes)
+        pairs = [f"{name} beside {found[name]}" for name in names]
+        it = "it is a class" if len(names) == 1 else "these are classes"
+        return DataError(
+            f"{self.name} has {_some(pairs)}: the same class, or another one; move"
+            f" {'that folder' if len(names) == 1 else 'those folders'} into"
+            f" {shown(found[names[0]])}{' and so on' if len(names) > 1 else ''}, or away, or, if"
+            f" {it} of {'its' if len(names) == 1 else 'their'} own, pass --layout"
+            f" {'splits' if split else 'classes'}"
+        )
+
     def flat_splits(self, splits: Sequence[Folder], beside: Sequence[Folder]) -> DataError:
         """Folders named like splits contain no class folders, and others are beside them."""
         names, one = [f"{sub.name}/" for sub in splits], len(splits) == 1

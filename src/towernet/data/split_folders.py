@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from towernet.data.folders import Folder, class_level, folded
 from towernet.data.refusals import Data
-from towernet.data.split_names import is_beside, is_holder, roles_of
+from towernet.data.split_names import is_beside, is_holder, is_masks, roles_of
 from towernet.data.table import SPLITS, TRAIN
 from towernet.errors import ConfigError
 from towernet.words import listed, shown
@@ -113,7 +113,16 @@ def named_splits(
         raise data.like_splits(in_order, "several folders are named like the same split")
     if bases[0].split == TRAIN and not bases[0].classes and min_classes > 1:
         raise data.no_classes(split=True, where=bases[0].folder.path)
-    if layout != "splits" and not _certain(bases, with_classes, beside):
+    same = [
+        sub
+        for sub in beside
+        if not (is_beside(sub.name) or is_masks(sub.name))
+        and _shares(Base(sub, ""), with_classes[0])
+    ]
+    if layout != "splits" and same and bases[0].split == TRAIN:
+        raise data.unnamed_splits([(base.split, base.folder.name) for base in bases], same)
+    uncertain = same or not _certain(bases, with_classes, beside)
+    if layout != "splits" and uncertain:
         raise data.like_splits(in_order, f"{_named(bases)}, and the others are not")
     for sub in beside:
         left_out[sub.path] = (sub, NOT_A_SPLIT)

@@ -26,6 +26,8 @@ _ROLES = SPLIT_NAMES | {
     "eval": VALIDATION,
     "evaluation": VALIDATION,
 }
+# These mean validation only beside a folder of the training split: they can be classes.
+_WEAK = {"cv": VALIDATION, "development": VALIDATION}
 # Words beside the split's own that say nothing about the content.
 _FILLERS = {
     *("set", "sets", "data", "dataset", "datasets", "folder", "dir", "split", "splits", "subset"),
@@ -53,6 +55,15 @@ _SIDE = {
     *("tmp", "temp", "backup", "old", "copy", "readme", "assets", "scripts", "misc", "inference"),
     *("infer", "submission", "submissions", "notebooks"),
 }
+_VARIANTS = "|".join(
+    [
+        *("augmented", "augmentation", "augment", "aug", "copy", "kopie", "copie", "copia"),
+        *("flipped", "rotated", "mirrored", "cropped", "resized", "duplicate", "duplicates"),
+        *("train", "training", "val", "valid", "validation", "test", "testing"),
+    ]
+)
+_LAST_WORD = re.compile(rf"(?P<plain>.+?)[\s_.(-]+(?P<word>{_VARIANTS})[\s_.()-]*\d*\)?$")
+_FIRST_WORD = re.compile(rf"(?P<word>{_VARIANTS})(?: of)?[\s_.-]+(?P<plain>.+)$")
 
 
 def words_of(name: str) -> tuple[str, ...]:
@@ -69,8 +80,9 @@ def words_of(name: str) -> tuple[str, ...]:
 def role_in(name: str) -> tuple[str, frozenset[str]]:
     """Return the split that a name's words mean, '' if none or several, and its other words."""
     words = words_of(name)
-    roles = {_ROLES[word] for word in words if word in _ROLES}
-    others = frozenset(word for word in words if word not in _ROLES and word not in _FILLERS)
+    all_roles = _ROLES | _WEAK
+    roles = {all_roles[word] for word in words if word in all_roles}
+    others = frozenset(word for word in words if word not in all_roles and word not in _FILLERS)
     return (roles.pop() if len(roles) == 1 else ""), others
 
 
@@ -88,6 +100,8 @@ def roles_of(names: Iterable[str]) -> dict[str, str]:
     roles_with: defaultdict[frozenset[str], set[str]] = defaultdict(set)
     for role, others in found.values():
         roles_with[others].add(role)
+    if not any(role == TRAIN for role, _ in found.values()):
+        found = {name: it for name, it in found.items() if not _WEAK.keys() & words_of(name)}
     return {
         name: role
         for name, (role, others) in found.items()
@@ -112,6 +126,25 @@ def is_beside(name: str) -> bool:
     words = words_of(name)
     plain = [word for word in words if word not in _FILLERS]
     return bool(words) and all(word in _SIDE for word in plain)
+
+
+def variants_of(names: Iterable[str]) -> dict[str, str]:
+    """Return names that are another name with a word such as `augmented`, and that other name.
+
+    A word that means a split counts if several names have one.
+
+    Example:
+        >>> variants_of(["cat", "cat_augmented", "dog", "dog - Copy", "tree", "tree_house"])
+        {'cat_augmented': 'cat', 'dog - Copy': 'dog'}
+    """
+    by_name = {name.casefold(): name for name in names}
+    found: dict[str, str] = {}
+    of_splits: dict[str, str] = {}
+    for low, name in by_name.items():
+        match = _LAST_WORD.match(low) or _FIRST_WORD.match(low)
+        if match and (plain := by_name.get(match["plain"])):
+            (of_splits if match["word"] in _ROLES else found)[name] = plain
+    return found | of_splits if len(of_splits) > 1 or 2 * len(of_splits) == len(by_name) else found
 
 
 def are_parts(names: Sequence[str]) -> bool:
