@@ -239,7 +239,116 @@ CASES = [
     Case(
         "folds",
         "{fold1,fold2}/{a,b}/3",
-        "refused: same folders (a, b) … --splits train=fold1,test=fold2 if … --layout leaves … --layout classes",
+        "refused: fold1 and fold2 … same folders (a, b) … --splits train=FOLDER,test=FOLDER if … FOLDER+FOLDER … --layout leaves … --layout classes",
+    ),
+    Case(
+        "folders whose names mean splits in another language",
+        "{Testdaten,Trainingsdaten}/{a,b}/3",
+        "refused: Testdaten and Trainingsdaten … --splits train=FOLDER,test=FOLDER",
+    ),
+    Case(
+        "a split with classes of its own beside two others",
+        "{train,val}/{ant,bee}/4 test/{ant,bee,cat}/2",
+        "refused: (there: ant, bee) … --splits train=train,validation=val, or",
+    ),
+    Case(
+        "a blank at the end of the class names of one split",
+        "train/{ant~,bee~}/4 test/{ant,bee}/2",
+        "refused: the classes 'ant', 'bee' (4 files) in test/ and not in train/ (there: 'ant ', 'bee ')",
+    ),
+    Case(
+        "data sets with splits of their own",
+        "{setA,setB}/{train,test}/{a,b}/3",
+        "refused: setA and setB with splits of their own … (setA/test/a/) … --splits train=setA/train+setB/train,test=setA/test+setB/test … photos/setA … --layout leaves … both without these splits",
+    ),
+    Case(
+        "a data set with splits beside one with one split",
+        "{2019/{train,test},2020/train}/{a,b}/3",
+        "refused: 2019 with splits of its own … train=2019/train+2020/train,test=2019/test;",
+    ),
+    Case(
+        "a data set with splits beside a folder of pictures",
+        "setA/{train,test}/{a,b}/3 setB/3",
+        "refused: setA with splits of its own … (without setB)",
+    ),
+    Case(
+        "patients of whom not all have all classes",
+        "p1/{a,b}/3 p2/a/3 p3/b/4",
+        "refused: each of p1, p2 and p3 holds only folders (a, b): … 3 as the classes … the 2 folders below give --layout leaves",
+    ),
+    Case(
+        "patients with one class each",
+        "p1/a/3 p2/a/3 p3/b/4",
+        "refused: each of p1, p2 and p3 holds only folders … --splits train=p1+p2+p3",
+    ),
+    Case(
+        "cameras with different classes",
+        "c1/{a,b}/3 c2/b/3 c3/c/3",
+        "refused: each of c1, c2 and c3 holds only folders … --splits train=c1+c2+c3",
+    ),
+    Case(
+        "two cameras without a class in both",
+        "c1/{a,b}/3 c2/c/3",
+        "refused: each of c1 and c2 holds only folders",
+    ),
+    Case(
+        "classes with one folder of another name each",
+        "p1/ant/3 p2/bee/3",
+        "p1, p2: 6",
+        note="the classes are the upper of p1/ant/, p2/bee/; for the lower ones give --layout leaves",
+    ),
+    Case(
+        "pictures of each class in a folder of its own kind",
+        "cat/images/3 dog/photos/3",
+        "cat, dog: 6",
+    ),
+    Case("pictures of each class in a folder of one name", "{cat,dog}/cropped/3", "cat, dog: 6"),
+    Case(
+        "train/ beside query/ and gallery/ with the same classes",
+        "{train,query,gallery}/{a,b}/3",
+        "refused: gallery/ and query/ contain the same class folders as train/ … --splits train=train,test=FOLDER … --layout splits",
+    ),
+    Case(
+        "train/ beside dev-test/",
+        "{train,dev-test}/{a,b}/3",
+        "refused: dev-test/ contains the same class folders as train/, and its name means no split",
+    ),
+    Case(
+        "train/ and test/ beside trainval/ with the same classes",
+        "{train,test,trainval}/{a,b}/3",
+        "refused: trainval/ contains the same class folders as train/ and test/",
+    ),
+    Case(
+        "val/ and test/ beside trainval/",
+        "{val,test,trainval}/{a,b}/3",
+        "refused: --splits train=trainval,validation=val,test=test if",
+    ),
+    Case(
+        "train/ and development/",
+        "train/{a,b}/4 development/{a,b}/2",
+        "a, b: 8 train, 4 validation",
+    ),
+    Case("train/, cv/ and test/", "{train,cv,test}/{a,b}/3", "a, b: 6 train, 6 validation, 6 test"),
+    Case("`cv` is a kind of document", "{cv,invoice,letter}/3", "cv, invoice, letter: 9"),
+    Case(
+        "altered copies beside each class",
+        "{cat,dog}/3 {cat,dog}_augmented/4",
+        "refused: cat_augmented beside cat and dog_augmented beside dog … --layout classes",
+    ),
+    Case(
+        "a copy beside a class, in splits",
+        "train/{cat,dog,dog~-~Copy}/3 test/{cat,dog}/3",
+        "refused: dog - Copy beside dog … --layout splits",
+    ),
+    Case(
+        "training pictures beside each class",
+        "{cat,dog}/3 {cat,dog}_train/4",
+        "refused: cat_train beside cat and dog_train beside dog",
+    ),
+    Case(
+        "one class with a word more than another",
+        "{tree,tree_house,station,train_station}/3",
+        "station, train_station, tree, tree_house: 12",
     ),
     Case("years", "{2019,2020}/{a,b}/3", "refused: same folders (a, b) … --layout leaves"),
     Case(
@@ -276,7 +385,7 @@ CASES = [
     Case(
         "two folders for one split",
         "train/{a,b}/3 training/{a,b}/3 test/{a,b}/3",
-        "refused: several folders are named like the same split",
+        "refused: several folders are named like the same split … --splits train=train+training,test=test",
     ),
     Case(
         "train/ and a folder that is no split",
@@ -291,7 +400,7 @@ CASES = [
     Case(
         "train/ and test/ without class folders",
         "{train,test}/3",
-        "refused: no class folders; make one sub-folder per class",
+        "refused: no class folders; make one sub-folder per class … --layout classes if test and train are classes",
     ),
     Case(
         "Dogs vs. Cats: the class in the file name",
@@ -347,6 +456,41 @@ CASES = [
         "refused: 5 files look like masks of other images in photos (the first is benign/1_mask.png, of benign/1.jpg)",
     ),
     Case(
+        "masks that begin with the word",
+        "{benign,normal}/{1,2,3}.jpg {benign,normal}/mask_{1,2,3}.png=mask",
+        "refused: 6 files look like masks of other images in photos (the first is benign/mask_1.png, of benign/1.jpg)",
+    ),
+    Case(
+        "masks with the word in brackets",
+        "{cat,dog}/{1,2,3}.jpg {cat,dog}/{1,2,3}~(mask).png=mask",
+        "refused: 6 files look like masks of other images in photos (the first is cat/1 (mask).png, of cat/1.jpg)",
+    ),
+    Case(
+        "CamVid: masks that end in _L",
+        "{cat,dog}/{1,2,3}.jpg {cat,dog}/{1,2,3}_L.png=mask",
+        "refused: 6 files look like masks of other images in photos (the first is cat/1_L.png",
+    ),
+    Case(
+        "a folder of masks beside each class",
+        "{cat,dog}/{1,2,3}.jpg {cat,dog}_masks/{1,2,3}.png=mask",
+        "refused: 6 files look like masks of other images in photos (the first is cat_masks/1.png, of cat/1.jpg)",
+    ),
+    Case(
+        "a folder of masks beside each class, in splits",
+        "{train,test}/{cat,dog}/{1,2,3}.jpg {train,test}/mask_{cat,dog}/mask_{1,2,3}.png=mask",
+        "refused: 12 files look like masks of other images in photos (the first is test/mask_cat/mask_1.png, of test/cat/1.jpg)",
+    ),
+    Case(
+        "photographs in a folder that is named like masks",
+        "{cat,cat_mask}/{1,2,3}.jpg",
+        "cat, cat_mask: 6",
+    ),
+    Case(
+        "left and right eyes",
+        "{cat,dog}/{1,2,3}.jpg {cat,dog}/{1,2,3}_L.jpg",
+        "cat, dog: 12",
+    ),
+    Case(
         "masks of the same name, as PNG beside JPEG",
         "{cat,dog}/a{1,2,3}.jpg {cat,dog}/a{1,2,3}.png=mask",
         "refused: 6 files look like masks of other images in photos (the first is cat/a1.png",
@@ -387,6 +531,13 @@ CASES = [
         "6 masks are left out",
     ),
     Case(
+        "--masks ignore for folders beside the classes",
+        "{cat,dog}/{1,2,3}.jpg {cat,dog}_masks/{1,2,3}.png=mask",
+        "cat, dog: 6",
+        Reading(masks="ignore"),
+        "6 masks are left out",
+    ),
+    Case(
         "--masks keep",
         "{COVID,Normal}/{images,masks}/3",
         "COVID, Normal: 12",
@@ -419,6 +570,56 @@ CASES = [
         Reading(splits="train=x,val=z,test=y"),
     ),
     Case(
+        "--splits with several folders for one split",
+        "{f0,f1,f2}/{a,b}/3 f3/{a,b}/2 f4/a/1",
+        "a, b: 18 train, 4 validation, 1 test",
+        Reading(splits="train=f0+f1+f2,validation=f3,test=f4"),
+        "not in f4/: b",
+    ),
+    Case(
+        "--splits with one split given twice, and classes that differ",
+        "f0/a/3 f1/b/2 f2/{a,b}/4",
+        "a, b: 5 train, 8 test",
+        Reading(splits="train=f0,test=f2,train=f1"),
+    ),
+    Case(
+        "--splits with the splits of two data sets",
+        "{setA,setB}/{train,test}/{a,b}/3",
+        "a, b: 12 train, 12 test",
+        Reading(splits="train=setA/train+setB/train,test=setA/test+setB/test"),
+    ),
+    Case(
+        "--splits with a name that contains +",
+        "c+cc/{a,b}/3 d/{a,b}/2",
+        "a, b: 6 train, 4 test",
+        Reading(splits="train=c+cc,test=d"),
+    ),
+    Case(
+        "--splits with a class that only another split has",
+        "f0/{a,b}/3 f1/b/2 f2/{a,c}/4",
+        "refused: class c (4 files) in f2/ and not in f0/ and f1/",
+        Reading(splits="train=f0+f1,test=f2"),
+    ),
+    Case(
+        "--splits with nothing after +",
+        "{f0,f1}/{a,b}/3",
+        "refused: --splits gives 'f0+' for train",
+        Reading(splits="train=f0+,test=f1"),
+    ),
+    Case(
+        "--splits with a folder twice in a split",
+        "{f0,f1}/{a,b}/3",
+        "refused: --splits names f0 2 times",
+        Reading(splits="train=f0+f0,test=f1"),
+    ),
+    Case(
+        "--splits with only a test split",
+        "test/{a,b}/3",
+        "a, b: 6 test",
+        Reading(splits="test=test"),
+        "in the split test/ in",
+    ),
+    Case(
         "--splits, in a folder on top",
         "data/2019/{a,b}/5 data/2020/{a,b}/3",
         "a, b: 10 train, 6 test",
@@ -433,7 +634,7 @@ CASES = [
     Case(
         "--splits with the same folder twice",
         "{Training,Testing}/{a,b}/3",
-        "refused: --splits names Testing 2 times",
+        "refused: --splits names Testing 2 times; name each folder once",
         Reading(splits="train=Testing,test=Testing"),
     ),
     Case(
@@ -456,6 +657,19 @@ CASES = [
         "one class: a (2 folders, 6 files), b (2 folders, 6 files)",
     ),
     Case(
+        "--layout leaves in data sets with splits of their own",
+        "{setA,setB}/{train,test}/{a,b}/3",
+        "a, b: 24",
+        Reading(layout="leaves"),
+        "test/ and train/ are not kept as splits",
+    ),
+    Case(
+        "--layout leaves where the deepest folders are splits",
+        "{cat,dog}/{train,test}/3",
+        "refused: deepest folders of photos are called test and train, like splits; omit --layout leaves",
+        Reading(layout="leaves"),
+    ),
+    Case(
         "--layout leaves: the same name in some places",
         "c/{church,castle}/{indoor,outdoor}/3 a/attic/4",
         "attic, c-castle-indoor, c-castle-outdoor, c-church-indoor, c-church-outdoor: 16",
@@ -471,6 +685,25 @@ CASES = [
         "--layout classes",
         "{Training,Testing}/{a,b}/3",
         "Testing, Training: 12",
+        Reading(layout="classes"),
+    ),
+    Case(
+        "--layout splits where splits contain only pictures",
+        "{bus,car,train}/3",
+        "refused: no class folders … or pass --layout classes if bus, car and train are classes",
+        Reading(layout="splits"),
+    ),
+    Case(
+        "--layout splits beside a folder with the same classes",
+        "{train,query}/{a,b}/3",
+        "a, b: 6 train",
+        Reading(layout="splits"),
+        "left out: query/ (6 files, not a split)",
+    ),
+    Case(
+        "--layout classes for copies beside each class",
+        "{cat,dog}/3 cat_augmented/4",
+        "cat, cat_augmented, dog: 10",
         Reading(layout="classes"),
     ),
     Case(

@@ -73,7 +73,9 @@ def test_a_folder_is_all_below_it_by_the_bytes_of_the_paths(folder):
     assert names == sorted(names, key=path_bytes)
     assert len(names) == 23
     assert names[:2] == ["=broken.jpg", "d0.png"]
-    assert found.left_out == "ignored: 2 files of other kinds and 3 hidden, system or linked files"
+    assert found.left_out == (
+        "ignored: 2 files of other kinds, 2 hidden or system files and 1 symbolic link"
+    )
 
 
 def test_folders_and_files_keep_the_order_given(folder, tmp_path):
@@ -108,6 +110,15 @@ def test_a_folder_without_images_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(DataError, match=r"contains no images \(1 other file\); give a folder"):
         find_pictures([tmp_path])
+
+
+def test_a_folder_of_links_is_refused_with_their_number(folder, tmp_path):
+    (tmp_path / "links").mkdir()
+    for name in ("b.png", "a.png"):
+        (tmp_path / "links" / name).symlink_to(folder / "d1" / "1.png")
+    with pytest.raises(DataError, match=r"links \(2 symbolic links, not followed: a\.png, …\);"):
+        find_pictures([tmp_path / "links"])
+    assert len(find_pictures([*(tmp_path / "links").iterdir()]).paths) == 2
 
 
 # The bits of an answer.

@@ -226,6 +226,47 @@ def test_links_and_pipes_are_neither_followed_nor_opened(tmp_path):
     }
 
 
+def _linked(folder, names, real):
+    """Make a folder in which each name is a link to a picture or a folder of `real`."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(real / name)
+    return folder
+
+
+def test_pictures_that_are_all_links_are_refused_with_the_option(tmp_path):
+    real = plant(tmp_path / "real", *(f"{x}/{i}.jpg" for x in ("cat", "dog") for i in (1, 2, 3)))
+    files = [f"{name}/{i}.jpg" for name in ("cat", "dog") for i in (1, 2, 3)]
+    for name, links, words in (
+        ("files", files, "cat, dog in files are empty class folders: 6 symbolic links are not"),
+        ("folders", ["cat", "dog"], "folders contains no files: 2 symbolic links are not"),
+    ):
+        linked = _linked(tmp_path / name, links, real)
+        for mode in (None, "inside"):
+            with pytest.raises(DataError, match=words) as error:
+                open_source(str(linked), Reading(follow_links=mode))
+            assert "(the first is cat" in str(error.value)
+            assert "give --follow-links all to read what they point to" in str(error.value)
+        read = open_source(str(linked), Reading(follow_links="all"))
+        assert len(read.files) == 6 and "symbolic" not in read.reading
+
+
+def test_pictures_of_one_class_that_are_links_are_named(tmp_path):
+    real = plant(tmp_path / "real", *(f"{x}/{i}.jpg" for x in ("cat", "dog") for i in (1, 2, 3)))
+    linked = _linked(tmp_path / "photos", ["cat/1.jpg", "cat/2.jpg"], real)
+    plant(linked, "dog/1.jpg")
+    with pytest.raises(DataError, match="cat in photos is an empty class folder: 2 symbolic"):
+        open_source(str(linked))
+    with pytest.raises(DataError, match=r"1 class, .* 2 symbolic links are not"):
+        open_source(str(linked), Reading(skip_empty=True))
+
+
+def test_links_that_lead_nowhere_are_said_to(tmp_path):
+    linked = _linked(tmp_path / "photos", ["cat/1.jpg"], tmp_path / "gone")
+    with pytest.raises(DataError, match=r"1 symbolic link .*1\.jpg is a .* points to nothing"):
+        open_source(str(linked), Reading(follow_links="all"))
+
+
 def linked(tmp_path):
     """A folder with links: out of it, within it, in loops, to nothing."""
     root = plant(tmp_path / "photos", "cat/1.jpg", "dog/1.jpg", "pool/2.jpg")

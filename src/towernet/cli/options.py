@@ -106,7 +106,8 @@ _READING = {
     "splits": Annotated[
         str | None,
         typer.Option(
-            help="Which folder is which split, such as train=Training,test=Testing.",
+            help="Which folder is which split, such as train=Training,test=Testing; several of"
+            " one split are train=fold1+fold2.",
             rich_help_panel=_GROUP,
         ),
     ],

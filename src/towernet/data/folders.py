@@ -95,7 +95,7 @@ def class_level(folder: Folder, *, by_name: bool = True) -> Folder:
         subs = folder.image_subs
         if len(subs) != 1 or folder.named or not subs[0].image_subs:
             return folder
-        if by_name and _is_leaf(subs[0]):
+        if by_name and is_leaf(subs[0]):
             return folder
         empty = any(not (sub.total or sub.total_others) for sub in folder.subs.values())
         if empty and len(class_level(subs[0], by_name=by_name).image_subs) < 2:
@@ -108,14 +108,15 @@ def leaves(folder: Folder) -> list[Folder]:
     found, waiting = [], [*folder.image_subs]
     while waiting:
         one = waiting.pop()
-        if _is_leaf(one):
+        if is_leaf(one):
             found.append(one)
         else:
             waiting.extend(one.image_subs)
     return sorted(found, key=lambda one: path_bytes(one.path))
 
 
-def _is_leaf(folder: Folder) -> bool:
+def is_leaf(folder: Folder) -> bool:
+    """Whether a folder contains no folders, except some called `images` and the like."""
     return all(is_holder(sub.name) and not sub.image_subs for sub in folder.image_subs)
 
 

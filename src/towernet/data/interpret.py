@@ -27,6 +27,7 @@ def interpret(
     location: Callable[[str], Path],
     where: Path | None = None,
     unreadable: Sequence[str] = (),
+    links: Sequence[Ignored] = (),
 ) -> tuple[Layout, Kinds]:
     """Return the layout of the files found, and the files without the masks that are left out.
 
@@ -39,6 +40,7 @@ def interpret(
         location: Returns where the bytes of a file are.
         where: The folder they are in; None for an archive.
         unreadable: Files that have no location.
+        links: The symbolic links that are not followed.
 
     Raises:
         DataError: the folders or files could be read in several ways, or not at all.
@@ -64,6 +66,7 @@ def interpret(
             skip_empty=reading.skip_empty,
             min_classes=min_classes,
             find_list=find_list,
+            links=links,
         )
 
     found = read(kinds)

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from towernet.data.folders import Folder, class_level, folded, folder_tree, leaves
+from towernet.data.folders import Folder, class_level, folded, folder_tree, is_leaf, leaves
 from towernet.data.refusals import Data
 from towernet.data.split_folders import (
     Base,
@@ -20,7 +20,14 @@ from towernet.data.split_folders import (
     named_splits,
     with_labels,
 )
-from towernet.data.split_names import are_parts, is_holder, is_masks, parse_splits, roles_of
+from towernet.data.split_names import (
+    are_parts,
+    is_holder,
+    is_masks,
+    parse_splits,
+    roles_of,
+    variants_of,
+)
 from towernet.data.summary import (
     SPLITS_BELOW,
     Parts,
@@ -30,10 +37,10 @@ from towernet.data.summary import (
     without_images,
 )
 from towernet.data.table import path_bytes
-from towernet.data.tree import folder_of
+from towernet.data.tree import Ignored, folder_of
 from towernet.errors import DataError
 from towernet.registry import unknown_name
-from towernet.words import counted, shown, some_listed
+from towernet.words import counted, listed, shown, some_listed
 
 LAYOUTS = ("auto", "classes", "splits", "leaves")
 COPY = "a copy of what is beside it"
@@ -74,6 +81,7 @@ def read_layout(
     skip_empty: bool = False,
     min_classes: int = 2,
     find_list: Callable[[], str] = str,
+    links: Sequence[Ignored] = (),
 ) -> Layout:
     """Determine which folders are classes and which are splits.
 
@@ -88,6 +96,7 @@ def read_layout(
         skip_empty: Leave out class folders without files instead of refusing them.
         min_classes: 2 for training; 1 is enough if a trained network knows the other classes.
         find_list: Returns the CSV that lists the images, '' if there is none; for a message.
+        links: The symbolic links that are not followed, for a message.
 
     Raises:
         ConfigError: `splits` has another form.
@@ -98,7 +107,7 @@ def read_layout(
     if layout not in LAYOUTS:
         raise unknown_name("layout", layout, LAYOUTS)
     root = folder_tree(paths, others, folders)
-    data = Data(name, paths, find_list)
+    data = Data(name, paths, find_list, links)
     left_out: LeftOut = {}
     top = _top(root, left_out, layout, splits)
     bases: list[Base] = []
@@ -112,17 +121,16 @@ def read_layout(
     parts = Parts(bases or [Base(top, "")], [], left_out, notes)
     if layout == "leaves":
         _leaves(parts)
+        names_below = {class_name for class_name, _, _ in parts.folders}
+        if len(names_below) > 1 and len(roles_of(names_below)) == len(names_below):
+            raise data.leaves_are_splits(sorted(names_below, key=path_bytes))
     else:
         _sub_folders(parts, layout, data)
     empty = _empty(parts)
     if not parts.folders and not empty:
         raise data.no_classes(split=bool(bases))
     if empty and not skip_empty:
-        verb = "is an empty class folder" if len(empty) == 1 else "are empty class folders"
-        raise DataError(
-            f"{some_listed(empty, most=5)} in {name} {verb}; add images, or leave out empty folders"
-            " with --skip-empty"
-        )
+        raise data.empty(empty, top.path)
     if empty:
         notes.append(f"left out as empty: {some_listed(empty, most=5)}")
     num_files: Counter[str] = Counter()
@@ -130,7 +138,12 @@ def read_layout(
         num_files[class_name] += folder.total
     if len(num_files) < min_classes and (without := without_images(parts, root)):
         name += f" (without the folders that contain no image: {some_listed(without, most=5)})"
-    require_classes(num_files, num_files, name=name, fewest=min_classes)
+    try:
+        require_classes(num_files, num_files, name=name, fewest=min_classes)
+    except DataError as error:
+        if not links or len(num_files) >= min_classes:
+            raise
+        raise DataError(f"{error}; {data.links_words(links)}") from error
     reading = reading_of(name, top, parts, num_files, deepest=layout == "leaves")
     notes += notes_of(parts, root, auto=layout == "auto")
     return Layout(frozenset(num_files), "; ".join([reading, *notes]), _places(parts))
@@ -194,6 +207,8 @@ def _sub_folders(parts: Parts, layout: str, data: Data) -> None:
         level = class_level(base.folder, by_name=layout != "classes")
         subs = level.image_subs if layout == "classes" else base.classes
         if not base.split and not certain:
+            if sets := [sub for sub in subs if _is_split(sub)]:
+                raise data.own_splits(sets, subs)
             if above := _splits_below(subs):
                 parts.folders.extend(above)
                 parts.notes.append(SPLITS_BELOW)
@@ -209,6 +224,17 @@ def _sub_folders(parts: Parts, layout: str, data: Data) -> None:
             parts.folders.append((class_name, base.split, sub))
     if not certain and SPLITS_BELOW not in parts.notes:
         _refuse_nesting(parts, data)
+
+
+def _is_split(folder: Folder) -> bool:
+    """Whether a folder is a data set with splits of its own, with class folders below them."""
+    subs = class_level(folder).image_subs
+    roles = roles_of(sub.name for sub in subs)
+    return (
+        not folder.own
+        and len(roles) > 1
+        and any(sub.name in roles and not is_leaf(sub) for sub in subs)
+    )
 
 
 def _splits_below(subs: list[Folder]) -> list[tuple[str, str, Folder]]:
@@ -233,7 +259,7 @@ def _without_copies(subs: list[Folder], left_out: LeftOut) -> list[Folder]:
 
 
 def _refuse_nesting(parts: Parts, data: Data) -> None:
-    """Refuse class folders that contain the same folders, or nothing but folders."""
+    """Refuse class folders with the same folders, with only folders, or with each other's names."""
     folders_of: defaultdict[str, list[Folder]] = defaultdict(list)
     for class_name, _, folder in parts.folders:
         folders_of[class_name].append(folder)
@@ -259,11 +285,25 @@ def _refuse_nesting(parts: Parts, data: Data) -> None:
     }
     if are_parts(list(inner)) and not nested:
         raise data.parts(sorted(inner, key=path_bytes))
-    if len(nested) >= most:
+    only = {
+        class_name: subs
+        for class_name, subs in inner.items()
+        if subs and not any(folder.own for folder in folders_of[class_name])
+    }
+    num_in_only = Counter(sub for subs in only.values() for sub in subs)
+    shared = any(num > 1 for num in num_in_only.values())
+    if len(nested) >= most or (len(only) >= most and nested) or (shared and len(num_in_only) > 1):
         below = Parts(parts.bases, [], {}, [])
         _leaves(below)
-        num_below = len({class_name for class_name, _, _ in below.folders})
-        raise data.nested(nested, len(nested), num_below, split=split)
+        raise data.nested(only, {name for name, _, _ in below.folders}, split=split)
+    if variants := variants_of(dict.fromkeys(name for name, _, _ in parts.folders)):
+        raise data.variants(variants, split=bool(parts.bases[0].split))
+    if only:
+        some = sorted((f"{name}/{subs[0]}/" for name, subs in only.items()), key=path_bytes)
+        parts.notes.append(
+            f"the classes are the upper of {some_listed(some, most=3)}; for the lower ones give"
+            " --layout leaves"
+        )
 
 
 def _leaves(parts: Parts) -> None:
@@ -277,6 +317,16 @@ def _leaves(parts: Parts) -> None:
             class_name = leaf.path[len(base.level.path) : -1].replace("/", "-")
         folders_of[class_name].append(leaf)
         parts.folders.append((class_name, base.split, leaf))
+    above = {
+        name
+        for base, leaf in found
+        if not base.split
+        for name in leaf.path[len(base.level.path) : -len(leaf.name) - 1].split("/")
+        if name
+    }
+    if (roles := roles_of(above)) and len({*roles.values()}) > 1:
+        some = sorted((f"{name}/" for name in roles), key=path_bytes)
+        parts.notes.append(f"{listed(some)} are not kept as splits")
     num_in_split = Counter((class_name, split) for class_name, split, _ in parts.folders)
     some = []
     for class_name in sorted(

@@ -1,4 +1,4 @@
-"""Masks in the same folders as their images: found by their names, confirmed by their pixels.
+"""Masks among or beside their images: found by their names, confirmed by their pixels.
 
 A mask is no example of its class: a network that is trained on both learns something else.
 """
@@ -23,13 +23,16 @@ from towernet.data.workers import in_processes
 from towernet.errors import DataError
 from towernet.words import counted, shown
 
-# As in 12_mask.png and 12_mask_1.png, of 12.png.
-_NAMED = re.compile(
-    r"(.+?)[\s_.-]+(?:mask|masks|seg|segmentation|label|labels|gt|groundtruth|ground_truth|"
-    r"annotation|annotated|trimap|contour)(?:[\s_.-]*\d+)?$",
-    re.IGNORECASE,
+# As in 12_mask.png, 12_mask_1.png, 12 (mask).png, 12_L.png and mask_12.png, of 12.png.
+_MEANS_MASK = (
+    "(?:mask|masks|seg|segmentation|segmented|label|labels|gt|groundtruth|ground_truth|annotation|"
+    "annotations|annotated|trimap|contour)"
 )
-_WORDS = ("mask", "seg", "label", "gt", "truth", "annotat", "trimap", "contour")
+_NAMED = re.compile(
+    rf"(.+?)[\s_.(\[-]+(?:{_MEANS_MASK}(?:[\s_.-]*\d+)?|(?-i:L))[)\]]?$", re.IGNORECASE
+)
+_LED = re.compile(rf"[(\[]?{_MEANS_MASK}(?:[\s_.)\]-]+(?:of[\s_.-]+)?|(?=\d))(.+)$", re.IGNORECASE)
+_WORDS = ("mask", "seg", "label", "gt", "truth", "annotat", "trimap", "contour", "_l.")
 _LOSSLESS = {"png", "bmp", "gif", "tif", "tiff", "pgm", "pbm"}
 _NUM_EXAMINED = 8
 _FEW_COLOURS = 8
@@ -54,8 +57,9 @@ def masks_among(paths: Sequence[str], location: Callable[[str], Path]) -> list[M
     paths = _worth_a_look(paths)
     in_folders = _in_mask_folders(paths)
     others = {mask.path for mask in in_folders}
+    rest = [path for path in paths if path not in others]
     beside: list[Mask] = []
-    for kind in _beside([path for path in paths if path not in others]):
+    for kind in (*_beside(rest), _in_folders_of_a_class(rest)):
         if kind and _are_masks(kind, location):
             beside += kind
     return sorted([*in_folders, *beside], key=lambda mask: path_bytes(mask.path))
@@ -102,7 +106,7 @@ def _stem(path: str) -> str:
 
 def _plain(stem: str) -> str:
     """Return a stem without the words that mean a mask."""
-    found = _NAMED.match(stem)
+    found = _NAMED.match(stem) or _LED.match(stem)
     return found[1] if found else stem
 
 
@@ -135,6 +139,24 @@ def _in_mask_folders(paths: Sequence[str]) -> list[Mask]:
         if 2 * len(pairs) >= len(folders[folder]):
             of = {pair.path: pair.image for pair in pairs}
             found += [Mask(path, of.get(path, pairs[0].image)) for path in folders[folder]]
+    return found
+
+
+def _in_folders_of_a_class(paths: Sequence[str]) -> list[Mask]:
+    """Return files in folders such as `cat_masks/` if most are named like one in `cat/`."""
+    files_of: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for path in paths:
+        files_of[folder_of(path)][_stem(path)] = path
+    found: list[Mask] = []
+    for folder, files in files_of.items():
+        above, name = folder_of(folder[:-1]), folder[:-1].rpartition("/")[2]
+        images = files_of.get(f"{above}{_plain(name)}/")
+        if not images or _plain(name) == name:
+            continue
+        of = {stem: images.get(stem) or images.get(_plain(stem)) for stem in files}
+        pairs = [Mask(files[stem], image) for stem, image in of.items() if image]
+        if 2 * len(pairs) >= len(files):
+            found += [Mask(path, of[stem] or pairs[0].image) for stem, path in files.items()]
     return found
 
 

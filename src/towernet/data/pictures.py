@@ -11,7 +11,7 @@ from towernet.data.table import path_bytes
 from towernet.data.tree import scan
 from towernet.data.workers import Count
 from towernet.errors import DataError
-from towernet.words import counted, listed
+from towernet.words import counted, listed, shown
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,15 @@ class Pictures:
         paths: In the order given; those of a folder by the bytes of their paths.
         of_folders: Whether a folder was among what was given.
         num_ignored: How many files in the folders are none: notes, tables, annotations.
-        num_skipped: How many hidden files, system files and links there were.
+        num_skipped: How many hidden and system files there were.
+        num_links: How many symbolic links there were, which are not followed.
     """
 
     paths: Sequence[Path]
     of_folders: bool = False
     num_ignored: int = 0
     num_skipped: int = 0
+    num_links: int = 0
 
     @property
     def left_out(self) -> str:
@@ -37,7 +39,9 @@ class Pictures:
         if self.num_ignored:
             words.append(f"{counted(self.num_ignored, 'file')} of other kinds")
         if self.num_skipped:
-            words.append(counted(self.num_skipped, "hidden, system or linked file"))
+            words.append(counted(self.num_skipped, "hidden or system file"))
+        if self.num_links:
+            words.append(counted(self.num_links, "symbolic link"))
         return f"ignored: {listed(words)}" if words else ""
 
 
@@ -48,7 +52,7 @@ def find_pictures(given: Sequence[Path], progress: Count | None = None) -> Pictu
         DataError: a folder cannot be read or contains no file that may be an image.
     """
     paths: list[Path] = []
-    num_ignored = num_skipped = 0
+    num_ignored = num_skipped = num_links = 0
     of_folders = False
     for path in given:
         if not path.is_dir():
@@ -56,11 +60,25 @@ def find_pictures(given: Sequence[Path], progress: Count | None = None) -> Pictu
             continue
         of_folders = True
         tree = scan(path, progress)
+        links = [one.path for one in tree.ignored if one.reason == "SYMLINK"]
         found = sorted(kinds_of(tree.paths, path.joinpath).images, key=path_bytes)
         if not found:
-            others = f" ({counted(len(tree.paths), 'other file')})" if tree.paths else ""
-            raise DataError(f"{path} contains no images{others}; give a folder of images")
+            raise _no_images(path, len(tree.paths), links)
         num_ignored += len(tree.paths) - len(found)
-        num_skipped += len(tree.ignored)
+        num_skipped += len(tree.ignored) - len(links)
+        num_links += len(links)
         paths += [path / name for name in found]
-    return Pictures(paths, of_folders, num_ignored, num_skipped)
+    return Pictures(paths, of_folders, num_ignored, num_skipped, num_links)
+
+
+def _no_images(folder: Path, num_others: int, links: Sequence[str]) -> DataError:
+    others = f" ({counted(num_others, 'other file')})" if num_others else ""
+    if not links:
+        return DataError(f"{folder} contains no images{others}; give a folder of images")
+    first = shown(min(links))
+    some = f"{counted(len(links), 'symbolic link')}, not followed: {first}"
+    return DataError(
+        f"{folder} contains no images{others}, but links ({some}"
+        f"{', …' if len(links) > 1 else ''}); give the folder that they lead to, or each link by"
+        " its name"
+    )

@@ -214,10 +214,11 @@ def _open_folder(
         return path / relative
 
     kinds = kinds_of(tree.paths, location)
+    links = [one for one in tree.ignored if one.reason == "SYMLINK"]
     read, kinds = interpret(
-        shown(name), kinds, tree.folders, reading, min_classes, location, where=path
+        shown(name), kinds, tree.folders, reading, min_classes, location, where=path, links=links
     )
-    if num := sum(one.reason == "SYMLINK" for one in tree.ignored):
+    if num := len(links):
         verb = "is" if num == 1 else "are"
         hint = " (--follow-links all follows them)" if reading.follow_links is None else ""
         note = f"; {counted(num, 'symbolic link')} {verb} not followed{hint}"

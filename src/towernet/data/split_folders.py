@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from towernet.data.folders import Folder, class_level, folded
 from towernet.data.refusals import Data
-from towernet.data.split_names import is_beside, is_holder, roles_of
+from towernet.data.split_names import is_beside, is_holder, is_masks, roles_of
 from towernet.data.table import SPLITS, TRAIN
+from towernet.errors import ConfigError
 from towernet.words import listed, shown
 
 LeftOut = dict[str, tuple[Folder, str]]
@@ -43,15 +44,30 @@ def given_splits(
 ) -> list[Base]:
     """Return the folders that --splits names; the others are left out."""
     by_path = {folder.path: folder for folder in root}
-    bases = []
-    for split, given in pairs:
+
+    def find(given: str) -> Folder | None:
+        given = given.strip().replace("\\", "/").strip("/").removeprefix("./")
         found = by_path.get(f"{top.path}{given}/") or by_path.get(f"{given}/")
-        if found is None:
-            ending = [one for one in by_path.values() if one.path.endswith(f"/{given}/")]
-            found = ending[0] if len(ending) == 1 else None
-        if found is None or not found.total:
-            raise data.no_folder(given, top, empty=found is not None)
-        bases.append(Base(found, split))
+        ending = [one for one in by_path.values() if one.path.endswith(f"/{given}/")]
+        return found or (ending[0] if len(ending) == 1 else None)
+
+    bases: list[Base] = []
+    for split, several in pairs:
+        # A name can contain '+' itself.
+        for given in [several] if find(several) else several.split("+"):
+            if not given.strip():
+                raise ConfigError(
+                    f"--splits gives '{shown(several)}' for {split}; write several folders as"
+                    " FOLDER+FOLDER"
+                )
+            found = find(given)
+            if found is None or not found.total:
+                raise data.no_folder(given, top, empty=found is not None)
+            if any(found is base.folder for base in bases):
+                raise ConfigError(
+                    f"--splits names {shown(found.path[:-1])} 2 times; name each folder once"
+                )
+            bases.append(Base(found, split))
     chosen = [base.folder.path for base in bases]
     for one in chosen:
         for other in chosen:
@@ -87,7 +103,7 @@ def named_splits(
     if not with_classes:
         if layout == "splits" or not beside:
             trained = bases[0].folder.path if bases[0].split == TRAIN else ""
-            raise data.no_classes(split=True, where=trained)
+            raise data.no_classes(split=True, where=trained, named=top.image_subs)
         usual = len(beside) > 1 and not any(is_beside(sub.name) for sub in beside)
         if usual and [base.split for base in bases] == [TRAIN]:
             return []  # a class such as train, next to car and plane
@@ -97,7 +113,16 @@ def named_splits(
         raise data.like_splits(in_order, "several folders are named like the same split")
     if bases[0].split == TRAIN and not bases[0].classes and min_classes > 1:
         raise data.no_classes(split=True, where=bases[0].folder.path)
-    if layout != "splits" and not _certain(bases, with_classes, beside):
+    same = [
+        sub
+        for sub in beside
+        if not (is_beside(sub.name) or is_masks(sub.name))
+        and _shares(Base(sub, ""), with_classes[0])
+    ]
+    if layout != "splits" and same and bases[0].split == TRAIN:
+        raise data.unnamed_splits([(base.split, base.folder.name) for base in bases], same)
+    uncertain = same or not _certain(bases, with_classes, beside)
+    if layout != "splits" and uncertain:
         raise data.like_splits(in_order, f"{_named(bases)}, and the others are not")
     for sub in beside:
         left_out[sub.path] = (sub, NOT_A_SPLIT)
@@ -135,10 +160,11 @@ def with_labels(bases: list[Base], data: Data, left_out: LeftOut, min_classes: i
     Raises:
         DataError: naming the classes that only another split has.
     """
-    reference = max(bases, key=lambda base: (base.split == TRAIN, len(base.classes)))
-    known = {folded(sub.name) for sub in reference.classes}
+    largest = max(bases, key=lambda base: (base.split == TRAIN, len(base.classes)))
+    reference = [base for base in bases if base.split == largest.split]
+    known = {folded(sub.name) for base in reference for sub in base.classes}
     if not known:
-        raise data.no_classes(split=True, where=reference.folder.path)
+        raise data.no_classes(split=True, where=largest.folder.path)
     kept = []
     for base in bases:
         names = {folded(sub.name): sub for sub in base.classes}
@@ -146,7 +172,9 @@ def with_labels(bases: list[Base], data: Data, left_out: LeftOut, min_classes: i
         if not names or (len(names) == len(unknown) == 1):
             left_out[base.folder.path] = (base.folder, NO_CLASS_FOLDERS)
         elif unknown and min_classes > 1:
-            raise data.only_in(base.folder, unknown, reference.folder)
+            others = [(one.split, one.folder) for one in bases if one.split != base.split]
+            there = [sub for one in reference for sub in one.classes]
+            raise data.only_in(base.folder, unknown, others, largest.split, there)
         else:
             kept.append(base)
     return kept

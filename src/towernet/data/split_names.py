@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from towernet.data.table import SPLITS, TEST, TRAIN, VALIDATION
@@ -26,6 +26,8 @@ _ROLES = SPLIT_NAMES | {
     "eval": VALIDATION,
     "evaluation": VALIDATION,
 }
+# These mean validation only beside a folder of the training split: they can be classes.
+_WEAK = {"cv": VALIDATION, "development": VALIDATION}
 # Words beside the split's own that say nothing about the content.
 _FILLERS = {
     *("set", "sets", "data", "dataset", "datasets", "folder", "dir", "split", "splits", "subset"),
@@ -53,6 +55,15 @@ _SIDE = {
     *("tmp", "temp", "backup", "old", "copy", "readme", "assets", "scripts", "misc", "inference"),
     *("infer", "submission", "submissions", "notebooks"),
 }
+_VARIANTS = "|".join(
+    [
+        *("augmented", "augmentation", "augment", "aug", "copy", "kopie", "copie", "copia"),
+        *("flipped", "rotated", "mirrored", "cropped", "resized", "duplicate", "duplicates"),
+        *("train", "training", "val", "valid", "validation", "test", "testing"),
+    ]
+)
+_LAST_WORD = re.compile(rf"(?P<plain>.+?)[\s_.(-]+(?P<word>{_VARIANTS})[\s_.()-]*\d*\)?$")
+_FIRST_WORD = re.compile(rf"(?P<word>{_VARIANTS})(?: of)?[\s_.-]+(?P<plain>.+)$")
 
 
 def words_of(name: str) -> tuple[str, ...]:
@@ -69,8 +80,9 @@ def words_of(name: str) -> tuple[str, ...]:
 def role_in(name: str) -> tuple[str, frozenset[str]]:
     """Return the split that a name's words mean, '' if none or several, and its other words."""
     words = words_of(name)
-    roles = {_ROLES[word] for word in words if word in _ROLES}
-    others = frozenset(word for word in words if word not in _ROLES and word not in _FILLERS)
+    all_roles = _ROLES | _WEAK
+    roles = {all_roles[word] for word in words if word in all_roles}
+    others = frozenset(word for word in words if word not in all_roles and word not in _FILLERS)
     return (roles.pop() if len(roles) == 1 else ""), others
 
 
@@ -88,6 +100,8 @@ def roles_of(names: Iterable[str]) -> dict[str, str]:
     roles_with: defaultdict[frozenset[str], set[str]] = defaultdict(set)
     for role, others in found.values():
         roles_with[others].add(role)
+    if not any(role == TRAIN for role, _ in found.values()):
+        found = {name: it for name, it in found.items() if not _WEAK.keys() & words_of(name)}
     return {
         name: role
         for name, (role, others) in found.items()
@@ -114,6 +128,25 @@ def is_beside(name: str) -> bool:
     return bool(words) and all(word in _SIDE for word in plain)
 
 
+def variants_of(names: Iterable[str]) -> dict[str, str]:
+    """Return names that are another name with a word such as `augmented`, and that other name.
+
+    A word that means a split counts if several names have one.
+
+    Example:
+        >>> variants_of(["cat", "cat_augmented", "dog", "dog - Copy", "tree", "tree_house"])
+        {'cat_augmented': 'cat', 'dog - Copy': 'dog'}
+    """
+    by_name = {name.casefold(): name for name in names}
+    found: dict[str, str] = {}
+    of_splits: dict[str, str] = {}
+    for low, name in by_name.items():
+        match = _LAST_WORD.match(low) or _FIRST_WORD.match(low)
+        if match and (plain := by_name.get(match["plain"])):
+            (of_splits if match["word"] in _ROLES else found)[name] = plain
+    return found | of_splits if len(of_splits) > 1 or 2 * len(of_splits) == len(by_name) else found
+
+
 def are_parts(names: Sequence[str]) -> bool:
     """Whether names differ only in numbers and mean parts of one folder: `part_1`, `part_2`.
 
@@ -126,28 +159,21 @@ def are_parts(names: Sequence[str]) -> bool:
 
 
 def parse_splits(given: str) -> list[tuple[str, str]]:
-    """Read `train=Training,test=Testing` as (split, folder) pairs.
+    """Read `train=Training,test=Testing` as (split, folder) pairs; `train=a+b` is not divided.
 
     Raises:
-        ConfigError: it has another form, or names a split or a folder twice.
+        ConfigError: it has another form.
         UnknownNameError: there is no such split.
     """
     pairs: list[tuple[str, str]] = []
     for part in given.split(","):
         split, equals, folder = (word.strip() for word in part.partition("="))
-        folder = folder.replace("\\", "/").strip("/").removeprefix("./")
         if not (split and equals and folder):
             raise ConfigError(
                 f"--splits is '{shown(given)}'; write it as train=FOLDER,test=FOLDER, with the"
-                " folders in the data"
+                " folders in the data; several of one split are train=FOLDER+FOLDER"
             )
         if split.lower() not in SPLIT_NAMES:
             raise unknown_name("split", shown(split), SPLITS)
         pairs.append((SPLIT_NAMES[split.lower()], folder))
-    for which in (0, 1):
-        (most, num), *_ = Counter(pair[which] for pair in pairs).most_common()
-        if num > 1:
-            raise ConfigError(
-                f"--splits names {shown(most)} {num} times; give each split one folder of its own"
-            )
     return pairs

@@ -58,7 +58,9 @@ def reading_of(
             else f"one class, the one sub-folder of {where}"
         )
         return f"I read this as {how}: {total}"
-    names = [base.folder.path.removeprefix(top.path) for base in parts.bases]
+    names = [
+        base.folder.path.removeprefix(top.path) or f"{base.folder.name}/" for base in parts.bases
+    ]
     under = ", ".join(map(shown, sorted(names)))
     return (
         f"I read this as {classes_words(num_classes)}{', the deepest folders,' * deepest}"
@@ -83,10 +85,11 @@ def notes_of(parts: Parts, root: Folder, *, auto: bool) -> list[str]:
     notes = []
     splits = [base for base in parts.bases if base.split]
     names = {class_name for class_name, _, _ in parts.folders}
-    for base in splits:
-        of_split = {class_name for class_name, split, _ in parts.folders if split == base.split}
+    for split in dict.fromkeys(base.split for base in splits):
+        of_split = {class_name for class_name, one, _ in parts.folders if one == split}
         if lacking := sorted(names - of_split, key=path_bytes):
-            notes.append(f"not in {shown(base.folder.path)}: {some_listed(lacking, most=5)}")
+            where = some_listed([base.folder.path for base in splits if base.split == split])
+            notes.append(f"not in {where}: {some_listed(lacking, most=5)}")
     if auto:
         notes += [f"{shown(sub)} is read as a class, not as a split" for sub in roles_of(names)]
     by_reason: defaultdict[str, list[Folder]] = defaultdict(list)

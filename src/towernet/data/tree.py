@@ -14,6 +14,7 @@ from towernet.registry import unknown_name
 from towernet.words import shown
 
 FOLLOW = ("inside", "all")
+FOLLOW_ALL = "--follow-links all"
 MAX_DEPTH = 255
 FILES_PER_REPORT = 250_000  # between two reports of progress: about a second on a fast disk
 SYSTEM_NAMES = {
@@ -153,7 +154,7 @@ class _Links:
     def _target(self, path: str) -> tuple[int, str]:
         """Return the mode of a link's target, and why it is not followed, '' if it is."""
         if self.mode is None:
-            return 0, "not followed; --follow-links all reads what it points to"
+            return 0, f"not followed; {FOLLOW_ALL} reads what it points to"
         link = self.root / path
         try:
             target = Path(os.path.realpath(link, strict=True))
@@ -161,7 +162,7 @@ class _Links:
         except (OSError, RuntimeError):
             return 0, "which points to nothing"
         if self.mode == "inside" and not target.is_relative_to(self.real_root):
-            return 0, "which points out of the folder; --follow-links all follows it"
+            return 0, f"which points out of the folder; {FOLLOW_ALL} follows it"
         if (
             any(map(_hidden, target.relative_to(self.real_root).parts))
             if (target.is_relative_to(self.real_root))
