@@ -122,6 +122,37 @@ def test_numbers_written_in_two_ways_are_one_class(folder):
     assert read(folder, table(rows=rows)).class_names == ("0.0", "1.0", "v1")
 
 
+@pytest.mark.parametrize(
+    "several", ["ant|bee", "ant, bee", "bee;ant", "ant+bee", "ant & bee", "ant/bee", "ant bee",
+                "['ant', 'bee']", "ant and bee", "ant, bee bee"],
+)  # fmt: skip
+def test_several_classes_in_a_cell_are_refused(folder, several):
+    rows = [("train/1.png", "ant"), ("train/2.png", f'"{several}"'), ("train/3.png", "bee")]
+    with pytest.raises(DataError, match=r"line 3 of .* one class only; leave such images out"):
+        read(folder, table(rows=rows))
+    rows[2] = ("train/3.png", "wasp")  # so ant|bee is a class like any other
+    assert several in read(folder, table(rows=rows)).class_names
+
+
+def test_one_number_with_zeros_before_it_and_without_is_refused(folder):
+    rows = [("train/1.png", "00"), ("train/2.png", "01"), ("train/3.png", "10")]
+    assert read(folder, table(rows=rows)).class_names == ("00", "01", "10")
+    rows[2] = ("train/3.png", "1")
+    with pytest.raises(DataError, match="classes 01 and 1, which are the same number; write them"):
+        read(folder, table(rows=rows))
+
+
+def test_splits_have_the_names_of_folders(folder):
+    rows = [(*row, split) for row, split in zip(ROWS, ("TRAIN", "dev", "Testing"), strict=True)]
+    for column in ("split", "phase"):
+        source = read(folder, table(f"path,label,{column}", rows=rows))
+        assert [file.given_split for file in source.files] == ["train", "validation", "test"]
+        assert "the split dev is validation; the split Testing is test" in source.reading
+    rows[1] = (*ROWS[1], "training and test")
+    with pytest.raises(DataError, match="has the split 'training and test'; write train, valid"):
+        read(folder, table("path,label,split", rows=rows))
+
+
 def test_splits_have_columns_of_other_names(folder):
     rows = [(*row, split) for row, split in zip(ROWS, ("train", "valid", "test"), strict=True)]
     source = read(folder, table("path,label,data set", rows=rows))
