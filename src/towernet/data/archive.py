@@ -124,6 +124,8 @@ def unpack(
             _unpack(path, kind, folder, limits, names, progress)
             kept = _kept(folder)
             assert kept is not None, f"{folder} was written and is incomplete"
+        else:
+            _require_kept(path, kept, limits)
         after = path.stat()
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             shutil.rmtree(folder)  # its content may not match its name
@@ -184,6 +186,16 @@ def _kept(folder: Path) -> Unpacked | None:
         members.append(Member(name, file))
     bad_members = tuple(BadMember(*bad) for bad in index["bad_members"])
     return Unpacked(folder, tuple(members), bad_members, tuple(index["folders"]), index["note"])
+
+
+def _require_kept(path: Path, kept: Unpacked, limits: Limits) -> None:
+    """Refuse what was unpacked before if an explicit limit is smaller."""
+    if limits.max_entries is not None:
+        num = len(kept.members) + len(kept.bad_members) + len(kept.folders)
+        _require_entries(path, num, limits)
+    if limits.max_bytes is not None:
+        num_bytes = sum(member.file.stat().st_size for member in kept.members)
+        _require_size(path, num_bytes, path.stat().st_size, limits)
 
 
 def _unpack(

@@ -16,6 +16,7 @@ from towernet.data import archive, digits
 from towernet.data.archive_tar import is_tar
 from towernet.data.archive_zip import is_zip
 from towernet.data.csv_table import LISTS, SUFFIXES, key_of, other_table, read_csv
+from towernet.data.effect import ARCHIVE, BUILT_IN, CSV, FOLDER, require_effect
 from towernet.data.formats import begins_as_image
 from towernet.data.interpret import interpret, without_others
 from towernet.data.kinds import kinds_of
@@ -102,6 +103,7 @@ def open_source(
     Raises:
         DataError: the data does not exist, or cannot be read as that many classes.
         EnvironmentFault: the disk is too small for the archive, or fails.
+        ConfigError: an option has no effect on this data.
         UnknownNameError: no layout has this name.
     """
     return _opened(data, reading, progress, min_classes)._replace(data=data, options=reading)
@@ -112,10 +114,12 @@ def _opened(data: str, reading: Reading, progress: Count | None, min_classes: in
         raise DataError("DATA is empty; pass a folder (use . for the current one)")
     path = Path(data)
     if data == DIGITS:
+        require_effect(reading, data, BUILT_IN)
         return _open_digits(path)
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
+            require_effect(reading, data, FOLDER)
             return _open_folder(path, reading, progress, min_classes)
         if not stat.S_ISREG(mode):
             raise DataError(f"{shown(data)} is neither a folder nor a file; pass one of them")
@@ -147,6 +151,7 @@ def _opened(data: str, reading: Reading, progress: Count | None, min_classes: in
         raise DataError(
             f"{shown(data)} is {kind}; pass a folder, a zip, a tar (plain, gz, bz2, xz) or a CSV"
         )
+    require_effect(reading, data, ARCHIVE)
     unpacked = archive.unpack(
         path, kind, limits=_limits(reading), encoding=reading.encoding, progress=progress
     )
@@ -295,6 +300,7 @@ def _sorted(rows: Iterable[Any]) -> tuple[Any, ...]:
 
 
 def _open_csv(path: Path, reading: Reading, min_classes: int) -> Source:
+    require_effect(reading, str(path), CSV)
     table = read_csv(path, reading)
     files: list[SourceFile] = []
     missing: list[Unreadable] = []
