@@ -4,10 +4,13 @@ import os
 import random
 import unicodedata
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from test_source import placed, plant
 from towernet.data import csv_text
+from towernet.data.check import check
 from towernet.data.encodings import AS_BEFORE
 from towernet.data.source import open_source
 from towernet.errors import ConfigError, DataError, TowernetError, UnknownNameError
@@ -140,6 +143,25 @@ def test_one_number_with_zeros_before_it_and_without_is_refused(folder):
     rows[2] = ("train/3.png", "1")
     with pytest.raises(DataError, match="classes 01 and 1, which are the same number; write them"):
         read(folder, table(rows=rows))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "path,label\n1.png,\n2.png,ant\n3.png,bee\n",
+        "path,ant,bee\n1.png,0,0\n2.png,1,0\n3.png,0,1\n",
+    ],
+)
+def test_a_row_without_a_class_is_named_by_its_line(tmp_path, content):
+    for number in range(1, 4):
+        pixels = np.random.default_rng(number).integers(0, 255, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    for line, text in ((2, content), (4, f"# made\n# by hand\n{content}")):
+        table = check(read(tmp_path, text), workers=1)
+        assert list(table.reason) == ["NO_CLASS", "", ""]
+        where = tmp_path / "labels.csv"
+        todo = f"line {line} of {where} has no class; fill it in, or remove the line"
+        assert table.detail[0] == todo
 
 
 def test_splits_have_the_names_of_folders(folder):

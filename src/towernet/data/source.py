@@ -71,6 +71,7 @@ class Source(NamedTuple):
         no_flip: Mirroring changes the meaning, as for digits.
         data: What the user passed.
         options: How the data was read.
+        lines: Of the rows in a CSV without a class, by path; None for other data.
     """
 
     name: str
@@ -83,6 +84,14 @@ class Source(NamedTuple):
     no_flip: bool = False
     data: str = ""
     options: Reading = DEFAULT
+    lines: dict[str, int] | None = None
+
+    def why_no_class(self, path: str) -> str:
+        """Return why a file has no class, and what to do."""
+        if self.lines is None:
+            return "not in a class folder; move it into one"
+        line = self.lines[path]
+        return f"line {line:,} of {self.data} has no class; fill it in, or remove the line"
 
 
 def open_source(
@@ -304,12 +313,15 @@ def _open_csv(path: Path, reading: Reading, min_classes: int) -> Source:
     table = read_csv(path, reading)
     files: list[SourceFile] = []
     missing: list[Unreadable] = []
+    lines: dict[str, int] = {}
     for row, found in zip(table.rows, table.files, strict=True):
         key = key_of(path, row, found)
         if found is None:
             detail = f"line {row.line:,} of {path} lists it and there is no such file"
             missing.append(Unreadable(key, row.label, row.split, "MISSING", detail))
         else:
+            if not row.label:
+                lines[key] = row.line
             files.append(SourceFile(key, row.label, row.split, row.group, found.file))
     num_files = Counter(row.label for row in table.rows if row.label)
     require_classes(num_files, num_files, name=path.name, fewest=min_classes)
@@ -325,6 +337,7 @@ def _open_csv(path: Path, reading: Reading, min_classes: int) -> Source:
         _in_columns(files),
         (),
         _sorted(missing),
+        lines=lines,
     )
 
 
