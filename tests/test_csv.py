@@ -164,6 +164,30 @@ def test_a_row_without_a_class_is_named_by_its_line(tmp_path, content):
         assert table.detail[0] == todo
 
 
+def test_paths_in_another_case_than_the_folders_are_found_and_said(folder):
+    rows = [(path.upper(), name) for path, name in ROWS]
+    source = read(folder, table(rows=rows))
+    assert placed(source) == WANTED
+    assert "3 paths in upper or lower case, other than the file" in source.reading
+    plant(folder, "Train/4.png")
+    with pytest.raises(DataError, match="none exists"):
+        read(folder, table(rows=rows))  # two folders differ only in case
+
+
+def test_addresses_of_files_are_paths(folder):
+    plant(folder, "train/a b.png")
+    rows = [(f"file://{folder}/{path}", name) for path, name in ROWS]
+    rows += [(f"file://localhost{folder}/train/a%20b.png", "ant")]
+    source = read(folder, table(rows=rows))
+    assert placed(source) == WANTED | {"train/a b.png": ("ant", "")}
+    rows = [(f"file:///C:/elsewhere/{path}", name) for path, name in ROWS]
+    source = read(folder, table(rows=rows))
+    assert placed(source) == WANTED
+    assert "3 paths below C:/elsewhere/, read from the table's folder" in source.reading
+    with pytest.raises(DataError, match="lists an address"):
+        read(folder, table(rows=[("file://server/1.png", "ant")]))
+
+
 def test_splits_have_the_names_of_folders(folder):
     rows = [(*row, split) for row, split in zip(ROWS, ("TRAIN", "dev", "Testing"), strict=True)]
     for column in ("split", "phase"):
