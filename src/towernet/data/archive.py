@@ -43,7 +43,7 @@ MAX_RATIO = 200  # images hardly compress; a bomb compresses a thousandfold
 RATIO_FREE_BYTES = 32 * 2**20  # the compression-ratio check is skipped below this unpacked size
 MIN_ENTRY_BYTES = 64  # on average; no image is smaller
 ENTRIES_FREE = 20_000  # the check of MIN_ENTRY_BYTES is skipped up to this many entries
-LAYOUT_VERSION = 3  # of the unpacked folder and of how names are decoded; part of its name
+LAYOUT_VERSION = 4  # of the unpacked folder and of how names are decoded; part of its name
 
 
 _NESTED = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|rar|7z|tar\.(gz|bz2|xz|zst))$", re.IGNORECASE)
@@ -209,7 +209,7 @@ def _unpack(
 
             # First with every byte of a name as a character: no encoding hides a dangerous name.
             entries, folders = _judge(path, members(names), limits)
-            note = ""
+            note = names.note_of_utf8()
             if names.are_undecided:
                 names, entries, folders, note = _with_names(path, kind, names, members, limits)
             make_room(path, folder, sum(entry.num_bytes for entry in entries if not entry.problem))
