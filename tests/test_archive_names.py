@@ -64,9 +64,37 @@ def test_a_byte_within_a_character_is_no_separator(tmp_path):
 
 
 def test_names_in_ascii_or_utf8_are_not_mentioned(tmp_path):
-    path = make_zip(tmp_path / "a.zip", [b"cat/1.png", "é/1.png".encode(), "犬/1.png".encode()])
+    names = ["cat/1.png", "bébé/1.png", "犬/1.png", "кот/1.png", "cat/é.png"]
+    path = make_zip(tmp_path / "a.zip", [name.encode() for name in names])
     assert archive.unpack(path, "zip").note == ""
-    assert names_in(path) == ["cat/1.png", "é/1.png", "犬/1.png"]
+    assert names_in(path) == names
+
+
+def test_names_that_may_be_utf8_by_chance_are_said_and_the_option_decides(tmp_path):
+    path = make_zip(tmp_path / "a.zip", ["猫/1".encode("gbk"), "狗/1".encode(), "猫/2".encode()])
+    assert names_in(path) == ["è/1", "狗/1", "猫/2"]
+    assert archive.unpack(path, "zip").note == (
+        "the names do not say how they are encoded; read as UTF-8: è; if that is wrong, give"
+        " --encoding"
+    )
+    assert names_in(path, encoding="gbk") == ["猫/1", "狗/1", "猫/2"]
+    note = archive.unpack(path, "zip", encoding="gbk").note
+    assert note == "names read as GBK: 猫; others as UTF-8: 狗, 猫"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_one_name_in_two_encodings_is_one_folder_in_either_order(tmp_path, order):
+    path = make_zip(tmp_path / "a.zip", ["狗/1".encode("gbk"), "狗/2".encode()][::order])
+    assert names_in(path, encoding="gbk") == ["狗/1", "狗/2"][::order]
+
+
+def test_a_name_with_the_flag_is_utf8_whatever_the_option_says(tmp_path):
+    path, info = tmp_path / "a.zip", Raw("x")
+    info.raw = "猫/1".encode("gbk")
+    with zipfile.ZipFile(path, "w") as target:
+        target.writestr(info, "not flagged")
+        target.writestr("è/1", "flagged")
+    assert names_in(path, encoding="gbk") == ["猫/1", "è/1"]
 
 
 def test_names_in_two_encodings_are_each_read(tmp_path):

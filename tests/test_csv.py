@@ -4,10 +4,13 @@ import os
 import random
 import unicodedata
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from test_source import placed, plant
 from towernet.data import csv_text
+from towernet.data.check import check
 from towernet.data.encodings import AS_BEFORE
 from towernet.data.source import open_source
 from towernet.errors import ConfigError, DataError, TowernetError, UnknownNameError
@@ -120,6 +123,80 @@ def test_numbers_written_in_two_ways_are_one_class(folder):
     assert "numbers such as 1.0 and 1 are one class" in source.reading
     rows[0] = ("train/1.png", "v1")
     assert read(folder, table(rows=rows)).class_names == ("0.0", "1.0", "v1")
+
+
+@pytest.mark.parametrize(
+    "several", ["ant|bee", "ant, bee", "bee;ant", "ant+bee", "ant & bee", "ant/bee", "ant bee",
+                "['ant', 'bee']", "ant and bee", "ant, bee bee"],
+)  # fmt: skip
+def test_several_classes_in_a_cell_are_refused(folder, several):
+    rows = [("train/1.png", "ant"), ("train/2.png", f'"{several}"'), ("train/3.png", "bee")]
+    with pytest.raises(DataError, match=r"line 3 of .* one class only; leave such images out"):
+        read(folder, table(rows=rows))
+    rows[2] = ("train/3.png", "wasp")  # so ant|bee is a class like any other
+    assert several in read(folder, table(rows=rows)).class_names
+
+
+def test_one_number_with_zeros_before_it_and_without_is_refused(folder):
+    rows = [("train/1.png", "00"), ("train/2.png", "01"), ("train/3.png", "10")]
+    assert read(folder, table(rows=rows)).class_names == ("00", "01", "10")
+    rows[2] = ("train/3.png", "1")
+    with pytest.raises(DataError, match="classes 01 and 1, which are the same number; write them"):
+        read(folder, table(rows=rows))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "path,label\n1.png,\n2.png,ant\n3.png,bee\n",
+        "path,ant,bee\n1.png,0,0\n2.png,1,0\n3.png,0,1\n",
+    ],
+)
+def test_a_row_without_a_class_is_named_by_its_line(tmp_path, content):
+    for number in range(1, 4):
+        pixels = np.random.default_rng(number).integers(0, 255, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    for line, text in ((2, content), (4, f"# made\n# by hand\n{content}")):
+        table = check(read(tmp_path, text), workers=1)
+        assert list(table.reason) == ["NO_CLASS", "", ""]
+        where = tmp_path / "labels.csv"
+        todo = f"line {line} of {where} has no class; fill it in, or remove the line"
+        assert table.detail[0] == todo
+
+
+def test_paths_in_another_case_than_the_folders_are_found_and_said(folder):
+    rows = [(path.upper(), name) for path, name in ROWS]
+    source = read(folder, table(rows=rows))
+    assert placed(source) == WANTED
+    assert "3 paths in upper or lower case, other than the file" in source.reading
+    plant(folder, "Train/4.png")
+    with pytest.raises(DataError, match="none exists"):
+        read(folder, table(rows=rows))  # two folders differ only in case
+
+
+def test_addresses_of_files_are_paths(folder):
+    plant(folder, "train/a b.png")
+    rows = [(f"file://{folder}/{path}", name) for path, name in ROWS]
+    rows += [(f"file://localhost{folder}/train/a%20b.png", "ant")]
+    source = read(folder, table(rows=rows))
+    assert placed(source) == WANTED | {"train/a b.png": ("ant", "")}
+    rows = [(f"file:///C:/elsewhere/{path}", name) for path, name in ROWS]
+    source = read(folder, table(rows=rows))
+    assert placed(source) == WANTED
+    assert "3 paths below C:/elsewhere/, read from the table's folder" in source.reading
+    with pytest.raises(DataError, match="lists an address"):
+        read(folder, table(rows=[("file://server/1.png", "ant")]))
+
+
+def test_splits_have_the_names_of_folders(folder):
+    rows = [(*row, split) for row, split in zip(ROWS, ("TRAIN", "dev", "Testing"), strict=True)]
+    for column in ("split", "phase"):
+        source = read(folder, table(f"path,label,{column}", rows=rows))
+        assert [file.given_split for file in source.files] == ["train", "validation", "test"]
+        assert "the split dev is validation; the split Testing is test" in source.reading
+    rows[1] = (*ROWS[1], "training and test")
+    with pytest.raises(DataError, match="has the split 'training and test'; write train, valid"):
+        read(folder, table("path,label,split", rows=rows))
 
 
 def test_splits_have_columns_of_other_names(folder):

@@ -17,8 +17,9 @@ from PIL import Image
 
 from towernet.data import layout
 from towernet.data.digits import digits_folder
+from towernet.data.encodings import AS_BEFORE
 from towernet.data.source import open_source
-from towernet.errors import DataError, UnknownNameError
+from towernet.errors import ConfigError, DataError, UnknownNameError
 from towernet.records.reading import Reading
 
 
@@ -752,3 +753,48 @@ def test_the_larger_image_sets_are_read_as_they_are(data_sets):
         " top): 1,780 files"
     )
     assert len(open_source(str(data_sets / "sign-digits.zip")).files) == 2062
+
+
+# --- options without an effect
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        ("a.csv", {"layout": "leaves"}, "--layout is for a folder or an archive, and .* is a CSV"),
+        ("a.csv", {"splits": "train=a"}, "leave it out, and write the split of each image into"),
+        ("a.csv", {"follow_links": "all"}, "--follow-links is for a folder, and"),
+        ("a.csv", {"masks": "keep"}, "--masks is for"),
+        ("a.csv", {"max_archive_gb": 3.0}, "--max-archive-gb is for an archive, and"),
+        ("photos", {"image_column": "a"}, "--image-column is for a CSV, and .* is a folder; leave"),
+        ("photos", {"encoding": "gbk"}, "--encoding is for an archive or a CSV, and"),
+        ("photos", {"max_archive_entries": 3}, "--max-archive-entries is for an archive, and"),
+        ("a.zip", {"label_column": "a"}, "--label-column is for a CSV, and .* is an archive"),
+        ("a.zip", {"follow_links": "all"}, "--follow-links is for a folder, and"),
+        ("digits", {"layout": "classes"}, "and digits is built in; leave it out"),
+        ("digits", {"encoding": "gbk"}, "and digits is built in; leave it out"),
+    ],
+)
+def test_options_without_an_effect_are_refused(tmp_path, monkeypatch, data, options, message):
+    monkeypatch.chdir(tmp_path)
+    plant(tmp_path, "photos/ant/1.png", "photos/bee/1.png")
+    pack(tmp_path / "photos", tmp_path / "a.zip")
+    (tmp_path / "a.csv").write_text("path,label\nphotos/ant/1.png,ant\nphotos/bee/1.png,bee\n")
+    assert len(open_source(data).class_names) > 1
+    with pytest.raises(ConfigError, match=message):
+        open_source(data, Reading(**options))
+
+
+def test_a_run_made_before_keeps_the_options_it_was_made_with(tmp_path):
+    plant(tmp_path, "photos/ant/1.png", "photos/bee/1.png")
+    (tmp_path / "a.csv").write_text("path,label\nphotos/ant/1.png,ant\nphotos/bee/1.png,bee\n")
+    before = Reading(layout="splits", skip_empty=True, masks="keep", encoding=AS_BEFORE)
+    assert len(open_source(str(tmp_path / "a.csv"), before).files) == 2
+
+
+@pytest.mark.parametrize("limits", [{"max_archive_entries": 3}, {"max_archive_gb": 1e-9}])
+def test_a_limit_is_obeyed_although_the_archive_is_unpacked(tmp_path, limits):
+    data = pack(plant(tmp_path / "photos", "ant/1.png", "bee/1.png"), tmp_path / "a.zip")
+    assert len(open_source(str(data)).files) == 2
+    with pytest.raises(DataError, match=r"limit is \d; if you trust it, allow"):
+        open_source(str(data), Reading(**limits))

@@ -108,9 +108,9 @@ def reading(given: Mapping[str, Any]) -> Reading:
 
     Raises:
         ConfigError: a value has the wrong type or is out of range.
-        UnknownNameError: no layout has this name.
+        UnknownNameError: no layout or encoding has this name.
     """
-    from towernet.data.encodings import AS_BEFORE
+    from towernet.data.encodings import AS_BEFORE, known_codec
     from towernet.records.reading import Reading
     from towernet.registry import unknown_name
 
@@ -124,6 +124,8 @@ def reading(given: Mapping[str, Any]) -> Reading:
         raise unknown_name("layout", found.layout, _LAYOUTS)
     if found.encoding == AS_BEFORE:
         raise ConfigError(f"--encoding is '{AS_BEFORE}'; give the name of an encoding, such as gbk")
+    if found.encoding is not None:
+        known_codec(found.encoding, of_names=False)
     for name, allowed in _VALUES.items():
         if (value := values.get(name)) not in (None, *allowed):
             option = name.replace("_", "-")

@@ -43,7 +43,7 @@ MAX_RATIO = 200  # images hardly compress; a bomb compresses a thousandfold
 RATIO_FREE_BYTES = 32 * 2**20  # the compression-ratio check is skipped below this unpacked size
 MIN_ENTRY_BYTES = 64  # on average; no image is smaller
 ENTRIES_FREE = 20_000  # the check of MIN_ENTRY_BYTES is skipped up to this many entries
-LAYOUT_VERSION = 3  # of the unpacked folder and of how names are decoded; part of its name
+LAYOUT_VERSION = 4  # of the unpacked folder and of how names are decoded; part of its name
 
 
 _NESTED = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|rar|7z|tar\.(gz|bz2|xz|zst))$", re.IGNORECASE)
@@ -124,6 +124,8 @@ def unpack(
             _unpack(path, kind, folder, limits, names, progress)
             kept = _kept(folder)
             assert kept is not None, f"{folder} was written and is incomplete"
+        else:
+            _require_kept(path, kept, limits)
         after = path.stat()
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             shutil.rmtree(folder)  # its content may not match its name
@@ -186,6 +188,16 @@ def _kept(folder: Path) -> Unpacked | None:
     return Unpacked(folder, tuple(members), bad_members, tuple(index["folders"]), index["note"])
 
 
+def _require_kept(path: Path, kept: Unpacked, limits: Limits) -> None:
+    """Refuse what was unpacked before if an explicit limit is smaller."""
+    if limits.max_entries is not None:
+        num = len(kept.members) + len(kept.bad_members) + len(kept.folders)
+        _require_entries(path, num, limits)
+    if limits.max_bytes is not None:
+        num_bytes = sum(member.file.stat().st_size for member in kept.members)
+        _require_size(path, num_bytes, path.stat().st_size, limits)
+
+
 def _unpack(
     path: Path, kind: str, folder: Path, limits: Limits, names: Names, progress: Count | None
 ) -> None:
@@ -197,7 +209,7 @@ def _unpack(
 
             # First with every byte of a name as a character: no encoding hides a dangerous name.
             entries, folders = _judge(path, members(names), limits)
-            note = ""
+            note = names.note_of_utf8()
             if names.are_undecided:
                 names, entries, folders, note = _with_names(path, kind, names, members, limits)
             make_room(path, folder, sum(entry.num_bytes for entry in entries if not entry.problem))

@@ -15,6 +15,7 @@ from towernet.data.encodings import AS_BEFORE
 from towernet.errors import DataError
 from towernet.words import shown
 
+_MAX_SHORT_BYTES = 12  # of a name that may be UTF-8 by chance
 _MAX_KEPT_BYTES = 2**20  # of names, to recognise the encoding
 
 
@@ -51,6 +52,8 @@ class Names:
         self._folders: dict[bytes, None] = {}
         self._files: dict[bytes, None] = {}
         self._room = _MAX_KEPT_BYTES
+        self._utf8: dict[bytes, None] = {}  # parts of folders that may be so by chance
+        self._not_in_codec: dict[bytes, None] = {}
         self._text_of: dict[bytes, str] = {}
         self._raw_of: dict[str, bytes] = {}
 
@@ -61,6 +64,10 @@ class Names:
 
     def of_zip(self, raw: bytes) -> str:
         """Decode a name that is not declared as UTF-8."""
+        if self.encoding is None and not self.codec and not raw.isascii() and _is_utf8(raw):
+            for part in raw.split(b"/")[:-1]:
+                if not part.isascii() and len(part) <= _MAX_SHORT_BYTES and len(self._utf8) < 1000:
+                    self._utf8[part] = None
         return self._decode(raw, placeholder=("cp437", "strict"))
 
     def of_tar(self, raw: bytes) -> str:
@@ -102,9 +109,10 @@ class Names:
         if folders not in self._text_of:
             parts = [(part, self._part(part)) for part in folders.split(b"/")]
             for part, text in parts:
-                if self._raw_of.setdefault(text, part) != part and not _is_utf8(part):
+                first = self._raw_of.setdefault(text, part)
+                if first != part and not (_is_utf8(part) or _is_utf8(first)):
                     raise DataError(
-                        f"{self._path} contains the folders {_bytes_of(self._raw_of[text])} and"
+                        f"{self._path} contains the folders {_bytes_of(first)} and"
                         f" {_bytes_of(part)}, which are both {shown(text)} in"
                         f" {encodings.said(self.codec)}; give another --encoding, or unpack the"
                         " archive and pass the folder"
@@ -122,6 +130,9 @@ class Names:
         try:
             return raw.decode(self.codec)
         except UnicodeError as error:
+            if self.encoding is not None and _is_utf8(raw):
+                self._not_in_codec[raw] = None
+                return raw.decode()
             raise Undecodable(raw) from error
 
     def decided(self, path: Path, excluded: Iterable[str], *, is_tar: bool) -> Names | None:
@@ -166,11 +177,24 @@ class Names:
         raws = undecided._folders
         if all(raw.isascii() for raw in raws):
             raws = undecided._files
-        how = f"read as {encodings.said(self.codec)}: {encodings.examples(map(self._part, raws))}"
+        texts = encodings.examples(self._part(raw) for raw in raws if raw not in self._not_in_codec)
+        how = f"read as {encodings.said(self.codec)}: {texts}"
         if self.encoding is not None:
-            return f"names {how}"
+            rest = encodings.examples(raw.decode() for raw in self._not_in_codec)
+            return f"names {how}{f'; others as UTF-8: {rest}' if rest else ''}"
         return (
             f"the names do not say how they are encoded; {how}; if that is wrong, give --encoding"
+        )
+
+    def note_of_utf8(self) -> str:
+        """Return that names were read as UTF-8, if that can be by chance; otherwise ''."""
+        unclear = [raw for raw in self._utf8 if encodings.is_uncertain(raw)]
+        if not unclear:
+            return ""
+        texts = encodings.examples(raw.decode() for raw in unclear)
+        return (
+            f"the names do not say how they are encoded; read as UTF-8: {texts}; if that is wrong,"
+            " give --encoding"
         )
 
 

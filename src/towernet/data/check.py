@@ -211,6 +211,8 @@ def _key(source: Source, content_ids: npt.NDArray[Any], rules: Rules) -> str:
         digest.update(column.codes.tobytes())
     digest.update(content_ids.tobytes())
     digest.update(json.dumps([source.unreadable, source.ignored]).encode())
+    if source.lines:
+        digest.update(json.dumps([source.data, source.lines]).encode())
     return digest.hexdigest()
 
 
@@ -292,7 +294,7 @@ class _TableBuilder:
             raise DataError(f"{shown(path)} changed while it was read; run the command again")
         reason, detail, notes = examined.reason, examined.detail, list(examined.notes)
         if not reason and not texts["class_name"][row]:
-            reason, detail = "NO_CLASS", "not in a class folder; move it into one"
+            reason, detail = "NO_CLASS", self.source.why_no_class(path)
         suffix = PurePosixPath(path).suffix.lower()
         if suffix and examined.format and suffix not in _SUFFIXES[examined.format]:
             notes.append("WRONG_EXTENSION")

@@ -6,11 +6,12 @@ has such a name. Where that is not certain the user is asked, with the columns b
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from towernet.data.split_names import SPLIT_NAMES
+from towernet.data.split_names import roles_of
 from towernet.errors import DataError
 from towernet.registry import nearest
 from towernet.words import composed, listed, shown, some_listed
@@ -35,9 +36,6 @@ _LABELS = (
 )  # fmt: skip
 _SPLITS = {"split", "set", "subset", "dataset", "partition", "phase", "fold"}
 _ONE, _ZERO = re.compile(r"1([.,]0*)?"), re.compile(r"0([.,]0*)?")
-
-
-_SPLIT_OF = {"": "", **SPLIT_NAMES}
 
 
 class Columns(NamedTuple):
@@ -81,9 +79,16 @@ class Sample(NamedTuple):
     exists: Callable[[str], bool]
 
 
+@functools.lru_cache(1000)
 def split_of(cell: str) -> str | None:
-    """Return the split that a cell names, '' for none; None if it names no split."""
-    return _SPLIT_OF.get(cell.strip().lower())
+    """Return the split that a cell names, '' for none; None if it names no split.
+
+    Example:
+        >>> split_of("Testing"), split_of("dev"), split_of(" "), split_of("car")
+        ('test', 'validation', '', None)
+    """
+    name = cell.strip()
+    return roles_of([name]).get(name) if name else ""
 
 
 def plain(name: str) -> str:

@@ -8,13 +8,15 @@ import stat
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from towernet.data.kinds import OTHER_SUFFIXES, suffix_of
 from towernet.errors import DataError
 from towernet.words import composed, shown
 
 _DRIVE = re.compile(r"[A-Za-z]:[/\\]|[/\\]")
-URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_FILE_URL = re.compile(r"file://(localhost)?(?=/)", re.IGNORECASE)
+URL = re.compile(r"(?!file://(localhost)?/)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 NO_SUFFIX, CASE, ACCENTS, BLANKS, MOVED = "suffix", "case", "accents", "blanks", "moved"
 
@@ -71,6 +73,14 @@ class Finder:
             return found._replace(how=BLANKS)
         if not path or "\0" in path:
             return None
+        if match := _FILE_URL.match(path):
+            path = unquote(path[match.end() :])
+            if re.match("/[A-Za-z]:/", path):  # of Windows
+                path = path[1:]
+            if "\0" in path:
+                return None
+            if found := self.as_written(path):
+                return found
         path = path.replace("\\", "/")
         if found := self._in_bytes(path):
             return found
@@ -104,12 +114,16 @@ class Finder:
         *folders, name = os.path.normpath(path).split("/")
         if os.path.isabs(path) or name in ("", ".", ".."):  # noqa: PTH117 - there may be a million
             return None
-        folder = self.below
+        folder, in_case = self.below, True
         for part in folders:
             if part == ".." or (self.folder / folder / part).is_dir():
                 folder += f"{part}/"
                 continue
-            same = self._names(folder).composed.get(composed(part), [])
+            names = self._names(folder)
+            same = names.composed.get(composed(part), [])
+            if not same:
+                same = names.folded.get(composed(part).casefold(), [])
+                in_case = False
             if len(same) != 1:
                 return None
             folder += f"{same[0]}/"
@@ -127,6 +141,8 @@ class Finder:
             if files:
                 if files[0] == name:
                     how = ""
+                if not in_case and how in ("", ACCENTS):
+                    how = CASE
                 whole = folder + files[0]
                 return Found(key_of(self.folder, whole), self.folder / whole, how)
         return None

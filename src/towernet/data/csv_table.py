@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import csv
 import itertools
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from towernet.data import csv_columns, csv_paths
+from towernet.data import csv_classes, csv_columns, csv_paths
 from towernet.data.csv_columns import Columns, Sample, split_of
 from towernet.data.csv_paths import Finder, Found, Several
 from towernet.data.csv_text import DELIMITERS, SPACES, Encoded, Lines, encoding_of, records
 from towernet.data.encodings import AS_BEFORE
+from towernet.data.split_names import SPLIT_NAMES
 from towernet.errors import DataError
 from towernet.records.reading import Reading
 from towernet.words import counted, listed, shown, some_listed
@@ -26,7 +26,6 @@ from towernet.words import counted, listed, shown, some_listed
 SUFFIXES = (".csv", ".tsv", ".tab", ".psv")  # and lists, such as .txt
 LISTS = (".txt", ".lst")
 _SAMPLE_ROWS = 200
-_WHOLE = re.compile(r"([+-]?\d+)[.,]0+")
 _HOW = {
     csv_paths.NO_SUFFIX: "{} without a suffix: the one file of that name was taken",
     csv_paths.CASE: "{} in upper or lower case, other than the file",
@@ -93,10 +92,12 @@ def read_csv(path: Path, reading: Reading) -> Listed:
     finder = Finder(path.parent, codec=encoded.codec)
     delimiter = "," if before else _delimiter(path, lines, finder, reading)
     columns = _columns(path, lines, delimiter, finder, reading)
-    rows = list(_rows(path, columns, records(lines, delimiter, verbatim=before), before))
+    splits: dict[str, str] = {}
+    rows = list(_rows(path, columns, records(lines, delimiter, verbatim=before), splits, before))
     find = finder.as_written if before else finder.find
     files = [_found(path, row, find) for row in rows]
     notes = _notes(encoded, delimiter, columns, lines)
+    notes += [f"the split {shown(name)} is {split}" for name, split in splits.items()]
     if rows and not any(files) and not before:
         files, note = _in_sub_folders(path, rows, encoded)
         notes += note
@@ -109,7 +110,7 @@ def read_csv(path: Path, reading: Reading) -> Listed:
     rows, files, note = _once(path, rows, files, before)
     notes += [*note, *_how_found(files)]
     if not before:
-        rows, note = _whole_numbers(rows)
+        rows, note = _checked_classes(path, columns, rows)
         notes += note
     return Listed(rows, files, _classes_words(columns, path), notes, columns.unused)
 
@@ -204,8 +205,13 @@ def _columns(path: Path, lines: Lines, delimiter: str, finder: Finder, reading: 
 
 
 def _rows(
-    path: Path, columns: Columns, table: Iterator[tuple[int, list[str]]], before: bool
+    path: Path,
+    columns: Columns,
+    table: Iterator[tuple[int, list[str]]],
+    splits: dict[str, str],
+    before: bool,
 ) -> Iterator[Row]:
+    """Yield the rows; keep the names of splits other than those documented in `splits`."""
     if columns.has_header:
         next(table, None)
     num = len(columns.names)
@@ -224,9 +230,10 @@ def _rows(
         split = "" if columns.split < 0 else cells[columns.split]
         if (split_name := split_of(split)) is None:
             raise DataError(
-                f"{where} has the split '{shown(split.strip().lower())}'; write train, validation"
-                " or test"
+                f"{where} has the split '{shown(split.strip())}'; write train, validation or test"
             )
+        if (written := split.strip()) and written.lower() not in SPLIT_NAMES:
+            splits[written] = split_name
         if not given.strip() and not (given and before):
             raise DataError(f"{where} has no path; fill it in or remove the line")
         if csv_paths.URL.match(given.strip()) and not before:
@@ -334,16 +341,15 @@ def _as_what(row: Row, other: Row) -> str:
     return f"with {listed(what)}" if what else "too"
 
 
-def _whole_numbers(rows: list[Row]) -> tuple[list[Row], list[str]]:
-    """Make 1 and 1.0 one class where all classes are numbers."""
-    labels = {row.label for row in rows}
-    same = {label: found[1] for label in labels if (found := _WHOLE.fullmatch(label))}
-    is_number = all(re.fullmatch(r"[+-]?\d+([.,]\d+)?|", label) for label in labels)
-    if not is_number or labels.isdisjoint(same.values()):
-        return rows, []
-    first = next(label for label in sorted(same) if same[label] in labels)
-    note = f"numbers such as {first} and {same[first]} are one class"
-    return [row._replace(label=same.get(row.label, row.label)) for row in rows], [note]
+def _checked_classes(path: Path, columns: Columns, rows: list[Row]) -> tuple[list[Row], list[str]]:
+    """Refuse classes that are not certain, and make 1 and 1.0 one class."""
+    if not columns.one_hot:
+        csv_classes.require_one_each(str(path), ((row.line, row.label) for row in rows))
+    same, note = csv_classes.whole_numbers({row.label for row in rows})
+    if note:
+        rows = [row._replace(label=same.get(row.label, row.label)) for row in rows]
+    csv_classes.require_one_number_each(str(path), {row.label for row in rows})
+    return rows, [note] if note else []
 
 
 def _how_found(files: list[Found | None]) -> list[str]:

@@ -25,6 +25,7 @@ AS_BEFORE = "as before"  # of runs made before encodings were recognised; no opt
 OEM, ANSI = "oem", "ansi"  # which encodings are usual: those of zip programs, or those of Excel
 MAX_SAMPLE_BYTES = 20_000  # of the names that are judged
 MARGIN = 5.0  # how much likelier, as a logarithm, a reading must be than any other
+_UNCERTAIN = 6.0  # the same for a name that is valid UTF-8; of é it is 5.2, of да 11
 _MOST_OF_PLAIN = 2.0  # how much names in ASCII can count
 _WORST = -11.0  # for a letter, on average: below it, no reading is plausible
 
@@ -190,14 +191,30 @@ def is_likelier(codec: str, raw: bytes) -> bool:
 
     Two ideographs can happen to be valid: in UTF-8 they are two letters of Greek, Arabic or less.
     """
-    text = raw.decode()
-    if (texts := decoded([raw], codec)) is None:
-        return False
-    there = [language for language in languages(OEM) if language.codec == codec]
-    as_utf8 = max(_likelihood(text, language) for language in languages(OEM))
-    here = max((_likelihood(texts[0], language) for language in there), default=-math.inf)
     # The others are in this encoding; three bytes that are UTF-8 by chance are rare.
-    return here + (MARGIN if max(text) < "\u0800" else 0.0) > as_utf8
+    return _lead(codec, raw) + (MARGIN if max(raw.decode()) < "\u0800" else 0.0) > 0
+
+
+def is_uncertain(raw: bytes) -> bool:
+    """Return whether a name that is valid UTF-8 could be one of ideographs.
+
+    Example:
+        >>> is_uncertain("è".encode()), is_uncertain("Äpfel".encode())
+        (True, False)
+    """
+    ideographs = {one.codec for one in languages(OEM) if one.script == "ideographs"}
+    return max(raw.decode()) < "\u0800" and any(
+        _lead(codec, raw) > -_UNCERTAIN for codec in ideographs
+    )
+
+
+def _lead(codec: str, raw: bytes) -> float:
+    """Return how much likelier a name that is valid UTF-8 is in another encoding."""
+    if (texts := decoded([raw], codec)) is None:
+        return -math.inf
+    there = [language for language in languages(OEM) if language.codec == codec]
+    as_utf8 = max(_likelihood(raw.decode(), language) for language in languages(OEM))
+    return max((_likelihood(texts[0], language) for language in there), default=-math.inf) - as_utf8
 
 
 def decoded(raws: Sequence[bytes], codec: str) -> tuple[str, ...] | None:

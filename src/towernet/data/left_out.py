@@ -42,7 +42,7 @@ _REASONS = {
     "MASK": ("mask", "masks"),
     "MISSING": ("missing",),
     "NOT_AN_IMAGE": ("not an image by its name", "not images by their names"),
-    "NO_CLASS": ("in no class folder",),
+    "NO_CLASS": ("without a class",),
     "NO_CLASS_FOLDERS": ("in a split without class folders", "in splits without class folders"),
     "PASSWORD": ("protected by a password",),
     "PIXELS": ("with too many pixels",),

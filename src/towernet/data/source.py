@@ -16,6 +16,7 @@ from towernet.data import archive, digits
 from towernet.data.archive_tar import is_tar
 from towernet.data.archive_zip import is_zip
 from towernet.data.csv_table import LISTS, SUFFIXES, key_of, other_table, read_csv
+from towernet.data.effect import ARCHIVE, BUILT_IN, CSV, FOLDER, require_effect
 from towernet.data.formats import begins_as_image
 from towernet.data.interpret import interpret, without_others
 from towernet.data.kinds import kinds_of
@@ -70,6 +71,7 @@ class Source(NamedTuple):
         no_flip: Mirroring changes the meaning, as for digits.
         data: What the user passed.
         options: How the data was read.
+        lines: Of the rows in a CSV without a class, by path; None for other data.
     """
 
     name: str
@@ -82,6 +84,14 @@ class Source(NamedTuple):
     no_flip: bool = False
     data: str = ""
     options: Reading = DEFAULT
+    lines: dict[str, int] | None = None
+
+    def why_no_class(self, path: str) -> str:
+        """Return why a file has no class, and what to do."""
+        if self.lines is None:
+            return "not in a class folder; move it into one"
+        line = self.lines[path]
+        return f"line {line:,} of {self.data} has no class; fill it in, or remove the line"
 
 
 def open_source(
@@ -102,6 +112,7 @@ def open_source(
     Raises:
         DataError: the data does not exist, or cannot be read as that many classes.
         EnvironmentFault: the disk is too small for the archive, or fails.
+        ConfigError: an option has no effect on this data.
         UnknownNameError: no layout has this name.
     """
     return _opened(data, reading, progress, min_classes)._replace(data=data, options=reading)
@@ -112,10 +123,12 @@ def _opened(data: str, reading: Reading, progress: Count | None, min_classes: in
         raise DataError("DATA is empty; pass a folder (use . for the current one)")
     path = Path(data)
     if data == DIGITS:
+        require_effect(reading, data, BUILT_IN)
         return _open_digits(path)
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
+            require_effect(reading, data, FOLDER)
             return _open_folder(path, reading, progress, min_classes)
         if not stat.S_ISREG(mode):
             raise DataError(f"{shown(data)} is neither a folder nor a file; pass one of them")
@@ -147,6 +160,7 @@ def _opened(data: str, reading: Reading, progress: Count | None, min_classes: in
         raise DataError(
             f"{shown(data)} is {kind}; pass a folder, a zip, a tar (plain, gz, bz2, xz) or a CSV"
         )
+    require_effect(reading, data, ARCHIVE)
     unpacked = archive.unpack(
         path, kind, limits=_limits(reading), encoding=reading.encoding, progress=progress
     )
@@ -296,15 +310,19 @@ def _sorted(rows: Iterable[Any]) -> tuple[Any, ...]:
 
 
 def _open_csv(path: Path, reading: Reading, min_classes: int) -> Source:
+    require_effect(reading, str(path), CSV)
     table = read_csv(path, reading)
     files: list[SourceFile] = []
     missing: list[Unreadable] = []
+    lines: dict[str, int] = {}
     for row, found in zip(table.rows, table.files, strict=True):
         key = key_of(path, row, found)
         if found is None:
             detail = f"line {row.line:,} of {path} lists it and there is no such file"
             missing.append(Unreadable(key, row.label, row.split, "MISSING", detail))
         else:
+            if not row.label:
+                lines[key] = row.line
             files.append(SourceFile(key, row.label, row.split, row.group, found.file))
     num_files = Counter(row.label for row in table.rows if row.label)
     require_classes(num_files, num_files, name=path.name, fewest=min_classes)
@@ -320,6 +338,7 @@ def _open_csv(path: Path, reading: Reading, min_classes: int) -> Source:
         _in_columns(files),
         (),
         _sorted(missing),
+        lines=lines,
     )
 
 
