@@ -187,6 +187,10 @@ def test_a_folder_becomes_a_csv_file_with_a_row_for_each_file(towernet, run, fol
     assert all(float(row["probability"]) >= float(row["probability_2"]) for row in rows[1:])
     again = towernet("predict", run, folder, "--csv", table)  # its own file is replaced
     assert again.returncode == DATA
+    missing = towernet("predict", run, tmp_path / "no-such-folder", "--csv", table)
+    assert missing.returncode == DATA
+    assert "1 of 1 file could not be used; the first: " in missing.stderr
+    assert "no-such-folder" in missing.stderr
 
 
 def test_lines_of_json_and_a_list_of_json_say_the_same(towernet, run, folder):

@@ -60,6 +60,7 @@ def like_the_pages(photos, tmp_path, monkeypatch):
     shutil.copytree(tmp_path / "photos", tmp_path / "other-photos")
     for path in (tmp_path / "other-photos").rglob("*.*"):
         path.write_bytes(path.read_bytes() + b"\0")
+    shutil.copytree(photos, tmp_path / "new-photos")
     four = Image.new("L", (64, 64))
     draw = ImageDraw.Draw(four)
     draw.line([(34, 6), (12, 38), (52, 38)], fill=255, width=8)

@@ -69,9 +69,6 @@ class ReadingOptions(TypedDict, total=False):
 READING_DEFAULTS: dict[str, Any] = {"layout": "auto", "skip_empty": False}
 """Of the keywords about reading images; the default of the others is None."""
 
-_LAYOUTS = ("auto", "classes", "splits", "leaves")
-_VALUES = {"follow_links": ("inside", "all"), "masks": ("ignore", "keep")}
-
 
 def with_reading(function: Function, annotations: Mapping[str, Any] | None = None) -> Function:
     """List the keywords about reading images in the signature of a function, and take no others.
@@ -111,6 +108,8 @@ def reading(given: Mapping[str, Any]) -> Reading:
         UnknownNameError: no layout or encoding has this name.
     """
     from towernet.data.encodings import AS_BEFORE, known_codec
+    from towernet.data.layout import LAYOUTS
+    from towernet.data.tree import FOLLOW
     from towernet.records.reading import Reading
     from towernet.registry import unknown_name
 
@@ -120,13 +119,13 @@ def reading(given: Mapping[str, Any]) -> Reading:
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"--{name.replace('_', '-')} is {value:g}; give a finite number")
     found = Reading(**values)
-    if found.layout not in _LAYOUTS:
-        raise unknown_name("layout", found.layout, _LAYOUTS)
+    if found.layout not in LAYOUTS:
+        raise unknown_name("layout", found.layout, LAYOUTS)
     if found.encoding == AS_BEFORE:
         raise ConfigError(f"--encoding is '{AS_BEFORE}'; give the name of an encoding, such as gbk")
     if found.encoding is not None:
         known_codec(found.encoding, of_names=False)
-    for name, allowed in _VALUES.items():
+    for name, allowed in (("follow_links", FOLLOW), ("masks", ("ignore", "keep"))):
         if (value := values.get(name)) not in (None, *allowed):
             option = name.replace("_", "-")
             raise ConfigError(f"--{option} is '{value}'; give {' or '.join(allowed)}")

@@ -53,7 +53,7 @@ def predict(
     from towernet.errors import ConfigError
     from towernet.predict import load_run, predict_classes
     from towernet.records.prediction import NoPrediction
-    from towernet.words import counted
+    from towernet.words import counted, shown
 
     if top < 1:
         raise ConfigError(f"--top is {top}; give at least 1")
@@ -65,17 +65,18 @@ def predict(
     predictor = load_run(run).with_limit(choices.megapixels(max_megapixels))
     screen = progress.screen()
     pictures = find_pictures(images, screen.count)
-    num, num_bad = len(pictures.paths), 0
+    num, num_bad, first_error = len(pictures.paths), 0, ""
     show = _line_of_json if jsonl else _words if csv is None and not json else None
     # A bar between lines that are printed on the same screen would spoil them.
     is_long = pictures.of_folders or csv is not None
     has_bar = is_long and (show is None or not sys.stdout.isatty())
 
     def rows() -> Iterator[Prediction | NoPrediction]:
-        nonlocal num_bad
+        nonlocal num_bad, first_error
         found = predict_classes(predictor, pictures, top=top, workers=num_workers)
         for done, row in enumerate(found, start=1):
-            num_bad += isinstance(row, NoPrediction)
+            if isinstance(row, NoPrediction):
+                num_bad, first_error = num_bad + 1, first_error or row.error
             if show is not None:
                 show(row)
             yield row
@@ -92,8 +93,9 @@ def predict(
         typer.echo(json_module.dumps([row.model_dump() for row in all_rows], indent=2))
     if pictures.left_out:
         screen.say(pictures.left_out)
-    if num_bad and num > 1:
-        screen.say(f"{num_bad:,} of {counted(num, 'file')} could not be used")
+    if num_bad and (num > 1 or csv is not None):
+        reason = f"; the first: {shown(first_error)}" if csv is not None else ""
+        screen.say(f"{num_bad:,} of {counted(num, 'file')} could not be used{reason}")
     return DATA if num_bad else 0
 
 
