@@ -33,7 +33,7 @@ RECIPES = {
 }
 KINDS: dict[str, tuple[object, ...]] = {
     "comparison": ("compare", "--models", f"{LEARNS},{LEARNS}+none", "--runs", 2),
-    "run": ("train", "--model", TINY_NETWORK),
+    "run": ("train", "--model", LEARNS),
     "ablation": (
         "compare", "--models", LEARNS, "--attention", "shuffle", "--recipe", "one-rate.toml",
     ),
