@@ -564,7 +564,7 @@ def test_a_csv_lists_paths_labels_splits_and_groups(tmp_path):
     source = open_source(data)
     assert source.reading == (
         "I read this as 2 classes in the column `Label` of labels.csv: 3 files;"
-        " not used: the columns camera"
+        " not used: the column camera"
     )
     assert source.name == "labels" and source.class_names == ("cat", "dog")
     assert [file[:4] for file in source.files] == [
