@@ -262,6 +262,16 @@ CASES = [
         "refused: setA and setB with splits of their own … (setA/test/a/) … --splits train=setA/train+setB/train,test=setA/test+setB/test … photos/setA … --layout leaves … both without these splits",
     ),
     Case(
+        "data sets with splits, called `data` and `images`",
+        "{data,images}/{train,test}/{a,b}/3",
+        "refused: data and images with splits of their own … --splits train=data/train+images/train,test=data/test+images/test",
+    ),
+    Case(
+        "the same classes in `images` and `raw`",
+        "{images,raw}/{a,b}/3",
+        "refused: images and raw, and each of them contains the same folders (a, b) … --splits … --layout leaves",
+    ),
+    Case(
         "a data set with splits beside one with one split",
         "{2019/{train,test},2020/train}/{a,b}/3",
         "refused: 2019 with splits of its own … train=2019/train+2020/train,test=2019/test;",
@@ -496,6 +506,21 @@ CASES = [
         "refused: 6 files look like masks of other images in photos (the first is cat/a1.png",
     ),
     Case(
+        "DRIVE: masks with any other word",
+        "{cat,dog}/{1,2,3}.jpg {cat,dog}/{1,2,3}_manual1.gif=mask",
+        "refused: 6 files look like masks of other images in photos (the first is cat/1_manual1.gif, of cat/1.jpg)",
+    ),
+    Case(
+        "masks with the word at the number",
+        "{cat,dog}/{1,2,3}.jpg {cat,dog}/{1,2,3}mask.png=mask",
+        "refused: 6 files look like masks of other images in photos (the first is cat/1mask.png",
+    ),
+    Case(
+        "photographs with any other word",
+        "{cat,dog}/{1,2,3}.jpg {cat,dog}/{1,2,3}_edited.png",
+        "cat, dog: 12",
+    ),
+    Case(
         "a folder of masks among the classes",
         "{cat,dog}/a{1,2}.jpg masks/a{1,2}_mask.png",
         "refused: 2 files look like masks of other images in photos (the first is masks/a1_mask.png, of",
@@ -510,7 +535,18 @@ CASES = [
         "train/{a/{s,t},b/{u,v}}/3 test/{a/s,b/u}/2",
         "refused: each of a and b holds only folders … give --layout splits; for the 4 folders",
     ),
+    Case(
+        "images/ and masks/ with the same classes, in splits",
+        "{train,test}/{images,masks}/{a,b}/3",
+        "refused: images and masks, and each of them contains the same folders (a, b) … --layout leaves",
+    ),
     # --- with options
+    Case(
+        "--layout leaves for images/ and masks/ in splits",
+        "{train,test}/{images,masks}/{a,b}/3",
+        "refused: 12 files look like masks of other images … (the first is test/masks/a/picture 0.jpg, of test/images/a/picture 0.jpg)",
+        Reading(layout="leaves"),
+    ),
     Case(
         "--layout classes for pictures and masks",
         "archive/{images,masks}/3",

@@ -207,8 +207,9 @@ def _sub_folders(parts: Parts, layout: str, data: Data) -> None:
         level = class_level(base.folder, by_name=layout != "classes")
         subs = level.image_subs if layout == "classes" else base.classes
         if not base.split and not certain:
-            if sets := [sub for sub in subs if _is_split(sub)]:
-                raise data.own_splits(sets, subs)
+            # Of any name: `images` and `data` are no classes, but can be data sets.
+            if sets := [sub for sub in level.image_subs if _is_split(sub)]:
+                raise data.own_splits(sets, level.image_subs)
             if above := _splits_below(subs):
                 parts.folders.extend(above)
                 parts.notes.append(SPLITS_BELOW)
