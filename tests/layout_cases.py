@@ -267,6 +267,16 @@ CASES = [
         "refused: data and images with splits of their own … --splits train=data/train+images/train,test=data/test+images/test",
     ),
     Case(
+        "a data set with splits of which one has another name",
+        "setA/{learning,dev,test}/{a,b}/3 setB/{a,b}/3",
+        "refused: setA with splits of its own … --splits train=setA/learning,validation=setA/dev,test=setA/test (without setB)",
+    ),
+    Case(
+        "development/ beside test/",
+        "development/{a,b}/3 test/{a,b}/2",
+        "refused: test/, development/ … --splits train=development,test=test if they are splits",
+    ),
+    Case(
         "the same classes in `images` and `raw`",
         "{images,raw}/{a,b}/3",
         "refused: images and raw, and each of them contains the same folders (a, b) … --splits … --layout leaves",
