@@ -471,6 +471,11 @@ CASES = [
         "refused: 6 files look like masks of other images … --masks ignore … --masks keep",
     ),
     Case(
+        "images/ and ground_truth/ in each class",
+        "{cat,dog}/{images,ground_truth}/3",
+        "refused: 6 files look like masks of other images … (the first is cat/ground_truth/picture 0.jpg, of cat/images/picture 0.jpg)",
+    ),
+    Case(
         "breast ultrasound: each picture with its mask",
         "{benign,normal}/{1,2,3}.jpg {benign,normal}/{1,2}_mask.png benign/2_mask_1.png",
         "refused: 5 files look like masks of other images in photos (the first is benign/1_mask.png, of benign/1.jpg)",

@@ -26,7 +26,7 @@ from towernet.names import NetworkName
 from towernet.records.protocol import Decided, Protocol, Request
 from towernet.records.reading import DEFAULT, Reading, options_of
 from towernet.records.run import RunRecord
-from towernet.words import rough_time
+from towernet.words import counted, rough_time
 
 Costs = dict[NetworkName, Cost]
 Steps = dict[NetworkName, int]
@@ -179,7 +179,7 @@ class RunFolder(OutFolder):
         """Describe how long the network will take."""
         ((name, cost),) = costs.items()
         seconds = steps[name] * cost.seconds_per_step(dataset, request.recipe.train.batch_size)
-        return f"{name}: {steps[name]} steps, about {rough_time(seconds)}"
+        return f"{name}: {counted(steps[name], 'step')}, about {rough_time(seconds)}"
 
 
 def read_single_run(folder: Path) -> RunRecord:
