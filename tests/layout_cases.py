@@ -443,6 +443,16 @@ CASES = [
         "refused: but train.csv lists them: ",
     ),
     Case(
+        "pictures in one folder and a table, in a folder",
+        "data/images/{1,2,3}.jpg data/labels.csv=path,label|1.jpg,a|2.jpg,b|3.jpg,a",
+        "refused: 3 files … and no class folders, but data/labels.csv lists them: ",
+    ),
+    Case(
+        "pictures in one folder of another name and a table beside it",
+        "data/leaf/{1,2,3}.jpg data/labels.csv=path,label|1.jpg,a|2.jpg,b|3.jpg,a",
+        "refused: 1 class, leaf (3 files) … for each other class; data/labels.csv lists them: ",
+    ),
+    Case(
         "HAM10000: pictures in two parts and a table",
         "HAM10000_images_part_1/ISIC_1.jpg HAM10000_images_part_2/ISIC_2.jpg"
         " HAM10000_metadata.csv=lesion_id,image_id,dx|HAM_1,ISIC_1,bkl|HAM_2,ISIC_2,nv",

@@ -141,9 +141,13 @@ def read_layout(
     try:
         require_classes(num_files, num_files, name=name, fewest=min_classes)
     except DataError as error:
-        if not links or len(num_files) >= min_classes:
+        few = len(num_files) < min_classes
+        hints = [data.links_words(links)] if few and links else []
+        if few and (listed_in := find_list()):
+            hints.append(listed_in)
+        if not hints:
             raise
-        raise DataError(f"{error}; {data.links_words(links)}") from error
+        raise DataError("; ".join([str(error), *hints])) from error
     reading = reading_of(name, top, parts, num_files, deepest=layout == "leaves")
     notes += notes_of(parts, root, auto=layout == "auto")
     return Layout(frozenset(num_files), "; ".join([reading, *notes]), _places(parts))
