@@ -262,6 +262,26 @@ CASES = [
         "refused: setA and setB with splits of their own … (setA/test/a/) … --splits train=setA/train+setB/train,test=setA/test+setB/test … photos/setA … --layout leaves … both without these splits",
     ),
     Case(
+        "data sets with splits, called `data` and `images`",
+        "{data,images}/{train,test}/{a,b}/3",
+        "refused: data and images with splits of their own … --splits train=data/train+images/train,test=data/test+images/test",
+    ),
+    Case(
+        "a data set with splits of which one has another name",
+        "setA/{learning,dev,test}/{a,b}/3 setB/{a,b}/3",
+        "refused: setA with splits of its own … --splits train=setA/learning,validation=setA/dev,test=setA/test (without setB)",
+    ),
+    Case(
+        "development/ beside test/",
+        "development/{a,b}/3 test/{a,b}/2",
+        "refused: test/, development/ … --splits train=development,test=test if they are splits",
+    ),
+    Case(
+        "the same classes in `images` and `raw`",
+        "{images,raw}/{a,b}/3",
+        "refused: images and raw, and each of them contains the same folders (a, b) … --splits … --layout leaves",
+    ),
+    Case(
         "a data set with splits beside one with one split",
         "{2019/{train,test},2020/train}/{a,b}/3",
         "refused: 2019 with splits of its own … train=2019/train+2020/train,test=2019/test;",
@@ -423,6 +443,16 @@ CASES = [
         "refused: but train.csv lists them: ",
     ),
     Case(
+        "pictures in one folder and a table, in a folder",
+        "data/images/{1,2,3}.jpg data/labels.csv=path,label|1.jpg,a|2.jpg,b|3.jpg,a",
+        "refused: 3 files … and no class folders, but data/labels.csv lists them: ",
+    ),
+    Case(
+        "pictures in one folder of another name and a table beside it",
+        "data/leaf/{1,2,3}.jpg data/labels.csv=path,label|1.jpg,a|2.jpg,b|3.jpg,a",
+        "refused: 1 class, leaf (3 files) … for each other class; data/labels.csv lists them: ",
+    ),
+    Case(
         "HAM10000: pictures in two parts and a table",
         "HAM10000_images_part_1/ISIC_1.jpg HAM10000_images_part_2/ISIC_2.jpg"
         " HAM10000_metadata.csv=lesion_id,image_id,dx|HAM_1,ISIC_1,bkl|HAM_2,ISIC_2,nv",
@@ -449,6 +479,11 @@ CASES = [
         "COVID radiography: images/ and masks/ in each class",
         "{COVID,Normal}/{images,masks}/3 COVID.metadata.xlsx",
         "refused: 6 files look like masks of other images … --masks ignore … --masks keep",
+    ),
+    Case(
+        "images/ and ground_truth/ in each class",
+        "{cat,dog}/{images,ground_truth}/3",
+        "refused: 6 files look like masks of other images … (the first is cat/ground_truth/picture 0.jpg, of cat/images/picture 0.jpg)",
     ),
     Case(
         "breast ultrasound: each picture with its mask",
@@ -496,6 +531,21 @@ CASES = [
         "refused: 6 files look like masks of other images in photos (the first is cat/a1.png",
     ),
     Case(
+        "DRIVE: masks with any other word",
+        "{cat,dog}/{1,2,3}.jpg {cat,dog}/{1,2,3}_manual1.gif=mask",
+        "refused: 6 files look like masks of other images in photos (the first is cat/1_manual1.gif, of cat/1.jpg)",
+    ),
+    Case(
+        "masks with the word at the number",
+        "{cat,dog}/{1,2,3}.jpg {cat,dog}/{1,2,3}mask.png=mask",
+        "refused: 6 files look like masks of other images in photos (the first is cat/1mask.png",
+    ),
+    Case(
+        "photographs with any other word",
+        "{cat,dog}/{1,2,3}.jpg {cat,dog}/{1,2,3}_edited.png",
+        "cat, dog: 12",
+    ),
+    Case(
         "a folder of masks among the classes",
         "{cat,dog}/a{1,2}.jpg masks/a{1,2}_mask.png",
         "refused: 2 files look like masks of other images in photos (the first is masks/a1_mask.png, of",
@@ -510,7 +560,18 @@ CASES = [
         "train/{a/{s,t},b/{u,v}}/3 test/{a/s,b/u}/2",
         "refused: each of a and b holds only folders … give --layout splits; for the 4 folders",
     ),
+    Case(
+        "images/ and masks/ with the same classes, in splits",
+        "{train,test}/{images,masks}/{a,b}/3",
+        "refused: images and masks, and each of them contains the same folders (a, b) … --layout leaves",
+    ),
     # --- with options
+    Case(
+        "--layout leaves for images/ and masks/ in splits",
+        "{train,test}/{images,masks}/{a,b}/3",
+        "refused: 12 files look like masks of other images … (the first is test/masks/a/picture 0.jpg, of test/images/a/picture 0.jpg)",
+        Reading(layout="leaves"),
+    ),
     Case(
         "--layout classes for pictures and masks",
         "archive/{images,masks}/3",

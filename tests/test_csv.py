@@ -53,7 +53,7 @@ def table(header="path,label", separator=",", end="\n", rows=ROWS):
         (table().encode("utf-16-be"), "read as UTF-16"),
         (table().encode("utf-32"), "read as UTF-32"),
         (table().encode("cp1252"), "read as Windows-1252: bée; if that is wrong, give --encoding"),
-        (table("path;label;score", ";", rows=[(*row, "0,5") for row in ROWS]), "columns score"),
+        (table("path;label;score", ";", rows=[(*row, "0,5") for row in ROWS]), "column score"),
         (table(end=",\n"), ""),
         (table(" path , label ", rows=[(f" {path} ", f" {name} ") for path, name in ROWS]), ""),
         (table('"path", "label"', rows=[(f'"{path}"', f' "{name}"') for path, name in ROWS]), ""),
@@ -77,6 +77,11 @@ def table(header="path,label", separator=",", end="\n", rows=ROWS):
             "image,ant,bée\ntrain/1.png,1,0\ntrain/2.png,0.0,1.0\ntrain/3.png,1.0,0\n",
             "2 classes with a column each (ant, bée)",
         ),
+        (
+            "image,ant,bée\ntrain/1.png,True,False\ntrain/2.png,FALSE,TRUE\n"
+            "train/3.png,true,false\n",
+            "2 classes with a column each (ant, bée)",
+        ),
     ],
 )
 def test_a_table_is_read_and_what_was_guessed_is_said(folder, content, words):
@@ -91,6 +96,13 @@ def test_lists_under_other_names_are_read(folder, name):
     source = read(folder, "train/1.png 0\ntrain/2.png 1\n", name=name)
     assert placed(source) == {"train/1.png": ("0", ""), "train/2.png": ("1", "")}
     assert "each line is a path, a blank and a class; it has no header line" in source.reading
+
+
+def test_where_no_path_fits_one_that_would_is_named(folder):
+    plant(folder, "a.txt", ".hidden.png", "notes")
+    for path in ("01", "train/1.jpeg", "pictures/9.png"):
+        with pytest.raises(DataError, match=r"none exists; .* to its folder, such as train/1\.png"):
+            read(folder, table(rows=[(path, "ant")]))
 
 
 def test_options_name_the_columns(folder):
@@ -206,7 +218,7 @@ def test_splits_have_columns_of_other_names(folder):
     assert "the splits are in the column `data set`" in source.reading
     rows[0] = ("train/1.png", "ant", "Sony")
     source = read(folder, table("path,label,set", rows=rows))
-    assert "not used: the columns set" in source.reading
+    assert "not used: the column set" in source.reading
 
 
 def test_a_path_in_the_other_coding_of_accents_is_found(tmp_path):
@@ -240,7 +252,8 @@ def test_each_file_is_looked_for_in_all_folders_beside_the_table(tmp_path):
         (table() + "http://x.org/1.png,ant\n", "line 5 .* lists an address, .*downloads nothing"),
         (table() + "train/1.png,bée\n", "line 5 .*train/1.png with class 'bée', and line 2 lists"),
         (table("path,label,label", rows=[("train/1.png", "a", "b")]), "label more than once"),
-        (table("path;label,x"), "line 2 of .* has 1 cell and the first line has 2; quote a cell"),
+        (table("path;label,x"), "line 2 of .* has 1 cell and the first line has 2; write a"),
+        (table() + "train/1.png,ant,x\n", "has 3 cells and the first line has 2; quote a cell"),
         ("path,label\n" + "x" * 3_000_000, "line 2 of .* is longer than 1,000,000 characters"),
         ('path,label\n"train/1.png,ant\n' + "x\n" * 200_000, "line [0-9,]+ of .* cannot be read"),
         (b"path,label\na\0b\xff\xfe\x81,a\n", "is not text; save the table as a CSV in UTF-8"),

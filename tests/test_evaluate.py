@@ -344,7 +344,7 @@ def test_every_evaluation_on_test_images_is_recorded_and_reported(
         if times is None:
             assert "have now been evaluated" not in printed
         else:
-            assert f"have now been evaluated {times} since the comparison ended; if you" in printed
+            assert f"have now been evaluated {times} since training ended; if you" in printed
     assert (comparison / "ledger.jsonl").read_bytes().startswith(before)
     assert [(event["run"], event["num_images"]) for event in later_looks(comparison)] == [
         (f"runs/{NETWORK}-0", 9)

@@ -124,8 +124,14 @@ def tiff_of_compression(number):
     return content.replace(entry + struct.pack("<I", 1), entry + struct.pack("<I", number))
 
 
-def bands(num, bits, **options):
-    return tiff("<", [bits] * num, 2, [bytes(HEIGHT * WIDTH * num * bits // 8)], **options)
+def bands(num, bits, photometric=2, **options):
+    values = bytes(HEIGHT * WIDTH * num * bits // 8)
+    return tiff("<", [bits] * num, photometric, [values], **options)
+
+
+def planes(num, bits, photometric=2, **options):
+    parts = [bytes(HEIGHT * WIDTH * bits // 8)] * num
+    return tiff("<", [bits] * num, photometric, parts, planar=2, **options)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +141,11 @@ def bands(num, bits, **options):
         (bands(3, 32, sample_format=3), "TIFF of 3 channels of 32-bit float values"),
         (bands(3, 32), "TIFF of 3 channels of 32-bit values"),
         (bands(1, 64, sample_format=3), "TIFF of 1 channel of 64-bit float values"),
+        # Pillow opens these and has no decoder for their planes.
+        (planes(4, 16, extra=[0]), "TIFF of 4 channels of 16-bit values in separate planes"),
+        (planes(4, 8, extra=[1]), "TIFF of 4 channels of 8-bit values in separate planes"),
+        (planes(2, 8, 1, extra=[0]), "TIFF of 2 channels of 8-bit values in separate planes"),
+        (planes(1, 16, 1), "TIFF of 1 channel of 16-bit values in separate planes"),
         (tiff_of_compression(34712), "TIFF with JPEG 2000 compression"),
         (tiff_of_compression(34887), "TIFF with LERC compression"),
         (tiff_of_compression(9999), "TIFF with compression 9999"),

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from picture_cases import CASES, png, tiff
+from towernet.cli.check import summarise
 from towernet.config import DataConfig
 from towernet.data.check import check
 from towernet.data.decode import decode
@@ -180,6 +181,43 @@ def test_the_test_split_does_not_decide_and_the_classes_have_their_own(two_camer
     assert chosen_range(table.assign(given_split="", split="")) == (0, 65535)
 
 
+def warned_of_ranges(folder, ranges):
+    """Whether `check` warns of float images with these ranges, one class each."""
+    rng = np.random.default_rng(0)
+    for name, (low, high) in zip("abc", ranges, strict=False):
+        (folder / name).mkdir(parents=True)
+        for i in range(3):
+            values = rng.uniform(low, high, (30, 30)).astype(np.float32)
+            Image.fromarray(values).save(folder / name / f"{i}.tif")
+    source = open_source(str(folder))
+    found = summarise(check(source, workers=1), source, (), None, resize="crop")
+    return any("differ in the range" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "warned"),
+    [
+        ([(-20, 37), (-20, 37), (-20, 37)], False),  # of chance, they differ a little
+        ([(-20, 37), (-21, 39)], False),
+        ([(0, 1), (0, 1)], False),
+        ([(-20, 37), (-20, 15)], True),
+        ([(-20, 37), (3, 37)], True),
+        ([(0, 1), (0, 255)], True),
+    ],
+)
+def test_only_ranges_that_differ_much_are_warned_of(tmp_path, ranges, warned):
+    assert warned_of_ranges(tmp_path / "heat", ranges) == warned
+
+
+@pytest.mark.parametrize(
+    "sabotaged", [lambda ranges: len(set(ranges)) > 1, lambda ranges: False], ids=["exact", "never"]
+)
+def test_the_check_of_range_warnings_rejects_other_rules(tmp_path, monkeypatch, sabotaged):
+    monkeypatch.setattr("towernet.data.ranges.differ", sabotaged)
+    noise = warned_of_ranges(tmp_path / "noise", [(-20, 37), (-20, 37)])
+    assert (noise, warned_of_ranges(tmp_path / "two", [(-20, 37), (3, 37)])) != (False, True)
+
+
 @pytest.mark.parametrize(
     ("reading", "expected", "profile"),
     [
@@ -226,3 +264,22 @@ def test_a_deep_tiff_in_which_0_is_white_looks_as_one_in_which_0_is_black():
     np.testing.assert_allclose(*pixels, atol=1)
     as_before = decode(white, BEFORE).pixels.astype(int)  # a run made before keeps its pixels
     assert abs(as_before - decode(black, BEFORE).pixels).max() > 100
+
+
+@pytest.mark.parametrize(
+    ("bits", "photometric", "extra", "noted"),
+    [
+        ([8] * 3, 2, [], False),
+        ([8] * 4, 2, [2], False),  # alpha
+        ([8] * 4, 2, [0], True),
+        ([8] * 6, 2, [0] * 3, True),
+        ([16] * 3, 2, [], False),
+        ([16] * 4, 2, [0], True),
+        ([8] * 4, 5, [], False),  # CMYK
+    ],
+)
+def test_channels_that_are_left_out_are_noted(bits, photometric, extra, noted):
+    values = np.full((HEIGHT, WIDTH, len(bits)), 100, f"<u{bits[0] // 8}")
+    content = tiff("<", bits, photometric, [values.tobytes()], extra=extra)
+    assert ("MORE_CHANNELS" in decode(content, NOW).notes) == noted
+    assert "MORE_CHANNELS" not in decode(content, BEFORE).notes

@@ -15,9 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from layout_cases import Case, make
+from towernet.comparison.folders import as_started, reading_before
 from towernet.data import layout
+from towernet.data.check import check
 from towernet.data.digits import digits_folder
 from towernet.data.encodings import AS_BEFORE
+from towernet.data.left_out import left_out_words
 from towernet.data.source import open_source
 from towernet.errors import ConfigError, DataError, UnknownNameError
 from towernet.records.reading import Reading
@@ -564,7 +568,7 @@ def test_a_csv_lists_paths_labels_splits_and_groups(tmp_path):
     source = open_source(data)
     assert source.reading == (
         "I read this as 2 classes in the column `Label` of labels.csv: 3 files;"
-        " not used: the columns camera"
+        " not used: the column camera"
     )
     assert source.name == "labels" and source.class_names == ("cat", "dog")
     assert [file[:4] for file in source.files] == [
@@ -790,6 +794,22 @@ def test_a_run_made_before_keeps_the_options_it_was_made_with(tmp_path):
     (tmp_path / "a.csv").write_text("path,label\nphotos/ant/1.png,ant\nphotos/bee/1.png,bee\n")
     before = Reading(layout="splits", skip_empty=True, masks="keep", encoding=AS_BEFORE)
     assert len(open_source(str(tmp_path / "a.csv"), before).files) == 2
+
+
+def test_a_run_that_was_started_is_not_asked_about_masks_that_are_found_today(
+    tmp_path, finished_run
+):
+    assert reading_before(finished_run, Reading()) == Reading(masks=AS_BEFORE)
+    assert reading_before(tmp_path / "new", Reading()) == Reading()
+    case = Case("", "{cat,dog}/{1,2,3}.jpg {cat,dog}/{1,2,3}_manual1.gif=mask README.txt", "")
+    data = str(make(case, tmp_path / "photos"))
+    with pytest.raises(DataError, match="6 files look like masks"):
+        open_source(data, Reading())
+    source = open_source(data, as_started(Reading()))
+    assert len(source.files) == 12
+    assert left_out_words(check(source, workers=1), source).endswith(f"check {data}` lists them")
+    for masks in ("keep", "ignore"):
+        assert as_started(Reading(masks=masks)).masks == masks
 
 
 @pytest.mark.parametrize("limits", [{"max_archive_entries": 3}, {"max_archive_gb": 1e-9}])

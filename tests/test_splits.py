@@ -315,8 +315,8 @@ def test_a_class_with_too_few_images_is_named_with_its_quarantine():
     table.loc[5:8, "status"] = "quarantined"
     with pytest.raises(
         DataError,
-        match=r"class b has 1 usable image \(4 quarantined\) and needs 3, one for each split; add"
-        " images, or leave it out with --min-images 3",
+        match=r"class b has 1 usable image \(4 quarantined\) and needs 3, one for each split; fix"
+        " the quarantined files or add images, or leave it out with --min-images 3",
     ):
         class_sizes.require_trainable(table)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from towernet import choices
-from towernet.comparison.folders import reading_before
+from towernet.comparison.folders import as_started, reading_before
 from towernet.comparison.later_look import ledger_folder
 from towernet.config import make
 from towernet.data.source import Source, open_source, where
@@ -152,7 +152,8 @@ def _readings(folder: Path, data: str, origin: Origin | None) -> tuple[Reading, 
     if origin is None:
         return DEFAULT, DEFAULT
     if origin.reading is not None:
-        return origin.reading if origin.data == where(data) else DEFAULT, origin.reading
+        is_own = origin.data == where(data)
+        return as_started(origin.reading) if is_own else DEFAULT, origin.reading
     # The run was made when there was one way to read images.
     before = reading_before(ledger_folder(folder), DEFAULT)
     is_own = where(data) in (origin.data, *map(where, _words(origin.command)))

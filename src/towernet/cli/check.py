@@ -36,6 +36,7 @@ _NOTES = {
     "THIRTY_TWO_BIT": "32-bit values, scaled by one range for all images",
     "FLOAT": "decimal values, scaled by one range for all images",
     "UPPER_BITS": "of which only the upper 8 bits can be read",
+    "MORE_CHANNELS": "with channels beside the colours, such as infrared, which are left out",
     "ICC_CONVERTED": "colours converted to sRGB, as their colour profile specifies",
     "ICC_IGNORED": "used; their unusable colour profile is ignored",
     "FIRST_FRAME": "animated or with several pages: the first one is used",
@@ -239,11 +240,11 @@ def _warnings(table: pd.DataFrame, source: Source, resize: str, notes: Counter[s
 
 def _other_ranges(used: pd.DataFrame, source: Source) -> str:
     """Return a warning if the classes differ in the range of their 16-bit or float values."""
-    from towernet.data.ranges import ranges_of_classes
+    from towernet.data.ranges import differ, ranges_of_classes
     from towernet.words import shown
 
     ranges = ranges_of_classes(used)
-    if len(set(ranges.values())) < 2 or source.options.white_level is not None:
+    if source.options.white_level is not None or not ranges or not differ(ranges.values()):
         return ""
     classes_of: dict[str, list[str]] = {}
     for name, values in sorted(ranges.items(), key=lambda item: item[1][1]):

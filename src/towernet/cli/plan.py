@@ -73,7 +73,8 @@ def _show(planned: Planned) -> None:
         )
     console.print()
     console.print(
-        f"{planned.hours:g} hours for {', '.join(planned.networks)}"
+        f"{planned.hours:g} {'hour' if planned.hours == 1 else 'hours'}"
+        f" for {', '.join(planned.networks)}"
         f"{f' at {planned.size_px} px' if one_size else ''},"
         f" {planned.num_train} training and {planned.num_final} {planned.final_split} images:"
     )

@@ -26,7 +26,7 @@ from towernet.names import NetworkName
 from towernet.records.protocol import Decided, Protocol, Request
 from towernet.records.reading import DEFAULT, Reading, options_of
 from towernet.records.run import RunRecord
-from towernet.words import rough_time
+from towernet.words import counted, rough_time
 
 Costs = dict[NetworkName, Cost]
 Steps = dict[NetworkName, int]
@@ -179,7 +179,7 @@ class RunFolder(OutFolder):
         """Describe how long the network will take."""
         ((name, cost),) = costs.items()
         seconds = steps[name] * cost.seconds_per_step(dataset, request.recipe.train.batch_size)
-        return f"{name}: {steps[name]} steps, about {rough_time(seconds)}"
+        return f"{name}: {counted(steps[name], 'step')}, about {rough_time(seconds)}"
 
 
 def read_single_run(folder: Path) -> RunRecord:
@@ -200,6 +200,8 @@ def read_single_run(folder: Path) -> RunRecord:
 def reading_before(folder: Path, reading: Reading) -> Reading:
     """Return how to read the images of a comparison or run; one made before has its own rules.
 
+    No question about masks is asked that was not asked when it was started.
+
     Args:
         folder: Of the comparison or run; can be missing.
         reading: For new ones.
@@ -218,7 +220,7 @@ def reading_before(folder: Path, reading: Reading) -> Reading:
         record = read_single_run(folder)
         recorded = record.origin.reading
         if recorded is not None:
-            return recorded
+            return as_started(recorded)
         assert record.origin.layout is not None and record.origin.skip_empty is not None
         reading = Reading(layout=record.origin.layout, skip_empty=record.origin.skip_empty)
     else:
@@ -230,7 +232,12 @@ def reading_before(folder: Path, reading: Reading) -> Reading:
         # What was read without a question would be asked about today.
         layout = "splits" if (table.given_split != "").any() else "classes"
         reading = replace(reading, layout=layout)
-    return reading
+    return as_started(reading)
+
+
+def as_started(reading: Reading) -> Reading:
+    """Return the options of a run that was started, without a question that has come since."""
+    return replace(reading, masks=AS_BEFORE) if reading.masks is None else reading
 
 
 def _require_no_new_options(folder: Path, reading: Reading) -> None:

@@ -46,7 +46,7 @@ from towernet.data.workers import TIME_LIMIT_S, Count, Died, in_processes
 from towernet.errors import DataError, EnvironmentFault
 from towernet.words import shown
 
-VERSION = f"1, decoder {decode.VERSION}, duplicates {duplicates.VERSION}"
+VERSION = f"2, decoder {decode.VERSION}, duplicates {duplicates.VERSION}"
 NUM_REMEMBERED = 64
 LEFTOVER_S = 24 * 3600.0
 """Temporary files older than this were left by killed processes."""

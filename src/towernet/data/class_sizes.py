@@ -79,9 +79,10 @@ def require_trainable(table: pd.DataFrame, min_images: int | None = None) -> Non
         return
     enough = len(classes) - len(few) >= 2
     it = "it" if len(few) == 1 else "them"
-    todo = (
-        f"add images, or leave {it} out with --min-images {MIN_IMAGES}" if enough else "add images"
-    )
+    quarantined = int(num_quarantined[few].sum())
+    todo = "fix the quarantined files or add images" if quarantined else "add images"
+    if enough:
+        todo += f", or leave {it} out with --min-images {MIN_IMAGES}"
     if len(few) == 1:
         raise DataError(
             f"class {shown(names[few[0]])} has {counted(int(num_used[few[0]]), 'usable image')}"
@@ -89,7 +90,6 @@ def require_trainable(table: pd.DataFrame, min_images: int | None = None) -> Non
             f" split; {todo}"
         )
     some = [f"{names[i]} ({num_used[i]})" for i in few]
-    quarantined = int(num_quarantined[few].sum())
     also = f" ({counted(quarantined, 'file')} of theirs quarantined)" if quarantined else ""
     raise DataError(
         f"{len(few):,} of {len(classes):,} classes have fewer than {MIN_IMAGES} usable images, one"

@@ -35,7 +35,8 @@ _LABELS = (
     {"classid", "labelid", "categoryid", "targetid", "speciesid", "level", "grade", "type", "kind"},
 )  # fmt: skip
 _SPLITS = {"split", "set", "subset", "dataset", "partition", "phase", "fold"}
-_ONE, _ZERO = re.compile(r"1([.,]0*)?"), re.compile(r"0([.,]0*)?")
+# (pandas writes False and True.)
+_ONE, _ZERO = (re.compile(rf"{n}([.,]0*)?|{word}", re.I) for n, word in ((1, "true"), (0, "false")))
 
 
 class Columns(NamedTuple):
@@ -210,7 +211,7 @@ def _are_splits(sample: Sample, number: int, name: str) -> bool:
 
 
 def _one_hot(sample: Sample, names: Sequence[str], others: Sequence[int]) -> tuple[int, ...]:
-    """Return the columns that have 0 or 1 in each row; there must be two."""
+    """Return the columns that have 0 or 1, or False or True, in each row; there must be two."""
     found = []
     for number in others:
         cells = _cells(sample, number)
@@ -225,7 +226,7 @@ def class_of(columns: Columns, cells: Sequence[str]) -> list[str]:
     """Return the classes that a row with one column per class marks with 1.
 
     Raises:
-        ValueError: a cell is neither 0 nor 1; the argument is the column's name.
+        ValueError: a cell is none of these; the argument is the column's name.
     """
     marked = []
     for number in columns.one_hot:

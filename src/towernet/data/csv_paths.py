@@ -195,6 +195,19 @@ def sub_folders(folder: Path, below: list[str], most: int = 1000) -> list[str]:
     return sorted(found)[:most]
 
 
+def file_near(folder: Path) -> str:
+    """Return the path of a file, perhaps an image, in a folder or those below; '' without one."""
+    below = [""]
+    for _ in range(3):
+        for inside in below:
+            for name in sorted(os.listdir(folder / inside)):  # noqa: PTH208 - may be a million
+                is_other = not suffix_of(name) or suffix_of(name) in OTHER_SUFFIXES
+                if not (is_other or name[0] == ".") and _regular_file(folder, inside + name):
+                    return inside + name
+        below = sub_folders(folder, below)
+    return ""
+
+
 def key_of(folder: Path, given: str) -> str:
     """Return a path as in the table: relative, unless it is absolute and outside the folder."""
     if os.path.isabs(given):  # noqa: PTH117 - there may be a million

@@ -103,9 +103,10 @@ def read_csv(path: Path, reading: Reading) -> Listed:
         notes += note
     if not any(files):
         first = f" (the first is {shown(rows[0].given)})" if rows else ""
+        there = csv_paths.file_near(path.parent)
         raise DataError(
             f"{path} lists {counted(len(rows), 'file')}{first} and none exists; write paths"
-            " relative to its folder"
+            f" relative to its folder{f', such as {shown(there)}' if there else ''}"
         )
     rows, files, note = _once(path, rows, files, before)
     notes += [*note, *_how_found(files)]
@@ -222,9 +223,13 @@ def _rows(
         if len(cells) != num:
             if cells[0].startswith("#") and not before:
                 continue  # a comment
+            todo = (
+                "quote a cell that contains a separator"
+                if len(cells) > num
+                else "write a cell for each column, empty ones too"
+            )
             raise DataError(
-                f"{where} has {counted(len(cells), 'cell')} and the first line has {num}; quote a"
-                " cell that contains a separator"
+                f"{where} has {counted(len(cells), 'cell')} and the first line has {num}; {todo}"
             )
         given = cells[columns.path]
         split = "" if columns.split < 0 else cells[columns.split]
@@ -252,15 +257,15 @@ def _label(where: str, columns: Columns, cells: Sequence[str]) -> str:
         marked = csv_columns.class_of(columns, cells)
     except ValueError as error:
         raise DataError(
-            f"{where} has something other than 0 or 1 in the column {shown(str(error))}, and each"
-            " class seems to have its own column; name the column of the classes with"
-            " --label-column"
+            f"{where} has something other than 0 or 1, or False or True, in the column"
+            f" {shown(str(error))}, and each class seems to have its own column; name the column of"
+            " the classes with --label-column"
         ) from error
     if len(marked) > 1:
         raise DataError(
             f"{where} has a 1 in several columns, {some_listed(marked, most=4)}, and each image"
-            " can have one class only; name the column of the classes with --label-column, or leave"
-            " such images out"
+            " can have one class only; remove the columns that are no classes, leave such images"
+            " out, or name the column of the classes with --label-column"
         )
     return marked[0] if marked else ""
 

@@ -64,7 +64,7 @@ class Decoded:
         format: Pillow's name of the format, found by content.
         notes: What was done: EXIF_ORIENTED, EXIF_CORRUPT, ALPHA, PALETTE, CMYK, SIXTEEN_BIT,
             THIRTY_TWO_BIT, FLOAT, FIRST_FRAME, REDUCED, ICC_CONVERTED, ICC_IGNORED, UPPER_BITS,
-            DECODER_WARNED.
+            MORE_CHANNELS, DECODER_WARNED.
         values: The least and the greatest value, without a few extreme ones, of a file of more than
             8 bits; None for others.
     """
@@ -134,6 +134,8 @@ def _read(
     mode, file_format = image.mode, str(image.format)
     if getattr(image, "is_animated", False):
         notes.append("FIRST_FRAME")
+    if rules.whole_depth and _has_more_channels(image):
+        notes.append("MORE_CHANNELS")
     _draft(image)
     factor = factor_of(*image.size)
     if image.size != size or factor > 1:
@@ -168,7 +170,12 @@ def _orientation(image: Image.Image, notes: list[str]) -> int | None:
         return None
 
 
-_PHOTOMETRIC_TAG = 262  # of a TIFF
+def _has_more_channels(image: Image.Image) -> bool:
+    """Whether a file has channels that Pillow leaves out, such as infrared beside colours."""
+    return int(getattr(image, "tag_v2", {}).get(_CHANNELS_TAG, 1)) > len(image.getbands())
+
+
+_PHOTOMETRIC_TAG, _CHANNELS_TAG = 262, 277  # of a TIFF
 
 
 class _Picture:

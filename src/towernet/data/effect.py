@@ -41,9 +41,10 @@ def require_effect(reading: Reading, data: str, kind: str) -> None:
         ConfigError: naming the first of them.
     """
     for name, kinds in _FOR.items():
-        if name in _OF_BEFORE and reading.encoding == AS_BEFORE:
+        value = getattr(reading, name)
+        if value == AS_BEFORE or (name in _OF_BEFORE and reading.encoding == AS_BEFORE):
             continue
-        if getattr(reading, name) != getattr(DEFAULT, name) and kind not in kinds:
+        if value != getattr(DEFAULT, name) and kind not in kinds:
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(
                 f"{option} is for {listed(kinds, 'or')}, and {shown(data)} is {kind}; leave it"

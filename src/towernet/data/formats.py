@@ -158,7 +158,7 @@ def _camera_raw(head: bytes) -> str:
 
 def explain(error: Exception, content: bytes, file_format: str, end: bytes) -> BadImage:
     """Distinguish a kind that is not read, a truncated file, and one that is damaged inside."""
-    if kind := unread_kind(content, file_format):
+    if kind := unread_kind(content, file_format, str(error)):
         return BadImage("FORMAT", f"{kind}: {AS_PICTURE}")
     words = " ".join(str(error).split())[:200] or "it is inconsistent"
     cut_off = (

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from towernet.data.encodings import AS_BEFORE
 from towernet.data.folders import has_ending
 from towernet.data.kinds import Kinds, list_of_images, suffix_of
 from towernet.data.layout import Layout, read_layout
@@ -70,7 +71,7 @@ def interpret(
         )
 
     found = read(kinds)
-    if reading.masks == "keep":
+    if reading.masks in ("keep", AS_BEFORE):
         return found, kinds
     in_classes = [path for path in kinds.images if found.place(path).class_name]
     masks = masks_among(in_classes, location)

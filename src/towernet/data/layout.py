@@ -141,9 +141,13 @@ def read_layout(
     try:
         require_classes(num_files, num_files, name=name, fewest=min_classes)
     except DataError as error:
-        if not links or len(num_files) >= min_classes:
+        few = len(num_files) < min_classes
+        hints = [data.links_words(links)] if few and links else []
+        if few and (listed_in := find_list()):
+            hints.append(listed_in)
+        if not hints:
             raise
-        raise DataError(f"{error}; {data.links_words(links)}") from error
+        raise DataError("; ".join([str(error), *hints])) from error
     reading = reading_of(name, top, parts, num_files, deepest=layout == "leaves")
     notes += notes_of(parts, root, auto=layout == "auto")
     return Layout(frozenset(num_files), "; ".join([reading, *notes]), _places(parts))
@@ -207,8 +211,9 @@ def _sub_folders(parts: Parts, layout: str, data: Data) -> None:
         level = class_level(base.folder, by_name=layout != "classes")
         subs = level.image_subs if layout == "classes" else base.classes
         if not base.split and not certain:
-            if sets := [sub for sub in subs if _is_split(sub)]:
-                raise data.own_splits(sets, subs)
+            # Of any name: `images` and `data` are no classes, but can be data sets.
+            if sets := [sub for sub in level.image_subs if _is_split(sub)]:
+                raise data.own_splits(sets, level.image_subs)
             if above := _splits_below(subs):
                 parts.folders.extend(above)
                 parts.notes.append(SPLITS_BELOW)

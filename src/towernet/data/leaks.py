@@ -96,7 +96,7 @@ def leak_words(found: Sequence[Leak]) -> list[str]:
         kinds = list(some)
         num, left_out = sum(leak.images for leak in kinds), sum(leak.left_out for leak in kinds)
         nouns = _NOUNS.get(split, split), _NOUNS.get(other, other)
-        by_kind = listed([f"{leak.images:,} {_PLURAL[leak.kind]}" for leak in kinds])
+        by_kind = listed([f"{leak.images:,} {_kinds_words(leak)}" for leak in kinds])
         verb, copies = ("is", "a copy") if num == 1 else ("are", "copies")
         those, are = ("this", "is") if left_out == 1 else ("these", "are")
         sentences.append(
@@ -106,13 +106,10 @@ def leak_words(found: Sequence[Leak]) -> list[str]:
     return sentences
 
 
-_PLURAL = {
-    "same bytes": "the same bytes",
-    "same pixels": "the same pixels",
-    "near duplicate": "near duplicates",
-    "turned": "turned",
-    "mirrored": "mirrored",
-}
+def _kinds_words(leak: Leak) -> str:
+    if leak.kind == "near duplicate":
+        return leak.kind if leak.images == 1 else "near duplicates"
+    return f"the {leak.kind}" if leak.kind.startswith("same") else leak.kind
 
 
 def left_out(table: pd.DataFrame) -> tuple[Copy, ...]:

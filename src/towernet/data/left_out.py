@@ -86,8 +86,11 @@ def left_out_words(table: pd.DataFrame, source: Source) -> str:
         reasons.append(f"{rest:,} for other reasons")
     found = int((~table.reason.isin(_EXPECTED)).sum())
     options = source.options
-    if options.encoding == AS_BEFORE:  # which is no option
+    # "As before" is no option.
+    if options.encoding == AS_BEFORE:
         options = replace(options, encoding=None)
+    if options.masks == AS_BEFORE:
+        options = replace(options, masks=None)
     command = ["towernet", "check", shown(source.data), *options_of(options)]
     verb = "is" if len(unused) == 1 else "are"
     return (

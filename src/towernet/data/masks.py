@@ -23,18 +23,20 @@ from towernet.data.workers import in_processes
 from towernet.errors import DataError
 from towernet.words import counted, shown
 
-# As in 12_mask.png, 12_mask_1.png, 12 (mask).png, 12_L.png and mask_12.png, of 12.png.
+# As in 12_mask.png, 12mask.png, 12_mask_1.png, 12 (mask).png, 12_L.png and mask_12.png, of 12.png.
 _MEANS_MASK = (
     "(?:mask|masks|seg|segmentation|segmented|label|labels|gt|groundtruth|ground_truth|annotation|"
     "annotations|annotated|trimap|contour)"
 )
+_BETWEEN = r"[\s_.(\[-]"
 _NAMED = re.compile(
-    rf"(.+?)[\s_.(\[-]+(?:{_MEANS_MASK}(?:[\s_.-]*\d+)?|(?-i:L))[)\]]?$", re.IGNORECASE
+    rf"(.+?)(?:{_BETWEEN}+|(?<=\d))(?:{_MEANS_MASK}(?:[\s_.-]*\d+)?|(?-i:L))[)\]]?$", re.IGNORECASE
 )
 _LED = re.compile(rf"[(\[]?{_MEANS_MASK}(?:[\s_.)\]-]+(?:of[\s_.-]+)?|(?=\d))(.+)$", re.IGNORECASE)
 _WORDS = ("mask", "seg", "label", "gt", "truth", "annotat", "trimap", "contour", "_l.")
 _LOSSLESS = {"png", "bmp", "gif", "tif", "tiff", "pgm", "pbm"}
 _NUM_EXAMINED = 8
+_NUM_WORDS = 4
 _FEW_COLOURS = 8
 _FEW_SHARE = 0.95
 """So much of a mask's area has its most frequent colours; JPEG adds others along the edges."""
@@ -89,14 +91,20 @@ def _worth_a_look(paths: Sequence[str]) -> list[str]:
         if folder not in named and any(word in path.lower() for word in _WORDS):
             named.add(folder)
     mixed = {folder for folder, lossless in kinds if lossless and (folder, False) in kinds}
-    above = {folder_of(folder[:-1]) for folder in named}
+    above = {one for folder in named for one in _two_above(folder)}
     return [
         path
         for path in paths
         if (folder := folder_of(path)) in named
         or folder in mixed
-        or (named and (folder in above or folder_of(folder[:-1]) in above))
+        or (named and not above.isdisjoint((folder, *_two_above(folder))))
     ]
+
+
+def _two_above(folder: str) -> tuple[str, str]:
+    """Return the folder that a folder is in, and the one above that."""
+    above = folder_of(folder[:-1])
+    return above, folder_of(above[:-1])
 
 
 def _stem(path: str) -> str:
@@ -111,35 +119,42 @@ def _plain(stem: str) -> str:
 
 
 def _in_mask_folders(paths: Sequence[str]) -> list[Mask]:
-    """Return files in folders such as `masks/` if most are named like an image elsewhere."""
+    """Return files in folders such as `masks/` or `masks/cat/` if most are named like an image."""
     folders: defaultdict[str, list[str]] = defaultdict(list)
     for path in paths:
         folders[folder_of(path)].append(path)
-    of_masks = [folder for folder in folders if is_masks(folder[:-1].rpartition("/")[2])]
+    without = {
+        folder: "".join(part for part in _parts(folder) if not is_masks(part[:-1]))
+        for folder in folders
+    }
+    of_masks = {folder: rest for folder, rest in without.items() if rest != folder}
     if not of_masks:
         return []
     images: dict[tuple[str, str], str] = {}
     for folder, files in folders.items():
         if folder not in of_masks:
+            # Next to the folder of masks, or in one next to it.
+            parts = _parts(folder)
+            near = {folder, *("".join(parts[:i] + parts[i + 1 :]) for i in range(len(parts)))}
             for path in files:
-                above = folder_of(folder[:-1])
-                for near in (folder, above):  # next to the folder of masks, or in one next to it
-                    images.setdefault((near, _stem(path)), path)
+                for one in near:
+                    images.setdefault((one, _stem(path)), path)
     found: list[Mask] = []
-    for folder in of_masks:
-        above = folder_of(folder[:-1])
+    for folder, rest in of_masks.items():
         pairs = [
             Mask(path, image)
             for path in folders[folder]
-            if (
-                image := images.get((above, _stem(path)))
-                or images.get((above, _plain(_stem(path))))
-            )
+            if (image := images.get((rest, _stem(path))) or images.get((rest, _plain(_stem(path)))))
         ]
         if 2 * len(pairs) >= len(folders[folder]):
             of = {pair.path: pair.image for pair in pairs}
             found += [Mask(path, of.get(path, pairs[0].image)) for path in folders[folder]]
     return found
+
+
+def _parts(folder: str) -> list[str]:
+    """Return the names in a path of folders, each with its '/'."""
+    return [f"{name}/" for name in folder.split("/")[:-1]]
 
 
 def _in_folders_of_a_class(paths: Sequence[str]) -> list[Mask]:
@@ -160,13 +175,14 @@ def _in_folders_of_a_class(paths: Sequence[str]) -> list[Mask]:
     return found
 
 
-def _beside(paths: Sequence[str]) -> tuple[list[Mask], list[Mask]]:
-    """Return pairs in one folder: 1_mask.png of 1.jpg, and 1.png of 1.jpg."""
+def _beside(paths: Sequence[str]) -> list[list[Mask]]:
+    """Return pairs in one folder, by kind: 1_mask.png of 1.jpg, 1.png and 1_any word.png of it."""
     files_of: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for path in paths:
         files_of[folder_of(path), _stem(path)].append(path)
     named: list[Mask] = []
     same: list[Mask] = []
+    by_word: defaultdict[str, list[Mask]] = defaultdict(list)
     for (folder, stem), files in files_of.items():
         plain = _plain(stem)
         if plain != stem and (images := files_of.get((folder, plain))):
@@ -175,7 +191,14 @@ def _beside(paths: Sequence[str]) -> tuple[list[Mask], list[Mask]]:
             image, mask = sorted(files, key=_is_lossless)
             if not _is_lossless(image) and _is_lossless(mask):
                 same.append(Mask(mask, image))
-    return named, same
+        elif _is_lossless(files[0]):
+            for end in reversed([found.start() for found in re.finditer(_BETWEEN, stem)]):
+                images = files_of.get((folder, stem[:end]))
+                if images and not _is_lossless(images[0]):
+                    by_word[re.sub(r"\d+", "", stem[end:])].append(Mask(files[0], images[0]))
+                    break
+    others = sorted(by_word.values(), key=len, reverse=True)
+    return [named, same, *others[:_NUM_WORDS]]
 
 
 def _is_lossless(path: str) -> bool:

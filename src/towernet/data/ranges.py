@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import pandas as pd
@@ -10,6 +11,9 @@ from towernet.data.deep import Range, usual_range
 from towernet.data.rules import BEFORE, NOW, Rules, pixels_of
 from towernet.data.table import TEST, USED, path_bytes
 from towernet.records.reading import Reading
+
+MAX_DIFFERENCE = 0.25
+"""The share of the whole range up to which the ends of two ranges count as the same."""
 
 
 def rules_of(reading: Reading | None) -> Rules:
@@ -55,6 +59,18 @@ def ranges_of_classes(table: pd.DataFrame) -> dict[str, Range]:
     deep = _deep(table)
     names = sorted(set(deep.class_name), key=path_bytes)
     return {name: _range_of(deep[deep.class_name == name]) for name in names}
+
+
+def differ(ranges: Collection[Range]) -> bool:
+    """Whether ranges differ by more than the images of one camera do.
+
+    Example:
+        >>> differ([(0.0, 4095.0), (0.0, 1023.0)]), differ([(-20.1, 36.4), (-19.8, 37.0)])
+        (True, False)
+    """
+    lows, highs = ([each[end] for each in ranges] for end in (0, 1))
+    most = MAX_DIFFERENCE * (max(highs) - min(lows))
+    return max(highs) - min(highs) > most or max(lows) - min(lows) > most
 
 
 def _deep(table: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from towernet.data.folders import Folder, class_level, leaves
 from towernet.data.split_names import role_in, roles_of
-from towernet.data.table import SPLITS, TEST, TRAIN, path_bytes
+from towernet.data.table import SPLITS, TEST, TRAIN, VALIDATION, path_bytes
 from towernet.data.tree import FOLLOW_ALL, Ignored
 from towernet.errors import DataError
 from towernet.registry import nearest
@@ -250,12 +250,14 @@ class Data:
         chosen: list[tuple[str, str]] = []
         rest = []
         for one in subs:
-            levels = (class_level(one), one)
-            inside = [
-                (role, f"{level.path}{name}")
-                for level in levels
-                for name, role in roles_of(sub.name for sub in level.image_subs).items()
-            ]
+            inside = []
+            for level in (class_level(one), one):
+                names = [sub.name for sub in level.image_subs]
+                if roles := roles_of(names):
+                    unnamed = [name for name in names if name not in roles]
+                    if len(unnamed) == 1 and TRAIN not in roles.values():
+                        roles[unnamed[0]] = TRAIN
+                inside += [(role, f"{level.path}{name}") for name, role in roles.items()]
             chosen += dict.fromkeys(inside)
             rest += [] if inside else [one.name]
         left_out = f" (without {some_listed(rest, most=3)})" if rest else ""
@@ -324,6 +326,8 @@ def suggested_splits(names: Sequence[str]) -> tuple[str, list[str]]:
         return splits_option([(TRAIN, rest[0]), *chosen]), []
     if not chosen:
         chosen = [(TRAIN, "FOLDER"), (TEST, "FOLDER")]
+    elif TRAIN not in roles and not rest and VALIDATION in roles:  # development beside test
+        chosen = [(TRAIN if role == VALIDATION else role, name) for role, name in chosen]
     elif TRAIN not in roles:
         chosen = [(TRAIN, "FOLDER"), *chosen]
     return splits_option(chosen), rest

@@ -328,7 +328,8 @@ def _open_csv(path: Path, reading: Reading, min_classes: int) -> Source:
     require_classes(num_files, num_files, name=path.name, fewest=min_classes)
     notes = table.notes
     if table.unused:
-        notes = [*notes, f"not used: the columns {some_listed(table.unused)}"]
+        columns = "column" if len(table.unused) == 1 else "columns"
+        notes = [*notes, f"not used: the {columns} {some_listed(table.unused)}"]
     return Source(
         path.stem,
         path.parent,

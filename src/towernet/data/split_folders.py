@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from towernet.data.folders import Folder, class_level, folded
+from towernet.data.folders import Folder, class_level, folded, is_leaf
 from towernet.data.refusals import Data
 from towernet.data.split_names import is_beside, is_holder, is_masks, roles_of
 from towernet.data.table import SPLITS, TRAIN
@@ -30,9 +30,9 @@ class Base(NamedTuple):
 
     @property
     def classes(self) -> list[Folder]:
-        """The folders of its classes; none if it contains only `images` and the like."""
+        """The folders of its classes; none if all pictures are in `images` and the like."""
         subs = self.level.image_subs
-        return [] if all(is_holder(sub.name) for sub in subs) else subs
+        return [] if all(is_holder(sub.name) and is_leaf(sub) for sub in subs) else subs
 
 
 def given_splits(

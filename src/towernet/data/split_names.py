@@ -112,7 +112,9 @@ def roles_of(names: Iterable[str]) -> dict[str, str]:
 def is_holder(name: str) -> bool:
     """Whether a folder of this name holds a class's images, such as `images`, or their masks."""
     words = words_of(name)
-    return bool(words) and all(word in _HOLDERS or word in _MASKS for word in words)
+    return "".join(words) in _MASKS or (
+        bool(words) and all(word in _HOLDERS or word in _MASKS for word in words)
+    )
 
 
 def is_masks(name: str) -> bool:

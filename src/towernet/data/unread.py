@@ -59,13 +59,19 @@ _SIZES = {1: 1, 3: 2, 4: 4, 16: 8}  # bytes of a value, by the type of an entry
 _MAX_CHANNELS = 4096
 
 
-def unread_kind(content: bytes, file_format: str) -> str | None:
-    """Return what a file is, if it is of a kind that the decoder does not know; else None."""
+def unread_kind(content: bytes, file_format: str, words: str) -> str | None:
+    """Return what a file is, if it is of a kind that the decoder does not know; else None.
+
+    Args:
+        content: The file's bytes.
+        file_format: Pillow's name of its format.
+        words: Why the decoder refused it.
+    """
     try:
         if file_format == "JPEG":
             return _jpeg_kind(content)
         if file_format == "TIFF":
-            return _tiff_kind(content)
+            return _tiff_kind(content, words)
         if file_format == "BMP":
             compression = struct.unpack_from("<I", content, 30)[0]
             size = struct.unpack_from("<I", content, 14)[0]
@@ -96,7 +102,7 @@ def _jpeg_kind(content: bytes) -> str | None:
     return None
 
 
-def _tiff_kind(content: bytes) -> str | None:
+def _tiff_kind(content: bytes, words: str) -> str | None:
     """Return the layout of a TIFF if it is none that Pillow reads, or its compression."""
     tags = _tags(content)
     width, height = tags[256][0], tags[257][0]
@@ -114,7 +120,8 @@ def _tiff_kind(content: bytes) -> str | None:
     known = set(formats) <= {*_SAMPLES, 4} and all(0 < one <= 128 for one in bits)
     if not known or not 0 < num <= _MAX_CHANNELS or photometric > 65000:
         return None
-    if not _opens(content):
+    # Pillow opens planes that it has no decoder for.
+    if "raw mode" in words or not _opens(content):
         sample = _SAMPLES.get(formats[0], "")
         depth = f"{bits[0]}-bit" if len(set(bits)) == 1 else f"{'/'.join(map(str, bits[:9]))}-bit"
         what = f"TIFF of {num} channel{'s' if num > 1 else ''} of {depth} {sample}values"

@@ -107,7 +107,8 @@ def _found(keys: str, part: dict[str, Tensor], expected: Mapping[str, Tensor]) -
     wraps = any(_WRAPPERS.intersection(name.split(".")) for name in expected)
     if len(unwrapped) == len(part) and not wraps and unwrapped.keys() != part.keys():
         wrappers = sorted(_WRAPPERS & {word for name in part for word in name.split(".")})
-        notes.append(f"{listed([quoted(word) for word in wrappers])} in their names was removed")
+        were = "was" if len(wrappers) == 1 else "were"
+        notes.append(f"{listed([quoted(word) for word in wrappers])} in their names {were} removed")
         part = unwrapped
     prefixes = _prefixes(part, expected)
     of_all = {prefix + name for prefix in prefixes for name in expected}

@@ -109,7 +109,7 @@ def remarks(
     if later_looks is not None:
         times = "once more" if later_looks == 1 else f"{later_looks:,} more times"
         remarks.append(
-            f"These test images have now been evaluated {times} since the comparison ended; if you"
-            " choose a network by them, they no longer serve as a test set."
+            f"These test images have now been evaluated {times} since training ended; if you choose"
+            " a network by them, they no longer serve as a test set."
         )
     return remarks
