@@ -20,14 +20,19 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
+from typing import Any
+
+from _common import write_result
 
 SIZE_PX, BATCH_SIZE = 128, 32
 WARM_SECONDS = 1.0
+OURS = "ours"  # spinning while nobody else is there: towernet.engine.waiting
 # What libgomp reads. "default" is torch as it comes.
 SETTINGS: dict[str, dict[str, str]] = {
+    OURS: {},
     "default": {},
     "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
-    **{f"spin {count}": {"GOMP_SPINCOUNT": str(count)} for count in (100, 1000, 10_000, 30_000)},
+    **{f"spin {count}": {"GOMP_SPINCOUNT": str(count)} for count in (3000, 10_000, 30_000)},
     "bound": {"OMP_PROC_BIND": "true"},
 }
 QUOTA = Path("/sys/fs/cgroup/cpu")
@@ -37,21 +42,25 @@ SCENARIOS = (
 )  # fmt: skip
 
 
-def contend(choices: str) -> None:
+def contend(setting: str, choices: str) -> None:
     """Train steps of towernet_patch for as many seconds as each line of input says.
 
     Args:
+        setting: One of SETTINGS; its variables are set.
         choices: The policy, as JSON; "" for the first contender, which chooses it for all.
     """
     import torch
 
     from towernet.config import load_recipe
+    from towernet.engine import waiting
     from towernet.engine.device import Policy, choose_policy
     from towernet.engine.optimizer import make_optimizer
     from towernet.engine.step import train_step
     from towernet.models.catalogue import build
 
     policy = Policy(**json.loads(choices)) if choices else choose_policy()
+    if setting != OURS:
+        waiting.watched = lambda _: contextlib.nullcontext()
     torch.manual_seed(0)
     recipe = load_recipe("default")
     model = policy.place(build("towernet_patch", 16, SIZE_PX))
@@ -115,50 +124,77 @@ def quota_of_one(contender: int) -> Iterator[None]:
         group.rmdir()
 
 
+class Contender:
+    """A process that trains with one setting whenever it is asked to."""
+
+    def __init__(self, setting: str, policy: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "--contender", setting, policy],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=os.environ | SETTINGS[setting],
+        )  # fmt: skip
+
+    def ask(self, seconds: float) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{seconds}\n")
+        self.process.stdin.flush()
+
+    def answer(self) -> Any:
+        assert self.process.stdout is not None
+        return json.loads(self.process.stdout.readline())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--settings", help="Some of the settings, separated by commas.")
-    parser.add_argument("--scenarios", help="Some of the scenarios, separated by semicolons.")
-    parser.add_argument("--contender", help="Started by this script, with a policy.")
+    parser.add_argument("--settings", default=",".join(SETTINGS), help='Some; with "default".')
+    parser.add_argument("--contender", nargs=2, help="A setting and a policy, by this script.")
     args = parser.parse_args()
     if args.contender is not None:
-        contend(args.contender)
+        contend(*args.contender)
         return
-    settings = args.settings.split(",") if args.settings else list(SETTINGS)
-    scenarios = args.scenarios.split(";") if args.scenarios else list(SCENARIOS)
-    processes, policy = {}, ""
+    settings = args.settings.split(",")
+    contenders, policy = dict[str, Contender](), ""
     for name in settings:
-        processes[name] = subprocess.Popen(
-            [sys.executable, __file__, "--contender", policy],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=os.environ | SETTINGS[name],
-        )  # fmt: skip
-        policy = processes[name].stdout.readline().strip()
+        contenders[name] = Contender(name, policy)
+        policy = json.dumps(contenders[name].answer())
         print(name, policy, flush=True)
     speeds: dict[str, dict[str, list[float]]] = {
-        scenario: {name: [] for name in settings} for scenario in scenarios
+        scenario: {name: [] for name in settings} for scenario in SCENARIOS
     }
     for _ in range(args.rounds):
-        for scenario in scenarios:
-            for name, process in processes.items():
-                with neighbours(scenario, process.pid):
-                    process.stdin.write(f"{args.seconds}\n")
-                    process.stdin.flush()
-                    speeds[scenario][name].append(json.loads(process.stdout.readline()))
-        for scenario in scenarios:
+        for scenario in SCENARIOS:
+            for name, contender in contenders.items():
+                with neighbours(scenario, contender.process.pid):
+                    contender.ask(args.seconds)
+                    speeds[scenario][name].append(contender.answer())
+        for scenario in SCENARIOS:
             print(
                 scenario,
                 {name: round(found[-1], 1) for name, found in speeds[scenario].items()},
                 flush=True,
             )
-    for process in processes.values():
-        process.stdin.close()
-        process.wait()
-    print()
-    for scenario in scenarios:
-        print(f"{scenario:28}", {n: round(median(v), 1) for n, v in speeds[scenario].items()})
+    for contender in contenders.values():
+        contender.process.communicate()
+    alone = median(speeds["alone"]["default"])
+    write_result(
+        "neighbours",
+        {
+            "images_per_second": speeds,
+            "of_the_speed_alone": {
+                scenario: {name: round(median(found) / alone, 3) for name, found in by_name.items()}
+                for scenario, by_name in speeds.items()
+            },
+            "policy": json.loads(policy),
+            "hardware": {"processor": processor(), "cores": os.cpu_count()},
+        },
+    )
+
+
+def processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from towernet import cpus
 from towernet.attention import fused
-from towernet.engine import kernels
+from towernet.engine import kernels, waiting
 from towernet.engine.memory import keep_freed_memory
 from towernet.errors import ConfigError, EnvironmentFault
 from towernet.models.own import code_of
@@ -91,6 +91,7 @@ class Policy(PolicyChoices):
                 fused.enabled(*([self.device] if self.kernels == "compiled" else []))
             )
             if self.device == "cpu":
+                undo.enter_context(waiting.watched(self.threads))
                 keep_freed_memory()  # not undone: glibc cannot report its previous settings
             if self.device == "cuda":
                 undo.enter_context(_repeatable_cuda())
