@@ -1,7 +1,9 @@
 """Programs measured in turn, each in its own process, so that settings do not affect each other.
 
 A measuring script calls `serve` if it was started as a contender, and `Contenders` otherwise.
-One contender works at a time; the others sleep until they get a line on their standard input.
+One contender works at a time; the others sleep until they get a line on their standard input. Each
+is first warmed and then measured, for the same number of seconds: after a pause the first steps of
+a program are slow, since the processor's caches and the freed memory are no longer its own.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 
 Measure = Callable[[], dict[str, Any]]
 SECONDS_TO_FALL_ASLEEP = 0.3  # idle threads of OpenMP spin for a while
+WARM_SECONDS, MEASURED_SECONDS = 2.0, 6.0
 
 
 def serve(make: Callable[[str], Measure]) -> None:
@@ -32,12 +35,21 @@ def serve(make: Callable[[str], Measure]) -> None:
         print(json.dumps({"failed": f"{type(error).__name__}: {str(error)[:300]}"}), flush=True)
 
 
-def timed(action: Callable[[], Any], times: int) -> float:
-    """Return the mean seconds per call, of several calls in a row."""
-    start = time.perf_counter()
-    for _ in range(times):
+def timed(action: Callable[[], Any], seconds: float = MEASURED_SECONDS) -> float:
+    """Return the mean seconds per call of a warm program; at least one call is measured."""
+    calls_for(WARM_SECONDS, action)
+    return calls_for(seconds, action)
+
+
+def calls_for(seconds: float, action: Callable[[], Any]) -> float:
+    """Call again and again until the seconds have passed; return the mean seconds per call."""
+    start, calls = time.perf_counter(), 0
+    while True:
         action()
-    return (time.perf_counter() - start) / times
+        calls += 1
+        passed = time.perf_counter() - start
+        if passed >= seconds:
+            return passed / calls
 
 
 class Contenders:

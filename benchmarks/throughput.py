@@ -28,7 +28,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from _common import data_set, own_bytes, write_result
-from _contenders import Contenders, Measure, serve, timed
+from _contenders import (
+    MEASURED_SECONDS,
+    WARM_SECONDS,
+    Contenders,
+    Measure,
+    calls_for,
+    serve,
+    timed,
+)
 from towernet.config import load_recipe
 from towernet.data.prepare import prepare, sample_table
 from towernet.data.source import open_source
@@ -42,8 +50,6 @@ from towernet.models.summary import multiply_adds
 SIZE_PX, BATCH_SIZE, NUM_CLASSES = 256, 32, 16
 PEERS = ("mobilenet_v2", "resnet50", "vgg19")
 MODES = ("default", "engine", "compiled")
-# Steps per round: some seconds for each contender.
-STEPS = {"towernet": 8, "towernet_patch": 12, "mobilenet_v2": 3, "resnet50": 2, "vgg19": 1}
 GEMM_SIDE = 2048
 
 
@@ -108,10 +114,9 @@ def plain_towernet(num_classes: int) -> nn.Module:
     )  # fmt: skip
 
 
-def images_per_second(step: Any, steps: int) -> Measure:
-    for _ in range(min(steps, 2)):  # the first steps select kernels and allocate memory
-        step()
-    return lambda: {"images_per_second": BATCH_SIZE / timed(step, steps)}
+def images_per_second(step: Any) -> Measure:
+    step()  # selects kernels and allocates memory, or compiles
+    return lambda: {"images_per_second": BATCH_SIZE / timed(step)}
 
 
 def plain(network: str) -> Measure:
@@ -128,7 +133,7 @@ def plain(network: str) -> Measure:
         F.cross_entropy(model(images), labels).backward()
         optimizer.step()
 
-    return images_per_second(step, max(1, STEPS[network] // 3))
+    return images_per_second(step)
 
 
 def policy_of(mode: str) -> Policy:
@@ -152,7 +157,7 @@ def engine(network: str, mode: str) -> Measure:
     def step() -> None:
         train_step(called, optimizer, images, labels, label_smoothing=0.0, policy=policy)  # type: ignore[arg-type]
 
-    return images_per_second(step, STEPS[network])
+    return images_per_second(step)
 
 
 def data_path(network: str) -> Measure:
@@ -167,31 +172,31 @@ def data_path(network: str) -> Measure:
     model = policy.place(build(network, len(dataset.contract.class_names), SIZE_PX))
     optimizer = make_optimizer(model, recipe.train, network, policy.torch_dtype)
     averaged = average_weights(model, recipe.train.ema_fraction, 1000)
-    taken = 0
+    taken, making = 0, 0.0
+
+    def step() -> None:
+        nonlocal taken, making
+        start = time.perf_counter()
+        chosen = (np.arange(BATCH_SIZE) + BATCH_SIZE * taken) % len(dataset.train)
+        batch = make_batch(dataset, recipe, policy, 0, taken, chosen, SIZE_PX)
+        making += time.perf_counter() - start
+        train_step(
+            model, optimizer, batch.images_BCHW, batch.targets, label_smoothing=0.1, policy=policy
+        )
+        averaged.update_parameters(model)
+        taken += 1
 
     @policy.active()
     def measure() -> dict[str, Any]:
-        nonlocal taken
-        making = 0.0
-        started = time.perf_counter()
-        for _ in range(STEPS[network]):
-            start = time.perf_counter()
-            chosen = (np.arange(BATCH_SIZE) + BATCH_SIZE * taken) % len(dataset.train)
-            batch = make_batch(dataset, recipe, policy, 0, taken, chosen, SIZE_PX)
-            making += time.perf_counter() - start
-            train_step(
-                model, optimizer, batch.images_BCHW, batch.targets, label_smoothing=0.1,
-                policy=policy,
-            )  # fmt: skip
-            averaged.update_parameters(model)
-            taken += 1
-        total = time.perf_counter() - started
+        nonlocal taken, making
+        calls_for(WARM_SECONDS, step)
+        taken, making = 0, 0.0
+        seconds = calls_for(MEASURED_SECONDS, step)
         return {
-            "images_per_second": STEPS[network] * BATCH_SIZE / total,
-            "share_of_data_path": making / total,
+            "images_per_second": BATCH_SIZE / seconds,
+            "share_of_data_path": making / (taken * seconds),
         }
 
-    measure()
     return measure
 
 
@@ -202,7 +207,7 @@ def gemm() -> Measure:
             a, b = (torch.randn(GEMM_SIDE, GEMM_SIDE).to(dtype) for _ in range(2))
             torch.mm(a, b)
             # The best of several: other programs can only slow it down.
-            seconds = min(timed(lambda a=a, b=b: torch.mm(a, b), 2) for _ in range(5))  # type: ignore[misc]
+            seconds = min(calls_for(0.1, lambda a=a, b=b: torch.mm(a, b)) for _ in range(5))  # type: ignore[misc]
             found[f"gflops_{str(dtype).split('.')[1]}"] = 2e-9 * GEMM_SIDE**3 / seconds
         return found
 
@@ -236,6 +241,16 @@ def peak_memory_mib(data: Path) -> float:
     return peak / 2**20
 
 
+def speed_alone(name: str, rounds: int) -> dict[str, float]:
+    """Measure a contender while no other is there: sleeping ones must not change its speed."""
+    contender = Contenders([name])
+    for _ in range(rounds):
+        contender.round()
+    contender.end()
+    found: dict[str, float] = contender.summary()[name]["images_per_second"]
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
@@ -252,6 +267,7 @@ def main() -> None:
     failed: dict[str, str] = {}
     best, times_peer, shares = {}, {}, {}
     times_plain: dict[str, float] = {}
+    alone = {name: speed_alone(name, args.rounds) for name in built_in[:2]}
     for group, names in {"ours": built_in, **peers}.items():
         contenders = Contenders(["gemm", *names])
         for _ in range(args.rounds):
@@ -279,6 +295,7 @@ def main() -> None:
             "contenders": summary,
             "failed": failed,
             "best_of_peer": best,
+            "alone": alone,
             "times_plain": times_plain,
             "times_peer": times_peer,
             "share_of_gemm": shares,

@@ -413,8 +413,11 @@ def test_the_self_test_accepts_correct_results_only(monkeypatch):
     right = device._self_test
 
     def wrong_bf16(policy):
-        gradients, seconds = right(policy)
-        return (gradients.flip(0), 1e-9) if policy.dtype == "bfloat16" else (gradients, seconds)
+        step = right(policy)
+        if policy.dtype != "bfloat16":
+            return step
+        wrong = step().flip(0)
+        return lambda: wrong  # at once
 
     monkeypatch.setattr(device, "_self_test", wrong_bf16)
     assert device.choose_policy("cpu", threads=1).dtype == "float32"

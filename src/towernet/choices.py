@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-import os
 import sys
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
+from towernet import cpus
 from towernet.errors import ConfigError
 from towernet.names import NONE, NetworkName
 
@@ -31,9 +31,7 @@ def num_workers(workers: int | None) -> int:
     """
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers is {workers}; give at least 1")
-    if workers is None and hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return workers or os.cpu_count() or 1
+    return cpus.allowed() if workers is None else workers
 
 
 def require_margin(equal_within: float) -> None:

@@ -21,7 +21,7 @@ from towernet.data.rules import of_contract
 from towernet.data.workers import Died, in_order
 from towernet.engine.batches import prefetch
 from towernet.engine.checkpoint import read_weights, require_weights
-from towernet.engine.device import Policy
+from towernet.engine.device import Policy, default_threads
 from towernet.engine.record import read_run
 from towernet.engine.validation import predict_logits
 from towernet.errors import DataError
@@ -186,7 +186,7 @@ def load_trained(folder: Path) -> Trained:
             f" {len(contract.class_names)} classes ({first}); train again"
         ) from error
     channels_last = isinstance(record, RunRecord) and record.plan.policy.channels_last
-    policy = Policy("cpu", "float32", channels_last, torch.get_num_threads(), "predict")
+    policy = Policy("cpu", "float32", channels_last, default_threads(), "predict")
     return Trained(folder, name, model.eval(), contract, policy, *_calibration(folder))
 
 

@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import scipy.special
-import torch
 
 from towernet import files
 from towernet.comparison.judging.calibration import answered, bands_of, calibration_error
@@ -43,7 +42,7 @@ from towernet.data.ranges import rules_of
 from towernet.data.rules import of_contract
 from towernet.data.source import Source
 from towernet.data.table import IGNORED, QUARANTINED, TEST, USED
-from towernet.engine.device import Policy, fp32
+from towernet.engine.device import Policy, default_threads, fp32
 from towernet.engine.record import read_run
 from towernet.engine.runlog import Progress
 from towernet.engine.validation import BATCH_SIZE, predict_logits
@@ -91,7 +90,7 @@ def _usable_here(policy: Policy, say: Callable[[str], None]) -> Policy:
             "this machine cannot compute as the run did; using torch on the CPU instead, so the"
             " last digits may differ"
         )
-    policy = replace(policy, device="cpu", kernels="torch", threads=torch.get_num_threads())
+    policy = replace(policy, device="cpu", kernels="torch", threads=default_threads())
     with policy.active():
         return policy
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin, snapshot_download
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from towernet import files
 from towernet.engine.checkpoint import weights_digest, write_weights
-from towernet.engine.device import Policy
+from towernet.engine.device import Policy, default_threads
 from towernet.errors import ConfigError, DataError, EnvironmentFault, first_line_of
 from towernet.hub.card import model_card
 from towernet.hub.config import SavedConfig, read_config, write_config
@@ -223,7 +222,7 @@ class HubNetwork(nn.Module, PyTorchModelHubMixin, library_name="towernet"):
 
     def predictor(self) -> Predictor:
         """Return a predictor for `towernet.predict.predict_files`."""
-        policy = Policy("cpu", "float32", True, torch.get_num_threads(), "predict")
+        policy = Policy("cpu", "float32", True, default_threads(), "predict")
         trained = Trained(
             Path(self.name), self.name, self.network, self.contract, policy,
             self.temperature, self.threshold,
