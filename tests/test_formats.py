@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from crashlab.lab import compiler
+from towernet.attention import fused
 from towernet.engine.block_cost import kernel_of
 from towernet.native import library, ops
 from towernet.native.library import Missing
@@ -59,7 +60,7 @@ def attended(block, x, gain, weights):
 
 def exactly(block, x, gain, weights):
     """Return the same by the formula in float64."""
-    with ops.enabled(False):
+    with ops.enabled(False), fused.formula_only():
         gain = None if gain is None else gain.double()
         return attended(copy.deepcopy(block).double(), x.double(), gain, weights.double())[1]
 
@@ -99,6 +100,62 @@ def test_shuffle_attention_is_its_formula(shape, groups, gain, layout, of_parame
         check([*found[:2], *wrong[2:]], exact, dtype, of_parameters)
     with pytest.raises(AssertionError):
         check([tensor.float().to(torch.float8_e5m2) for tensor in found], exact, dtype, dtype)
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("of_parameters", FORMATS)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=LAYOUT_NAMES)
+@pytest.mark.parametrize(("gain", "shuffles"), [(None, True), (None, False), (0.7, False)], ids=str)
+@pytest.mark.parametrize(("shape", "groups"), [((2, 128, 9, 7), 16), ((3, 26, 5, 1), 1)])
+def test_without_its_kernel_it_is_its_formula(
+    shape, groups, gain, shuffles, layout, of_parameters, dtype
+):
+    block = attention_of(shape[1], groups, of_parameters, shuffles=shuffles)
+    x, weights = (drawn_map(shape, dtype, layout) for _ in range(2))
+    gain = None if gain is None else torch.tensor(gain, dtype=of_parameters)
+    with ops.enabled(False):
+        kernel, found = attended(block, x, gain, weights)
+    assert kernel == "torch"
+    assert found[0].stride() == x.stride()
+    check(found, exactly(block, x, gain, weights), dtype, of_parameters)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=LAYOUT_NAMES)
+@pytest.mark.parametrize(
+    "cut", [(slice(None),) * 2 + (slice(1, None),), (slice(None), slice(4, 36))]
+)
+def test_a_slice_of_a_map_keeps_its_layout(cut, layout):
+    block = attention_of(32, 4, torch.float32)
+    x = drawn_map((2, 32 if cut[1] == slice(None) else 40, 9, 7), torch.float32, layout)[cut]
+    y = block(x)
+    assert y.is_contiguous(memory_format=layout)
+    with fused.formula_only():
+        torch.testing.assert_close(y, block(x))
+
+
+def test_without_its_kernel_it_can_be_differentiated_twice():
+    block, x = (
+        attention_of(16, 2, torch.float64),
+        drawn_map((2, 16, 3, 4), torch.float64, LAYOUTS[0]),
+    )
+    with ops.enabled(False):
+        inputs = [x.requires_grad_(), *block.parameters()]
+        assert torch.autograd.gradgradcheck(lambda x, *_: block(x), inputs)
+
+
+@pytest.mark.parametrize("kernels", ["native", "torch"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_runs_compute_by_the_formula_where_no_kernel_applies(dtype, kernels):
+    """The bits of runs that were started before must not change."""
+    from towernet.attention.shuffle import _weighed
+    from towernet.engine.device import Policy
+
+    block = attention_of(32, 4, torch.float32)
+    x = drawn_map((2, 32, 9, 7), dtype, torch.channels_last)[:, :, 1:]
+    wanted = _weighed(x, block._vectors(), 4, None, True)
+    with Policy("cpu", "float32", True, 1, "test", kernels).active():
+        assert torch.equal(block(x), wanted)
+    assert not torch.equal(block(x), wanted)
 
 
 @pytest.mark.parametrize("dtype", FORMATS)

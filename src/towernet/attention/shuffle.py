@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from towernet import torch_private
-from towernet.attention import fused
+from towernet.attention import fused, shuffle_by_norm
 from towernet.attention.base import ATTENTION, GatedBlock, full_precision
 from towernet.errors import ConfigError
 from towernet.native import ops
@@ -98,6 +98,10 @@ class ShuffleAttention(GatedBlock):
                 shuffles=shuffles, in_place=in_place,
             )  # fmt: skip
         with full_precision(x_BCHW.device.type):
+            if fits and shuffle_by_norm.usable(x_BCHW):
+                return shuffle_by_norm.shuffle_attention(
+                    x_BCHW, vectors, self.groups, _EPSILON, gain, shuffles
+                )
             return fused.run(_weighed, x_BCHW, vectors, self.groups, gain, shuffles)
 
     def _vectors(self) -> tuple[Tensor, ...]:
