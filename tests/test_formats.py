@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from crashlab.lab import compiler
 from towernet.attention import fused
 from towernet.engine.block_cost import kernel_of
-from towernet.native import library, ops
+from towernet.native import library, ops, selftest
 from towernet.native.library import Missing
 
 FORMATS = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
@@ -253,3 +253,12 @@ def test_a_stage_in_bf16_is_that_of_torch_with_any_norm(of_norm, training, monke
         found = stage(x)
     assert called and found.dtype == torch.bfloat16
     assert (found - wanted).norm() < TOLERANCE[torch.bfloat16] * wanted.norm()
+
+
+@pytest.mark.parametrize("dtype", FORMATS[1:])
+def test_the_self_test_rejects_a_wrongly_converted_parameter(dtype, monkeypatch):
+    right = ops._in_float32
+    monkeypatch.setattr(
+        ops, "_in_float32", lambda number: right(number) * (1.05 if number.dtype == dtype else 1)
+    )
+    assert not selftest.excess() <= 1
