@@ -1,17 +1,20 @@
 """The cost of attention: the kernel against the textbook module, and blocks within a ResNet-50.
 
-In one process, all contenders take a step in turn; a round's ratio compares consecutive steps. The
-layer is timed forward and backward on 8 × 256 × 56 × 56, as a textbook module and as the block with
-its kernel; all blocks also on 8 × 256 × 28 × 28, compared with a 3×3 convolution. The network takes
-16 images of 224 px, without attention and with a block before each of its 16 additions, blended in
-with a gain that is not 0. Training is a step of SGD, inference runs in eval mode, bf16 uses
-autocast. Freed memory is kept from step to step, for all, as in a run.
+In one process, in several rounds, one contender after another works alone: it is warmed for some
+seconds, then measured for as long; a ratio compares two contenders of one round. The layer is timed
+forward and backward on 8 × 256 × 56 × 56, with maps and parameters in several formats: the block
+with its kernel, without it, and the textbook module, whose parameters are always in the maps'
+format, where it is fastest. All blocks are also timed on 8 × 256 × 28 × 28, compared with a 3×3
+convolution. The network takes 16 images of 224 px, without attention and with a block before each
+of its 16 additions, blended in with a gain that is not 0. Training is a step of SGD, inference runs
+in eval mode, bf16 uses autocast. Freed memory is kept from step to step, for all, as in a run.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -30,7 +33,7 @@ from towernet.attention.attach import attach
 from towernet.attention.base import paper
 from towernet.attention.blend import FromIdentity
 from towernet.engine import memory
-from towernet.engine.block_cost import block_costs
+from towernet.engine.block_cost import block_costs, kernel_of
 from towernet.engine.device import choose_policy, hardware, versions
 from towernet.native import ops
 
@@ -39,28 +42,34 @@ NETWORK_SHAPE = (16, 3, 224, 224)
 GAIN = 0.5
 BLOCKS = ("shuffle", "se", "eca")
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-LAYER_ROUNDS_EACH = 5  # a layer takes milliseconds, a network seconds
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
+NETWORK_DTYPES = ("bfloat16", "float32")
+# Of maps and of parameters: as in a run, as a network that was converted as a whole, mixed.
+FORMATS = (
+    ("bfloat16", "float32"),
+    ("float32", "float32"),
+    ("float16", "float32"),
+    ("bfloat16", "bfloat16"),
+    ("float16", "float16"),
+    ("float32", "bfloat16"),
+)
 
 Step = Callable[[], None]
 
 
-def in_turn(steps: dict[str, Step], rounds: int) -> dict[str, Any]:
-    """Let all take a step in each round; the others are compared with the first.
+def alone(steps: dict[str, Step], rounds: int, seconds: float) -> dict[str, Any]:
+    """Let each contender work alone in each round; the others are compared with the first.
 
-    Returns each one's milliseconds, and the ratios of its steps to the first one's: medians and
-    ranges.
+    Returns each one's milliseconds for a step, and their ratios to the first one's of the same
+    round: medians and ranges over the rounds.
     """
     first, *_ = steps
     taken: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(-2, rounds):  # two rounds to warm up
-        # The order alternates, since the caches' content after one affects the next.
-        names = list(steps) if number % 2 else list(reversed(steps))
-        for name in names:
-            start = time.perf_counter()
-            steps[name]()
-            if number >= 0:
-                taken[name].append(1000 * (time.perf_counter() - start))
+    for number in range(rounds):
+        # The order alternates, since a machine can become slower within a round.
+        for name in list(steps) if number % 2 else reversed(steps):
+            repeated(steps[name], seconds)
+            taken[name].append(repeated(steps[name], seconds))
     return {
         name: {
             "ms": spread(times),
@@ -70,32 +79,47 @@ def in_turn(steps: dict[str, Step], rounds: int) -> dict[str, Any]:
     }
 
 
+def repeated(step: Step, seconds: float) -> float:
+    """Repeat a step for some seconds; return the mean milliseconds of one."""
+    num, start = 0, time.perf_counter()
+    while (passed := time.perf_counter() - start) < seconds:
+        step()
+        num += 1
+    return 1000 * passed / num
+
+
 def spread(figures: list[float]) -> dict[str, float]:
     return {"median": median(figures), "min": min(figures), "max": max(figures)}
 
 
-def layer(dtype: str, layout: str) -> dict[str, Step]:
-    """Return steps of the block, and of the module as in its paper's listing."""
+def layer(maps: str, parameters: str, layout: str) -> dict[str, Step]:
+    """Return steps of the block, with its kernel and without, and of the module in its paper."""
     channels = LAYER_SHAPE[1]
     torch.manual_seed(0)
     x, weights = (
-        torch.randn(LAYER_SHAPE).to(DTYPES[dtype]).contiguous(memory_format=LAYOUTS[layout])
+        torch.randn(LAYER_SHAPE).to(DTYPES[maps]).contiguous(memory_format=LAYOUTS[layout])
         for _ in range(2)
     )
     x.requires_grad_()
 
-    def step_of(module: nn.Module) -> Step:
+    def step_of(module: nn.Module, kernel: str) -> Step:
         for parameter in module.parameters():
             nn.init.normal_(parameter)
 
         def step() -> None:
-            torch.autograd.grad(module(x), [x, *module.parameters()], weights)
+            with ops.enabled(kernel == "native"):
+                y = module(x)
+            torch.autograd.grad(y, [x, *module.parameters()], weights)
 
+        with ops.enabled(kernel == "native"):
+            assert kernel_of(module(x)) == kernel
         return step
 
+    block = ShuffleAttention(channels).to(DTYPES[parameters])
     return {
-        "kernel": step_of(ShuffleAttention(channels)),
-        "textbook": step_of(PlainShuffleAttention(channels).to(DTYPES[dtype])),
+        "kernel": step_of(block, "native"),
+        "without": step_of(block, "torch"),
+        "textbook": step_of(PlainShuffleAttention(channels).to(DTYPES[maps]), "torch"),
     }
 
 
@@ -152,21 +176,22 @@ def what(block: type) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2, help="of warming, and of measuring")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     memory.keep_freed_memory()
     layers, in_network = {}, {}
+    for (maps, parameters), layout in itertools.product(FORMATS, LAYOUTS):
+        name = f"{maps}/{parameters} {layout}"
+        print(f"timing: {name}", flush=True)
+        layers[name] = alone(layer(maps, parameters, layout), args.rounds, args.seconds)
     with ops.enabled(True):
-        for dtype in DTYPES:
-            for layout in LAYOUTS:
-                steps = layer(dtype, layout)
-                layers[f"{dtype} {layout}"] = in_turn(steps, LAYER_ROUNDS_EACH * args.rounds)
-            for train in (True, False):
-                name = f"{dtype} {'training' if train else 'inference'}"
-                print(f"timing: {name}", flush=True)
-                in_network[name] = in_turn(networks(dtype, train=train), args.rounds)
-                memory.return_freed_memory()
+        for dtype, train in itertools.product(NETWORK_DTYPES, (True, False)):
+            name = f"{dtype} {'training' if train else 'inference'}"
+            print(f"timing: {name}", flush=True)
+            in_network[name] = alone(networks(dtype, train=train), args.rounds, args.seconds)
+            memory.return_freed_memory()
     policy = choose_policy("cpu", args.threads)
     blocks = block_costs(dict(ATTENTION), policy, batch_size=8, channels=256, size_px=28)
     write_result(

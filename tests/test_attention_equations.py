@@ -21,7 +21,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from towernet.attention import ATTENTION, AttentionBlock
+from towernet.attention import ATTENTION, AttentionBlock, fused, shuffle_by_norm
 from towernet.testing import build_block, feature_map
 
 SEEDS = 200
@@ -302,7 +302,17 @@ EQUATIONS = {
 
 
 def check_equations(name: str, block_class: Callable[..., AttentionBlock], seed: int) -> None:
-    """Compare the block of one seed with the loops: its map, its output and its gradient."""
+    """Compare the block of one seed with the loops: its map, its output and its gradient.
+
+    As runs compute it, and as other programs do.
+    """
+    with fused.formula_only():
+        check_as_it_is(name, block_class, seed)
+    if name == "shuffle":
+        check_as_it_is(name, block_class, seed)
+
+
+def check_as_it_is(name: str, block_class: Callable[..., AttentionBlock], seed: int) -> None:
     equations, draw = EQUATIONS[name], random.Random(seed)
     channels, options = equations.draw(draw)
     num_images, height, width = draw.choice((1, 2, 3)), draw.choice(SIDES), draw.choice(SIDES)
@@ -523,3 +533,27 @@ def test_a_twin_without_a_change_is_not_rejected(name):
     twin = sabotaged(name, "torch.", "torch.")
     for seed in range(SEEDS // 10):
         check_equations(name, twin, seed)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("torch.sigmoid(z)", "z"),
+        ("bias, epsilon)", "bias, 10 * epsilon)"),
+        ("spatial_weight * norm_bias", "norm_bias"),
+        ("channel_NkHW.mean((2, 3)", "channel_NkHW.mean((0, 2, 3)"),
+        ("(spatial_NkHW, z_NkHW)", "(spatial_NkHW.detach(), z_NkHW)"),
+        ("spatial_NkHW - spatial_NkHW.detach().mean((2, 3), keepdim=True)", "spatial_NkHW"),
+        ("unflatten(1, (2, -1))", "unflatten(1, (-1, 2))"),
+        ("chunk(2, dim=1)", "flip(1).chunk(2, dim=1)"),
+    ],
+)
+def test_the_equations_reject_a_wrong_norm(old, new, monkeypatch):
+    source = inspect.getsource(shuffle_by_norm)
+    assert old in source, f"the source no longer contains {old!r}"
+    twin = {"__name__": "sabotaged"}
+    exec(source.replace(old, new), twin)
+    monkeypatch.setattr(shuffle_by_norm, "shuffle_attention", twin["shuffle_attention"])
+    with pytest.raises(AssertionError):
+        for seed in range(SEEDS):
+            check_equations("shuffle", ATTENTION["shuffle"], seed)

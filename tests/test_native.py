@@ -424,13 +424,16 @@ def test_maps_that_the_kernels_do_not_support_are_left_to_torch():
     assert not ops.usable(x.half())
     assert not ops.usable(x.to("meta"))
     assert not ops.usable(x[:, :20].contiguous(memory_format=torch.channels_last))
-    assert not ops.usable(x, torch.ones(32).bfloat16())
+    assert ops.usable(x, torch.ones(32).bfloat16())
+    assert not ops.usable(x, torch.ones(32).int())
+    assert not ops.usable(x, torch.ones(32).to(torch.float8_e5m2))
     assert not ops.usable(x, None)
     assert all(map(ops.usable_for_attention, (x, x.contiguous(), x.half(), x[:, :20].contiguous())))
     assert not any(
         map(ops.usable_for_attention, (x[:, :, 1:], x[:, ::2], x.double(), x.to("meta"), x[0]))
     )
-    assert not ops.usable_for_attention(x, torch.ones(32).bfloat16())
+    assert ops.usable_for_attention(x, torch.ones(32).bfloat16())
+    assert not ops.usable_for_attention(x, torch.ones(32).bfloat16()[::2])
     assert (
         torch.func.vmap(lambda inner: torch.tensor(float(ops.usable(inner[None]))))(x).eq(0).all()
     )

@@ -19,6 +19,7 @@ from towernet.errors import first_line_of
 
 Formula = Callable[..., Tensor]
 _devices: frozenset[str] = frozenset()
+_formula_only = False
 _programs: dict[tuple[Any, ...], Formula] = {}
 
 
@@ -43,12 +44,31 @@ def enabled(*devices: str) -> Iterator[None]:
         enable(*before)
 
 
+@contextlib.contextmanager
+def formula_only() -> Iterator[None]:
+    """Where no kernel applies, compute by the formulas as they are inside a `with`, as runs do.
+
+    A quicker order of operations would change a run's bits.
+    """
+    global _formula_only
+    before, _formula_only = _formula_only, True
+    try:
+        yield
+    finally:
+        _formula_only = before
+
+
+def is_formula_only() -> bool:
+    """Whether a quicker order of operations must not take a formula's place."""
+    return _formula_only
+
+
 def run(formula: Formula, x: Tensor, *others: Any) -> Tensor:
     """Return the result of a formula for a map, by a compiled program where enabled.
 
     If compilation or the program fails, warn once and fall back to eager mode.
     """
-    if not _is_wanted(x):
+    if not is_wanted(x):
         return formula(x, *others)
     key = (
         formula,
@@ -74,7 +94,7 @@ def run(formula: Formula, x: Tensor, *others: Any) -> Tensor:
         return y
 
 
-def _is_wanted(x: Tensor) -> bool:
+def is_wanted(x: Tensor) -> bool:
     """Whether to compile a map's formula; not while torch traces or compiles around it."""
     return (
         x.device.type in _devices

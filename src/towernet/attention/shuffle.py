@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from towernet import torch_private
-from towernet.attention import fused
+from towernet.attention import fused, shuffle_by_norm
 from towernet.attention.base import ATTENTION, GatedBlock, full_precision
 from towernet.errors import ConfigError
 from towernet.native import ops
@@ -98,6 +98,10 @@ class ShuffleAttention(GatedBlock):
                 shuffles=shuffles, in_place=in_place,
             )  # fmt: skip
         with full_precision(x_BCHW.device.type):
+            if fits and shuffle_by_norm.usable(x_BCHW):
+                return shuffle_by_norm.shuffle_attention(
+                    x_BCHW, vectors, self.groups, _EPSILON, gain, shuffles
+                )
             return fused.run(_weighed, x_BCHW, vectors, self.groups, gain, shuffles)
 
     def _vectors(self) -> tuple[Tensor, ...]:
@@ -122,9 +126,11 @@ class ShuffleAttention(GatedBlock):
 
 def _gates(x_BCHW: Tensor, vectors: tuple[Tensor, ...], groups: int) -> Tensor:
     """Return the gates by the formula: the reference of the kernels, and their fallback."""
-    channel_weight, channel_bias, spatial_weight, spatial_bias, norm_weight, norm_bias = vectors
     # Statistics and gates computed in bf16 would keep three digits.
     x_BCHW = x_BCHW.to(torch.promote_types(x_BCHW.dtype, torch.float32))
+    channel_weight, channel_bias, spatial_weight, spatial_bias, norm_weight, norm_bias = (
+        vector.to(torch.promote_types(vector.dtype, x_BCHW.dtype)) for vector in vectors
+    )
     # Two-pass statistics: E[x²] − μ² cancels where the mean is large against the spread.
     var_BC, mean_BC = torch.var_mean(x_BCHW, dim=(2, 3), correction=0)
     mean_BGhk = mean_BC.unflatten(1, (groups, 2, -1))

@@ -87,6 +87,7 @@ class Policy(PolicyChoices):
                     " --accept-changes to resume with torch alone (results would differ slightly)"
                 )
             undo.enter_context(ops.enabled(self.kernels == "native"))
+            undo.enter_context(fused.formula_only())
             undo.enter_context(
                 fused.enabled(*([self.device] if self.kernels == "compiled" else []))
             )

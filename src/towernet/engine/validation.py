@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from towernet.attention import fused
 from towernet.data.prepare import Part
 from towernet.engine.augment import to_input
 from towernet.engine.device import Policy
@@ -37,7 +38,8 @@ def predict_logits(
         images = torch.from_numpy(pixels_NSS3[rows[start : start + BATCH_SIZE]]).to(policy.device)
         images_BCHW = to_input(images, contract.mean, contract.std)
         images_BCHW = images_BCHW.contiguous(memory_format=policy.memory_format)
-        with policy.autocast(), ops.enabled(policy.kernels == "native"):
+        native = policy.kernels == "native"
+        with policy.autocast(), ops.enabled(native), fused.formula_only():
             logits.append(model(images_BCHW).float().cpu().numpy())
     return (
         np.concatenate(logits) if logits else np.zeros((0, len(contract.class_names)), np.float32)

@@ -69,8 +69,13 @@ class ConvNormPool(nn.Module):
         if torch.is_grad_enabled():
             return None
         assert norm.running_mean is not None and norm.running_var is not None
-        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        return ops.line_pool_relu(x_BDHW, scale, norm.bias - norm.running_mean * scale)
+        # Computed in bf16, the line would keep three digits.
+        weight, bias, mean, var = (
+            number.float()
+            for number in (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+        )
+        scale = weight * (var + norm.eps).rsqrt()
+        return ops.line_pool_relu(x_BDHW, scale, bias - mean * scale)
 
 
 class ConvNorm(nn.Sequential):

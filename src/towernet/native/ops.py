@@ -21,6 +21,7 @@ from towernet import torch_private
 from towernet.native.library import Library, load
 
 _SUFFIX = {torch.bfloat16: "bf16", torch.float32: "f32", torch.float16: "f16"}
+_OF_PARAMETERS = frozenset({*_SUFFIX, torch.float64})
 _enabled = False
 
 
@@ -51,7 +52,8 @@ def usable(x_BCHW: Tensor, *parameters: Tensor | None) -> bool:
     """Whether the kernels of norm and pooling can take this map, these parameters and statistics.
 
     They must be enabled and the program not traced or transformed; the map channels_last on a CPU,
-    in bfloat16 or float32; the parameters float32. Everything else is left to torch.
+    in bfloat16 or float32; the parameters in any of torch's usual floating formats, as in a network
+    that was converted as a whole. Everything else is left to torch.
     """
     return (
         _in_reach(x_BCHW, parameters)
@@ -88,10 +90,15 @@ def _in_reach(x_BCHW: Tensor, parameters: tuple[Tensor | None, ...]) -> bool:
 def _is_plain(parameter: Tensor | None) -> bool:
     return (
         parameter is not None
-        and parameter.dtype == torch.float32
+        and parameter.dtype in _OF_PARAMETERS
         and parameter.is_cpu
         and parameter.is_contiguous()
     )
+
+
+def _in_float32(parameter: Tensor) -> Tensor:
+    """Return a parameter as the kernels read it: itself if it is in float32, else a copy."""
+    return parameter if parameter.dtype == torch.float32 else parameter.float()
 
 
 def _float32(*shape: int) -> Tensor:
@@ -194,13 +201,19 @@ class _NormPoolRelu(torch.autograd.Function):
         line, mean, inverse_std = lines[:2], lines[2], lines[3]
         blocks = _call("num_blocks", rows, channels)
         partial, scratch = _float32(blocks, 2, channels), _float64(2, channels)
+        statistics = running_mean, running_var
+        updated = [_in_float32(statistic) for statistic in statistics]
         _call_for(x, "norm_moments", x, rows, channels, partial)
-        _call("norm_finish", partial, rows, channels, epsilon, momentum, weight, bias,
-              running_mean, running_var, mean, inverse_std, line, scratch)  # fmt: skip
+        _call("norm_finish", partial, rows, channels, epsilon, momentum, _in_float32(weight),
+              _in_float32(bias), *updated, mean, inverse_std, line, scratch)  # fmt: skip
+        for statistic, new in zip(statistics, updated, strict=True):
+            if new is not statistic:
+                statistic.copy_(new)
         shape = (batch, channels, height // 2, width // 2)
         chosen, y = _like(x, shape), _like(x, shape)
         _call_for(x, "norm_pool_relu", x, batch, height, width, channels, line, chosen, y)
         ctx.save_for_backward(x, chosen, lines)
+        ctx.dtypes = weight.dtype, bias.dtype
         return y
 
     @staticmethod
@@ -220,7 +233,8 @@ class _NormPoolRelu(torch.autograd.Function):
         scratch = _float32(2, channels)
         _call_for(x, "norm_pool_relu_backward", gradient, chosen, x, batch, height, width, channels,
                   line, mean, inverse_std, sums, dx, scratch)  # fmt: skip
-        return dx, sums[1], sums[0], None, None, None, None
+        of_weight, of_bias = ctx.dtypes
+        return dx, sums[1].to(of_weight), sums[0].to(of_bias), None, None, None, None
 
 
 def norm_pool_relu(x_BCHW: Tensor, norm: nn.BatchNorm2d) -> Tensor:
@@ -255,9 +269,12 @@ def line_pool_relu(x_BCHW: Tensor, scale_C: Tensor, shift_C: Tensor) -> Tensor:
 
 def _attend(
     x: Tensor, gain: Tensor | None, groups: int, shuffles: bool, epsilon: float,
-    vectors: tuple[Tensor, ...], *, in_place: bool = False,
+    vectors: list[Tensor], *, in_place: bool = False,
 ) -> tuple[Tensor, Tensor, tuple[int, ...]]:  # fmt: skip
-    """Return the output, and for the backward pass the intermediate results and all sizes."""
+    """Return the output, and for the backward pass the intermediate results and all sizes.
+
+    Gain and vectors are in float32.
+    """
     batch, channels, height, width = x.shape
     assert channels == 2 * groups * len(vectors[0])
     # A map of one pixel is both contiguous and channels_last.
@@ -274,8 +291,11 @@ class _ShuffleAttention(torch.autograd.Function):
         ctx: Any, x: Tensor, gain: Tensor | None, groups: int, shuffles: bool, epsilon: float,
         *vectors: Tensor,
     ) -> Tensor:  # fmt: skip
-        y, kept, ctx.sizes = _attend(x, gain, groups, shuffles, epsilon, vectors)
-        ctx.save_for_backward(x, kept, gain, vectors[2], vectors[4], vectors[5])
+        ctx.dtypes = [vector.dtype for vector in vectors]
+        ctx.dtype_of_gain = None if gain is None else gain.dtype
+        wide, wide_gain = _all_in_float32(vectors, gain)
+        y, kept, ctx.sizes = _attend(x, wide_gain, groups, shuffles, epsilon, wide)
+        ctx.save_for_backward(x, kept, wide_gain, wide[2], wide[4], wide[5])
         return y
 
     @staticmethod
@@ -291,8 +311,17 @@ class _ShuffleAttention(torch.autograd.Function):
         _call_for(x, "shuffle_attention_backward", gradient, x, *ctx.sizes, spatial_weight,
                   norm_weight, norm_bias, gain, kept, sums, dx, gradients,
                   _float64(6, half))  # fmt: skip
-        of_gain = None if gain is None else gradients[-1]
-        return dx, of_gain, None, None, None, *gradients[:-1].view(6, half).unbind()
+        of_gain = None if gain is None else gradients[-1].to(ctx.dtype_of_gain)
+        rows = gradients[:-1].view(6, half).unbind()
+        of_vectors = [row.to(dtype) for row, dtype in zip(rows, ctx.dtypes, strict=True)]
+        return dx, of_gain, None, None, None, *of_vectors
+
+
+def _all_in_float32(
+    vectors: tuple[Tensor, ...], gain: Tensor | None
+) -> tuple[list[Tensor], Tensor | None]:
+    wide = [_in_float32(vector) for vector in vectors]
+    return wide, None if gain is None else _in_float32(gain)
 
 
 def shuffle_attention(
@@ -317,10 +346,11 @@ def shuffle_attention(
         in_place: Overwrite the map with the output if no gradient is needed; not with `shuffles`,
             which would read overwritten values.
 
-    Can be differentiated once.
+    Can be differentiated once. The gradients are in the formats of the parameters.
     """
     assert not (in_place and shuffles)
     if not torch.is_grad_enabled():
-        return _attend(x_BCHW, gain, groups, shuffles, epsilon, parameters, in_place=in_place)[0]
+        wide, gain = _all_in_float32(parameters, gain)
+        return _attend(x_BCHW, gain, groups, shuffles, epsilon, wide, in_place=in_place)[0]
     y_BCHW: Tensor = _ShuffleAttention.apply(x_BCHW, gain, groups, shuffles, epsilon, *parameters)
     return y_BCHW

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from towernet.native import ops
 
 # Sums of thousands of float32 numbers in another order; bfloat16 has eight significant bits.
 LARGEST_DEVIATION = {torch.float32: 1e-4, torch.bfloat16: 1e-2, torch.float16: 2e-3}
+FORMATS_OF_PARAMETERS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def excess() -> float:
@@ -21,22 +24,24 @@ def excess() -> float:
     # More rows than fit in a block, and odd sides.
     drawn = 3 + torch.randn(2, 32, 61, 47, generator=generator, device="cpu", dtype=torch.float32)
     errors = []
-    for dtype, allowed in LARGEST_DEVIATION.items():
-        x = drawn.to(dtype)
+    for dtype, of_parameters in itertools.product(LARGEST_DEVIATION, FORMATS_OF_PARAMETERS):
+        # Other formats are converted to float32 for the same kernel, so a small map will do.
+        x = (drawn if of_parameters == torch.float32 else drawn[:, :, :9, :7]).to(dtype)
         got = x.contiguous(memory_format=torch.channels_last).requires_grad_()
-        planes, wanted = x.clone().requires_grad_(), x.float().requires_grad_()
+        planes = x.clone(memory_format=torch.contiguous_format).requires_grad_()
+        wanted = x.float().clone().requires_grad_()
         results = [
-            (_shuffle(got, native=True), _shuffle(wanted, native=False)),
-            (_blend(planes, native=True), _blend(wanted, native=False)),
+            (_shuffle(got, of_parameters), _shuffle(wanted, of_parameters, native=False)),
+            (_blend(planes, of_parameters), _blend(wanted, of_parameters, native=False)),
         ]
         if dtype != torch.float16:
-            results += [
-                (_norm_pool_relu(got, native=True), _norm_pool_relu(wanted, native=False)),
-                _evaluated(got.detach()),
-            ]
+            by_torch = _norm_pool_relu(wanted, of_parameters, native=False)
+            results += [(_norm_pool_relu(got, of_parameters), by_torch), _evaluated(got.detach())]
         pairs = [pair for result in results for pair in zip(*result, strict=True)]
         errors += [
-            float((found.float() - expected).norm() / expected.norm()) / allowed
+            float((found.double() - expected).norm() / expected.norm())
+            # A parameter's gradient is rounded to its own format.
+            / max(LARGEST_DEVIATION[dtype], LARGEST_DEVIATION.get(found.dtype, 0))
             for found, expected in pairs
         ]
     return float(torch.tensor(errors).max())  # Python's own max can ignore NaN
@@ -48,38 +53,39 @@ def _evaluated(x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     return [ops.line_pool_relu(x, scale, shift)], [F.relu(F.max_pool2d(line, 2))]
 
 
-def _norm_pool_relu(x: Tensor, *, native: bool) -> list[Tensor]:
+def _norm_pool_relu(x: Tensor, dtype: torch.dtype, *, native: bool = True) -> list[Tensor]:
     norm = nn.BatchNorm2d(x.shape[1])
     with torch.no_grad():
         norm.weight.copy_(torch.linspace(-1, 2, x.shape[1]))
         norm.bias.copy_(torch.linspace(-0.5, 0.5, x.shape[1]))
-    y = ops.norm_pool_relu(x, norm) if native else F.relu(F.max_pool2d(norm(x), 2))
+    norm.to(dtype)
+    y = ops.norm_pool_relu(x, norm) if native else F.relu(F.max_pool2d(norm.float()(x), 2))
     return _with_gradients(y, [x, *norm.parameters()]) + [*norm.buffers()][:2]
 
 
-def _shuffle(x: Tensor, *, native: bool) -> list[Tensor]:
-    parameters = _vectors(4)
+def _shuffle(x: Tensor, dtype: torch.dtype, *, native: bool = True) -> list[Tensor]:
+    parameters = _vectors(4, dtype)
     if native:
         y = ops.shuffle_attention(x, parameters, groups=4, epsilon=1e-5)
     else:
-        y = _plain_shuffle_attention(x, *parameters)
+        y = _plain_shuffle_attention(x, *[vector.float() for vector in parameters])
     return _with_gradients(y, [x, *parameters])
 
 
-def _blend(x: Tensor, *, native: bool) -> list[Tensor]:
+def _blend(x: Tensor, dtype: torch.dtype, *, native: bool = True) -> list[Tensor]:
     """With a gain, and unshuffled."""
-    parameters, gain = _vectors(2), torch.tensor(0.6, requires_grad=True)
+    parameters, gain = _vectors(2, dtype), torch.tensor(0.6, dtype=dtype, requires_grad=True)
     if native:
         y = ops.shuffle_attention(x, parameters, groups=8, epsilon=1e-5, gain=gain, shuffles=False)
     else:
-        shuffled = _plain_shuffle_attention(x, *parameters)
+        shuffled = _plain_shuffle_attention(x, *[vector.float() for vector in parameters])
         unshuffled = shuffled.unflatten(1, (-1, 2)).transpose(1, 2).flatten(1, 2)
-        y = x + gain * (unshuffled - x)
+        y = x + gain.float() * (unshuffled - x)
     return _with_gradients(y, [x, *parameters, gain])
 
 
-def _vectors(half: int) -> tuple[Tensor, ...]:
-    weights = torch.linspace(-1, 1.5, 6 * half).reshape(6, half)
+def _vectors(half: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    weights = torch.linspace(-1, 1.5, 6 * half).reshape(6, half).to(dtype)
     return tuple(row.clone().requires_grad_() for row in weights)
 
 
