@@ -72,6 +72,7 @@ def train(
     with Policy.of(plan.policy).active():
         reset_peak_memory()
         try:
+            # Including the end: what was trained since the last state is only in memory until then.
             with session.stop.patiently():
                 trainer = Trainer(
                     config,
@@ -82,16 +83,16 @@ def train(
                     prefetch_depth=prefetch_depth,
                 )
                 state = trainer.run()
+                weights_sha256 = trainer.keep_weights()
+                return _finish(folder, record, weights_sha256, _summary(state, dataset, config))
         finally:
             session.progress.end()
-    return _finish(folder, record, state, _summary(state, dataset, config))
 
 
-def _finish(folder: Path, record: RunRecord, state: State, summary: RunSummary) -> RunRecord:
-    """Keep the best weights, then record that the run is finished, then delete its states."""
-    weights_sha256 = None
-    for name, weights_sha256 in state.best.items():
-        files.copy(folder / "last" / name, folder / "best.safetensors", weights_sha256)
+def _finish(
+    folder: Path, record: RunRecord, weights_sha256: str | None, summary: RunSummary
+) -> RunRecord:
+    """Record that the run is finished, then delete its states."""
     record = finished(record, summary, weights_sha256)
     write_run(folder, record)
     checkpoint.drop_state(folder / "last")
