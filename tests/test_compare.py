@@ -66,6 +66,7 @@ def test_a_comparison_gives_a_ranking_a_winner_and_a_report(finished):
         assert low <= network["accuracy"] <= high
     assert results["sentence"] in " ".join(done.stdout.split())
     assert (folder / "report.html").exists()
+    assert not (folder / "trials").exists()
     for name in ("results", "runs"):
         assert (folder / f"{name}.csv").read_text().count("\n") == 3
     assert (folder / "classes.csv").read_text().count("\n") == 1 + 2 * 3

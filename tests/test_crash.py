@@ -131,6 +131,39 @@ def test_killed_long_after_its_last_state_and_resumed_it_gives_the_same_bytes(
 
 @pytest.mark.proof
 @pytest.mark.parametrize(
+    ("kind", "ending"),
+    [
+        ("rename", "trials/shufflenet_v2_x0_5-1/last/000000006.json"),
+        ("unlink", "trials/shufflenet_v2_x0_5-1/run.json"),  # the ledger has its result
+    ],
+)
+def test_a_killed_trial_is_resumed_and_leaves_nothing(lab, photos, tmp_path, kind, ending):
+    recipe, whole, out = (tmp_path / name for name in ("long.toml", "whole", "out"))
+    recipe.write_text("[train]\ntrial_share = 1.0\ntrial_factors = [0.5, 1.0]\n")
+    words = ["compare", str(photos), "--models", TINY_NETWORK, *WORDS[2:], "--recipe", str(recipe)]
+    ended = lab.run([*words, "--out", str(whole)], whole, log=tmp_path / "log")
+    assert ended.exit_code == 0, ended.stderr
+    found = operations(tmp_path / "log")
+    nth = next(n for n, k, path in found if k == kind and path.endswith(ending))
+    killed = lab.run([*words, "--out", str(out)], out, action="kill", nth=nth + 1)
+    assert killed.exit_code == -signal.SIGKILL
+    ended = lab.run([*words, "--out", str(out)], out)
+    assert ended.exit_code == 0, ended.stderr
+    resumed = {f"{TINY_NETWORK}-1": 6} if kind == "rename" else {}
+    assert went_on_from(ended) == resumed
+    assert files_in(out) == files_in(whole)
+    assert not (out / "trials").exists()
+    if policy(out) == policy(whole):
+        assert exact(out) == exact(whole)
+        trials = [
+            [json.loads(line) | {"seconds": 0} for line in path.read_text().splitlines()]
+            for path in (out / "ledger.jsonl", whole / "ledger.jsonl")
+        ]
+        assert trials[0] == trials[1] and len(trials[0]) > 2
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize(
     ("action", "kind", "ending", "which"),
     [
         ("fail once", "write", "last/.tmp", 1),

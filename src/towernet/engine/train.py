@@ -31,7 +31,7 @@ def train(
     session: Session,
     plan: Plan,
     *,
-    resumable: bool = True,
+    is_trial: bool = False,
     prefetch_depth: int | None = None,
 ) -> RunRecord:
     """Train one network, or resume where it was stopped; a finished run is left as it is.
@@ -43,7 +43,7 @@ def train(
         dataset: Its images; the test split is not used.
         session: The folder, where progress is reported, and the accepted differences.
         plan: What was decided before the first step.
-        resumable: False for short trials: no weights and no state are kept.
+        is_trial: Whether it is a short trial: neither weights nor the list of images are kept.
         prefetch_depth: Batches made ahead; None: the device's default. No bit changes.
 
     Returns:
@@ -61,13 +61,13 @@ def train(
         )
     record = open_run(config, dataset, folder, plan, session.origin, accept)
     if record.status == "finished":
-        if resumable:
+        if not is_trial:
             checkpoint.require_weights(folder, record.weights_sha256)
         checkpoint.drop_state(folder / "last")  # left over if the process was killed
         return record
     # Accepted changes of the data do not change the preprocessing.
     dataset = replace(dataset, contract=record.contract)
-    if accept.data or not (folder / "samples.parquet").exists():
+    if not is_trial and (accept.data or not (folder / "samples.parquet").exists()):
         write_table(folder / "samples.parquet", dataset.table)
     with Policy.of(plan.policy).active():
         reset_peak_memory()
@@ -79,7 +79,7 @@ def train(
                     dataset,
                     session,
                     plan,
-                    resumable=resumable,
+                    is_trial=is_trial,
                     prefetch_depth=prefetch_depth,
                 )
                 state = trainer.run()

@@ -85,7 +85,7 @@ class Trainer:
         dataset: Its images.
         session: The folder, and where progress is reported.
         plan: What was decided before the first step.
-        resumable: Whether weights and states are kept.
+        is_trial: Whether no weights are kept.
         prefetch_depth: Batches made ahead; None: the device's default.
     """
 
@@ -96,12 +96,12 @@ class Trainer:
         session: Session,
         plan: Plan,
         *,
-        resumable: bool = True,
+        is_trial: bool = False,
         prefetch_depth: int | None = None,
     ) -> None:
         self.config, self.plan, self.policy = config, plan, Policy.of(plan.policy)
         self.folder, self.progress, self.stop = session.folder, session.progress, session.stop
-        self.resumable = resumable
+        self.is_trial = is_trial
         device = self.policy.device
         self.prefetch_depth = PREFETCH_DEPTH[device] if prefetch_depth is None else prefetch_depth
         self.recipe = config.recipe if plan.mixes else config.recipe.unmixed()
@@ -136,8 +136,7 @@ class Trainer:
             Diverged: a loss is NaN or Inf.
             Interrupted: the user stopped it; the state is on disk.
         """
-        if self.resumable:
-            self.resume()
+        self.resume()
         log = RunLog(self.folder, self.state.metrics, self.state.timings)
         self.progress.begin(
             self.config.model, self.state.step, self.plan.num_steps, self.steps_per_epoch
@@ -293,7 +292,7 @@ class Trainer:
             return
         state.best_epoch, state.best_loss = metrics.epoch, metrics.validation_loss
         state.best_accuracy = metrics.validation_accuracy
-        if self.resumable:
+        if not self.is_trial:
             # In the computer's memory: a GPU has less, and the epochs until the next state may
             # improve them again.
             weights = self.learner.evaluated.state_dict()
@@ -319,23 +318,22 @@ class Trainer:
         Args:
             seconds: Those of an unfinished epoch.
         """
-        if self.resumable:
-            last = self.folder / "last"
-            if self.best is not None:
-                name = f"best-{self.best.step:09d}.safetensors"
-                sha256 = checkpoint.write_weights(last / name, self.best.weights, self.best.meta)
-                self.state.best, self.best = {name: sha256}, None
-            state = self.state.model_copy(update={"seconds": seconds})
-            checkpoint.write_state(
-                last, state.step, self.learner.tensors(), state.model_dump(), state.best
-            )
+        last = self.folder / "last"
+        if self.best is not None:
+            name = f"best-{self.best.step:09d}.safetensors"
+            sha256 = checkpoint.write_weights(last / name, self.best.weights, self.best.meta)
+            self.state.best, self.best = {name: sha256}, None
+        state = self.state.model_copy(update={"seconds": seconds})
+        checkpoint.write_state(
+            last, state.step, self.learner.tensors(), state.model_dump(), state.best
+        )
         self.saved = time.monotonic()
 
     def keep_weights(self) -> str | None:
         """Write the best weights as `best.safetensors`, or give those of a state this name.
 
         Returns:
-            Their hash; None if no weights are kept.
+            Their hash; None for a trial.
         """
         path = self.folder / "best.safetensors"
         if self.best is not None:
@@ -347,6 +345,4 @@ class Trainer:
 
     def how_far(self) -> str:
         """Return what is kept of the run, for the message to the user who stops it."""
-        if not self.resumable:
-            return f"the trial in {self.folder} will start over"
         return f"{self.folder} is complete up to step {self.state.step} of {self.plan.num_steps}"
