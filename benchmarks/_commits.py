@@ -215,7 +215,7 @@ def interrupt(command: str, commit: Commit, folder: Path) -> None:
 
 
 def run_folders(out: Path) -> list[Path]:
-    """Return the folders of runs, without trials, which are too short and keep no state."""
+    """Return the folders of runs, without trials, which are too short to be interrupted."""
     return [out, *out.glob("runs/*")]
 
 

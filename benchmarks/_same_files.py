@@ -2,7 +2,8 @@
 
 Compared are weights, metrics, samples, predictions, calibration, every CSV and `paper.tex`, and the
 values of `results.json`, `run.json`, `protocol.toml` and `ledger.jsonl`, without measured times.
-The rest of a folder (timings, TensorBoard, the report) is not compared.
+The rest of a folder (timings, TensorBoard, the report) is not compared, nor are the folders of
+learning-rate trials, which earlier commits kept: the ledger has their results.
 """
 
 from __future__ import annotations
@@ -74,9 +75,13 @@ def contents(folder: Path) -> dict[str, Json]:
     found = {
         path.relative_to(folder).as_posix(): _content(path)
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and not _is_of_trial(path.relative_to(folder))
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _is_of_trial(path: Path) -> bool:
+    return path.parts[0] == "trials" and not path.parts[1].endswith("-run")
 
 
 def first_difference(old: Json, new: Json, path: str = "") -> str | None:

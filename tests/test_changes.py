@@ -125,11 +125,15 @@ def test_a_change_is_accepted_once_and_moves_no_split(own_photos, tmp_path, chan
 def test_without_the_original_table_nothing_continues(own_photos, tmp_path):
     table = table_of(own_photos)
     assert reconcile(tmp_path, "photos", table, accept=False)[0] is table  # it only starts
-    (tmp_path / "last").mkdir()
-    with pytest.raises(
-        DataError, match=r"samples\.parquet, which stores the split of each image, is"
-    ):
-        reconcile(tmp_path, "photos", table, accept=True)
+    (tmp_path / "protocol.toml").touch()
+    assert reconcile(tmp_path, "photos", table, accept=False)[0] is table  # killed before the first
+    for name in ("last", "ledger.jsonl"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(
+            DataError, match=r"samples\.parquet, which stores the split of each image, is"
+        ):
+            reconcile(tmp_path, "photos", table, accept=True)
+        (tmp_path / name).rmdir()
 
 
 def test_redrawing_from_the_remaining_images_would_test_on_training_images(own_photos):

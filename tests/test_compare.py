@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -66,6 +67,9 @@ def test_a_comparison_gives_a_ranking_a_winner_and_a_report(finished):
         assert low <= network["accuracy"] <= high
     assert results["sentence"] in " ".join(done.stdout.split())
     assert (folder / "report.html").exists()
+    assert not (folder / "trials").exists()
+    in_all = rf"^disk: about [\d.]+ MB will be written to {folder} in all, including"
+    assert re.search(in_all, done.stderr, re.M)
     for name in ("results", "runs"):
         assert (folder / f"{name}.csv").read_text().count("\n") == 3
     assert (folder / "classes.csv").read_text().count("\n") == 1 + 2 * 3

@@ -78,6 +78,90 @@ def test_killed_at_a_file_operation_and_resumed_it_gives_the_same_bytes(
         assert all(went_on_from(ended).get(run, 0) >= step for run, step in done.items())
 
 
+def weights_written(log: list[tuple[int, str, str]]) -> list[str]:
+    """Return the names of all files of weights or states that were written, in order."""
+    return [
+        Path(path).name
+        for _, kind, path in log
+        if kind == "rename" and (path.endswith(".safetensors") or "/last/" in path)
+    ]
+
+
+@pytest.mark.proof
+def test_a_short_run_writes_its_weights_once_and_no_state(lab, undisturbed, photos, tmp_path):
+    out = tmp_path / "run"
+    begin = ["train", str(photos), *WORDS, "--out", str(out)]
+    ended = lab.run(begin, out, log=tmp_path / "log", seconds_between_saves=None)
+    assert ended.exit_code == 0, ended.stderr
+    assert weights_written(operations(tmp_path / "log")) == ["best.safetensors"]
+    assert len(weights_written(undisturbed[2])) > 10  # with a state after every step
+    assert files_in(out) == undisturbed[1]
+    assert exact(out) == undisturbed[0] or policy(out) != undisturbed[3]
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("saved", [0, 2, 4])  # never; in the first epoch; at its end
+def test_killed_long_after_its_last_state_and_resumed_it_gives_the_same_bytes(
+    lab, undisturbed, photos, tmp_path, saved
+):
+    out, rehearsal = tmp_path / "run", tmp_path / "rehearsal" / "run"
+    begin = ["train", str(photos), *WORDS, "--out"]
+    state = f"last/{saved:09d}.json" if saved else "samples.parquet"
+    nth = operation(undisturbed, "rename", state) + 1
+    assert lab.run([*begin, str(out)], out, action="kill", nth=nth).exit_code == -signal.SIGKILL
+    # Killed again as the last epoch is recorded, and no state was written since.
+    shutil.copytree(out, rehearsal)
+    again, log = ["train", "--resume"], tmp_path / "log"
+    ended = lab.run([*again, str(rehearsal)], rehearsal, log=log, seconds_between_saves=None)
+    assert ended.exit_code == 0, ended.stderr
+    nth = [n for n, _, path in operations(log) if path.endswith("timings.jsonl")][-1]
+    killed = lab.run(
+        [*again, str(out)], out, action="kill", nth=nth + 1, seconds_between_saves=None
+    )
+    assert killed.exit_code == -signal.SIGKILL
+    assert epochs_done(out) == {"run": 8}
+    assert max((int(path.stem) for path in out.glob("last/*.json")), default=0) == saved
+    ended = lab.run([*again, str(out)], out, seconds_between_saves=None)
+    assert ended.exit_code == 0, ended.stderr
+    assert went_on_from(ended) == ({"run": saved} if saved else {})
+    assert files_in(out) == undisturbed[1]
+    assert exact(out) == exact(rehearsal)
+    assert exact(out) == undisturbed[0] or policy(out) != undisturbed[3]
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize(
+    ("kind", "ending"),
+    [
+        ("rename", "trials/shufflenet_v2_x0_5-1/last/000000006.json"),
+        ("unlink", "trials/shufflenet_v2_x0_5-1/run.json"),  # the ledger has its result
+    ],
+)
+def test_a_killed_trial_is_resumed_and_leaves_nothing(lab, photos, tmp_path, kind, ending):
+    recipe, whole, out = (tmp_path / name for name in ("long.toml", "whole", "out"))
+    recipe.write_text("[train]\ntrial_share = 1.0\ntrial_factors = [0.5, 1.0]\n")
+    words = ["compare", str(photos), "--models", TINY_NETWORK, *WORDS[2:], "--recipe", str(recipe)]
+    ended = lab.run([*words, "--out", str(whole)], whole, log=tmp_path / "log")
+    assert ended.exit_code == 0, ended.stderr
+    found = operations(tmp_path / "log")
+    nth = next(n for n, k, path in found if k == kind and path.endswith(ending))
+    killed = lab.run([*words, "--out", str(out)], out, action="kill", nth=nth + 1)
+    assert killed.exit_code == -signal.SIGKILL
+    ended = lab.run([*words, "--out", str(out)], out)
+    assert ended.exit_code == 0, ended.stderr
+    resumed = {f"{TINY_NETWORK}-1": 6} if kind == "rename" else {}
+    assert went_on_from(ended) == resumed
+    assert files_in(out) == files_in(whole)
+    assert not (out / "trials").exists()
+    if policy(out) == policy(whole):
+        assert exact(out) == exact(whole)
+        trials = [
+            [json.loads(line) | {"seconds": 0} for line in path.read_text().splitlines()]
+            for path in (out / "ledger.jsonl", whole / "ledger.jsonl")
+        ]
+        assert trials[0] == trials[1] and len(trials[0]) > 2
+
+
 @pytest.mark.proof
 @pytest.mark.parametrize(
     ("action", "kind", "ending", "which"),
@@ -150,13 +234,16 @@ def test_a_signal_from_a_cluster_leaves_a_checkpoint(photos, tmp_path, number, e
     with subprocess.Popen(
         [sys.executable, "-m", "towernet", *map(str, words)], stderr=subprocess.PIPE, text=True
     ) as process:
-        while not list(out.glob("last/*.json")):
+        while not (out / "metrics.jsonl").exists():
             assert process.poll() is None
             time.sleep(0.1)
+        assert not (out / "last").exists()
         process.send_signal(number)
         _, printed = process.communicate(timeout=60)
     assert process.returncode == exit_code
     assert f"towernet train --resume {out}" in printed.splitlines()[-1]
+    (state,) = out.glob("last/*.json")
+    assert f"is complete up to step {int(state.stem)} of" in printed
 
 
 def test_too_low_a_limit_of_open_files_is_detected_before_reading(photos, tmp_path):
@@ -242,5 +329,5 @@ def test_missing_states_are_reported(lab, undisturbed, photos, tmp_path):
     shutil.rmtree(out / "last")
     ended = lab.run(["train", "--resume", str(out)], out)
     assert ended.exit_code == 0
-    assert f"no checkpoint is left in {out / 'last'}; run starts over" in ended.stderr
+    assert f"{out / 'last'} contains no checkpoint; run starts over" in ended.stderr
     assert exact(out) == undisturbed[0] or policy(out) != undisturbed[3]

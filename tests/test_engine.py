@@ -196,7 +196,8 @@ def test_a_resume_without_the_momentum_is_detected(run, tmp_path, monkeypatch):
     assert exact(tmp_path / "stopped") != exact(tmp_path / "whole")
 
 
-def test_a_damaged_state_is_skipped_for_the_one_before(run, tmp_path):
+def test_a_damaged_state_is_skipped_for_the_one_before(run, tmp_path, monkeypatch):
+    from towernet.engine import trainer
     from towernet.engine.runlog import Progress
     from towernet.engine.stop import StopSwitch
     from towernet.errors import Interrupted
@@ -212,6 +213,7 @@ def test_a_damaged_state_is_skipped_for_the_one_before(run, tmp_path):
             self.sentences = (*self.sentences, text)
 
     run(tmp_path / "whole")
+    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", 0.0)
     stop = StopSwitch()
     with pytest.raises(Interrupted):
         run(tmp_path / "damaged", progress=Stops(), stop=stop)
@@ -434,7 +436,7 @@ def test_an_unknown_or_absent_device_is_refused():
             choose_policy("cuda")
 
 
-def test_a_long_epoch_is_saved_in_between_and_ends_in_the_same_bytes(run, tmp_path, monkeypatch):
+def test_a_long_run_is_saved_in_between_and_ends_in_the_same_bytes(run, tmp_path, monkeypatch):
     from towernet.engine import checkpoint
     from towernet.engine import trainer as trainer_module
 
@@ -457,8 +459,72 @@ def test_a_long_epoch_is_saved_in_between_and_ends_in_the_same_bytes(run, tmp_pa
         run(tmp_path / "run")
     assert saved == [1, 2, 3, 4, 5, 6]
     run(tmp_path / "run")
-    assert saved[6:] == [7, 8, 9, 10, 11, 12]
+    assert saved[6:] == [7, 8, 9, 10, 11]  # the run ends right after the last step
     assert exact(tmp_path / "run") == exact(tmp_path / "whole")
+
+
+def best_files(folder, run, monkeypatch):
+    """Train with a state after every step; return the inodes of each file of best weights."""
+    from towernet.engine import trainer
+    from towernet.engine.runlog import Progress
+
+    found: dict[str, set[int]] = {}
+
+    class Looks(Progress):
+        def step(self, step, loss, accuracy, images_per_second):
+            for path in (folder / "last").glob("best-*"):
+                found.setdefault(path.name, set()).add(path.stat().st_ino)
+
+    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", 0.0)
+    run(folder, progress=Looks())
+    return found
+
+
+def test_best_weights_are_written_once_however_many_states_refer_to_them(
+    run, tmp_path, monkeypatch
+):
+    from towernet.engine.trainer import Trainer
+
+    found = best_files(tmp_path / "run", run, monkeypatch)
+    record = files.read_json(tmp_path / "run" / "run.json")
+    best_step = round(4 * record["summary"]["best_epoch"])
+    assert found and all(len(inodes) == 1 for inodes in found.values())
+    if best_step < 12:  # a state has them, so they only get another name at the end
+        kept = (tmp_path / "run" / "best.safetensors").stat().st_ino
+        assert found[f"best-{best_step:09d}.safetensors"] == {kept}
+
+    # The sabotaged twin writes them with every state.
+    keep_best, save = Trainer.keep_best, Trainer.save
+
+    def keeps(trainer, metrics):
+        keep_best(trainer, metrics)
+        trainer.always = trainer.best or trainer.always
+
+    def saves(trainer, *, seconds):
+        trainer.best = trainer.always
+        save(trainer, seconds=seconds)
+
+    monkeypatch.setattr(Trainer, "always", None, raising=False)
+    monkeypatch.setattr(Trainer, "keep_best", keeps)
+    monkeypatch.setattr(Trainer, "save", saves)
+    found = best_files(tmp_path / "twin", run, monkeypatch)
+    assert any(len(inodes) > 1 for inodes in found.values())
+    assert exact(tmp_path / "twin") == exact(tmp_path / "run")
+
+
+def test_a_short_run_writes_no_state_and_its_best_weights_once(run, tmp_path, monkeypatch):
+    from towernet.engine import checkpoint
+
+    written = []
+    write = checkpoint.write_weights
+
+    def watched(path, *rest):
+        written.append(path.relative_to(tmp_path / "run").as_posix())
+        return write(path, *rest)
+
+    monkeypatch.setattr(checkpoint, "write_weights", watched)
+    run(tmp_path / "run")
+    assert written == ["best.safetensors"]
 
 
 def test_tensorboard_reads_the_events_after_a_resume(run, tmp_path):

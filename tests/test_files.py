@@ -1,5 +1,6 @@
 """The only way to write a file, and the lock."""
 
+import errno
 import multiprocessing
 import os
 import threading
@@ -160,16 +161,26 @@ def test_a_folder_with_only_leftovers_counts_as_empty(tmp_path):
     assert not files.is_empty(tmp_path)
 
 
-def test_a_copy_is_complete_or_refused(tmp_path):
-    source = tmp_path / "source"
+@pytest.mark.parametrize("disk_has_links", [True, False])
+def test_a_second_name_is_of_the_same_content_or_refused(tmp_path, monkeypatch, disk_has_links):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")  # as on exFAT
+
+    if not disk_has_links:
+        monkeypatch.setattr("os.link", refuse)
+    source, target = tmp_path / "source", tmp_path / "target"
     source.write_bytes(b"weights" * 1000)
-    files.copy(source, tmp_path / "copy", files.sha256(source))
-    assert (tmp_path / "copy").read_bytes() == source.read_bytes()
+    target.write_bytes(b"earlier")
     wanted = files.sha256(source)
+    for _ in range(2):  # again after a kill, when it may be the same file
+        files.link(source, target, wanted)
+        assert target.read_bytes() == source.read_bytes()
+        assert target.samefile(source) == disk_has_links
     source.write_bytes(b"Weights" + source.read_bytes()[7:])
-    with pytest.raises(DataError, match="source was damaged after it was written"):
-        files.copy(source, tmp_path / "other", wanted)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "source"]
+    for name in ("source", "missing"):
+        with pytest.raises(DataError, match=f"{name} was damaged after it was written"):
+            files.link(tmp_path / name, tmp_path / "other", wanted)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]
 
 
 def test_the_least_recently_used_is_dropped_first_unless_in_use():

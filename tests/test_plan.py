@@ -75,3 +75,30 @@ def test_more_runs_and_more_images_show_smaller_differences():
     assert detectable(4, 8, 350, 350) > detectable(4, 16, 350, 350) > detectable(4, 16, 3500, 3500)
     assert detectable(4, 16, 350, 50) > detectable(4, 16, 350, 350)
     assert detectable(4, 7, 10**6, 10**6) is None
+
+
+@pytest.mark.parametrize(
+    ("minutes", "runs", "num_states", "num_states_of_trials"),
+    [(0.67, 1, 0, 0), (3.9, 5, 0, 0), (9, 2, 2, 0), (60, 2, 15, 1)],
+)
+def test_all_that_will_be_written_is_the_best_weights_once_and_a_state_every_four_minutes(
+    minutes, runs, num_states, num_states_of_trials
+):
+    from test_rates import images
+    from towernet.comparison.forecast import SPARE_BYTES, budget, bytes_in_all
+    from towernet.config import load_recipe, override
+    from towernet.engine.measure import Cost
+    from towernet.names import NetworkName
+    from towernet.records.protocol import Request
+
+    recipe = override(load_recipe("default"), train={"minutes": minutes, "epochs": None})
+    names = (NetworkName("resnet18"), NetworkName("towernet"))
+    request = Request(models=names, recipe_name="default", recipe=recipe, seed=0, runs=runs)
+    dataset = images((40, 40))
+    costs = {names[0]: Cost(0.05, 0.0, 1000, 1), names[1]: Cost(0.01, 0.0, 100, 1)}
+    steps = {name: budget(recipe, cost, dataset) + 1 for name, cost in costs.items()}
+    of_runs = runs * (1 + 4 * num_states)
+    for has_trials in (True, False):
+        of_trials = 3 * 4 * num_states_of_trials * has_trials
+        found = bytes_in_all(request, dataset, costs, steps, has_trials=has_trials)
+        assert found - SPARE_BYTES == 4 * 1100 * (of_runs + of_trials)

@@ -106,6 +106,14 @@ def test_equal_folders_are_equal(same_files, old, new):
     assert found.digest == same_files.compare_folders(new, old).digest
 
 
+def test_trials_can_be_absent_and_first_runs_with_a_replaced_rate_cannot(same_files, old, new):
+    for name, number in (("small-0", 0), ("small-0-run", 1)):
+        shutil.copytree(old / RUN, old / "trials" / name)
+        found = same_files.compare_folders(old, new).differences
+        assert bool(found) == bool(number)
+        assert all("trials/small-0-run" in words for words in found)
+
+
 def test_measured_times_can_differ(same_files, old, new):
     replace(new / "results.json", "3.25", "4.5")
     replace(new / "results.json", "2026", "2027")

@@ -115,6 +115,17 @@ int renameat(int from_folder, const char *from, int to_folder, const char *to) {
     return (int)syscall(SYS_renameat2, from_folder, from, to_folder, to, 0);
 }
 
+int link(const char *from, const char *to) {
+    if (meets("link", to, 1)) FAIL(EIO);
+    return (int)syscall(SYS_linkat, AT_FDCWD, from, AT_FDCWD, to, 0);
+}
+
+int linkat(int from_folder, const char *from, int to_folder, const char *to, int flags) {
+    char path[PATH_MAX];
+    if (meets("link", path_at(to_folder, to, path), 1)) FAIL(EIO);
+    return (int)syscall(SYS_linkat, from_folder, from, to_folder, to, flags);
+}
+
 int unlink(const char *file) {
     if (meets("unlink", file, 0)) FAIL(EIO);
     return (int)syscall(SYS_unlinkat, AT_FDCWD, file, 0);

@@ -86,6 +86,7 @@ class Lab:
         after_s: float | None = None,
         log: Path | None = None,
         memory_mb: int | None = None,
+        seconds_between_saves: float | None = 0.0,
     ) -> Ended:
         """Run a command to its end, or to the fault.
 
@@ -97,6 +98,8 @@ class Lab:
             after_s: Kill it after this many seconds instead.
             log: The file in which each operation is logged.
             memory_mb: How much memory the command can take.
+            seconds_between_saves: The trainer's; 0: a state after every step, so that faults hit
+                states; None: as users have it, so that short runs write none.
         """
         assert self.process.stdin and self.process.stdout
         trial = {
@@ -107,6 +110,7 @@ class Lab:
             "after_s": after_s,
             "log": log and str(log),
             "memory_mb": memory_mb,
+            "seconds_between_saves": seconds_between_saves,
         }
         self.process.stdin.write(json.dumps(trial) + "\n")
         self.process.stdin.flush()
@@ -140,9 +144,10 @@ def files_in(folder: Path) -> set[str]:
 
 
 def policy(folder: Path) -> str:
-    """Return the dtype that the self-test chose once; it depends on timing."""
+    """Return what the self-test chose, which depends on timing: number format, layout, kernels."""
     for path in (*folder.glob("run.json"), *folder.glob("runs/*/run.json")):
-        return str(json.loads(path.read_text())["plan"]["policy"]["dtype"])
+        chosen = json.loads(path.read_text())["plan"]["policy"]
+        return json.dumps({key: chosen[key] for key in sorted(chosen) if key != "reason"})
     return ""
 
 

@@ -2,7 +2,7 @@
 
 It is started with `interpose.c` preloaded and reads one JSON object per line from standard input:
 `words` (of the command), `out` (the folder that is watched), `action`, `nth`, `after_s`, `log`,
-`memory_mb` (how much more than the server the command can take).
+`memory_mb` (how much more than the server the command can take), `seconds_between_saves`.
 It prints `exit_code` (negative: the signal), `seconds`, `stdout` and `stderr`.
 The server runs nothing of torch itself, so a fork loses no threads.
 """
@@ -33,6 +33,7 @@ def serve() -> None:
     import towernet.api.training
     import towernet.cli.tables
     import towernet.comparison.story
+    import towernet.engine.trainer
     import towernet.report.page
     import towernet.report.pictures  # noqa: F401
 
@@ -92,7 +93,10 @@ def _command(trial: dict[str, Any], out: int, err: int) -> None:
             limit = pages * resource.getpagesize() + trial["memory_mb"] * 2**20
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         from towernet.cli.main import main
+        from towernet.engine import trainer
 
+        if trial.get("seconds_between_saves") is not None:
+            trainer.SECONDS_BETWEEN_SAVES = trial["seconds_between_saves"]
         exit_code = main(trial["words"])
         sys.stdout.flush()
         sys.stderr.flush()

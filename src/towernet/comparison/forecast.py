@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from towernet import files
@@ -16,6 +16,7 @@ from towernet.engine.device import Policy
 from towernet.engine.measure import Cost, measure, size_of
 from towernet.engine.runlog import Progress
 from towernet.engine.session import Session
+from towernet.engine.trainer import SECONDS_BETWEEN_SAVES
 from towernet.errors import ConfigError, EnvironmentFault, TrainingError
 from towernet.models.catalogue import outline
 from towernet.models.summary import count_parameters
@@ -24,9 +25,9 @@ from towernet.records.protocol import Request
 from towernet.words import in_bytes, rough_time
 
 BYTES_PER_NUMBER = 4
-# Weights, their average and the momentum, in two states and the one being written; and the best
-# weights three times.
-NUM_COPIES_WHILE_TRAINING = 12
+# Of the weights in a state: themselves, their average, the momentum, and the best so far.
+NUM_COPIES_IN_STATE = 4
+NUM_COPIES_WHILE_TRAINING = 3 * NUM_COPIES_IN_STATE  # two states, and the one being written
 SPARE_BYTES = 20 * 2**20  # predictions, a report with pictures, TensorBoard
 FILES_AT_ONCE, FILES_PER_WORKER = 128, 8
 
@@ -179,6 +180,40 @@ def disk_bytes(parameters: Iterable[int], runs: int) -> int:
     parameters = list(parameters)
     kept = runs * sum(parameters)
     return (kept + NUM_COPIES_WHILE_TRAINING * max(parameters)) * BYTES_PER_NUMBER + SPARE_BYTES
+
+
+def bytes_in_all(
+    request: Request,
+    dataset: Dataset,
+    costs: Mapping[NetworkName, Cost],
+    steps: Mapping[NetworkName, int],
+    *,
+    has_trials: bool,
+) -> int:
+    """Return about how much trials and runs write in all, including what is removed again.
+
+    Every run writes its best weights once, and a state every few minutes, as trials do.
+    """
+    total, of_curves = SPARE_BYTES, [0]
+    for name, cost in costs.items():
+        if not steps[name]:
+            continue
+        weights = cost.parameters * BYTES_PER_NUMBER
+        of_state = NUM_COPIES_IN_STATE * weights
+        trials, runs = expected_seconds(request, dataset, cost, steps[name])
+        if has_trials:
+            num_trials = len(trial_rates(request.recipe))
+            total += num_trials * _num_states(trials / num_trials) * of_state
+        total += request.runs * (weights + _num_states(runs / request.runs) * of_state)
+        if request.learning_curve:
+            num = len(SHARES) * request.runs
+            seconds = _curve_seconds(request, dataset, cost, steps[name]) / num
+            of_curves.append(num * (weights + _num_states(seconds) * of_state))
+    return total + max(of_curves)
+
+
+def _num_states(seconds: float) -> int:
+    return int(seconds / SECONDS_BETWEEN_SAVES)
 
 
 def require_disk(folder: Path, needed: int) -> None:

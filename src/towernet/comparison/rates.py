@@ -33,7 +33,7 @@ class RateSearch:
         dataset: The images of the first repetition.
         ledger: The events so far.
         say: Prints messages about the progress.
-        trial: Trains the network for a short time with a rate.
+        trial: Returns the trial of a rate; trains the network for a short time if there is none.
         run: Trains the network completely, with the outcome's rate.
     """
 
@@ -47,18 +47,11 @@ class RateSearch:
     run: Callable[[Outcome], Finished | Failure]
 
     def choose(self) -> Outcome:
-        """Try each learning rate in a short run, unless that was done, and choose the best.
+        """Try each learning rate in a short run, and choose the best.
 
         Rates with which a first run has already failed are replaced.
         """
-        trials = []
-        for rate in self.rates:
-            trial = self.ledger.find(Trial, network=self.name, learning_rate=rate)
-            if trial is None:
-                self.say(f"{self.name}, trial of learning rate {rate:.3g}")
-                trial = self.trial(rate)
-                self.ledger.add(trial)
-            trials.append(trial)
+        trials = [self.trial(rate) for rate in self.rates]
         outcome = Outcome(self.name, self.rates[0], trials)
         if not outcome.finished_trials:
             return replace(outcome, failure=trials[-1].reason)

@@ -53,14 +53,26 @@ class Runs:
     dataset_of: Callable[[int], Dataset]
 
     def trial(self, name: NetworkName, rate: float) -> Trial:
-        """Train a network for a short time with this learning rate."""
-        recipe = self.protocol.request.recipe
-        number, num_steps = trial_rates(recipe).index(rate), self._trial_steps(name)
-        folder = self.out.trial_folder(name, number)
-        files.remove(folder)  # an interrupted trial starts over: it is short and saves no state
-        started = time.monotonic()
+        """Train a network for a short time with this learning rate, unless that was done.
+
+        Only the ledger keeps it.
+        """
+        folder = self.out.trial_folder(name, self._number_of(rate))
+        trial = self.ledger.find(Trial, network=name, learning_rate=rate)
+        if trial is None:
+            self.session.progress.say(f"{name}, trial of learning rate {rate:.3g}")
+            trial = self._trial(name, rate, folder)
+            self.ledger.add(trial)
+        # Also after a kill before it was removed; and the parent, if it is empty.
+        files.remove(folder)
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()
+        return trial
+
+    def _trial(self, name: NetworkName, rate: float, folder: Path) -> Trial:
+        num_steps = self._trial_steps(name)
         ended = self._attempt(
-            name, lambda: self._train(name, folder, num_steps, rate, 0, resumable=False)
+            name, lambda: self._train(name, folder, num_steps, rate, 0, is_trial=True)
         )
         found = None if isinstance(ended, Failure) else ended
         return Trial(
@@ -70,7 +82,7 @@ class Runs:
             validation_loss=found and found.final_validation_loss,
             validation_accuracy=found and found.final_validation_accuracy,
             reason=ended.reason if isinstance(ended, Failure) else None,
-            seconds=time.monotonic() - started,
+            seconds=ended.seconds if isinstance(ended, Failure) else training_seconds(folder),
         )
 
     def first_run(self, outcome: Outcome) -> Finished | Failure:
@@ -80,10 +92,10 @@ class Runs:
         if replaced and (folder / "run.json").exists():
             rate = read_trained(folder).plan.learning_rate
             if rate in replaced:
-                number = [trial.learning_rate for trial in outcome.trials].index(rate)
-                kept = self.out.trial_folder(outcome.name, number)
+                kept = self.out.trial_folder(outcome.name, self._number_of(rate))
                 kept = kept.with_name(f"{kept.name}-run")
                 files.remove(kept)
+                kept.parent.mkdir(exist_ok=True)
                 files.move(folder, kept)
         return self.run(outcome, 0)
 
@@ -115,6 +127,9 @@ class Runs:
         if isinstance(ended, Failure):
             outcome.failure = ended.reason
             self.session.progress.say(f"{outcome.name} failed: {ended.reason}")
+
+    def _number_of(self, rate: float) -> int:
+        return trial_rates(self.protocol.request.recipe).index(rate)
 
     def _trial_steps(self, name: NetworkName) -> int:
         return trial_steps(self.protocol.request.recipe, self.protocol.decided.num_steps[name])
@@ -160,7 +175,7 @@ class Runs:
         repetition: int,
         *,
         share: float = 1.0,
-        resumable: bool = True,
+        is_trial: bool = False,
     ) -> RunSummary:
         request, decided = self.protocol.request, self.protocol.decided
         config = RunConfig(
@@ -179,7 +194,7 @@ class Runs:
             session = replace(session, origin=origin)
         with contextlib.nullcontext() if self.out.is_single_run else session.locked():
             dataset = self.dataset_of(repetition)
-            record = train(config, dataset, session, plan, resumable=resumable)
+            record = train(config, dataset, session, plan, is_trial=is_trial)
         assert record.summary is not None, "it is finished"
         return record.summary
 

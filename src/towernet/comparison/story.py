@@ -14,6 +14,7 @@ from towernet.comparison.conclusion import conclude, finished
 from towernet.comparison.folders import ComparisonFolder, OutFolder, RunFolder
 from towernet.comparison.forecast import (
     budget,
+    bytes_in_all,
     measure_networks,
     mixes,
     preflight,
@@ -40,6 +41,7 @@ from towernet.names import NetworkName
 from towernet.records.ledger import ChangeAccepted, Ledger
 from towernet.records.protocol import Decided, Images, Protocol, Request, variants
 from towernet.records.results import Conclusion
+from towernet.words import in_bytes
 
 
 def compare(request: Request, session: Session) -> Conclusion:
@@ -184,6 +186,11 @@ def _decide(request: Request, dataset: Dataset, session: Session, out: OutFolder
     if request.attention:
         num_steps = same_for_all_variants(num_steps)
     say(out.forecast_words(request, dataset, costs, num_steps))
+    in_all = bytes_in_all(request, dataset, costs, num_steps, has_trials=not out.is_single_run)
+    say(
+        f"disk: about {in_bytes(in_all)} will be written to {session.folder} in all, including what"
+        " is removed again"
+    )
     able = {name for name in costs if name not in failures}
     num_comparisons = (
         sum(

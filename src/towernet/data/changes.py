@@ -128,7 +128,10 @@ def reconcile(
     """
     path = folder / "samples.parquet"
     if not path.exists():
-        if any((folder / name).exists() for name in ("last", "runs", "trials")):
+        signs = ["last", "runs", "trials"]
+        if (folder / "protocol.toml").exists():  # of a comparison, whose trials leave no folder
+            signs.append("ledger.jsonl")
+        if any((folder / name).exists() for name in signs):
             raise DataError(
                 f"{path}, which stores the split of each image, is missing; restore it, or choose"
                 " another --out"

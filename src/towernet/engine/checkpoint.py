@@ -6,7 +6,8 @@ written in random order, and the same run would give different bytes).
 A run's `last/` folder contains states: `<step>.safetensors`, the best weights so far in
 `best-<step>.safetensors`, and `<step>.json`, which is written after both and contains their
 hashes and its own. So a state is complete or does not exist. The newest complete one is used; the
-one before it is kept until the next is written.
+one before it is kept until the next is written. Best weights that did not change are not written
+again: later states refer to the same file, and at the end it becomes `best.safetensors`.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ class State(Record, frozen=False):
         loss_sum: Of the epoch so far, like the next two.
         seconds: Of the epoch so far, before the run was stopped; measured.
         best_loss: That of the best accuracy; None at first, since JSON has no infinity.
-        best: The file of the best weights and its hash, once there are any.
+        best: The file of the best weights and its hash, once a state has written any.
         metrics: The lines of `metrics.jsonl`.
         timings: The lines of `timings.jsonl`.
     """

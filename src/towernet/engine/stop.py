@@ -20,7 +20,7 @@ class StopSwitch:
 
     Inside `patiently` the first signal is only recorded, and the loop ends its step; a second one,
     or any signal outside of it, ends the command at once. Files are written completely or not at
-    all, so nothing finished is lost either way.
+    all, so what is on disk stays valid either way.
     """
 
     def __init__(self) -> None:

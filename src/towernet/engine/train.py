@@ -31,7 +31,7 @@ def train(
     session: Session,
     plan: Plan,
     *,
-    resumable: bool = True,
+    is_trial: bool = False,
     prefetch_depth: int | None = None,
 ) -> RunRecord:
     """Train one network, or resume where it was stopped; a finished run is left as it is.
@@ -43,7 +43,7 @@ def train(
         dataset: Its images; the test split is not used.
         session: The folder, where progress is reported, and the accepted differences.
         plan: What was decided before the first step.
-        resumable: False for short trials: no weights and no state are kept.
+        is_trial: Whether it is a short trial: neither weights nor the list of images are kept.
         prefetch_depth: Batches made ahead; None: the device's default. No bit changes.
 
     Returns:
@@ -61,37 +61,38 @@ def train(
         )
     record = open_run(config, dataset, folder, plan, session.origin, accept)
     if record.status == "finished":
-        if resumable:
+        if not is_trial:
             checkpoint.require_weights(folder, record.weights_sha256)
         checkpoint.drop_state(folder / "last")  # left over if the process was killed
         return record
     # Accepted changes of the data do not change the preprocessing.
     dataset = replace(dataset, contract=record.contract)
-    if accept.data or not (folder / "samples.parquet").exists():
+    if not is_trial and (accept.data or not (folder / "samples.parquet").exists()):
         write_table(folder / "samples.parquet", dataset.table)
     with Policy.of(plan.policy).active():
         reset_peak_memory()
         try:
+            # Including the end: what was trained since the last state is only in memory until then.
             with session.stop.patiently():
                 trainer = Trainer(
                     config,
                     dataset,
                     session,
                     plan,
-                    resumable=resumable,
+                    is_trial=is_trial,
                     prefetch_depth=prefetch_depth,
                 )
                 state = trainer.run()
+                weights_sha256 = trainer.keep_weights()
+                return _finish(folder, record, weights_sha256, _summary(state, dataset, config))
         finally:
             session.progress.end()
-    return _finish(folder, record, state, _summary(state, dataset, config))
 
 
-def _finish(folder: Path, record: RunRecord, state: State, summary: RunSummary) -> RunRecord:
-    """Keep the best weights, then record that the run is finished, then delete its states."""
-    weights_sha256 = None
-    for name, weights_sha256 in state.best.items():
-        files.copy(folder / "last" / name, folder / "best.safetensors", weights_sha256)
+def _finish(
+    folder: Path, record: RunRecord, weights_sha256: str | None, summary: RunSummary
+) -> RunRecord:
+    """Record that the run is finished, then delete its states."""
     record = finished(record, summary, weights_sha256)
     write_run(folder, record)
     checkpoint.drop_state(folder / "last")

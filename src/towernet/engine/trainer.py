@@ -10,11 +10,11 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from towernet import rng
+from towernet import files, rng
 from towernet.config import RunConfig
 from towernet.data.prepare import Dataset
 from towernet.engine import checkpoint
@@ -42,8 +42,9 @@ from towernet.records.run import EpochMetrics, EpochTiming, Plan
 
 # Waiting for a GPU at every step would leave it idle; a bad loss is detected this many steps late.
 NUM_STEPS_UNREAD = {"cpu": 1, "mps": 20, "cuda": 50}
-# In epochs longer than this the state is also saved in between: a power cut costs minutes at most.
-SECONDS_BETWEEN_SAVES = 300.0
+# A kill costs the work since the last state, which is promised to be five minutes at most: these
+# four, and the step or evaluation in between. A shorter run writes no state unless it is stopped.
+SECONDS_BETWEEN_SAVES = 240.0
 
 
 class UnreadLoss(NamedTuple):
@@ -53,6 +54,14 @@ class UnreadLoss(NamedTuple):
     loss: Tensor
     num_correct: Tensor
     num_images: int
+
+
+class Best(NamedTuple):
+    """The best weights so far, as long as they are only in memory."""
+
+    step: int
+    weights: dict[str, Tensor]
+    meta: dict[str, Any]
 
 
 @dataclass
@@ -76,7 +85,7 @@ class Trainer:
         dataset: Its images.
         session: The folder, and where progress is reported.
         plan: What was decided before the first step.
-        resumable: Whether weights and states are kept.
+        is_trial: Whether no weights are kept.
         prefetch_depth: Batches made ahead; None: the device's default.
     """
 
@@ -87,12 +96,12 @@ class Trainer:
         session: Session,
         plan: Plan,
         *,
-        resumable: bool = True,
+        is_trial: bool = False,
         prefetch_depth: int | None = None,
     ) -> None:
         self.config, self.plan, self.policy = config, plan, Policy.of(plan.policy)
         self.folder, self.progress, self.stop = session.folder, session.progress, session.stop
-        self.resumable = resumable
+        self.is_trial = is_trial
         device = self.policy.device
         self.prefetch_depth = PREFETCH_DEPTH[device] if prefetch_depth is None else prefetch_depth
         self.recipe = config.recipe if plan.mixes else config.recipe.unmixed()
@@ -101,6 +110,7 @@ class Trainer:
         self.learner = Learner(config, self.recipe, plan, self.contract)
         self.seed = run_seed(config)
         self.state = State(run=identity(config, plan))
+        self.best: Best | None = None
         self.unread: list[UnreadLoss] = []
         self.saved = time.monotonic()
 
@@ -108,6 +118,12 @@ class Trainer:
     def is_over(self) -> bool:
         """Whether the last step was taken."""
         return self.state.step >= self.plan.num_steps
+
+    @property
+    def must_save(self) -> bool:
+        """Whether minutes passed since the last state, or the user wants to stop."""
+        overdue = time.monotonic() - self.saved > SECONDS_BETWEEN_SAVES
+        return not self.is_over and bool(self.stop.exit_code or overdue)
 
     def run(self) -> State:
         """Train to the last step, epoch by epoch.
@@ -120,8 +136,7 @@ class Trainer:
             Diverged: a loss is NaN or Inf.
             Interrupted: the user stopped it; the state is on disk.
         """
-        if self.resumable:
-            self.resume()
+        self.resume()
         log = RunLog(self.folder, self.state.metrics, self.state.timings)
         self.progress.begin(
             self.config.model, self.state.step, self.plan.num_steps, self.steps_per_epoch
@@ -132,11 +147,12 @@ class Trainer:
             self.keep_best(metrics)
             timing = self.timing(clock)
             self.state.end_epoch(metrics, timing)
-            # The state first: it contains the lines too, so the epoch is never repeated.
-            self.save(seconds=0.0)
+            saved = self.must_save
+            if saved:
+                self.save(seconds=0.0)
             log.write(self.state.metrics, self.state.timings)
             self.progress.epoch(metrics, timing)
-            if not self.is_over:
+            if saved:  # a signal since then stops the run after its next step, and state
                 self.stop.raise_if_stopped(self.how_far())
         return self.state
 
@@ -157,7 +173,7 @@ class Trainer:
             self.learner.restore(tensors)
             self.state = state
         if not (found or damaged) and (self.folder / "metrics.jsonl").exists():
-            self.progress.say(f"no checkpoint is left in {last}; {self.folder.name} starts over")
+            self.progress.say(f"{last} contains no checkpoint; {self.folder.name} starts over")
         if found or damaged:
             self.progress.say(f"{self.folder.name} resumes after step {self.state.step}")
 
@@ -174,9 +190,7 @@ class Trainer:
                 speed = clock.num_images / clock.seconds()
                 self.progress.step(self.state.step, loss, self.state.train_accuracy, speed)
             # At the end of an epoch, evaluation comes first, then saving or stopping.
-            within = self.state.step % self.steps_per_epoch and not self.is_over
-            overdue = time.monotonic() - self.saved > SECONDS_BETWEEN_SAVES
-            if within and (self.stop.exit_code or overdue):
+            if self.state.step % self.steps_per_epoch and self.must_save:
                 self.read_losses()
                 self.save(seconds=self.state.seconds + clock.seconds())
                 self.stop.raise_if_stopped(self.how_far())
@@ -272,19 +286,21 @@ class Trainer:
         )
 
     def keep_best(self, metrics: EpochMetrics) -> None:
-        """Write the weights if this epoch is the best so far."""
+        """Copy the weights if this epoch is the best so far."""
         state = self.state
         if not state.is_best(metrics):
             return
         state.best_epoch, state.best_loss = metrics.epoch, metrics.validation_loss
         state.best_accuracy = metrics.validation_accuracy
-        if self.resumable:
-            name = f"best-{state.step:09d}.safetensors"
+        if not self.is_trial:
+            # In the computer's memory: a GPU has less, and the epochs until the next state may
+            # improve them again.
             weights = self.learner.evaluated.state_dict()
-            meta = metrics.model_dump(include={"epoch", "validation_accuracy"})
-            state.best = {
-                name: checkpoint.write_weights(self.folder / "last" / name, weights, meta)
-            }
+            self.best = Best(
+                state.step,
+                {name: tensor.to("cpu", copy=True) for name, tensor in weights.items()},
+                metrics.model_dump(include={"epoch", "validation_accuracy"}),
+            )
 
     def timing(self, clock: Clock) -> EpochTiming:
         """Return the epoch's line of the timings."""
@@ -297,20 +313,36 @@ class Trainer:
         )
 
     def save(self, *, seconds: float) -> None:
-        """Write the state; `seconds` are those of an unfinished epoch."""
-        if self.resumable:
-            state = self.state.model_copy(update={"seconds": seconds})
-            checkpoint.write_state(
-                self.folder / "last",
-                state.step,
-                self.learner.tensors(),
-                state.model_dump(),
-                state.best,
-            )
+        """Write the state, and the best weights unless an earlier state did.
+
+        Args:
+            seconds: Those of an unfinished epoch.
+        """
+        last = self.folder / "last"
+        if self.best is not None:
+            name = f"best-{self.best.step:09d}.safetensors"
+            sha256 = checkpoint.write_weights(last / name, self.best.weights, self.best.meta)
+            self.state.best, self.best = {name: sha256}, None
+        state = self.state.model_copy(update={"seconds": seconds})
+        checkpoint.write_state(
+            last, state.step, self.learner.tensors(), state.model_dump(), state.best
+        )
         self.saved = time.monotonic()
+
+    def keep_weights(self) -> str | None:
+        """Write the best weights as `best.safetensors`, or give those of a state this name.
+
+        Returns:
+            Their hash; None for a trial.
+        """
+        path = self.folder / "best.safetensors"
+        if self.best is not None:
+            return checkpoint.write_weights(path, self.best.weights, self.best.meta)
+        for name, sha256 in self.state.best.items():
+            files.link(self.folder / "last" / name, path, sha256)
+            return sha256
+        return None
 
     def how_far(self) -> str:
         """Return what is kept of the run, for the message to the user who stops it."""
-        if not self.resumable:
-            return f"the trial in {self.folder} will start over"
         return f"{self.folder} is complete up to step {self.state.step} of {self.plan.num_steps}"

@@ -2,8 +2,8 @@
 
 from towernet.files.atomic import (
     atomic,
-    copy,
     is_empty,
+    link,
     move,
     refused,
     remove,
@@ -33,11 +33,11 @@ __all__ = [
     "atomic",
     "cache_folder",
     "cache_limit_bytes",
-    "copy",
     "digest",
     "evict",
     "is_empty",
     "kept_files",
+    "link",
     "lock",
     "make_room",
     "move",

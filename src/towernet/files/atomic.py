@@ -9,6 +9,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -86,23 +87,31 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
 
 
-def copy(source: Path, target: Path, wanted_sha256: str) -> None:
-    """Copy a file atomically.
+def link(source: Path, target: Path, wanted_sha256: str) -> None:
+    """Give a file a second name, so that its content is not written twice; replace the target.
 
     Raises:
         DataError: the content does not have this hash.
+        EnvironmentFault: the system refuses.
     """
-    digest = hashlib.sha256()
-    with atomic(target) as stream:
-        try:
-            with source.open("rb") as reader:
-                while chunk := reader.read(1 << 20):
-                    digest.update(chunk)
-                    stream.write(chunk)
-        except FileNotFoundError:
-            pass
-        if digest.hexdigest() != wanted_sha256:
-            raise DataError(f"{source} was damaged after it was written; run the command again")
+    if not source.exists() or sha256(source) != wanted_sha256:
+        raise DataError(f"{source} was damaged after it was written; run the command again")
+    name = f"{_LEFTOVER_PREFIX}{secrets.token_hex(8)}{_LEFTOVER_SUFFIX}"
+    temporary = target.with_name(name)
+    try:
+        os.link(source, temporary)
+    except OSError:  # some disks have no hard links: exFAT, some network disks
+        with source.open("rb") as reader, atomic(target) as stream:
+            shutil.copyfileobj(reader, stream, WRITE_BYTES)
+        return
+    try:
+        temporary.replace(target)
+        _fsync_folder(target.parent)
+    except OSError as error:
+        raise refused(target, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)  # it remains if the target was the same file
 
 
 def sha256(path: Path) -> str:
