@@ -9,14 +9,12 @@ from pathlib import Path
 
 from towernet import files
 from towernet.comparison.protocol import SHARES
-from towernet.config import Recipe, RunConfig
+from towernet.config import Recipe
 from towernet.data.prepare import Dataset
 from towernet.engine.batches import steps_per_epoch
-from towernet.engine.device import Policy
-from towernet.engine.measure import Cost, measure, size_of
-from towernet.engine.runlog import Progress
+from towernet.engine.measure import Cost
 from towernet.engine.session import Session
-from towernet.errors import ConfigError, EnvironmentFault, TrainingError
+from towernet.errors import ConfigError, EnvironmentFault
 from towernet.models.catalogue import outline
 from towernet.models.summary import count_parameters
 from towernet.names import NetworkName
@@ -117,43 +115,6 @@ def trial_steps(recipe: Recipe, num_steps: int) -> int:
     if len(trial_rates(recipe)) < 2:
         return 0
     return max(1, round(recipe.train.trial_share * num_steps))
-
-
-def measure_networks(
-    request: Request,
-    dataset: Dataset,
-    policy: Policy,
-    progress: Progress,
-    *,
-    leave_out: bool = True,
-) -> tuple[dict[NetworkName, Cost], dict[NetworkName, str]]:
-    """Dry-run every network; return the costs, and why some cannot take a step, by network.
-
-    Args:
-        request: The networks.
-        dataset: The images.
-        policy: How numbers are computed.
-        progress: Reports the results.
-        leave_out: Whether a network that cannot take a step is left out; else its error is raised.
-
-    Raises:
-        TrainingError: no network can take a step.
-    """
-    progress.say(f"self-test: {policy.reason}; using {policy.words()}")
-    costs, failures = dict[NetworkName, Cost](), dict[NetworkName, str]()
-    for name in request.models:
-        config = RunConfig(model=name, recipe=request.recipe, seed=request.seed)
-        try:
-            costs[name] = measure(config, dataset, policy)
-        except TrainingError as error:
-            if not leave_out:
-                raise
-            failures[name] = str(error).removeprefix(f"{name}: ")
-            costs[name] = size_of(config, dataset)
-            progress.say(f"{name} is left out: {failures[name]}")
-    if len(failures) == len(costs):
-        raise TrainingError(f"no network can be trained here: {'; '.join(failures.values())}")
-    return costs, failures
 
 
 def expected_seconds(

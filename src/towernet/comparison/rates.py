@@ -46,22 +46,23 @@ class RateSearch:
     trial: Callable[[float], Trial]
     run: Callable[[Outcome], Finished | Failure]
 
+    def try_rate(self, rate: float) -> Trial:
+        """Train the network for a short time with this rate, unless that was done."""
+        trial = self.ledger.find(Trial, network=self.name, learning_rate=rate)
+        if trial is None:
+            self.say(f"{self.name}, trial of learning rate {rate:.3g}")
+            trial = self.trial(rate)
+            self.ledger.add(trial)
+        return trial
+
     def choose(self) -> Outcome:
-        """Try each learning rate in a short run, unless that was done, and choose the best.
+        """Try each learning rate that was not tried yet, and choose the best.
 
         Rates with which a first run has already failed are replaced.
         """
-        trials = []
-        for rate in self.rates:
-            trial = self.ledger.find(Trial, network=self.name, learning_rate=rate)
-            if trial is None:
-                self.say(f"{self.name}, trial of learning rate {rate:.3g}")
-                trial = self.trial(rate)
-                self.ledger.add(trial)
-            trials.append(trial)
-        outcome = Outcome(self.name, self.rates[0], trials)
+        outcome = Outcome(self.name, self.rates[0], [self.try_rate(rate) for rate in self.rates])
         if not outcome.finished_trials:
-            return replace(outcome, failure=trials[-1].reason)
+            return replace(outcome, failure=outcome.trials[-1].reason)
         chosen = self.ledger.find(RateChosen, network=self.name)
         if chosen is None:
             finished = outcome.finished_trials

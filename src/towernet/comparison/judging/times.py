@@ -6,7 +6,6 @@ Nothing here is exact, and nothing else depends on it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 
 from towernet.comparison.forecast import budget
 from towernet.comparison.wording.times import about_times
@@ -72,5 +71,5 @@ def _shorter_by_design(protocol: Protocol, dataset: Dataset) -> set[NetworkName]
         name
         for name, cost in decided.costs.items()
         if name not in decided.failures
-        and decided.num_steps[name] < budget(recipe, Cost(**asdict(cost)), dataset)
+        and decided.num_steps[name] < budget(recipe, Cost.of(cost), dataset)
     }
