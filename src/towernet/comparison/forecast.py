@@ -19,13 +19,14 @@ from towernet.models.catalogue import outline
 from towernet.models.summary import count_parameters
 from towernet.names import NetworkName
 from towernet.records.protocol import Request
-from towernet.words import in_bytes, rough_time
+from towernet.words import in_bytes, percent, rough_time
 
 BYTES_PER_NUMBER = 4
 # Weights, their average and the momentum, in two states and the one being written; and the best
 # weights three times.
 NUM_COPIES_WHILE_TRAINING = 12
 SPARE_BYTES = 20 * 2**20  # predictions, a report with pictures, TensorBoard
+MIN_SLOWDOWN = 1.2  # less is not worth a sentence
 FILES_AT_ONCE, FILES_PER_WORKER = 128, 8
 
 
@@ -156,13 +157,13 @@ def require_disk(folder: Path, needed: int) -> None:
         )
 
 
-def forecast_words(
+def forecast(
     request: Request,
     dataset: Dataset,
     costs: dict[NetworkName, Cost],
     steps: dict[NetworkName, int],
-) -> str:
-    """Describe in one sentence how long the comparison will take."""
+) -> tuple[str, float]:
+    """Describe in one sentence how long the comparison will take; return that and the seconds."""
     batch_size = request.recipe.train.batch_size
     total, longest, parts = 0.0, 0.0, []
     for name, cost in costs.items():
@@ -180,4 +181,28 @@ def forecast_words(
     if request.learning_curve:
         total += longest
         parts.append(f"the learning curve in up to {rough_time(longest)}")
-    return f"about {rough_time(total)} on this machine: {', '.join(parts)}"
+    return f"about {rough_time(total)} on this machine: {', '.join(parts)}", total
+
+
+def busy_words(recipe: Recipe, slowdown: float | None, seconds: float) -> str | None:
+    """Say how much longer training takes because of other processes; None if hardly or unknown.
+
+    Args:
+        recipe: Its budget is epochs or minutes.
+        slowdown: How many times longer a step takes than on a free machine.
+        seconds: How long everything will take at the present rate.
+    """
+    if slowdown is None or slowdown < MIN_SLOWDOWN:
+        return None
+    text = (
+        "this machine is busy with other processes: a training step takes at least"
+        f" {slowdown:.2g} times as long as on a free machine;"
+    )
+    if recipe.train.minutes is None:
+        longer = rough_time(seconds * (1 - 1 / slowdown))
+        return f"{text} at the present rate everything takes {longer} longer"
+    longer = rough_time(seconds * (slowdown - 1))
+    return (
+        f"{text} in the planned time networks take at most {percent(1 / slowdown, 0)} of the steps;"
+        f" to take all, {longer} more would be needed at the present rate"
+    )

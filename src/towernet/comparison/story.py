@@ -21,7 +21,7 @@ from towernet.comparison.costs import (
     with_final_steps,
 )
 from towernet.comparison.folders import ComparisonFolder, OutFolder, RunFolder
-from towernet.comparison.forecast import mixes, preflight, trial_rates
+from towernet.comparison.forecast import busy_words, mixes, preflight, trial_rates
 from towernet.comparison.judging.learning_curve import FewerImages
 from towernet.comparison.judging.networks import learnt, num_epochs_of, selection_key
 from towernet.comparison.outcome import Outcome
@@ -34,6 +34,7 @@ from towernet.data.left_out import before_training
 from towernet.data.prepare import Dataset, fingerprint, prepare, sample_table
 from towernet.data.table import write_table
 from towernet.engine.device import bits_depend_on, choose_policy
+from towernet.engine.load import LoadMeter
 from towernet.engine.record import summary_of
 from towernet.engine.session import Session
 from towernet.errors import ConfigError, DataError
@@ -179,11 +180,16 @@ def _decide(request: Request, dataset: Dataset, session: Session, out: OutFolder
     """Measure the networks and turn minutes into steps, before the first step."""
     policy = choose_policy(session.device, session.threads)
     say = session.progress.say
+    load = LoadMeter()
     costs, failures = measure_networks(
         request, dataset, policy, session.progress, leave_out=not out.is_single_run
     )
+    slowdown = load.slowdown(policy.threads)
     num_steps = steps_of(request, dataset, costs, failures)
-    say(out.forecast_words(request, dataset, costs, num_steps))
+    words, seconds = out.forecast(request, dataset, costs, num_steps)
+    say(words)
+    if (busy := busy_words(request.recipe, slowdown, seconds)) is not None:
+        say(busy)
     able = {name for name in costs if name not in failures}
     num_comparisons = (
         sum(
