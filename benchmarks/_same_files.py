@@ -29,7 +29,7 @@ MEASURED_COLUMNS = (
     "training_seconds", "trial_seconds", "images_per_second", "latency_ms", "peak_memory_mib",
 )  # fmt: skip
 MEASURED_COSTS = ("step_seconds", "image_seconds")  # of a network, in protocol.toml
-MEASURED_OF_EVENTS = ("seconds", "date")  # in ledger.jsonl
+MEASURED_OF_EVENTS = ("seconds", "step_seconds", "image_seconds", "date")  # in ledger.jsonl
 # A difference in these files explains those in others, so it is named first.
 CAUSES = ("protocol.toml", "samples.parquet", "run.json", "metrics.jsonl")
 MAX_SHOWN = 60  # characters of a value

@@ -39,7 +39,7 @@ def test_the_paragraph_holds_the_figures(conclusion):
     assert f"{ranked[0].name} was not shown to differ from" in said
     assert "evaluated once, after the last run." in said
     assert "evaluated once, after the last run (and 2 more since then)." in paragraph(
-        results, made, 2
+        results, made, later_looks=2
     )
 
 

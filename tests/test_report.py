@@ -21,7 +21,7 @@ from towernet import files, words
 from towernet.errors import DataError
 from towernet.names import NetworkName
 from towernet.records.base import read_record
-from towernet.records.results import Conclusion, Winner
+from towernet.records.results import Conclusion, TrainingTimes, Winner
 from towernet.report import figures, page, tables, write_report
 from towernet.report.contents import contents_of
 from towernet.report.images import data_card
@@ -316,6 +316,47 @@ def test_twenty_networks_with_ten_runs_stay_below_five_megabytes(
     report = write_report(tmp_path, picture=lambda path: noise)  # nothing compresses worse
     assert report.stat().st_size < 5_000_000
     check_readable(report.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("differ", [True, False])
+def test_promised_and_measured_times_are_side_by_side(
+    comparison: Path, digits: Digits, differ: bool
+) -> None:
+    conclusion = conclusion_of(comparison)
+    first, second, third, _ = (network.name for network in conclusion.results.networks)
+    sentence = "The training times were not the same" if differ else "Each network was given 90 s"
+    times = TrainingTimes(
+        planned_seconds=90.0, shortest=first, shortest_seconds=60.0, longest=second,
+        longest_seconds=120.0 if differ else 61.0, differ=differ, shorter_by_design=(third,),
+        sentence=f"{sentence}.",
+    )  # fmt: skip
+    measured = conclusion.measured.model_copy(update={"times": times})
+    conclusion = conclusion.model_copy(update={"measured": measured})
+    html = page.render(contents_of(comparison, conclusion, digits.pictures.get))
+    check_inert(html)
+    check_readable(html)
+    first_screen, _, rest = html.partition("<nav")
+    fair = rest[rest.index('id="fair"') :].partition("</section>")[0]
+    assert ("The training times were not the same" in first_screen) is differ
+    assert ("give --epochs instead of --minutes" in first_screen) is differ
+    assert f"{sentence}." in fair
+    assert fair.count("<td>1 min 30 s</td>") == 4
+    assert fair.count("<small>shorter by design</small>") == 1
+    assert "planned time" not in (comparison / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_network_with_fewer_than_two_epochs_is_marked(comparison: Path, digits: Digits) -> None:
+    conclusion = conclusion_of(comparison)
+    first, second, *others = conclusion.results.networks
+    hardly = second.model_copy(update={"epochs": 1.9})
+    conclusion = with_results(conclusion, networks=(first, hardly, *others))
+    html = page.render(contents_of(comparison, conclusion, digits.pictures.get))
+    check_inert(html)
+    first_screen, _, rest = html.partition("<nav")
+    ranking = rest[rest.index('id="ranking"') :].partition("</section>")[0]
+    assert first_screen.count("fewer than 2 epochs") == 1
+    assert ranking.count("<small>fewer than 2 epochs</small>") == 1
+    assert "fewer than 2 epochs" not in (comparison / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("num_classes", [2, 20, 21, 100, 150])

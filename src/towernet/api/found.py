@@ -177,7 +177,7 @@ class Comparison:
         """The networks; the ranked ones come first.
 
         Columns: `rank`, `network`, `accuracy` with its 95 % interval from `low` to `high`,
-        `macro_f1`, `parameters`, `multiply_adds`, `training_seconds`, `latency_ms`.
+        `macro_f1`, `parameters`, `multiply_adds`, `epochs`, `training_seconds`, `latency_ms`.
         """
         networks, measured = self.results.networks, self.measured.networks
         timed = [measured[network.name] for network in networks]
@@ -185,6 +185,7 @@ class Comparison:
             macro_f1=pd.array([network.macro_f1 for network in networks], dtype="Float64"),
             parameters=[network.parameters for network in networks],
             multiply_adds=[network.multiply_adds for network in networks],
+            epochs=[network.epochs for network in networks],
             training_seconds=[of.training_seconds for of in timed],
             latency_ms=pd.array([of.latency_ms for of in timed], dtype="Float64"),
         )
@@ -241,12 +242,17 @@ class Comparison:
         return self.folder / "report.html"
 
     def __repr__(self) -> str:
-        return as_text(self.verdict, self.ranking)
+        return as_text(" ".join([self.verdict, *self._unequal_times]), self.ranking)
 
     def _repr_html_(self) -> str:
         from towernet.report.notebook import judged_html
 
-        return judged_html(self.results)
+        return judged_html(self.results, self._unequal_times)
+
+    @property
+    def _unequal_times(self) -> tuple[str, ...]:
+        times = self.measured.times
+        return () if times is None or not times.differ else (times.sentence,)
 
 
 def load(folder: str | Path) -> Comparison:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from towernet import choices
 from towernet.api.options import Options, open_data
-from towernet.comparison.forecast import measure_networks
+from towernet.comparison.costs import measure_networks
 from towernet.comparison.proposal import Proposal, choose, propose
 from towernet.config import Recipe
 from towernet.data.left_out import before_training

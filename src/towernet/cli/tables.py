@@ -30,6 +30,7 @@ def terminal() -> Console:
 
 def ranking(conclusion: Conclusion, folder: Path, report: Path) -> None:
     """Print the verdict, the ranking, and the paths of the winner and the report."""
+    from towernet.comparison.wording.times import FEW_EPOCHS_WORDS
     from towernet.comparison.wording.verdict import worth_using
 
     results = conclusion.results
@@ -39,6 +40,8 @@ def ranking(conclusion: Conclusion, folder: Path, report: Path) -> None:
     console.print()
     if ranked:
         console.print(_ranking_table(ranked, conclusion))
+        if any(network.barely_trained for network in ranked):
+            console.print(f"*   {FEW_EPOCHS_WORDS}")
         console.print()
     for network in unranked:
         failed = "failed: " if network.status == "failed" else ""
@@ -48,6 +51,9 @@ def ranking(conclusion: Conclusion, folder: Path, report: Path) -> None:
     if results.ablation:
         _print_ablation(console, results, results.ablation)
     console.print(escape(results.sentence), style="bold")
+    times = conclusion.measured.times
+    if times is not None and times.differ:
+        console.print(escape(times.sentence))
     for remark in results.remarks:
         console.print(escape(remark))
     console.print()
@@ -82,7 +88,7 @@ def _ranking_table(ranked: Sequence[Network], conclusion: Conclusion) -> Table:
         timed = conclusion.measured.networks[network.name]
         table.add_row(
             f"{network.rank}.",
-            escape(network.name),
+            escape(f"{network.name}{' *' if network.barely_trained else ''}"),
             percent(network.accuracy),
             _span(network.interval),
             percent(network.macro_f1),

@@ -20,6 +20,7 @@ from towernet.comparison.judging.learning_curve import FewerImages, learning_cur
 from towernet.comparison.judging.networks import best_run
 from towernet.comparison.judging.ranking import NOT_FINITE, Judging
 from towernet.comparison.judging.scores import majority_accuracy
+from towernet.comparison.judging.times import training_times
 from towernet.comparison.outcome import Outcome
 from towernet.comparison.protocol import LAST_DOUBLING, digest_of, written_digest
 from towernet.comparison.wording import ablation
@@ -45,6 +46,7 @@ from towernet.records.results import (
     NoLearningCurve,
     NumImages,
     Results,
+    TrainingTimes,
     Variant,
     Winner,
 )
@@ -99,9 +101,10 @@ def conclude(
         for outcome in outcomes:
             judging.add(outcome)
         results = _results(judging, outcomes, fewer, ledger, kind)
+    times = training_times(protocol, dataset, results.networks, judging.measured)
     conclusion = Conclusion(
         results=results,
-        measured=_all_measured(judging.measured, fewer),
+        measured=_all_measured(judging.measured, fewer, times),
         made=Made(
             command=session.origin.command,
             source=session.origin.source,
@@ -112,7 +115,7 @@ def conclude(
     )
     write_csv_files(folder, conclusion)
     if kind == "comparison":
-        files.write_text(folder / "paper.tex", latex(conclusion.results, conclusion.made))
+        files.write_text(folder / "paper.tex", latex(results, conclusion.made, times))
     files.write_json(folder / "results.json", conclusion.model_dump())
     return conclusion
 
@@ -177,7 +180,9 @@ def _results(
     return results.model_copy(update={"sentence": sentence, "remarks": tuple(notes)})
 
 
-def _all_measured(measured: dict[NetworkName, Measured], fewer: FewerImages | None) -> AllMeasured:
+def _all_measured(
+    measured: dict[NetworkName, Measured], fewer: FewerImages | None, times: TrainingTimes | None
+) -> AllMeasured:
     total = sum(timed.training_seconds + timed.trial_seconds for timed in measured.values())
     if fewer is not None:
         total += sum(
@@ -185,7 +190,7 @@ def _all_measured(measured: dict[NetworkName, Measured], fewer: FewerImages | No
             for folders in fewer.folders.values()
             for run_folder in folders
         )
-    return AllMeasured(networks=measured, total_seconds=total)
+    return AllMeasured(networks=measured, total_seconds=total, times=times)
 
 
 def _variants(

@@ -16,7 +16,7 @@ _NETWORK = (
     "rank", "name", "status", "accuracy", "interval", "macro_f1", "validation_accuracy",
     "parameters", "multiply_adds", "learning_rate", "epochs", "steps",
 )  # fmt: skip
-_MEASURED = tuple(Measured.model_fields)
+_MEASURED = tuple(field for field in Measured.model_fields if field != "run_seconds")
 _RUN = (*(field for field in RunScores.model_fields if field != "folder"), "folder")
 _CLASS = tuple(ClassScores.model_fields)
 _PAIR = tuple(Pair.model_fields)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from towernet import files
-from towernet.comparison.forecast import forecast_words
+from towernet.comparison.forecast import forecast
 from towernet.comparison.protocol import make_protocol, read_protocol, write_protocol
 from towernet.config import NOTHING_ACCEPTED
 from towernet.data.encodings import AS_BEFORE
@@ -80,8 +80,10 @@ class OutFolder(abc.ABC):
         return self.folder / "trials" / f"{name.folder_name}-{number}"
 
     @abc.abstractmethod
-    def forecast_words(self, request: Request, dataset: Dataset, costs: Costs, steps: Steps) -> str:
-        """Describe how long it will take."""
+    def forecast(
+        self, request: Request, dataset: Dataset, costs: Costs, steps: Steps
+    ) -> tuple[str, float]:
+        """Describe how long it will take; return that and the seconds."""
 
 
 class ComparisonFolder(OutFolder):
@@ -117,9 +119,11 @@ class ComparisonFolder(OutFolder):
         less = f"-{100 * share:g}-percent" if share < 1 else ""
         return self.folder / "runs" / f"{name.folder_name}-{repetition}{less}"
 
-    def forecast_words(self, request: Request, dataset: Dataset, costs: Costs, steps: Steps) -> str:
+    def forecast(
+        self, request: Request, dataset: Dataset, costs: Costs, steps: Steps
+    ) -> tuple[str, float]:
         """Describe how long each network will take, and all together."""
-        return forecast_words(request, dataset, costs, steps)
+        return forecast(request, dataset, costs, steps)
 
 
 class RunFolder(OutFolder):
@@ -175,11 +179,13 @@ class RunFolder(OutFolder):
         """Return the folder itself."""
         return self.folder
 
-    def forecast_words(self, request: Request, dataset: Dataset, costs: Costs, steps: Steps) -> str:
+    def forecast(
+        self, request: Request, dataset: Dataset, costs: Costs, steps: Steps
+    ) -> tuple[str, float]:
         """Describe how long the network will take."""
         ((name, cost),) = costs.items()
         seconds = steps[name] * cost.seconds_per_step(dataset, request.recipe.train.batch_size)
-        return f"{name}: {counted(steps[name], 'step')}, about {rough_time(seconds)}"
+        return f"{name}: {counted(steps[name], 'step')}, about {rough_time(seconds)}", seconds
 
 
 def read_single_run(folder: Path) -> RunRecord:

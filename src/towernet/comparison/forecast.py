@@ -9,26 +9,25 @@ from pathlib import Path
 
 from towernet import files
 from towernet.comparison.protocol import SHARES
-from towernet.config import Recipe, RunConfig
+from towernet.config import Recipe
 from towernet.data.prepare import Dataset
 from towernet.engine.batches import steps_per_epoch
-from towernet.engine.device import Policy
-from towernet.engine.measure import Cost, measure, size_of
-from towernet.engine.runlog import Progress
+from towernet.engine.measure import Cost
 from towernet.engine.session import Session
 from towernet.engine.trainer import SECONDS_BETWEEN_SAVES
-from towernet.errors import ConfigError, EnvironmentFault, TrainingError
+from towernet.errors import ConfigError, EnvironmentFault
 from towernet.models.catalogue import outline
 from towernet.models.summary import count_parameters
 from towernet.names import NetworkName
 from towernet.records.protocol import Request
-from towernet.words import in_bytes, rough_time
+from towernet.words import in_bytes, percent, rough_time
 
 BYTES_PER_NUMBER = 4
 # Of the weights in a state: themselves, their average, the momentum, and the best so far.
 NUM_COPIES_IN_STATE = 4
 NUM_COPIES_WHILE_TRAINING = 3 * NUM_COPIES_IN_STATE  # two states, and the one being written
 SPARE_BYTES = 20 * 2**20  # predictions, a report with pictures, TensorBoard
+MIN_SLOWDOWN = 1.2  # less is not worth a sentence
 FILES_AT_ONCE, FILES_PER_WORKER = 128, 8
 
 
@@ -120,43 +119,6 @@ def trial_steps(recipe: Recipe, num_steps: int) -> int:
     return max(1, round(recipe.train.trial_share * num_steps))
 
 
-def measure_networks(
-    request: Request,
-    dataset: Dataset,
-    policy: Policy,
-    progress: Progress,
-    *,
-    leave_out: bool = True,
-) -> tuple[dict[NetworkName, Cost], dict[NetworkName, str]]:
-    """Dry-run every network; return the costs, and why some cannot take a step, by network.
-
-    Args:
-        request: The networks.
-        dataset: The images.
-        policy: How numbers are computed.
-        progress: Reports the results.
-        leave_out: Whether a network that cannot take a step is left out; else its error is raised.
-
-    Raises:
-        TrainingError: no network can take a step.
-    """
-    progress.say(f"self-test: {policy.reason}; using {policy.words()}")
-    costs, failures = dict[NetworkName, Cost](), dict[NetworkName, str]()
-    for name in request.models:
-        config = RunConfig(model=name, recipe=request.recipe, seed=request.seed)
-        try:
-            costs[name] = measure(config, dataset, policy)
-        except TrainingError as error:
-            if not leave_out:
-                raise
-            failures[name] = str(error).removeprefix(f"{name}: ")
-            costs[name] = size_of(config, dataset)
-            progress.say(f"{name} is left out: {failures[name]}")
-    if len(failures) == len(costs):
-        raise TrainingError(f"no network can be trained here: {'; '.join(failures.values())}")
-    return costs, failures
-
-
 def expected_seconds(
     request: Request, dataset: Dataset, cost: Cost, num_steps: int
 ) -> tuple[float, float]:
@@ -230,13 +192,13 @@ def require_disk(folder: Path, needed: int) -> None:
         )
 
 
-def forecast_words(
+def forecast(
     request: Request,
     dataset: Dataset,
     costs: dict[NetworkName, Cost],
     steps: dict[NetworkName, int],
-) -> str:
-    """Describe in one sentence how long the comparison will take."""
+) -> tuple[str, float]:
+    """Describe in one sentence how long the comparison will take; return that and the seconds."""
     batch_size = request.recipe.train.batch_size
     total, longest, parts = 0.0, 0.0, []
     for name, cost in costs.items():
@@ -254,4 +216,28 @@ def forecast_words(
     if request.learning_curve:
         total += longest
         parts.append(f"the learning curve in up to {rough_time(longest)}")
-    return f"about {rough_time(total)} on this machine: {', '.join(parts)}"
+    return f"about {rough_time(total)} on this machine: {', '.join(parts)}", total
+
+
+def busy_words(recipe: Recipe, slowdown: float | None, seconds: float) -> str | None:
+    """Say how much longer training takes because of other processes; None if hardly or unknown.
+
+    Args:
+        recipe: Its budget is epochs or minutes.
+        slowdown: How many times longer a step takes than on a free machine.
+        seconds: How long everything will take at the present rate.
+    """
+    if slowdown is None or slowdown < MIN_SLOWDOWN:
+        return None
+    text = (
+        "this machine is busy with other processes: a training step takes at least"
+        f" {slowdown:.2g} times as long as on a free machine;"
+    )
+    if recipe.train.minutes is None:
+        longer = rough_time(seconds * (1 - 1 / slowdown))
+        return f"{text} at the present rate everything takes {longer} longer"
+    longer = rough_time(seconds * (slowdown - 1))
+    return (
+        f"{text} in the planned time networks take at most {percent(1 / slowdown, 0)} of the steps;"
+        f" to take all, {longer} more would be needed at the present rate"
+    )

@@ -54,7 +54,7 @@ class RateSearch:
         trials = [self.trial(rate) for rate in self.rates]
         outcome = Outcome(self.name, self.rates[0], trials)
         if not outcome.finished_trials:
-            return replace(outcome, failure=trials[-1].reason)
+            return replace(outcome, failure=outcome.trials[-1].reason)
         chosen = self.ledger.find(RateChosen, network=self.name)
         if chosen is None:
             finished = outcome.finished_trials

@@ -17,7 +17,7 @@ from towernet.data.prepare import Dataset
 from towernet.engine.checkpoint import drop_state
 from towernet.engine.memory import is_out_of_memory, out_of_memory_words
 from towernet.engine.record import read_trained
-from towernet.engine.runlog import log_failure, training_seconds
+from towernet.engine.runlog import log_failure, mean_seconds, training_seconds
 from towernet.engine.session import Session
 from towernet.engine.train import train
 from towernet.errors import (
@@ -75,6 +75,9 @@ class Runs:
             name, lambda: self._train(name, folder, num_steps, rate, 0, is_trial=True)
         )
         found = None if isinstance(ended, Failure) else ended
+        step_seconds, image_seconds = None, None
+        if found is not None:
+            step_seconds, image_seconds = mean_seconds(folder, len(self.dataset_of(0).validation))
         return Trial(
             network=name,
             learning_rate=rate,
@@ -83,6 +86,8 @@ class Runs:
             validation_accuracy=found and found.final_validation_accuracy,
             reason=ended.reason if isinstance(ended, Failure) else None,
             seconds=ended.seconds if isinstance(ended, Failure) else training_seconds(folder),
+            step_seconds=step_seconds,
+            image_seconds=image_seconds,
         )
 
     def first_run(self, outcome: Outcome) -> Finished | Failure:

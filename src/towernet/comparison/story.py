@@ -7,20 +7,21 @@ A single run is a comparison of one network.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 
 from towernet import files
 from towernet.comparison.conclusion import conclude, finished
-from towernet.comparison.folders import ComparisonFolder, OutFolder, RunFolder
-from towernet.comparison.forecast import (
-    budget,
-    bytes_in_all,
+from towernet.comparison.costs import (
+    are_checked_by_trials,
+    check_by_trials,
+    correction_words,
     measure_networks,
-    mixes,
-    preflight,
-    same_for_all_variants,
-    trial_rates,
+    steps_of,
+    with_final_steps,
 )
+from towernet.comparison.folders import ComparisonFolder, OutFolder, RunFolder
+from towernet.comparison.forecast import busy_words, bytes_in_all, mixes, preflight, trial_rates
 from towernet.comparison.judging.learning_curve import FewerImages
 from towernet.comparison.judging.networks import learnt, num_epochs_of, selection_key
 from towernet.comparison.outcome import Outcome
@@ -33,12 +34,13 @@ from towernet.data.left_out import before_training
 from towernet.data.prepare import Dataset, fingerprint, prepare, sample_table
 from towernet.data.table import write_table
 from towernet.engine.device import bits_depend_on, choose_policy
+from towernet.engine.load import LoadMeter
 from towernet.engine.record import summary_of
 from towernet.engine.session import Session
 from towernet.errors import ConfigError, DataError
 from towernet.models.catalogue import require_size
 from towernet.names import NetworkName
-from towernet.records.ledger import ChangeAccepted, Ledger
+from towernet.records.ledger import ChangeAccepted, Ledger, StepsFixed
 from towernet.records.protocol import Decided, Images, Protocol, Request, variants
 from towernet.records.results import Conclusion
 from towernet.words import in_bytes
@@ -88,7 +90,10 @@ def _carry_out(request: Request, session: Session, out: OutFolder) -> Conclusion
         outcomes, fewer = [], None
         if finished(session.folder) is None:  # finished results are not changed
             runs = Runs(protocol, session, out, ledger, dataset_of)
-            outcomes = _run_all(runs)
+            outcomes = _try_rates(runs)
+            protocol = _with_final_steps(runs)
+            runs = replace(runs, protocol=protocol)
+            _run_all(runs, outcomes)
             fewer = _run_with_fewer(runs, outcomes) if request.learning_curve else None
         protocol = out.final_protocol(protocol)
         return conclude(outcomes, fewer, protocol, dataset_of, session, ledger, kind=out.kind)
@@ -176,16 +181,16 @@ def _decide(request: Request, dataset: Dataset, session: Session, out: OutFolder
     """Measure the networks and turn minutes into steps, before the first step."""
     policy = choose_policy(session.device, session.threads)
     say = session.progress.say
+    load = LoadMeter()
     costs, failures = measure_networks(
         request, dataset, policy, session.progress, leave_out=not out.is_single_run
     )
-    num_steps = {
-        name: 0 if name in failures else budget(request.recipe, cost, dataset)
-        for name, cost in costs.items()
-    }
-    if request.attention:
-        num_steps = same_for_all_variants(num_steps)
-    say(out.forecast_words(request, dataset, costs, num_steps))
+    slowdown = load.slowdown(policy.threads)
+    num_steps = steps_of(request, dataset, costs, failures)
+    words, seconds = out.forecast(request, dataset, costs, num_steps)
+    say(words)
+    if (busy := busy_words(request.recipe, slowdown, seconds)) is not None:
+        say(busy)
     in_all = bytes_in_all(request, dataset, costs, num_steps, has_trials=not out.is_single_run)
     say(
         f"disk: about {in_bytes(in_all)} will be written to {session.folder} in all, including what"
@@ -206,6 +211,7 @@ def _decide(request: Request, dataset: Dataset, session: Session, out: OutFolder
     decided = Decided(
         policy=policy,
         num_steps=num_steps,
+        steps_are_final=out.is_single_run or not are_checked_by_trials(request),
         mixes={name: mixes(request.recipe, num, dataset) for name, num in num_steps.items()},
         failures=failures,
         costs=costs,
@@ -215,18 +221,46 @@ def _decide(request: Request, dataset: Dataset, session: Session, out: OutFolder
     )
 
 
-def _run_all(runs: Runs) -> list[Outcome]:
-    """Do what is not done yet: first the trials of every network, then the runs."""
+def _try_rates(runs: Runs) -> list[Outcome]:
+    """Do the trials that are not done yet; return each network's outcome before its first run."""
+    request, decided = runs.protocol.request, runs.protocol.decided
+    searches = [_search(runs, name) for name in request.models]
+    if not decided.steps_are_final:
+        # Every network tries a rate before any tries the next: a round that compares their seconds.
+        for rate in trial_rates(request.recipe):
+            for search in searches:
+                if search.name not in decided.failures:
+                    search.trial(rate)
+    return [_initial_outcome(runs, search) for search in searches]
+
+
+def _with_final_steps(runs: Runs) -> Protocol:
+    """Let the trials confirm or correct the steps, once: before the first run."""
+    protocol, ledger = runs.protocol, runs.ledger
+    if protocol.decided.steps_are_final:
+        return protocol
+    fixed = ledger.find(StepsFixed)
+    if fixed is None:
+        fixed = check_by_trials(protocol, ledger, runs.dataset_of(0))
+        if fixed.corrected:
+            runs.session.progress.say(correction_words(fixed))
+        # Recorded before the protocol changes, so that after a kill the next start changes it.
+        ledger.add(fixed)
+    protocol = with_final_steps(protocol, fixed)
+    runs.out.save_protocol(protocol)
+    return protocol
+
+
+def _run_all(runs: Runs, outcomes: list[Outcome]) -> None:
+    """Do the runs that are not done yet."""
     request = runs.protocol.request
     searches = [_search(runs, name) for name in request.models]
-    outcomes = [_initial_outcome(runs, search) for search in searches]
     for repetition in range(request.runs):
         for search, outcome in zip(searches, outcomes, strict=True):
             if outcome.failure is None and repetition == 0:
                 runs.note_failure(outcome, search.first_run(outcome))
             elif outcome.failure is None:
                 runs.note_failure(outcome, runs.run(outcome, repetition))
-    return outcomes
 
 
 def _search(runs: Runs, name: NetworkName) -> RateSearch:

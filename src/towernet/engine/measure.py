@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from statistics import median
 
 import numpy as np
@@ -24,14 +24,19 @@ from towernet.models.catalogue import build, outline
 from towernet.models.summary import count_parameters, multiply_adds
 from towernet.records.run import CostFigures
 
-MEASURING_SECONDS = 1.0
-NUM_STEPS_AT_LEAST, NUM_STEPS_AT_MOST = 2, 20
+# Short, because every network is measured several times in turn.
+MEASURING_SECONDS, NUM_STEPS_AT_MOST = 0.2, 10
 # The first steps select kernels and allocate memory; a slow network has done so after one.
-WARMING_SECONDS, NUM_WARMING_STEPS = 1.0, 4
+WARMING_SECONDS, NUM_WARMING_STEPS = 0.2, 4
 
 
 class Cost(CostFigures):
     """The cost of one network on this machine."""
+
+    @classmethod
+    def of(cls, figures: CostFigures) -> Cost:
+        """Return recorded figures as a cost."""
+        return cls(**asdict(figures))
 
     def seconds_per_step(self, dataset: Dataset, batch_size: int) -> float:
         """Return the seconds of a step with its share of the evaluation after each epoch."""
@@ -111,18 +116,15 @@ def size_of(config: RunConfig, dataset: Dataset) -> Cost:
 
 
 def _median_seconds(action: Callable[[], None], policy: Policy) -> float:
-    warm_until = time.perf_counter() + WARMING_SECONDS
-    for _ in range(NUM_WARMING_STEPS):
-        action()
-        if time.perf_counter() > warm_until:
-            break
-    seconds: list[float] = []
-    while len(seconds) < NUM_STEPS_AT_LEAST or (
-        sum(seconds) < MEASURING_SECONDS and len(seconds) < NUM_STEPS_AT_MOST
-    ):
-        start = time.perf_counter()
-        action()
-        if policy.device == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return median(seconds)
+    def seconds_of_some(most_seconds: float, most_times: int) -> list[float]:
+        seconds: list[float] = []
+        while not seconds or (sum(seconds) < most_seconds and len(seconds) < most_times):
+            start = time.perf_counter()
+            action()
+            if policy.device == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+        return seconds
+
+    seconds_of_some(WARMING_SECONDS, NUM_WARMING_STEPS)
+    return median(seconds_of_some(MEASURING_SECONDS, NUM_STEPS_AT_MOST))

@@ -95,6 +95,19 @@ def training_seconds(folder: Path) -> float:
     return float(sum(line.seconds for line in read_timings(folder)))
 
 
+def mean_seconds(folder: Path, num_validation: int) -> tuple[float, float]:
+    """Return what a finished run took on average: for a training step, and to evaluate an image.
+
+    Args:
+        folder: Of the run.
+        num_validation: How many images were evaluated after each epoch.
+    """
+    lines = read_timings(folder)
+    training = sum(line.train_seconds for line in lines)
+    evaluating = sum(line.seconds - line.train_seconds for line in lines)
+    return training / lines[-1].step, evaluating / (len(lines) * num_validation)
+
+
 class Board:
     """The TensorBoard events of one run: the only file that is appended to, since it is read live.
 

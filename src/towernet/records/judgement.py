@@ -50,6 +50,11 @@ class JudgedNetwork(Record):
     """The mean over runs; None if it failed."""
     interval: Interval | None
 
+    @property
+    def barely_trained(self) -> bool:
+        """Whether it is ranked after so few epochs that its place says little; False if unknown."""
+        return False
+
 
 class Judged(Record):
     """What every judgement contains."""

@@ -25,6 +25,10 @@ class Trial(Record):
     reason: Text | None
     """Why it failed."""
     seconds: StrictFloat
+    step_seconds: StrictFloat | None = Field(None, exclude_if=lambda value: value is None)
+    """Measured, of one training step; None if it failed, and in trials made before."""
+    image_seconds: StrictFloat | None = Field(None, exclude_if=lambda value: value is None)
+    """Measured, of evaluating one image."""
 
     @property
     def loss(self) -> float:
@@ -37,6 +41,33 @@ class Trial(Record):
         """The validation accuracy of a completed trial."""
         assert self.validation_accuracy is not None, "it failed"
         return self.validation_accuracy
+
+
+class CheckedSteps(Record):
+    """A network's estimated and measured seconds per step, and the steps that follow."""
+
+    network: NetworkName
+    step_seconds: StrictFloat
+    """Of one training step; the steps were computed from it and from the next."""
+    image_seconds: StrictFloat
+    """Of evaluating one image."""
+    estimated_seconds: StrictFloat | None
+    """Of one step with its share of the evaluations; None if the trials did not check it."""
+    trial_seconds: StrictFloat | None
+    """The same in the trials."""
+    planned_steps: StrictInt
+    """Of one run, by the estimate."""
+    steps: StrictInt
+    """Of one run, from now on."""
+
+
+class StepsFixed(Record):
+    """After the trials, the steps of a comparison by minutes were confirmed or corrected."""
+
+    event: Literal["steps fixed"] = "steps fixed"
+    corrected: StrictBool
+    """Whether an estimate was off, so that all steps were computed from the trials."""
+    networks: tuple[CheckedSteps, ...]
 
 
 class RateChosen(Record):
@@ -120,6 +151,7 @@ class LaterLook(Record):
 
 Event = (
     Trial
+    | StepsFixed
     | RateChosen
     | RateLasted
     | RateFellApart

@@ -107,6 +107,8 @@ class Decided(Record):
     """Device, dtype, layout and threads of all networks."""
     num_steps: dict[NetworkName, StrictInt]
     """Optimiser steps of one run."""
+    steps_are_final: StrictBool = Field(True, exclude_if=lambda value: value)
+    """Whether they never change; False until the trials have checked the seconds of a step."""
     mixes: dict[NetworkName, StrictBool]
     """Whether a run is long enough to mix images; its trials do the same."""
     failures: dict[NetworkName, Text]

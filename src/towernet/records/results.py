@@ -22,6 +22,9 @@ from towernet.records.scores import Calibration, ClassScores, RunScores, TrialSc
 Split = Literal["train", "validation", "test"]
 
 
+FEW_EPOCHS = 2  # fewer hardly train a network: its place says little
+
+
 class Network(JudgedNetwork):
     """A network of the comparison, all its runs together."""
 
@@ -53,6 +56,11 @@ class Network(JudgedNetwork):
     first_size_px: StrictInt
     """Side of the images in the first part of a run."""
     runs: tuple[RunScores, ...]
+
+    @property
+    def barely_trained(self) -> bool:
+        """Whether it is ranked although it passed through the images fewer than two times."""
+        return self.status == "ranked" and self.epochs < FEW_EPOCHS
 
 
 class VariantName(Record):
@@ -237,10 +245,31 @@ class Measured(Record):
     """Timings of one network."""
 
     training_seconds: StrictFloat
+    """Of all its runs."""
+    run_seconds: StrictFloat | None = Field(None, exclude_if=lambda value: value is None)
+    """Of one run, the median; None if none finished, or in results made before this was kept."""
     trial_seconds: StrictFloat
     images_per_second: StrictFloat | None
     latency_ms: StrictFloat | None
     peak_memory_mib: StrictFloat | None
+
+
+class TrainingTimes(Record):
+    """The training time that all networks of a comparison were given, and the times they took."""
+
+    planned_seconds: StrictFloat
+    """Of each run."""
+    shortest: NetworkName
+    shortest_seconds: StrictFloat
+    """Measured, of one run: the median over runs."""
+    longest: NetworkName
+    longest_seconds: StrictFloat
+    differ: StrictBool
+    """Whether the longest is more than 15 % longer than the shortest."""
+    shorter_by_design: tuple[NetworkName, ...]
+    """Variants that take only as many steps as their slowest variant; not compared here."""
+    sentence: Text
+    """What differs and what to do, or that the times agree."""
 
 
 class AllMeasured(Record):
@@ -248,6 +277,8 @@ class AllMeasured(Record):
 
     networks: dict[NetworkName, Measured]
     total_seconds: StrictFloat
+    times: TrainingTimes | None = Field(None, exclude_if=lambda value: value is None)
+    """None unless several networks were given the same time, and in results made before."""
 
 
 class Made(Record):

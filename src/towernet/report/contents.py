@@ -112,7 +112,7 @@ def contents_of(folder: Path, conclusion: Conclusion, picture: Picture) -> Conte
     own_code = results.winner.name.own_code if results.winner else {}
     trusting = "".join(f"{variable}={path} " for variable, path in own_code.items())
     return Contents(
-        screen=first_screen(results, metrics, trusting),
+        screen=first_screen(results, metrics, trusting, measured.times),
         results=results,
         measured=measured,
         made=made,
@@ -136,7 +136,11 @@ def contents_of(folder: Path, conclusion: Conclusion, picture: Picture) -> Conte
         ),
         curves=training_curves([network.name for network in networks], metrics),
         rates=tuple(sorted({trial.learning_rate for n in networks for trial in n.trials})),
-        paper=paragraph(results, made, later_looks) if results.kind == "comparison" else None,
+        paper=(
+            paragraph(results, made, measured.times, later_looks=later_looks)
+            if results.kind == "comparison"
+            else None
+        ),
         later_looks=later_looks,
         worth_using=worth_using(results),
         has_files=(folder / "paper.tex").exists(),

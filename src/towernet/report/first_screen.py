@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from towernet.records.judgement import AnswersJudged
-from towernet.records.results import Results
+from towernet.records.results import Results, TrainingTimes
 from towernet.records.run import EpochMetrics
 from towernet.report import figures, headline
 from towernet.report.headline import Step
@@ -31,6 +31,7 @@ class Standing:
         point: Where the accuracy is drawn.
         whisker: Where the interval is drawn.
         reason: Why it is not ranked, '' where it is.
+        barely_trained: Whether it is ranked after hardly any training.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Standing:
     point: float
     whisker: tuple[float, float]
     reason: str
+    barely_trained: bool
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,10 @@ class FirstScreen:
 
 
 def first_screen(
-    results: Results, metrics: Sequence[Sequence[Sequence[EpochMetrics]]], trusting: str
+    results: Results,
+    metrics: Sequence[Sequence[Sequence[EpochMetrics]]],
+    trusting: str,
+    times: TrainingTimes | None,
 ) -> FirstScreen:
     """Return the first screen of a comparison or of a run.
 
@@ -77,6 +82,7 @@ def first_screen(
         results: What was found.
         metrics: The epochs of each run of each network.
         trusting: What to set before a command that runs custom code.
+        times: The measured training times, where they were to be equal.
     """
     curves = [
         figures.curve(network.name, index, runs, lambda epoch: epoch.validation_accuracy)
@@ -96,19 +102,21 @@ def first_screen(
         results,
         results.majority_accuracy if results.ranked else None,
         drawn if any(curve.mean() for curve in curves) else None,
-        headline.steps(results, trusting),
+        headline.facts(results, times),
+        headline.steps(results, trusting, times),
     )
 
 
 def first_screen_of_answers(judged: AnswersJudged) -> FirstScreen:
     """Return the first screen of a judgement of any program's predictions."""
-    return _screen(judged, None, None, headline.steps(judged))
+    return _screen(judged, None, None, headline.facts(judged), headline.steps(judged))
 
 
 def _screen(
     found: Results | AnswersJudged,
     majority: float | None,
     curves: Markup | None,
+    facts: tuple[str, str, str],
     steps: tuple[Step, ...],
 ) -> FirstScreen:
     shown = found.networks[:MAX_ROWS]
@@ -135,6 +143,7 @@ def _screen(
                 at(network.accuracy) if is_ranked and network.accuracy is not None else 0.0,
                 (at(interval[0]), at(interval[1])) if interval else (0.0, 0.0),
                 "" if is_ranked else network.status.replace("_", " "),
+                network.barely_trained,
             )
         )
     return FirstScreen(
@@ -144,7 +153,7 @@ def _screen(
         ticks=tuple((tick, at(tick)) for tick in ticks) if bounds else (),
         chance=None if majority is None else at(majority),
         curves=curves,
-        facts=headline.facts(found),
+        facts=facts,
         steps=steps,
     )
 

@@ -9,6 +9,7 @@ from functools import partial
 from towernet.comparison.judging.pairs import BETTER, EQUAL, OPEN, TOO_FEW_RUNS, WORSE
 from towernet.comparison.wording import ablation
 from towernet.comparison.wording.remarks import about_few_runs, about_more_images, about_winner
+from towernet.comparison.wording.times import EQUAL_PASSES, unequal
 from towernet.comparison.wording.verdict import (
     BY_ANSWERS,
     BY_OPTION,
@@ -20,7 +21,7 @@ from towernet.comparison.wording.verdict import (
     worth_using,
 )
 from towernet.records.judgement import AnswersJudged, Judged, Pair
-from towernet.records.results import LearningCurve, Results, Variant
+from towernet.records.results import LearningCurve, Results, TrainingTimes, Variant
 from towernet.report.tables import short
 from towernet.words import counted, listed, percent
 
@@ -163,11 +164,18 @@ def _of_blocks(results: Results, variants: Sequence[Variant], num_named: int) ->
     return f"{text}; no effect of {rest} is shown."
 
 
-def facts(found: Results | AnswersJudged) -> tuple[str, str, str]:
-    """Return what a headline rests on: the images, the differences, what was equal."""
+def facts(
+    found: Results | AnswersJudged, times: TrainingTimes | None = None
+) -> tuple[str, str, str]:
+    """Return what a headline rests on: the images, the differences, what was equal.
+
+    Args:
+        found: What was found.
+        times: The measured training times, where they were to be equal.
+    """
     if isinstance(found, AnswersJudged):
         return (_sample_of_answers(found), _differences(found), _UNKNOWN_TRAINING)
-    return (_sample(found), _differences(found), _kept_equal(found))
+    return (_sample(found), _differences(found), _kept_equal(found, times))
 
 
 _UNKNOWN_TRAINING = (
@@ -241,7 +249,7 @@ def _reasons(found: Judged) -> str:
     ).strip()
 
 
-def _kept_equal(results: Results) -> str:
+def _kept_equal(results: Results, times: TrainingTimes | None) -> str:
     networks = results.networks
     if results.kind == "run":
         num = results.num_images
@@ -254,11 +262,13 @@ def _kept_equal(results: Results) -> str:
     elif results.ablation:
         length = "number of steps of a network with and without a block"
     else:
-        length = "training time"
+        length = "planned training time" if times and times.differ else "training time"
     text = (
         "The same for all networks: images and their order, augmentation, recipe, image size"
         f" ({results.size_px} px) and {length}."
     )
+    if times and times.differ:
+        text = f"{unequal(times, several_runs=results.num_runs > 1)} {text}"
     if any(len(network.trials) > 1 for network in networks):
         text += " The same learning rates were tried for each."
     return text
@@ -270,13 +280,21 @@ _TRAIN_LONGER = (
 )
 
 
-def steps(found: Results | AnswersJudged, trusting: str = "") -> tuple[Step, ...]:
+def steps(
+    found: Results | AnswersJudged, trusting: str = "", times: TrainingTimes | None = None
+) -> tuple[Step, ...]:
     """Return what to do next: use a network, decide between two, or get results first.
 
     Args:
         found: What was found.
         trusting: What to set before a command that runs custom code.
+        times: The measured training times, where they were to be equal.
     """
+    to_repeat = (Step(EQUAL_PASSES),) if times and times.differ else ()
+    return (*_steps(found, trusting), *to_repeat)
+
+
+def _steps(found: Results | AnswersJudged, trusting: str) -> tuple[Step, ...]:
     if not found.ranked and all(network.status == "failed" for network in found.networks):
         return (Step("Remove the cause named here, then run the command again with a new --out."),)
     if not found.ranked:

@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 
 from towernet import words
 from towernet.comparison.wording.ablation import signed_points
+from towernet.comparison.wording.times import BARELY_TRAINED
 from towernet.comparison.wording.verdict import answer_words
 from towernet.files import write_text
 from towernet.records.base import read_record
@@ -79,6 +80,7 @@ def environment(loader: BaseLoader | None = None) -> Environment:
             name, prose, in_points, signed_points, answer_words,
         )
     }  # fmt: skip
+    found.globals["few_epochs"] = BARELY_TRAINED
     return found
 
 

@@ -180,9 +180,11 @@ def best_run(runs: Sequence[RunScores]) -> RunScores:
 def measured_of(outcome: Outcome, predictions: Sequence[RunPredictions]) -> Measured:
     """Return the measured times and memory of a network."""
     lines = [line for folder in outcome.folders for line in read_timings(folder)]
+    seconds = [training_seconds(folder) for folder in outcome.folders]
     tried: list[Trial | RateFellApart] = [*outcome.trials, *outcome.fell_apart]
     return Measured(
-        training_seconds=sum(map(training_seconds, outcome.folders)),
+        training_seconds=float(sum(seconds)),
+        run_seconds=median(seconds) if seconds else None,
         trial_seconds=sum(event.seconds for event in tried),
         # The median: an epoch during which the command was suspended (Ctrl-Z) must not count.
         images_per_second=median(line.images_per_second for line in lines) if lines else None,

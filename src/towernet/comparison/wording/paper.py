@@ -8,8 +8,9 @@ from statistics import stdev
 from towernet.comparison.judging.pairs import BETTER, EQUAL, WORSE
 from towernet.comparison.wording.ablation import about_blocks
 from towernet.comparison.wording.remarks import about_rates
+from towernet.comparison.wording.times import FEW_EPOCHS_WORDS, unequal
 from towernet.records.judgement import Pair
-from towernet.records.results import Made, Network, Results
+from towernet.records.results import Made, Network, Results, TrainingTimes
 from towernet.words import counted, in_points, listed, p_value, percent, shown
 
 _LATEX = {
@@ -25,16 +26,20 @@ _ABLATION_VERBS: dict[str, str] = {
 }
 
 
-def paragraph(results: Results, made: Made, later_looks: int = 0) -> str:
+def paragraph(
+    results: Results, made: Made, times: TrainingTimes | None = None, *, later_looks: int = 0
+) -> str:
     """Return how the comparison was made and what it found.
 
     Args:
         results: Of the comparison.
         made: The versions and the machine.
+        times: The measured training times, where they were to be equal.
         later_looks: How often its test images were evaluated again later.
     """
     sentences = [
-        _training(results, made),
+        _training(results, made, times),
+        shown(unequal(times, several_runs=results.num_runs > 1)) if times and times.differ else "",
         _sharing(results),
         _held_out(results, later_looks),
         _method(results),
@@ -50,12 +55,12 @@ def paragraph(results: Results, made: Made, later_looks: int = 0) -> str:
     return " ".join(filter(None, sentences))
 
 
-def latex(results: Results, made: Made) -> str:
+def latex(results: Results, made: Made, times: TrainingTimes | None = None) -> str:
     """Return the paragraph and a table of the ranked networks as LaTeX with booktabs."""
     differences = _differences(results)
     lines = [
         "% Needs \\usepackage{booktabs}.",
-        escaped(paragraph(results, made)),
+        escaped(paragraph(results, made, times)),
         "",
         r"\begin{table}",
         r"\centering",
@@ -97,7 +102,7 @@ def _table_row(network: Network, pair: Pair | None) -> str:
         accuracy += rf" $\pm$ {stdev([100 * run.accuracy for run in network.runs]):.1f}"
     low, high = map(in_points, pair.interval) if pair else ("", "")
     cells = (
-        escaped(shown(network.name)),
+        escaped(shown(network.name)) + ("$^*$" if network.barely_trained else ""),
         f"{network.parameters / 1e6:.3g}\\,M",
         f"{network.multiply_adds / 1e6:.3g}\\,M",
         accuracy,
@@ -120,10 +125,11 @@ def _caption(results: Results) -> str:
         f" {counted(results.num_runs, 'run')} of each network. Differences are from"
         f" {'the same network without attention' if results.ablation else 'the first'}, in"
         " points, with 95 % intervals for all pairs at once and Holm's p."
+        + (f" * {FEW_EPOCHS_WORDS}." if any(n.barely_trained for n in results.ranked) else "")
     )
 
 
-def _training(results: Results, made: Made) -> str:
+def _training(results: Results, made: Made, times: TrainingTimes | None) -> str:
     networks, num = results.networks, results.num_images
     epochs = [network.epochs for network in networks if network.epochs]
     length = ""
@@ -132,7 +138,8 @@ def _training(results: Results, made: Made) -> str:
         length = f", for {least if least == most else f'{least} to {most}'} epochs"
         if results.minutes:
             minutes = f"{results.minutes:g}"
-            length += f" ({minutes} minute{'' if minutes == '1' else 's'} each)"
+            planned = "planned for each" if times and times.differ else "each"
+            length += f" ({minutes} minute{'' if minutes == '1' else 's'} {planned})"
     test = f", {num.test:,} test" if num.test else ""
     version = made.versions.get("towernet")
     return (

@@ -1,0 +1,226 @@
+"""What a step of each network costs: measured in rounds, then checked by the learning-rate trials.
+
+A machine that also does other things is slower at some times than at others. A network that was
+measured at a slow time would be given fewer steps for the same minutes than the others.
+
+Shapes: R rounds, N networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from towernet.comparison.forecast import budget, same_for_all_variants, trial_rates
+from towernet.config import RunConfig
+from towernet.data.prepare import Dataset
+from towernet.engine.device import Policy
+from towernet.engine.measure import Cost, measure, size_of
+from towernet.engine.runlog import Progress
+from towernet.errors import TrainingError
+from towernet.names import NetworkName
+from towernet.records.ledger import CheckedSteps, Ledger, StepsFixed, Trial
+from towernet.records.protocol import Protocol, Request
+
+NUM_ROUNDS = 5
+MAX_ERROR = 0.1  # of an estimate; a larger one is corrected
+# Shorter trials are mostly warm-up and say nothing about the estimates.
+MIN_TRIAL_SECONDS, MIN_TRIAL_STEPS = 1.0, 5
+
+
+def measure_networks(
+    request: Request,
+    dataset: Dataset,
+    policy: Policy,
+    progress: Progress,
+    *,
+    leave_out: bool = True,
+) -> tuple[dict[NetworkName, Cost], dict[NetworkName, str]]:
+    """Dry-run every network; return the costs, and why some cannot take a step, by network.
+
+    Each round measures every network briefly, one after another. A network is built again in each
+    round, since several large ones together may not fit into memory.
+
+    Args:
+        request: The networks.
+        dataset: The images.
+        policy: How numbers are computed.
+        progress: Reports the results.
+        leave_out: Whether a network that cannot take a step is left out; else its error is raised.
+
+    Raises:
+        TrainingError: no network can take a step.
+    """
+    progress.say(f"self-test: {policy.reason}; using {policy.words()}")
+    rounds, failures = list[dict[NetworkName, Cost]](), dict[NetworkName, str]()
+    configs = {
+        name: RunConfig(model=name, recipe=request.recipe, seed=request.seed)
+        for name in request.models
+    }
+    for _ in range(NUM_ROUNDS):
+        rounds.append({})
+        for name in request.models:
+            if name in failures:
+                continue
+            try:
+                rounds[-1][name] = measure(configs[name], dataset, policy)
+            except TrainingError as error:
+                if not leave_out:
+                    raise
+                failures[name] = str(error).removeprefix(f"{name}: ")
+                progress.say(f"{name} is left out: {failures[name]}")
+        if len(failures) == len(configs):
+            raise TrainingError(f"no network can be trained here: {'; '.join(failures.values())}")
+    found = typical([{name: of[name] for name in configs if name not in failures} for of in rounds])
+    costs = {
+        name: size_of(config, dataset) if name in failures else found[name]
+        for name, config in configs.items()
+    }
+    return costs, failures
+
+
+def typical(rounds: Sequence[Mapping[NetworkName, Cost]]) -> dict[NetworkName, Cost]:
+    """Return each network's cost from several rounds, at the typical speed of the machine.
+
+    A network's share of its round (its seconds, divided by the geometric mean over the networks)
+    does not depend on how busy the machine is in that round, unless that changes during the round.
+    The median over rounds is not affected by a minority of such rounds. (The median of a network's
+    seconds is: if the load changes in the middle round, some networks are measured with it more
+    often, others less often.)
+
+    Args:
+        rounds: The costs of the same networks in each round.
+    """
+    names = list(rounds[0])
+    step_N = _typical_seconds([[of[name].step_seconds for name in names] for of in rounds])
+    image_N = _typical_seconds([[of[name].image_seconds for name in names] for of in rounds])
+    return {
+        name: replace(rounds[0][name], step_seconds=step, image_seconds=image)
+        for name, step, image in zip(names, step_N, image_N, strict=True)
+    }
+
+
+def _typical_seconds(seconds: list[list[float]]) -> list[float]:
+    log_RN = np.log(seconds)
+    round_R = log_RN.mean(axis=1)
+    share_N = np.median(log_RN - round_R[:, None], axis=0)
+    found: list[float] = np.exp(share_N + np.median(round_R)).tolist()
+    return found
+
+
+def steps_of(
+    request: Request,
+    dataset: Dataset,
+    costs: Mapping[NetworkName, Cost],
+    failures: Mapping[NetworkName, str],
+) -> dict[NetworkName, int]:
+    """Return how many steps a run of each network takes within the budget; 0 if it cannot."""
+    num_steps = {
+        name: 0 if name in failures else budget(request.recipe, cost, dataset)
+        for name, cost in costs.items()
+    }
+    return same_for_all_variants(num_steps) if request.attention else num_steps
+
+
+def are_checked_by_trials(request: Request) -> bool:
+    """Whether the steps depend on measured seconds, and trials can check these."""
+    return request.recipe.train.minutes is not None and len(trial_rates(request.recipe)) > 1
+
+
+def check_by_trials(protocol: Protocol, ledger: Ledger, dataset: Dataset) -> StepsFixed:
+    """Compare the estimated seconds per step with those of the trials; return the final steps.
+
+    If the estimate of any network is off, the steps of all are computed from the trials, so that
+    all have the same basis.
+
+    Args:
+        protocol: With the estimates.
+        ledger: With all trials.
+        dataset: The images of the first repetition.
+    """
+    request, decided = protocol.request, protocol.decided
+    batch_size = request.recipe.train.batch_size
+    estimates = {name: Cost.of(figures) for name, figures in decided.costs.items()}
+    rounds = _rounds_of_trials(request, ledger, estimates)
+    found = typical(rounds) if rounds else {}
+    estimated = {name: estimates[name].seconds_per_step(dataset, batch_size) for name in found}
+    measured = {name: cost.seconds_per_step(dataset, batch_size) for name, cost in found.items()}
+    corrected = any(abs(measured[name] / estimated[name] - 1) > MAX_ERROR for name in found)
+    costs, num_steps = estimates, decided.num_steps
+    if corrected:
+        costs = estimates | found
+        num_steps = steps_of(request, dataset, costs, decided.failures)
+    return StepsFixed(
+        corrected=corrected,
+        networks=tuple(
+            CheckedSteps(
+                network=name,
+                step_seconds=cost.step_seconds,
+                image_seconds=cost.image_seconds,
+                estimated_seconds=estimated.get(name),
+                trial_seconds=measured.get(name),
+                planned_steps=decided.num_steps[name],
+                steps=num_steps[name],
+            )
+            for name, cost in costs.items()
+        ),
+    )
+
+
+def _rounds_of_trials(
+    request: Request, ledger: Ledger, estimates: Mapping[NetworkName, Cost]
+) -> list[dict[NetworkName, Cost]]:
+    """Return the costs in the trials of each learning rate.
+
+    A rate counts if its trials of all networks were long enough. A network of which no trial
+    finished is left out, since it is not trained.
+    """
+    able = {trial.network for trial in ledger.find_all(Trial) if trial.validation_loss is not None}
+    rounds = []
+    for rate in trial_rates(request.recipe):
+        measured = {
+            trial.network: replace(
+                estimates[trial.network],
+                step_seconds=trial.step_seconds,
+                image_seconds=trial.image_seconds,
+            )
+            for trial in ledger.find_all(Trial, learning_rate=rate)
+            if trial.step_seconds
+            and trial.image_seconds
+            and trial.num_steps >= MIN_TRIAL_STEPS
+            and trial.num_steps * trial.step_seconds >= MIN_TRIAL_SECONDS
+        }
+        if measured and measured.keys() == able:
+            rounds.append(measured)
+    return rounds
+
+
+def with_final_steps(protocol: Protocol, fixed: StepsFixed) -> Protocol:
+    """Return the protocol with the steps that the trials confirmed or corrected."""
+    decided = protocol.decided
+    costs = {
+        found.network: replace(
+            decided.costs[found.network],
+            step_seconds=found.step_seconds,
+            image_seconds=found.image_seconds,
+        )
+        for found in fixed.networks
+    }
+    num_steps = {found.network: found.steps for found in fixed.networks}
+    final = decided.model_copy(
+        update={"costs": costs, "num_steps": num_steps, "steps_are_final": True}
+    )
+    return protocol.model_copy(update={"decided": final})
+
+
+def correction_words(fixed: StepsFixed) -> str:
+    """Say which networks were slower or faster in the trials than estimated, and what changes."""
+    changes = [
+        f"{found.network} {found.trial_seconds / found.estimated_seconds:.2g} times the estimate,"
+        f" {found.planned_steps:,} → {found.steps:,} steps"
+        for found in fixed.networks
+        if found.trial_seconds and found.estimated_seconds
+    ]
+    return f"steps corrected by the seconds per step of the trials: {'; '.join(changes)}"

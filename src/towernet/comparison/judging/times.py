@@ -1,0 +1,75 @@
+"""Whether networks that were given the same training time took the same: promise and measurement.
+
+Nothing here is exact, and nothing else depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from towernet.comparison.forecast import budget
+from towernet.comparison.wording.times import about_times
+from towernet.data.prepare import Dataset
+from towernet.engine.measure import Cost
+from towernet.names import NetworkName
+from towernet.records.protocol import Protocol
+from towernet.records.results import Measured, Network, TrainingTimes
+
+MAX_RATIO = 1.15  # of the longest time to the shortest
+
+
+def training_times(
+    protocol: Protocol,
+    dataset: Dataset,
+    networks: Sequence[Network],
+    measured: Mapping[NetworkName, Measured],
+) -> TrainingTimes | None:
+    """Compare the times that networks were given with those they took, one run each.
+
+    Args:
+        protocol: What was decided before training.
+        dataset: The images of the first repetition.
+        networks: The results.
+        measured: Their timings.
+
+    Returns:
+        None if the budget is epochs, or if fewer than two networks were given the same time.
+    """
+    minutes = protocol.request.recipe.train.minutes
+    if minutes is None:
+        return None
+    by_design = _shorter_by_design(protocol, dataset)
+    seconds = {
+        network.name: timed
+        for network in networks
+        if network.status != "failed" and network.name not in by_design
+        if (timed := measured[network.name].run_seconds) is not None
+    }
+    if len(seconds) < 2:
+        return None
+    shortest, longest = min(seconds, key=seconds.__getitem__), max(seconds, key=seconds.__getitem__)
+    times = TrainingTimes(
+        planned_seconds=60 * minutes,
+        shortest=shortest,
+        shortest_seconds=seconds[shortest],
+        longest=longest,
+        longest_seconds=seconds[longest],
+        differ=seconds[longest] > MAX_RATIO * seconds[shortest],
+        shorter_by_design=tuple(n.name for n in networks if n.name in by_design),
+        sentence="",
+    )
+    several = protocol.request.runs > 1
+    return times.model_copy(update={"sentence": about_times(times, several_runs=several)})
+
+
+def _shorter_by_design(protocol: Protocol, dataset: Dataset) -> set[NetworkName]:
+    """Return the variants that would have had time for more steps than they share with others."""
+    decided, recipe = protocol.decided, protocol.request.recipe
+    if not protocol.request.attention:
+        return set()
+    return {
+        name
+        for name, cost in decided.costs.items()
+        if name not in decided.failures
+        and decided.num_steps[name] < budget(recipe, Cost.of(cost), dataset)
+    }
