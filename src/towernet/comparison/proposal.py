@@ -9,7 +9,9 @@ from itertools import combinations
 import numpy as np
 
 from towernet.comparison.forecast import disk_bytes
-from towernet.comparison.judging.statistics import Family, Variance, min_runs, simultaneous_level
+from towernet.comparison.judging.significance import min_runs, simultaneous_level
+from towernet.comparison.judging.statistics import Family
+from towernet.comparison.judging.variance import Variance
 from towernet.data.prepare import Dataset
 from towernet.engine.batches import steps_per_epoch
 from towernet.engine.measure import Cost

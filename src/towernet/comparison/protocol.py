@@ -10,7 +10,7 @@ from typing import Any
 import tomli_w
 
 from towernet import files
-from towernet.comparison.judging.statistics import SIGNIFICANT
+from towernet.comparison.judging.significance import SIGNIFICANT
 from towernet.comparison.longer import refuse_another_length
 from towernet.config import Decisive, refuse_changes
 from towernet.engine.device import Policy, bits_depend_on, choose_policy, kernels_here

@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from towernet.comparison.judging.pairs import pair_of
 from towernet.comparison.judging.scores import accuracy_interval
-from towernet.comparison.judging.statistics import SIGNIFICANT, holm, judge, min_runs
+from towernet.comparison.judging.significance import SIGNIFICANT, holm, min_runs
+from towernet.comparison.judging.statistics import judge
 from towernet.comparison.protocol import LAST_DOUBLING
 from towernet.comparison.wording.learning_curve import sentence
 from towernet.data.prepare import Dataset

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from towernet.comparison.judging.pairs import BETTER, EQUAL, OPEN, TOO_FEW_RUNS
-from towernet.comparison.judging.statistics import min_runs
+from towernet.comparison.judging.significance import min_runs
 from towernet.comparison.wording.verdict import (
     BY_ANSWERS,
     BY_OPTION,

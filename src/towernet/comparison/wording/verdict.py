@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from towernet.comparison.judging.pairs import BETTER, EQUAL, OPEN, TOO_FEW_RUNS, WORSE
-from towernet.comparison.judging.statistics import min_runs
+from towernet.comparison.judging.significance import min_runs
 from towernet.records.judgement import Judged, Pair
 from towernet.records.results import Network, Results
 from towernet.words import in_points, listed, percent
