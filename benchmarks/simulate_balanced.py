@@ -6,8 +6,8 @@ python benchmarks/simulate_balanced.py --only groups  only the scenes of this na
 As `simulate_verdicts.py`, with three classes: each has its own accuracy, and each run its own luck
 with each class, so that recall of the smallest varies most. Its work is done in pieces of 100
 comparisons on one core; the sums so far are written to benchmarks/results after each piece, and
-start over only if the code that judges has changed. In the comparisons of equal networks the balanced
-accuracies are equal; in the scene `opposite` the accuracies of classes are not.
+start over only if the code that judges has changed. In the comparisons of equal networks the
+balanced accuracies are equal; in the scene `opposite` the accuracies of classes are not.
 """
 
 from __future__ import annotations
@@ -165,9 +165,9 @@ def main() -> None:
     path, end = RESULTS / f"{NAME}.json", time.monotonic() + 60 * args.minutes
     found: dict[str, Any] = files.read_json(path) if path.exists() else {}
     if found.get("judging") != judging():
-        rows = [{"scene": s.name, "num_runs": num} | NOTHING for s in SCENES for num in RUNS]
-        found = {"judging": judging(), "seconds": 0.0, "rows": rows}
-    rows = [row for row in found["rows"] if args.only in (None, row["scene"])]
+        empty = [{"scene": s.name, "num_runs": num, **NOTHING} for s in SCENES for num in RUNS]
+        found = {"judging": judging(), "seconds": 0.0, "rows": empty}
+    rows: list[dict[str, Any]] = [row for row in found["rows"] if args.only in (None, row["scene"])]
     for number in range(args.comparisons // PIECE):
         for row in rows:
             if row["num_comparisons"] > number * PIECE:

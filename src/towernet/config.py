@@ -22,6 +22,9 @@ from towernet.registry import unknown_name
 Model = TypeVar("Model", bound=BaseModel)
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+# What epochs, learning rates and networks are chosen and judged by: all images count the same, or
+# all classes.
+Measure = Literal["accuracy", "balanced"]
 
 
 class _Frozen(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
@@ -207,6 +210,12 @@ class RunConfig(_Frozen):
     )
     train_share: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="Share of each class's training images to use, for a learning curve."
+    )
+    measure: Measure = Field(
+        "accuracy",
+        exclude_if=lambda value: value == "accuracy",
+        description="What chooses the epoch: accuracy, or balanced accuracy, the mean over the"
+        " classes; missing if it is accuracy.",
     )
 
 

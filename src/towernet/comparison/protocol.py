@@ -31,6 +31,14 @@ RULE = Rule(
     level=SIGNIFICANT,
     order="an interval within the margin is called equal before it is called better",
 )
+BALANCED_RULE = RULE.model_copy(
+    update={
+        "measure": "balanced accuracy on the final split: the mean over the classes",
+        "test": RULE.test.replace(
+            "exact McNemar", "sign flips over images that weigh as their class"
+        ),
+    }
+)
 
 
 def make_protocol(
@@ -41,7 +49,7 @@ def make_protocol(
         request=request,
         images=Images(fingerprint=fingerprint),
         format=files.FORMAT,
-        rule=RULE,
+        rule=RULE if request.measure == "accuracy" else BALANCED_RULE,
         versions=versions,
         decided=decided,
     )

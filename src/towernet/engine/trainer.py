@@ -39,6 +39,7 @@ from towernet.engine.validation import validate
 from towernet.errors import DataError, Diverged
 from towernet.records.base import checked
 from towernet.records.run import EpochMetrics, EpochTiming, Plan
+from towernet.records.scores import deciding
 
 # Waiting for a GPU at every step would leave it idle; a bad loss is detected this many steps late.
 NUM_STEPS_UNREAD = {"cpu": 1, "mps": 20, "cuda": 50}
@@ -248,12 +249,13 @@ class Trainer:
         """
         state, rate = self.state, self.rate_of(self.state.step - 1)
         with watched_gates(self.learner.evaluated) as gates:
-            loss, accuracy = validate(
+            loss, accuracy, balanced = validate(
                 self.learner.evaluated,
                 self.dataset.pixels,
                 self.dataset.validation,
                 self.contract,
                 self.policy,
+                self.config.measure,
             )
         if not math.isfinite(loss):
             raise Diverged(
@@ -269,6 +271,7 @@ class Trainer:
             validation_loss=loss,
             validation_accuracy=accuracy,
             attention=attention_figures(self.learner.model, gates) if gates else None,
+            validation_balanced=balanced,
         )
 
     def keep_best(self, metrics: EpochMetrics) -> None:
@@ -276,8 +279,9 @@ class Trainer:
         state = self.state
         if not state.is_best(metrics):
             return
-        state.best_epoch, state.best_loss = metrics.epoch, metrics.validation_loss
-        state.best_accuracy = metrics.validation_accuracy
+        best = deciding(metrics)
+        state.best_epoch, state.best_loss = metrics.epoch, best.loss
+        state.best_accuracy = best.accuracy
         if self.resumable:
             name = f"best-{state.step:09d}.safetensors"
             weights = self.learner.evaluated.state_dict()

@@ -112,18 +112,6 @@ def macro_f1(confusion_KK: Labels) -> float:
     return float(np.mean(2 * hits[present] / sums[present]))
 
 
-def balanced_accuracy(right_N: npt.NDArray[np.bool_], label_N: Labels) -> float:
-    """Return the mean over the classes that have images of the share of them that is right.
-
-    Example:
-        >>> balanced_accuracy(np.array([True, True, True, False]), np.array([0, 0, 0, 1]))
-        0.5
-    """
-    num_G = np.bincount(label_N)
-    right_G = np.bincount(label_N, right_N)
-    return float((right_G[num_G > 0] / num_G[num_G > 0]).mean())
-
-
 def majority_accuracy(train_labels: Labels, labels_N: Labels) -> float:
     """Return the accuracy of always predicting the most frequent class of the training images."""
     return float((labels_N == np.bincount(train_labels).argmax()).mean())

@@ -88,6 +88,14 @@ class Cells:
         """C, how many clusters there are."""
         return int(self.cluster_U.max()) + 1
 
+    def size_of_classes(self) -> Floats:
+        """Return (G,): what the images of each class count together."""
+        return np.array([float(self.size_U[cells].sum()) for cells in self.classes])
+
+    def clusters_of_classes(self) -> Ints:
+        """Return (G,): how many clusters have images of each class."""
+        return np.array([cells.stop - cells.start for cells in self.classes])
+
     def sums(self, values_KN: npt.NDArray[np.generic]) -> Floats:
         """Return (K, U): the weighted sums of the values over each cell."""
         num = len(self.size_U)
@@ -164,7 +172,7 @@ class Cells:
         num_clusters = self.num_clusters
         if len(self.classes) == 1 or not variance_G.any():
             return float(num_clusters)
-        num_G = np.array([cells.stop - cells.start for cells in self.classes])
+        num_G = self.clusters_of_classes()
         uncertainty = float((variance_G**2 / np.maximum(1, num_G - 1)).sum())
         return min(float(num_clusters), 1 + float(variance_G.sum()) ** 2 / uncertainty)
 

@@ -10,6 +10,7 @@ from towernet.comparison.wording.verdict import (
     BY_ANSWERS,
     BY_OPTION,
     beats_guessing,
+    guessing_words,
     num_pairs,
     pairs_of_first,
     settling,
@@ -18,7 +19,7 @@ from towernet.comparison.wording.verdict import (
 )
 from towernet.records.judgement import Judged, Pair
 from towernet.records.results import LearningCurve, Network, Results
-from towernet.words import listed, percent
+from towernet.words import listed
 
 
 def remarks(results: Results) -> list[str]:
@@ -87,7 +88,7 @@ def about_protocol(results: Results, what_may_change: str) -> list[str]:
     ]
     sentences += [
         f"{network.name} is not shown to beat guessing: always predicting the most frequent class"
-        f" gets {percent(results.majority_accuracy)} right."
+        f" {guessing_words(results)}."
         for network in ranked
         if not beats_guessing(network, results)
     ]
