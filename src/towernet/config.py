@@ -147,6 +147,13 @@ class TrainConfig(_Frozen):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.1, description="Probability mass moved to all classes. [arXiv:1512.00567]"
     )
+    logit_adjustment: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        exclude_if=lambda value: value == 0,
+        description="For uneven classes: value · log of each class's share of the training images"
+        " is added to the logits in the loss, so that rare classes are not neglected. 0: off; 1 is"
+        " right for balanced accuracy. [arXiv:2007.07314]",
+    )
     ema_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.03,
         description="Time constant of the weight average used for evaluation, as a share of all"

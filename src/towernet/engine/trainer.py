@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from towernet import rng
@@ -99,7 +100,8 @@ class Trainer:
         self.recipe = config.recipe if plan.mixes else config.recipe.unmixed()
         self.dataset, self.contract = pixels_on_device(dataset, self.policy), dataset.contract
         self.steps_per_epoch = steps_per_epoch(len(dataset.train), self.recipe.train.batch_size)
-        self.learner = Learner(config, self.recipe, plan, self.contract)
+        num_train_K = np.bincount(dataset.train.labels, minlength=len(self.contract.class_names))
+        self.learner = Learner(config, self.recipe, plan, self.contract, num_train_K)
         self.seed = run_seed(config)
         self.state = State(run=identity(config, plan))
         self.unread: list[UnreadLoss] = []
