@@ -243,6 +243,67 @@ def test_the_terminal_shows_both(capsys):
     assert head.index("balanced") > head.index("95 % interval")
 
 
+def unranked(confusion, best_epoch, **fields):
+    """Return the results of a network that did not learn, after twelve epochs."""
+    network = a_network(
+        "resnet18",
+        status="did_not_learn",
+        reason="did not learn",
+        rank=None,
+        confusion=confusion,
+        runs=(a_run(best_epoch=best_epoch),),
+    )
+    return some_results(networks=(network,), comparisons=(), **fields)
+
+
+ONLY_CATS = ((190, 0), (10, 0))
+
+
+@pytest.mark.parametrize(
+    ("confusion", "best_epoch", "fields", "words"),
+    [
+        (
+            ONLY_CATS,
+            12.0,
+            {"majority_accuracy": 0.95},
+            "resnet18 predicts only the class cat. The classes are uneven: give --measure balanced,"
+            " and set train.logit_adjustment = 1 in a recipe. Train longer (give more --epochs or"
+            " --minutes).",
+        ),
+        (
+            ONLY_CATS,
+            3.0,
+            {"majority_accuracy": 0.95, "measure": "balanced"},
+            "resnet18 predicts only the class cat. The classes are uneven: set"
+            " train.logit_adjustment = 1 in a recipe. More time would probably not help, since the"
+            " best epochs were early: look for problems in the images with `towernet check`.",
+        ),
+        (
+            ((100, 0), (100, 0)),
+            12.0,
+            {},
+            "resnet18 predicts only the class cat. Train longer (give more --epochs or --minutes).",
+        ),
+        (
+            ((90, 10), (90, 10)),
+            12.0,
+            {"majority_accuracy": 0.95},
+            "Train longer (give more --epochs or --minutes), or look for problems in the images"
+            " with `towernet check`.",
+        ),
+    ],
+)
+def test_the_advice_is_about_what_went_wrong(confusion, best_epoch, fields, words):
+    from towernet.comparison.wording.verdict import verdict
+    from towernet.report.headline import steps
+
+    results = unranked(confusion, best_epoch, **fields)
+    assert verdict(results) == (
+        f"No network learned enough to be ranked on 400 test images. {words}"
+    )
+    assert [step.words for step in steps(results)] == [words]
+
+
 def test_what_was_made_before_there_was_a_measure_is_read_and_written_as_it_was():
     from towernet.config import Recipe, RunConfig
     from towernet.records.protocol import Request

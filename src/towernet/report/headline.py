@@ -8,6 +8,7 @@ from functools import partial
 
 from towernet.comparison.judging.pairs import BETTER, EQUAL, OPEN, TOO_FEW_RUNS, WORSE
 from towernet.comparison.wording import ablation
+from towernet.comparison.wording.advice import advice
 from towernet.comparison.wording.remarks import about_few_runs, about_more_images, about_winner
 from towernet.comparison.wording.verdict import (
     BY_ANSWERS,
@@ -269,12 +270,6 @@ def _kept_equal(results: Results) -> str:
     return text
 
 
-_TRAIN_LONGER = (
-    "Train longer (give more --epochs or --minutes), or look for problems in the images with"
-    " `towernet check`."
-)
-
-
 def steps(found: Results | AnswersJudged, trusting: str = "") -> tuple[Step, ...]:
     """Return what to do next: use a network, decide between two, or get results first.
 
@@ -284,13 +279,11 @@ def steps(found: Results | AnswersJudged, trusting: str = "") -> tuple[Step, ...
     """
     if not found.ranked and all(network.status == "failed" for network in found.networks):
         return (Step("Remove the cause named here, then run the command again with a new --out."),)
-    if not found.ranked:
-        return (Step(_TRAIN_LONGER),)
     if isinstance(found, AnswersJudged):
         more = _to_decide(found, BY_ANSWERS)
         return more or (Step(f"For images of this kind, use {found.ranked[0].name}."),)
     if not worth_using(found):
-        return (Step(_TRAIN_LONGER),)
+        return (Step(advice(found)),)
     return (*_to_use(found, trusting), *_to_decide(found, BY_OPTION), *_to_collect(found))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from towernet.comparison.judging.pairs import BETTER, EQUAL, OPEN, TOO_FEW_RUNS
 from towernet.comparison.judging.significance import min_runs
+from towernet.comparison.wording.advice import advice
 from towernet.comparison.wording.verdict import (
     BY_ANSWERS,
     BY_OPTION,
@@ -128,7 +129,7 @@ def about_winner(results: Results) -> list[str]:
     if winner is None or len(ranked) < 2 or results.kind != "comparison":
         return []
     if not worth_using(results):
-        return ["Do not use any of them yet: train longer, or check the images first."]
+        return [f"Do not use any of them yet. {advice(results)}"]
     if winner.name == ranked[0].name:
         return [f"Use {winner.name}: it was also the best on the validation images."]
     return [

@@ -8,6 +8,7 @@ from typing import Final
 
 from towernet.comparison.judging.pairs import BETTER, EQUAL, OPEN, TOO_FEW_RUNS, WORSE
 from towernet.comparison.judging.significance import min_runs
+from towernet.comparison.wording.advice import advice
 from towernet.records.judgement import Judged, Pair
 from towernet.records.results import Network, Results
 from towernet.words import in_points, listed, percent
@@ -68,8 +69,7 @@ def verdict(results: Results) -> str:
     """
     if not results.ranked:
         return (
-            f"No network learned enough to be ranked on {judged_images(results)}:"
-            " train longer, or look at the images with `towernet check`."
+            f"No network learned enough to be ranked on {judged_images(results)}. {advice(results)}"
         )
     return sentence(results, about_ours(results))
 
