@@ -113,9 +113,10 @@ def play(scene: Scene, num_runs: int, num_comparisons: int, equal: bool, seed: i
 
 def spread(chance: np.random.Generator, shape: tuple[int, ...], cluster: Any) -> Any:
     """Return (..., N) numbers of variance 1; those of one cluster share four fifths of it."""
-    if len(cluster) == cluster[-1] + 1:
+    num = cluster.max() + 1
+    if len(cluster) == num:
         return chance.standard_normal((*shape, len(cluster)))
-    shared = chance.standard_normal((*shape, cluster[-1] + 1))[..., cluster]
+    shared = chance.standard_normal((*shape, num))[..., cluster]
     own = chance.standard_normal((*shape, len(cluster)))
     return np.sqrt(0.8) * shared + np.sqrt(0.2) * own
 

@@ -161,6 +161,26 @@ def attach(result: dict[str, Any]) -> str:
     return "\n".join([*lines, "", made_on(result)])
 
 
+def simulate_balanced(result: dict[str, Any]) -> str:
+    sizes = ", ".join(map(str, result["class_sizes"]))
+    lines = [
+        "| made-up comparison | runs | differences' intervals hold the truth, all at once"
+        " | equal networks called different | a balanced accuracy's interval holds it |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {row['scene']} | {row['num_runs']} | {100 * row['coverage']:.1f} %"
+        f" | {100 * row['false']:.1f} % | {100 * row['coverage_of_scores']:.1f} % |"
+        for row in result["rows"]
+    ]
+    num = min(row["num_comparisons"] for row in result["rows"])
+    about = (
+        f"Classes of {sizes} test images; {num:,} comparisons in each cell,"
+        f" {result['seconds']:.0f} s in all; commit {result['commit']}, {result['date'][:10]}."
+    )
+    return "\n".join([*lines, "", about])
+
+
 def simulate_verdicts(result: dict[str, Any]) -> str:
     lines = [
         "| made-up comparison | runs | differences' intervals hold the truth, all at once"
@@ -429,6 +449,7 @@ def table(name: str) -> str:
         "time_to_accuracy": time_to_accuracy,
         "inference": inference,
         "scaling": scaling,
+        "simulate_balanced": simulate_balanced,
         "simulate_verdicts": simulate_verdicts,
         "faults": faults,
         "attention_cost": attention_cost,

@@ -41,6 +41,7 @@ def a_run(**fields: Any) -> RunScores:
             "best_epoch": 11.0,
             "temperature": 1.2,
             "calibration_error": 0.02,
+            "balanced_accuracy": 0.85,
         }
         | fields
     )
@@ -73,6 +74,8 @@ def a_network(name: str, **fields: Any) -> Network:
             "rank": 1,
             "accuracy": 0.9,
             "interval": (0.87, 0.93),
+            "balanced_accuracy": 0.85,
+            "balanced_interval": (0.79, 0.9),
             "macro_f1": 0.89,
             "validation_accuracy": 0.91,
             "confusion": ((90, 10), (10, 90)),
@@ -99,6 +102,7 @@ def a_network(name: str, **fields: Any) -> Network:
 def a_failed_network(name: str, **fields: Any) -> Network:
     """Return a network that failed."""
     unknown = ("rank", "accuracy", "interval", "macro_f1", "validation_accuracy", "confusion")
+    unknown += ("balanced_accuracy", "balanced_interval")
     nothing = dict.fromkeys((*unknown, "per_class", "calibration"))
     failure = {"status": "failed", "reason": "out of memory", "runs": ()}
     return a_network(name, **nothing | failure | fields)

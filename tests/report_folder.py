@@ -16,8 +16,9 @@ from sklearn.neural_network import MLPClassifier
 from towernet import files
 from towernet.comparison.judging.calibration import calibrated
 from towernet.comparison.judging.pairs import pair_of
-from towernet.comparison.judging.scores import accuracy_interval, per_class
+from towernet.comparison.judging.scores import accuracy_interval, balanced_interval, per_class
 from towernet.comparison.judging.statistics import judge
+from towernet.data.balance import balanced_accuracy
 from towernet.data.table import make_table, write_frame, write_table
 from towernet.names import NetworkName
 from towernet.records.judgement import Pair
@@ -161,6 +162,7 @@ def train(
         best_epoch=best.epoch,
         temperature=calibration.temperature,
         calibration_error=calibration.calibration_error,
+        balanced_accuracy=balanced_accuracy(said == truth, truth),
     )
     return (truth, said), scores, calibration
 
@@ -185,6 +187,8 @@ def network(
         rank=0,
         accuracy=float(np.mean([run.accuracy for run in runs])),
         interval=accuracy_interval(right, clusters),
+        balanced_accuracy=float(np.mean([run.balanced_accuracy for run in runs])),
+        balanced_interval=balanced_interval(right, clusters, answers[0][0]),
         macro_f1=float(np.mean([run.macro_f1 for run in runs])),
         validation_accuracy=float(np.mean([run.validation_accuracy for run in runs])),
         parameters=4810,
@@ -226,6 +230,8 @@ def failed(like: Network) -> Network:
             "rank",
             "accuracy",
             "interval",
+            "balanced_accuracy",
+            "balanced_interval",
             "macro_f1",
             "validation_accuracy",
             "confusion",

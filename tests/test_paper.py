@@ -96,7 +96,7 @@ def test_the_table_has_a_row_for_each_network(conclusion):
     ranked = [n for n in conclusion.results.networks if n.status == "ranked"]
     rows = [line for line in text.splitlines() if line.endswith(r"\\") and "&" in line]
     assert len(rows) == 1 + len(ranked)
-    assert all(row.count(" & ") == 5 for row in rows)
+    assert all(row.count(" & ") == 6 for row in rows)
     assert text.count(r"\begin") == text.count(r"\end") == 2
 
 
@@ -137,7 +137,8 @@ def test_the_columns_are_what_spreadsheets_were_made_for(tmp_path):
         "results": (
             "rank,name,status,accuracy,interval_low,interval_high,macro_f1,validation_accuracy,"
             "parameters,multiply_adds,learning_rate,epochs,steps,training_seconds,trial_seconds,"
-            "images_per_second,latency_ms,peak_memory_mib"
+            "images_per_second,latency_ms,peak_memory_mib,balanced_accuracy,balanced_interval_low,"
+            "balanced_interval_high"
         ),
         "classes": (
             "name,class_name,num_images,precision,precision_interval_low,precision_interval_high,"
@@ -145,7 +146,7 @@ def test_the_columns_are_what_spreadsheets_were_made_for(tmp_path):
         ),
         "runs": (
             "name,run,accuracy,macro_f1,validation_accuracy,validation_loss,best_epoch,temperature,"
-            "calibration_error,folder"
+            "calibration_error,folder,balanced_accuracy"
         ),
         "differences": (
             "first,second,difference,interval_low,interval_high,p,p_adjusted,chance_better,"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 
+import numpy as np
 import pytest
 
 from conftest import TINY_NETWORK
@@ -70,11 +71,18 @@ def test_what_cannot_be_planned_is_refused(towernet, photos, words, message):
 
 
 def test_more_runs_and_more_images_show_smaller_differences():
+    from towernet.comparison.judging.variance import Cells
     from towernet.comparison.proposal import detectable
 
-    assert detectable(4, 8, 350, 350) > detectable(4, 16, 350, 350) > detectable(4, 16, 3500, 3500)
-    assert detectable(4, 16, 350, 50) > detectable(4, 16, 350, 350)
-    assert detectable(4, 7, 10**6, 10**6) is None
+    def shown(num_runs, num_images, tied=1, labels=None):
+        return detectable(4, num_runs, Cells.of(np.arange(num_images) // tied, labels))
+
+    assert shown(8, 350) > shown(16, 350) > shown(16, 3500)
+    assert shown(16, 350, tied=7) > shown(16, 350)
+    assert shown(7, 10**5) is None
+    # A balanced accuracy is as certain as its smallest class.
+    assert shown(16, 350, labels=np.arange(350) % 2) == shown(16, 350)
+    assert shown(16, 350, labels=(np.arange(350) < 10).astype(int)) > 2 * shown(16, 350)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def seem_better(is_better: Callable[[Trial, Dataset], bool]) -> float:
 def test_one_in_a_hundred_guessing_trials_seems_better():
     assert 0.001 < seem_better(beats_guessing) < 0.015
     # Without the check, by the accuracy alone, it would be every second trial.
-    assert seem_better(lambda trial, dataset: trial.accuracy > 0.1) > 0.4
+    assert seem_better(lambda trial, dataset: trial.deciding.accuracy > 0.1) > 0.4
 
 
 @pytest.mark.parametrize(("accuracy", "fell"), [(0.10, True), (0.28, True), (0.30, False)])

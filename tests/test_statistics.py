@@ -23,7 +23,7 @@ def made_up(num_networks, num_runs, num_images, *, seed, cluster=1, run=0.08, ta
 def test_sign_flip_p_agrees_with_all_flips(num_runs):
     from scipy.stats import permutation_test
 
-    from towernet.comparison.judging.statistics import sign_flip_p
+    from towernet.comparison.judging.significance import sign_flip_p
 
     differences = np.random.default_rng(num_runs).integers(-9, 12, num_runs) / 357
     expected = permutation_test(
@@ -35,7 +35,7 @@ def test_sign_flip_p_agrees_with_all_flips(num_runs):
 
 
 def test_drawn_flips_are_close_to_all_flips():
-    from towernet.comparison.judging.statistics import sign_flip_p
+    from towernet.comparison.judging.significance import sign_flip_p
 
     differences = np.random.default_rng(5).normal(0.01, 0.02, 20)
     flips = np.add.outer(*_halves(differences))
@@ -54,7 +54,7 @@ def _halves(differences):
 def test_mcnemar_agrees_with_statsmodels():
     from statsmodels.stats.contingency_tables import mcnemar
 
-    from towernet.comparison.judging.statistics import mcnemar_p
+    from towernet.comparison.judging.significance import mcnemar_p
 
     draw = np.random.default_rng(3)
     one, two = draw.random(300) < 0.8, draw.random(300) < 0.7
@@ -67,7 +67,7 @@ def test_mcnemar_agrees_with_statsmodels():
 def test_the_exact_interval_agrees_with_statsmodels():
     from statsmodels.stats.proportion import proportion_confint
 
-    from towernet.comparison.judging.statistics import exact_interval
+    from towernet.comparison.judging.significance import exact_interval
 
     for wins in (0, 1, 7, 8):
         expected = proportion_confint(wins, 8, method="beta")
@@ -78,7 +78,7 @@ def test_the_exact_interval_agrees_with_statsmodels():
 def test_holm_agrees_with_statsmodels_and_a_worked_example():
     from statsmodels.stats.multitest import multipletests
 
-    from towernet.comparison.judging.statistics import holm
+    from towernet.comparison.judging.significance import holm
 
     p = np.random.default_rng(0).random(11) ** 3
     assert holm(list(p)) == pytest.approx(list(multipletests(p, method="holm")[1]))
@@ -88,7 +88,7 @@ def test_holm_agrees_with_statsmodels_and_a_worked_example():
 
 def test_the_variance_agrees_with_a_two_way_analysis():
     """Runs and images crossed, with plain sums: (MS_run + MS_image - MS_rest) / (K N)."""
-    from towernet.comparison.judging.statistics import estimate
+    from towernet.comparison.judging.variance import Cells, estimate
 
     right = made_up(2, 7, 211, seed=1).astype(float)
     net = right[0] - right[1]
@@ -105,7 +105,7 @@ def test_the_variance_agrees_with_a_two_way_analysis():
     assert of_image > of_rest
     size = (by_image**2).sum() / abs(by_image).sum()
     expected = (of_run + of_image - of_rest) / (runs * images) + 2 * size**2 / (images + 2) ** 2
-    found = estimate(net, np.ones(images, dtype=np.int64))
+    found = estimate(net, Cells.of(np.arange(images)))
     assert found.standard_error(runs, images) ** 2 == pytest.approx(expected)
     assert found.rest == pytest.approx(of_rest)
 
@@ -113,13 +113,13 @@ def test_the_variance_agrees_with_a_two_way_analysis():
 def test_one_run_with_clusters_agrees_with_a_clustered_regression():
     import statsmodels.api as sm
 
-    from towernet.comparison.judging.statistics import estimate
+    from towernet.comparison.judging.variance import Cells, estimate
 
     right = made_up(2, 1, 240, seed=2, cluster=4).astype(float)
     net, cluster = right[0, 0] - right[1, 0], np.repeat(np.arange(60), 4)
     fitted = sm.OLS(net, np.ones(240)).fit(cov_type="cluster", cov_kwds={"groups": cluster})
     sums = np.bincount(cluster, net)
-    found = estimate(sums[None], np.bincount(cluster))
+    found = estimate(sums[None], Cells.of(cluster))
     size = (sums**2).sum() / abs(sums).sum()
     assert 1 < size < 4
     expected = fitted.bse[0] ** 2 + 2 * size**2 / 242**2
@@ -142,7 +142,7 @@ def test_few_clusters_without_differences_give_a_wide_interval():
 def test_simultaneous_intervals_agree_with_tukey_and_sidak():
     from scipy.stats import norm, studentized_range
 
-    from towernet.comparison.judging.statistics import simultaneous_level
+    from towernet.comparison.judging.significance import simultaneous_level
 
     pairs = [(0, 1), (0, 2), (1, 2)]
     tukey = 2 * norm.sf(studentized_range.ppf(0.95, 3, 1e6) / np.sqrt(2))

@@ -256,7 +256,10 @@ def test_networks_that_only_guess_are_not_recommended(results):
     from towernet.comparison.wording.remarks import remarks
 
     found = results({"towernet": 0.32, "vgg19": 0.29}, 8)
-    assert "Do not use any of them yet: train longer, or check the images first." in remarks(found)
+    assert (
+        "Do not use any of them yet. Train longer (give more --epochs or --minutes), or look for"
+        " problems in the images with `towernet check`." in remarks(found)
+    )
     first, second = found.networks
     found = changed(found, networks=[first, changed(second, interval=(0.31, 0.35))])
     assert not any("none of them" in words for words in remarks(found))

@@ -15,7 +15,7 @@ from towernet.errors import ConfigError
 from towernet.names import NONE, NetworkName
 
 if TYPE_CHECKING:
-    from towernet.config import Recipe
+    from towernet.config import Measure, Recipe
     from towernet.data.source import Source
     from towernet.records.reading import Reading
 
@@ -44,6 +44,17 @@ def require_margin(equal_within: float) -> None:
         raise ConfigError(
             f"--equal-within is {equal_within:g}; give more than 0 and less than 100 points"
         )
+
+
+def known_measure(measure: str) -> Measure:
+    """Return what networks are judged by.
+
+    Raises:
+        ConfigError: there is no such measure.
+    """
+    if measure not in ("accuracy", "balanced"):
+        raise ConfigError(f"--measure is '{measure}'; give accuracy or balanced")
+    return cast("Measure", measure)
 
 
 class ReadingOptions(TypedDict, total=False):

@@ -22,6 +22,9 @@ from towernet.registry import unknown_name
 Model = TypeVar("Model", bound=BaseModel)
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+# What epochs, learning rates and networks are chosen and judged by: all images count the same, or
+# all classes.
+Measure = Literal["accuracy", "balanced"]
 
 
 class _Frozen(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
@@ -144,6 +147,13 @@ class TrainConfig(_Frozen):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.1, description="Probability mass moved to all classes. [arXiv:1512.00567]"
     )
+    logit_adjustment: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        exclude_if=lambda value: value == 0,
+        description="For uneven classes: value · log of each class's share of the training images"
+        " is added to the logits in the loss, so that rare classes are not neglected. 0: off; 1 is"
+        " right for balanced accuracy. [arXiv:2007.07314]",
+    )
     ema_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.03,
         description="Time constant of the weight average used for evaluation, as a share of all"
@@ -207,6 +217,12 @@ class RunConfig(_Frozen):
     )
     train_share: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="Share of each class's training images to use, for a learning curve."
+    )
+    measure: Measure = Field(
+        "accuracy",
+        exclude_if=lambda value: value == "accuracy",
+        description="What chooses the epoch: accuracy, or balanced accuracy, the mean over the"
+        " classes; missing if it is accuracy.",
     )
 
 

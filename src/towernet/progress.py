@@ -53,10 +53,12 @@ def in_notebook() -> bool:
 
 def epoch_words(name: str, metrics: EpochMetrics, timing: EpochTiming) -> str:
     """Return the line printed for an epoch."""
+    balanced = metrics.validation_balanced
+    of_classes = f", balanced {percent(balanced.accuracy):>7}" if balanced else ""
     return (
         f"{name:<14} epoch {metrics.epoch:<5.4g} loss {metrics.train_loss:.3f}"
         f"  accuracy {percent(metrics.train_accuracy):>7}"
-        f"  validation {percent(metrics.validation_accuracy):>7}"
+        f"  validation {percent(metrics.validation_accuracy):>7}{of_classes}"
         f"  {timing.images_per_second:.0f} images/s"
     )
 

@@ -9,10 +9,11 @@ import pandas as pd
 
 from towernet import files
 from towernet.api.tables import as_text, differences_of, ranking_of
-from towernet.choices import require_margin
+from towernet.choices import known_measure, require_margin
 from towernet.comparison.answers.folder import require_free, write_judgement
 from towernet.comparison.answers.judged import judge_answers
 from towernet.comparison.answers.table import read_answers
+from towernet.errors import DataError
 from towernet.records.judgement import AnswersJudged
 
 
@@ -37,9 +38,10 @@ class Judgement:
 
     @property
     def ranking(self) -> pd.DataFrame:
-        """The networks, by accuracy.
+        """The networks, in order.
 
-        Columns: `rank`, `network`, `accuracy` with its 95 % interval from `low` to `high`.
+        Columns: `rank`, `network`, `accuracy` with its 95 % interval from `low` to `high`; if the
+        classes are known, `balanced_accuracy` from `balanced_low` to `balanced_high`.
         """
         return ranking_of(self.judged)
 
@@ -47,8 +49,8 @@ class Judgement:
     def differences(self) -> pd.DataFrame:
         """Every pair of networks.
 
-        Columns: `first`, `second`, `difference` of their accuracies with its 95 % interval from
-        `low` to `high`, `p_adjusted` and the `answer`.
+        Columns: `first`, `second`, `difference` of their accuracies or balanced accuracies with its
+        95 % interval from `low` to `high`, `p_adjusted` and the `answer`.
         """
         return differences_of(self.judged)
 
@@ -65,6 +67,7 @@ def judge(
     answers: pd.DataFrame | str | Path,
     *,
     equal_within: float = 0.5,
+    measure: str = "accuracy",
     title: str | None = None,
     out: str | Path | None = None,
 ) -> Judgement:
@@ -77,13 +80,16 @@ def judge(
             duplicates, and count as one; an empty `group` means none. Other columns are ignored.
             Runs are compared in pairs: run 0 of each network must be trained on the same images.
         equal_within: Accuracies within this many percentage points count as equal.
+        measure: What is compared: "accuracy", or "balanced", the mean over the classes, for which
+            the table needs a `label`.
         title: Title of the report; default: the name of the file.
         out: A folder to write `judgement.json`, `results.csv`, `runs.csv`, `differences.csv` and
             `report.html` into.
 
     Raises:
         DataError: the table cannot be judged; the message names the row, network, run or image.
-        ConfigError: equal_within is out of range, or the folder contains something else.
+        ConfigError: equal_within is out of range, there is no such measure, or the folder contains
+            something else.
 
     Example:
         >>> table = pd.DataFrame(
@@ -98,13 +104,19 @@ def judge(
         'better'
     """
     require_margin(equal_within)
+    wanted = known_measure(measure)
     if title is None:
         title = "a table" if isinstance(answers, pd.DataFrame) else Path(answers).name
     folder = None if out is None else Path(out)
     if folder is not None:
         require_free(folder)
     table = read_answers(answers)
-    judged = judge_answers(table, title=title, equal_within=equal_within / 100)
+    if wanted == "balanced" and table.label_N is None:
+        raise DataError(
+            f"{title} has no column 'label', so the classes for --measure balanced are unknown; add"
+            " the column, or leave out --measure"
+        )
+    judged = judge_answers(table, title=title, equal_within=equal_within / 100, measure=wanted)
     if folder is not None:
         _write(folder, judged)
     return Judgement(judged)

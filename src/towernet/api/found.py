@@ -177,7 +177,9 @@ class Comparison:
         """The networks; the ranked ones come first.
 
         Columns: `rank`, `network`, `accuracy` with its 95 % interval from `low` to `high`,
-        `macro_f1`, `parameters`, `multiply_adds`, `epochs`, `training_seconds`, `latency_ms`.
+        `balanced_accuracy` with its interval from `balanced_low` to `balanced_high`,
+        `macro_f1`, `parameters`, `multiply_adds`, `epochs`,
+        `training_seconds`, `latency_ms`.
         """
         networks, measured = self.results.networks, self.measured.networks
         timed = [measured[network.name] for network in networks]
@@ -194,8 +196,8 @@ class Comparison:
     def differences(self) -> pd.DataFrame:
         """Every pair of networks that was judged.
 
-        Columns: `first`, `second`, `difference` of their accuracies with its 95 % interval from
-        `low` to `high`, `p_adjusted` and the `answer`.
+        Columns: `first`, `second`, `difference` of their accuracies or balanced accuracies with its
+        95 % interval from `low` to `high`, `p_adjusted` and the `answer`.
         """
         return differences_of(self.results)
 

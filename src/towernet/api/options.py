@@ -41,12 +41,14 @@ class Options:
     workers: int | None = None
     accept_data_change: bool = False
     accept_changes: bool = False
+    measure: str = "accuracy"
     reading: Reading = DEFAULT
 
     def __post_init__(self) -> None:
         for each in fields(self):
             if each.name != "reading":
                 choices.require_kind(each.name, getattr(self, each.name), str(each.type))
+        choices.known_measure(self.measure)
         for option in ("threads", "workers"):
             choices.require_least(option, getattr(self, option), 1)
 
@@ -93,6 +95,7 @@ class Options:
             "reading": replace(self.reading, max_archive_gb=None, max_archive_entries=None),
             "equal_within": equal_within / 100,
             "learning_curve": learning_curve,
+            "measure": self.measure,
         }
         return make(Request, values, where="the command line")
 

@@ -153,6 +153,7 @@ def _command(
         "--images-per-class": (options.images_per_class, None),
         "--resize": (options.resize, None),
         "--workers": (options.workers, None),
+        "--measure": (options.measure, "accuracy"),
     }
     for option, (value, default) in given.items():
         if value != default:

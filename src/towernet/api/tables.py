@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import pandas as pd
 
+from towernet.records.base import Interval
 from towernet.records.judgement import Judged
 from towernet.words import shown
 
 
 def ranking_of(judged: Judged) -> pd.DataFrame:
     """Return the networks of a judgement as a table, ranked ones first."""
-    low, high = zip(*(network.interval or (None, None) for network in judged.networks), strict=True)
-    return pd.DataFrame(
-        {
-            "rank": pd.array([network.rank for network in judged.networks], dtype="Int64"),
-            "network": pd.Series([str(network.name) for network in judged.networks], dtype=object),
-            "accuracy": pd.array([n.accuracy for n in judged.networks], dtype="Float64"),
-            "low": pd.array(low, dtype="Float64"),
-            "high": pd.array(high, dtype="Float64"),
-        }
-    )
+    networks = judged.networks
+    columns = {
+        "rank": pd.array([network.rank for network in networks], dtype="Int64"),
+        "network": pd.Series([str(network.name) for network in networks], dtype=object),
+        **_scores("", [network.accuracy for network in networks], [n.interval for n in networks]),
+    }
+    if any(network.balanced_accuracy is not None for network in networks):
+        scores = [network.balanced_accuracy for network in networks]
+        columns |= _scores("balanced_", scores, [n.balanced_interval for n in networks])
+    return pd.DataFrame(columns)
+
+
+def _scores(
+    which: str, scores: list[float | None], intervals: list[Interval | None]
+) -> dict[str, object]:
+    low, high = zip(*(interval or (None, None) for interval in intervals), strict=True)
+    columns = {"accuracy": scores, "low": low, "high": high}
+    return {which + name: pd.array(values, dtype="Float64") for name, values in columns.items()}
 
 
 def differences_of(judged: Judged) -> pd.DataFrame:

@@ -52,6 +52,7 @@ def compare(
     attention: str | Sequence[str] | None = None,
     runs: int = 1,
     equal_within: float = 0.5,
+    measure: str = "accuracy",
     learning_curve: bool = False,
     recipe: str = "default",
     epochs: int | None = None,
@@ -84,6 +85,8 @@ def compare(
         attention: Blocks: each network is trained without attention and with each block.
         runs: Training runs per network, each with different weights and training images.
         equal_within: Accuracies within this many percentage points count as equal.
+        measure: What chooses epochs, learning rates and the network, and what is compared:
+            "accuracy", or "balanced", the mean over the classes, for classes of uneven sizes.
         learning_curve: Also train the best network on half and a quarter of the images.
         recipe: "default", "quick", "notebook", or a .toml file.
         epochs: Passes over the training images; default: the recipe's.
@@ -158,6 +161,7 @@ def train(
     size: int | None = None,
     batch_size: int | None = None,
     resize: str | None = None,
+    measure: str = "accuracy",
     seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
@@ -184,6 +188,7 @@ def train(
         size: See `compare`.
         batch_size: See `compare`.
         resize: See `compare`.
+        measure: See `compare`; here it chooses the epoch.
         seed: See `compare`.
         device: See `compare`.
         threads: See `compare`.

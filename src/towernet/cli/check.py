@@ -186,6 +186,7 @@ def _spread(values: pd.Series[int]) -> Spread | None:
 
 def _warnings(table: pd.DataFrame, source: Source, resize: str, notes: Counter[str]) -> list[str]:
     from towernet.data import copies, leaks
+    from towernet.data.balance import uneven_words
     from towernet.data.left_out import crop_words
     from towernet.data.table import USED
     from towernet.words import shown
@@ -201,6 +202,8 @@ def _warnings(table: pd.DataFrame, source: Source, resize: str, notes: Counter[s
         warnings.append(
             f"{names}{more} {verb} fewer than {FEW_IMAGES} images: their scores are mostly chance"
         )
+    if words := uneven_words(counts):
+        warnings.append(words)
     if words := leaks.augmented_words(leaks.augmented(table)):
         warnings.append(words)
     if words := _other_ranges(used, source):

@@ -31,6 +31,7 @@ def compare(
     equal_within: Annotated[
         float, typer.Option(help="Accuracies within this many percentage points count as equal.")
     ] = 0.5,
+    measure: options.Measure = "accuracy",
     learning_curve: Annotated[
         bool,
         typer.Option(

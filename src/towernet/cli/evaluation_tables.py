@@ -38,6 +38,12 @@ def evaluation_tables(evaluation: Evaluation) -> None:
         f"{percent(evaluation.accuracy)} ({evaluation.num_right:,} of {evaluation.num_images:,};"
         f" 95 % interval {percent(low)} to {percent(high)})",
     )
+    low, high = evaluation.balanced_interval
+    line(
+        "balanced accuracy",
+        f"{percent(evaluation.balanced_accuracy)} (mean over the classes; 95 % interval"
+        f" {percent(low)} to {percent(high)})",
+    )
     line("macro F1", percent(evaluation.macro_f1))
     line(
         "calibration error",

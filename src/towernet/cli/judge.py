@@ -21,6 +21,13 @@ def judge(
     equal_within: Annotated[
         float, typer.Option(help="Accuracies within this many percentage points count as equal.")
     ] = 0.5,
+    measure: Annotated[
+        str,
+        typer.Option(
+            help="What is compared: accuracy, or balanced (the mean over the classes; needs the"
+            " column label)."
+        ),
+    ] = "accuracy",
     title: Annotated[
         str | None, typer.Option(help="Title of the report; default: the name of the file.")
     ] = None,
@@ -43,7 +50,9 @@ def judge(
     from towernet.api.answers import judge as judge_answers
     from towernet.cli.tables import judgement as show
 
-    judged = judge_answers(answers, equal_within=equal_within, title=title, out=out).judged
+    judged = judge_answers(
+        answers, equal_within=equal_within, measure=measure, title=title, out=out
+    ).judged
     if json:
         print(dumps(judged.model_dump(), indent=2, allow_nan=False))
     else:

@@ -43,6 +43,13 @@ Size = Annotated[
     int | None, typer.Option(help="Side of the images in pixels; default: the recipe's.")
 ]
 BatchSize = Annotated[int | None, typer.Option(help="Images per step; default: the recipe's.")]
+Measure = Annotated[
+    str,
+    typer.Option(
+        help="accuracy, or balanced (the mean over the classes, for classes of uneven sizes): what"
+        " chooses epochs, learning rates and networks, and what is compared."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Random seed; the same seed reproduces the result.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Threads = Annotated[

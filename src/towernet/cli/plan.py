@@ -22,6 +22,7 @@ def plan(
     size: options.Size = None,
     batch_size: options.BatchSize = None,
     resize: options.Resize = None,
+    measure: options.Measure = "accuracy",
     seed: options.Seed = 0,
     device: options.Device = "auto",
     threads: options.Threads = None,

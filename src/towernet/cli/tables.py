@@ -68,13 +68,16 @@ def ranking(conclusion: Conclusion, folder: Path, report: Path) -> None:
 
 def _ranking_table(ranked: Sequence[Network], conclusion: Conclusion) -> Table:
     """Return the ranked networks, one per line."""
-    split = "test" if conclusion.results.final_split == "test" else "selection set"
+    results = conclusion.results
+    split = "test" if results.final_split == "test" else "selection set"
+    is_balanced = results.measure == "balanced"
     table = Table(box=None, pad_edge=False, header_style="bold")
     for header in (
         "",
         "network",
-        split,
+        f"{split}, balanced" if is_balanced else split,
         "95 % interval",
+        "accuracy" if is_balanced else "balanced",
         "macro F1",
         "parameters",
         "multiply-adds",
@@ -89,8 +92,9 @@ def _ranking_table(ranked: Sequence[Network], conclusion: Conclusion) -> Table:
         table.add_row(
             f"{network.rank}.",
             escape(f"{network.name}{' *' if network.barely_trained else ''}"),
-            percent(network.accuracy),
-            _span(network.interval),
+            percent(network.score(results.measure)),
+            _span(network.score_interval(results.measure)),
+            percent(network.accuracy if is_balanced else network.balanced_accuracy),
             percent(network.macro_f1),
             compact(network.parameters),
             compact(network.multiply_adds),
@@ -139,11 +143,19 @@ def judgement(judged: AnswersJudged, report: Path | None) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     table.add_column("network", overflow="fold")
-    for header in ("accuracy", "95 % interval"):
+    is_balanced = judged.measure == "balanced"
+    has_classes = judged.networks[0].balanced_accuracy is not None
+    other = ("accuracy" if is_balanced else "balanced accuracy",) if has_classes else ()
+    for header in (judged.measure_words, "95 % interval", *other):
         table.add_column(header, justify="right", no_wrap=True)
     for network in judged.networks:
-        name = Text(shown(network.name))
-        table.add_row(f"{network.rank}.", name, percent(network.accuracy), _span(network.interval))
+        scores = [
+            percent(network.score(judged.measure)),
+            _span(network.score_interval(judged.measure)),
+        ]
+        if has_classes:
+            scores.append(percent(network.accuracy if is_balanced else network.balanced_accuracy))
+        table.add_row(f"{network.rank}.", Text(shown(network.name)), *scores)
     console.print()
     console.print(table)
     console.print()

@@ -23,6 +23,7 @@ def train(
     size: options.Size = None,
     batch_size: options.BatchSize = None,
     resize: options.Resize = None,
+    measure: options.Measure = "accuracy",
     seed: options.Seed = 0,
     device: options.Device = "auto",
     threads: options.Threads = None,

@@ -161,6 +161,7 @@ def _results(
         redrawn=dataset.is_redrawn and several,
         protocol=written or digest_of(protocol),
         equal_within=request.equal_within,
+        measure=request.measure,
         networks=networks,
         winner=best and Winner(name=best.name, folder=best_run(best.runs).folder),
         comparisons=comparisons,
@@ -224,4 +225,11 @@ def _learning_curve(fewer: FewerImages, judging: Judging) -> LearningCurve | NoL
     if failure is not None:
         return NoLearningCurve(network=fewer.name, failure=failure)
     request = judging.protocol.request
-    return learning_curve(fewer.name, by_share, judging.dataset, request.seed, request.equal_within)
+    return learning_curve(
+        fewer.name,
+        by_share,
+        judging.dataset,
+        request.seed,
+        request.equal_within,
+        request.measure,
+    )

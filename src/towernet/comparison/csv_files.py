@@ -16,11 +16,15 @@ _NETWORK = (
     "rank", "name", "status", "accuracy", "interval", "macro_f1", "validation_accuracy",
     "parameters", "multiply_adds", "learning_rate", "epochs", "steps",
 )  # fmt: skip
+# Added later, so last: spreadsheets may go by the position of a column.
+_BALANCED = ("balanced_accuracy", "balanced_interval")
 _MEASURED = tuple(field for field in Measured.model_fields if field != "run_seconds")
-_RUN = (*(field for field in RunScores.model_fields if field != "folder"), "folder")
+_RUN_LAST = ("folder", "balanced_accuracy")
+_NOT_OF_A_RUN = (*_RUN_LAST, "validation_balanced")
+_RUN = (*(field for field in RunScores.model_fields if field not in _NOT_OF_A_RUN), *_RUN_LAST)
 _CLASS = tuple(ClassScores.model_fields)
 _PAIR = tuple(Pair.model_fields)
-_JUDGED = ("rank", "name", "accuracy", "interval")
+_JUDGED = ("rank", "name", "accuracy", "interval", *_BALANCED)
 _JUDGED_RUN = tuple(JudgedRun.model_fields)
 
 
@@ -34,8 +38,11 @@ def write_csv_files(folder: Path, conclusion: Conclusion) -> None:
     networks = results.networks
     _write(
         folder / "results.csv",
-        (*_NETWORK, *_MEASURED),
-        ([*_cells(n, _NETWORK), *_cells(measured[n.name], _MEASURED)] for n in networks),
+        (*_NETWORK, *_MEASURED, *_BALANCED),
+        (
+            [*_cells(n, _NETWORK), *_cells(measured[n.name], _MEASURED), *_cells(n, _BALANCED)]
+            for n in networks
+        ),
     )
     _write(
         folder / "classes.csv",

@@ -25,6 +25,7 @@ from towernet.comparison.judging.calibration import answered, bands_of, calibrat
 from towernet.comparison.judging.scores import (
     Labels,
     accuracy_interval,
+    balanced_interval,
     confusion_matrix,
     confusions,
     macro_f1,
@@ -34,6 +35,7 @@ from towernet.comparison.later_look import record_later_look, require_open
 from towernet.comparison.roles import count, known_images, roles, roles_of_split
 from towernet.comparison.wording.evaluation import found_words, nothing_left_words, remarks
 from towernet.data import class_sizes, splits
+from towernet.data.balance import balanced_accuracy
 from towernet.data.cache import open_pixels
 from towernet.data.check import check
 from towernet.data.leaks import with_copies
@@ -179,6 +181,8 @@ def _figures(
         num_right=int(right_N.sum()),
         accuracy=float(right_N.mean()),
         interval=accuracy_interval(right_N[None], cluster_N),
+        balanced_accuracy=balanced_accuracy(right_N, labels_N),
+        balanced_interval=balanced_interval(right_N[None], cluster_N, labels_N),
         macro_f1=macro_f1(confusion_KK),
         temperature=predictor.temperature,
         calibration_error=calibration_error(bands),

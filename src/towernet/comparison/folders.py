@@ -266,4 +266,5 @@ def request_of(record: RunRecord) -> Request:
         seed=config.seed,
         images_per_class=config.images_per_class,
         reading=record.origin.reading,
+        measure=config.measure,
     )

@@ -9,7 +9,9 @@ from itertools import combinations
 import numpy as np
 
 from towernet.comparison.forecast import disk_bytes
-from towernet.comparison.judging.statistics import Family, Variance, min_runs, simultaneous_level
+from towernet.comparison.judging.significance import min_runs, simultaneous_level
+from towernet.comparison.judging.statistics import Family
+from towernet.comparison.judging.variance import Cells, Variance
 from towernet.data.prepare import Dataset
 from towernet.engine.batches import steps_per_epoch
 from towernet.engine.measure import Cost
@@ -83,7 +85,8 @@ def _proposal(
     train = request.recipe.train
     # Learning-rate trials count towards the hours.
     trials = train.trial_share * len(train.trial_factors) if len(train.trial_factors) > 1 else 0
-    num_clusters = len(np.unique(dataset.final_clusters()))
+    label_N = dataset.final.labels if request.measure == "balanced" else None
+    cells = Cells.of(dataset.final_clusters(), label_N)
     num_judged = len(dataset.final) + len(dataset.validation)
     judging = runs * num_judged * sum(cost.image_seconds for cost in costs.values())
     seconds = max(0.0, 3600 * hours - judging) / (len(costs) * (runs + trials))
@@ -97,19 +100,23 @@ def _proposal(
             for name, cost in costs.items()
         },
         disk_bytes([cost.parameters for cost in costs.values()], runs),
-        detectable(len(costs), runs, len(dataset.final), num_clusters),
+        detectable(len(costs), runs, cells),
     )
 
 
-def detectable(
-    num_networks: int, num_runs: int, num_images: int, num_clusters: int
-) -> float | None:
+def detectable(num_networks: int, num_runs: int, cells: Cells) -> float | None:
     """Return the smallest difference that these runs would probably show, None if they show none.
 
+    Args:
+        num_networks: How many are compared.
+        num_runs: Of each.
+        cells: How the final images belong together and count.
+
     Example:
-        >>> detectable(4, 7, 350, 350) is None
+        >>> images = Cells.of(np.arange(350))
+        >>> detectable(4, 7, images) is None
         True
-        >>> 0.03 < detectable(4, 8, 350, 350) < 0.09
+        >>> 0.03 < detectable(4, 8, images) < 0.09
         True
     """
     pairs = list(combinations(range(num_networks), 2))
@@ -117,7 +124,12 @@ def detectable(
         return None
     level = simultaneous_level(np.eye(num_networks), pairs)
     run, half = 2 * SUPPOSED_RUN_SPREAD**2, SUPPOSED_ALONE / 2
-    image = half * num_images / num_clusters  # a cluster of tied images counts as one image
+    num_images = sum(cells.num_images)
+    # How much more uncertain than of equal images that count the same: tied images count as one,
+    # and those of small classes for many.
+    loss_G = cells.size_of_classes() ** 2 / cells.clusters_of_classes()
+    image = half * float(loss_G.sum()) / num_images
+    num_clusters = cells.effective_clusters(loss_G)
     variance = Variance(run, image, half, num_clusters, num_images)
     family = Family((), len(pairs), level, num_runs, num_images)
     return family.detectable(variance, num_runs, num_images)

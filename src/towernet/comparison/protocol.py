@@ -10,7 +10,7 @@ from typing import Any
 import tomli_w
 
 from towernet import files
-from towernet.comparison.judging.statistics import SIGNIFICANT
+from towernet.comparison.judging.significance import SIGNIFICANT
 from towernet.comparison.longer import refuse_another_length
 from towernet.config import Decisive, refuse_changes
 from towernet.engine.device import Policy, bits_depend_on, choose_policy, kernels_here
@@ -31,6 +31,14 @@ RULE = Rule(
     level=SIGNIFICANT,
     order="an interval within the margin is called equal before it is called better",
 )
+BALANCED_RULE = RULE.model_copy(
+    update={
+        "measure": "balanced accuracy on the final split: the mean over the classes",
+        "test": RULE.test.replace(
+            "exact McNemar", "sign flips over images that weigh as their class"
+        ),
+    }
+)
 
 
 def make_protocol(
@@ -41,7 +49,7 @@ def make_protocol(
         request=request,
         images=Images(fingerprint=fingerprint),
         format=files.FORMAT,
-        rule=RULE,
+        rule=RULE if request.measure == "accuracy" else BALANCED_RULE,
         versions=versions,
         decided=decided,
     )

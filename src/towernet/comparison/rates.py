@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 
 import scipy.special
 
-from towernet.comparison.judging.scores import majority_accuracy, wilson
+from towernet.comparison.judging.networks import guessing
+from towernet.comparison.judging.scores import wilson
 from towernet.comparison.outcome import Failure, Finished, Outcome
+from towernet.data.balance import effective_number
 from towernet.data.prepare import Dataset
 from towernet.names import NetworkName
 from towernet.records.ledger import Ledger, RateChosen, RateFellApart, RateLasted, Trial
@@ -141,9 +143,9 @@ def best_rate(trials: Sequence[Trial], own_rate: float, dataset: Dataset) -> flo
     """
     better = [trial for trial in trials if beats_guessing(trial, dataset)]
     max_loss = MAX_LOSS * math.log(len(dataset.contract.class_names))
-    stable = [trial for trial in trials if trial.loss <= max_loss]
+    stable = [trial for trial in trials if trial.deciding.loss <= max_loss]
     if better or not stable:
-        return min(better or trials, key=lambda trial: trial.loss).learning_rate
+        return min(better or trials, key=lambda trial: trial.deciding.loss).learning_rate
     return min(
         stable, key=lambda trial: round(abs(math.log(trial.learning_rate / own_rate)), 6)
     ).learning_rate
@@ -154,10 +156,11 @@ def beats_guessing(trial: Trial, dataset: Dataset) -> bool:
 
     By an exact binomial test that treats images as independent.
     """
-    num = len(dataset.validation)
-    share = majority_accuracy(dataset.train.labels, dataset.validation.labels)
+    is_balanced = trial.validation_balanced is not None
+    num = _num_images(dataset, is_balanced=is_balanced)
+    share = guessing(dataset, is_balanced=is_balanced)
     # bdtrc(k, n, p) is the probability of more than k.
-    luck = scipy.special.bdtrc(round(trial.accuracy * num) - 1, num, share)
+    luck = scipy.special.bdtrc(round(trial.deciding.accuracy * num) - 1, num, share)
     return bool(luck < MAX_LUCK)
 
 
@@ -166,6 +169,14 @@ def fell_apart(run: RunSummary, trial: Trial, dataset: Dataset) -> bool:
 
     Clearly means below the 95 % interval of the trial's accuracy.
     """
-    num = len(dataset.validation)
-    low, _ = wilson(round(trial.accuracy * num) / num, num)
-    return bool(run.final_validation_accuracy < low)
+    balanced = run.final_validation_balanced
+    num = _num_images(dataset, is_balanced=balanced is not None)
+    low, _ = wilson(round(trial.deciding.accuracy * num) / num, num)
+    accuracy = run.final_validation_accuracy if balanced is None else balanced.accuracy
+    return bool(accuracy < low)
+
+
+def _num_images(dataset: Dataset, *, is_balanced: bool) -> int:
+    """Return how many validation images there are; of a balanced accuracy, how many it is worth."""
+    labels = dataset.validation.labels
+    return max(1, int(effective_number(labels))) if is_balanced else len(labels)

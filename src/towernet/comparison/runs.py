@@ -84,6 +84,7 @@ class Runs:
             num_steps=num_steps,
             validation_loss=found and found.final_validation_loss,
             validation_accuracy=found and found.final_validation_accuracy,
+            validation_balanced=found and found.final_validation_balanced,
             reason=ended.reason if isinstance(ended, Failure) else None,
             seconds=ended.seconds if isinstance(ended, Failure) else training_seconds(folder),
             step_seconds=step_seconds,
@@ -191,6 +192,7 @@ class Runs:
             repetition=repetition,
             images_per_class=request.images_per_class,
             train_share=share,
+            measure=request.measure,
         )
         plan = Plan(num_steps, rate, decided.policy, decided.mixes[name])
         session = replace(self.session, folder=folder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -33,6 +35,23 @@ def initial_model(config: RunConfig, num_classes: int, size_px: int) -> nn.Modul
     return model
 
 
+def logit_adjustment(num_train_K: npt.NDArray[np.int64], tau: float) -> npt.NDArray[np.float32]:
+    """Return what is added to the logits in the loss: tau · log of each class's share.
+
+    A class counts as having half an image more, so that one without images has a finite value.
+
+    Source: Menon et al., Long-tail learning via logit adjustment, ICLR 2021, arXiv:2007.07314, eq.
+    10 (its class probabilities are the shares; they have no half an image).
+
+    Example:
+        >>> logit_adjustment(np.array([40, 40]), 1.0).round(3).tolist()
+        [-0.693, -0.693]
+    """
+    share_K = (num_train_K + 0.5) / (num_train_K + 0.5).sum()
+    adjustment_K: npt.NDArray[np.float32] = (tau * np.log(share_K)).astype(np.float32)
+    return adjustment_K
+
+
 class Learner:
     """A network with initial weights from its seed, and everything that changes with each step.
 
@@ -41,15 +60,27 @@ class Learner:
         recipe: How it trains.
         plan: What was decided before the first step.
         contract: The network's classes and input.
+        num_train_K: How many training images each class has.
     """
 
-    def __init__(self, config: RunConfig, recipe: Recipe, plan: Plan, contract: Contract) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        recipe: Recipe,
+        plan: Plan,
+        contract: Contract,
+        num_train_K: npt.NDArray[np.int64],
+    ) -> None:
         self.recipe, self.policy = recipe.train, Policy.of(plan.policy)
         model = initial_model(config, len(contract.class_names), contract.size_px)
         self.model = self.policy.place(model)
         self.optimizer = make_optimizer(
             self.model, self.recipe, config.model, self.policy.torch_dtype
         )
+        self.adjustment_K = None
+        if tau := self.recipe.logit_adjustment:
+            adjustment_K = logit_adjustment(num_train_K, tau)
+            self.adjustment_K = torch.from_numpy(adjustment_K).to(self.policy.device)
         self.averaged = (
             average_weights(self.model, self.recipe.ema_fraction, plan.num_steps)
             if self.recipe.ema_fraction
@@ -75,6 +106,7 @@ class Learner:
             batch.targets,
             label_smoothing=self.recipe.label_smoothing,
             policy=self.policy,
+            adjustment_K=self.adjustment_K,
         )
         if self.averaged is not None:
             self.averaged.update_parameters(self.model)

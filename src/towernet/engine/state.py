@@ -8,6 +8,7 @@ from pydantic import Field
 
 from towernet.records.base import Record
 from towernet.records.run import EpochMetrics, EpochTiming
+from towernet.records.scores import deciding
 
 
 class State(Record, frozen=False):
@@ -18,7 +19,8 @@ class State(Record, frozen=False):
         step: Steps taken.
         loss_sum: Of the epoch so far, like the next two.
         seconds: Of the epoch so far, before the run was stopped; measured.
-        best_loss: That of the best accuracy; None at first, since JSON has no infinity.
+        best_accuracy: The largest so far; balanced if the run's measure is.
+        best_loss: That of the same epoch; None at first, since JSON has no infinity.
         best: The file of the best weights and its hash, once a state has written any.
         metrics: The lines of `metrics.jsonl`.
         timings: The lines of `timings.jsonl`.
@@ -56,8 +58,8 @@ class State(Record, frozen=False):
     def is_best(self, metrics: EpochMetrics) -> bool:
         """Whether this epoch has the best accuracy so far, or the same with a smaller loss."""
         best_loss = math.inf if self.best_loss is None else self.best_loss
-        figures = metrics.validation_accuracy, -metrics.validation_loss
-        return figures > (self.best_accuracy, -best_loss)
+        found = deciding(metrics)
+        return (found.accuracy, -found.loss) > (self.best_accuracy, -best_loss)
 
     def end_epoch(self, metrics: EpochMetrics, timing: EpochTiming) -> None:
         """Add an epoch's lines, and reset the counts for the next."""

@@ -21,17 +21,21 @@ def train_step(
     *,
     label_smoothing: float,
     policy: Policy,
+    adjustment_K: Float[Tensor, " K"] | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "B K"]]:
     """Take one optimiser step; return the batch's mean cross-entropy, in nats, and its logits.
 
-    Targets are classes or probabilities. The results are still on the device, since `.item()`
-    waits for a GPU: the caller decides when.
+    Targets are classes or probabilities. In the loss, `adjustment_K` is added to the logits. The
+    results are still on the device, since `.item()` waits for a GPU: the caller decides when.
     """
     model.train()
     optimizer.zero_grad(set_to_none=True)
     with policy.autocast():
         logits_BK = model(images_BCHW)
-    loss = F.cross_entropy(logits_BK.float(), targets, label_smoothing=label_smoothing)
+    compared_BK = logits_BK.float()
+    if adjustment_K is not None:
+        compared_BK = compared_BK + adjustment_K
+    loss = F.cross_entropy(compared_BK, targets, label_smoothing=label_smoothing)
     loss.backward()
     optimizer.step()
     return loss.detach(), logits_BK.detach().float()

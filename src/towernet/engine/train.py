@@ -101,14 +101,16 @@ def _finish(
 
 def _summary(state: State, dataset: Dataset, config: RunConfig) -> RunSummary:
     last = state.metrics[-1]
+    best = next(epoch for epoch in state.metrics if epoch.epoch == state.best_epoch)
     num_steps_epoch = steps_per_epoch(len(dataset.train), config.recipe.train.batch_size)
-    assert state.best_loss is not None  # set by the first epoch
     return RunSummary(
         num_steps=state.step,
         num_epochs=round(state.step / num_steps_epoch, 4),
         best_epoch=state.best_epoch,
-        validation_accuracy=state.best_accuracy,
-        validation_loss=state.best_loss,
+        validation_accuracy=best.validation_accuracy,
+        validation_loss=best.validation_loss,
         final_validation_loss=last.validation_loss,
         final_validation_accuracy=last.validation_accuracy,
+        validation_balanced=best.validation_balanced,
+        final_validation_balanced=last.validation_balanced,
     )

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from towernet import files, rng
@@ -39,6 +40,7 @@ from towernet.engine.validation import validate
 from towernet.errors import DataError, Diverged
 from towernet.records.base import checked
 from towernet.records.run import EpochMetrics, EpochTiming, Plan
+from towernet.records.scores import deciding
 
 # Waiting for a GPU at every step would leave it idle; a bad loss is detected this many steps late.
 NUM_STEPS_UNREAD = {"cpu": 1, "mps": 20, "cuda": 50}
@@ -107,7 +109,8 @@ class Trainer:
         self.recipe = config.recipe if plan.mixes else config.recipe.unmixed()
         self.dataset, self.contract = pixels_on_device(dataset, self.policy), dataset.contract
         self.steps_per_epoch = steps_per_epoch(len(dataset.train), self.recipe.train.batch_size)
-        self.learner = Learner(config, self.recipe, plan, self.contract)
+        num_train_K = np.bincount(dataset.train.labels, minlength=len(self.contract.class_names))
+        self.learner = Learner(config, self.recipe, plan, self.contract, num_train_K)
         self.seed = run_seed(config)
         self.state = State(run=identity(config, plan))
         self.best: Best | None = None
@@ -262,12 +265,13 @@ class Trainer:
         """
         state, rate = self.state, self.rate_of(self.state.step - 1)
         with watched_gates(self.learner.evaluated) as gates:
-            loss, accuracy = validate(
+            loss, accuracy, balanced = validate(
                 self.learner.evaluated,
                 self.dataset.pixels,
                 self.dataset.validation,
                 self.contract,
                 self.policy,
+                self.config.measure,
             )
         if not math.isfinite(loss):
             raise Diverged(
@@ -283,6 +287,7 @@ class Trainer:
             validation_loss=loss,
             validation_accuracy=accuracy,
             attention=attention_figures(self.learner.model, gates) if gates else None,
+            validation_balanced=balanced,
         )
 
     def keep_best(self, metrics: EpochMetrics) -> None:
@@ -290,8 +295,9 @@ class Trainer:
         state = self.state
         if not state.is_best(metrics):
             return
-        state.best_epoch, state.best_loss = metrics.epoch, metrics.validation_loss
-        state.best_accuracy = metrics.validation_accuracy
+        best = deciding(metrics)
+        state.best_epoch, state.best_loss = metrics.epoch, best.loss
+        state.best_accuracy = best.accuracy
         if not self.is_trial:
             # In the computer's memory: a GPU has less, and the epochs until the next state may
             # improve them again.

@@ -34,6 +34,8 @@ class Figures(Record):
     num_right: StrictInt
     accuracy: StrictFloat
     interval: Interval
+    balanced_accuracy: StrictFloat
+    balanced_interval: Interval
     macro_f1: StrictFloat
     temperature: StrictFloat
     calibration_error: StrictFloat

@@ -7,21 +7,29 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import StrictFloat, StrictInt
+from pydantic import Field, StrictFloat, StrictInt
 
+from towernet.config import Measure
 from towernet.records.base import Interval, Record, Text
 
 Answer = Literal["better", "worse", "equal", "open", "too_few_runs"]
+MEASURE_WORDS: dict[Measure, str] = {
+    "accuracy": "accuracy",
+    "balanced": "balanced accuracy",
+}
 Status = Literal["ranked", "failed", "not_enough_time", "did_not_learn"]
 
 
 class Pair(Record):
-    """How the accuracies of two networks differ, and how certain that is."""
+    """How the scores of two networks differ, and how certain that is.
+
+    A score is the accuracy, or the balanced accuracy if that is the measure.
+    """
 
     first: Text
     second: Text
     difference: StrictFloat
-    """Accuracy of the first minus that of the second, over all runs."""
+    """Score of the first minus that of the second, over all runs."""
     interval: Interval
     """95 %, for all pairs at once."""
     p: StrictFloat
@@ -49,6 +57,18 @@ class JudgedNetwork(Record):
     accuracy: StrictFloat | None
     """The mean over runs; None if it failed."""
     interval: Interval | None
+    balanced_accuracy: StrictFloat | None = Field(None, exclude_if=lambda value: value is None)
+    """The mean over the classes of the share of each that is right; missing if the classes are not
+    known, or the results were made before it was shown."""
+    balanced_interval: Interval | None = Field(None, exclude_if=lambda value: value is None)
+
+    def score(self, measure: Measure) -> float | None:
+        """Return the accuracy or the balanced accuracy."""
+        return self.accuracy if measure == "accuracy" else self.balanced_accuracy
+
+    def score_interval(self, measure: Measure) -> Interval | None:
+        """Return its interval."""
+        return self.interval if measure == "accuracy" else self.balanced_interval
 
     @property
     def barely_trained(self) -> bool:
@@ -62,9 +82,11 @@ class Judged(Record):
     num_runs: StrictInt
     """Of each network."""
     equal_within: StrictFloat
-    """The largest difference in accuracy that does not matter."""
+    """The largest difference in score that does not matter."""
+    measure: Measure = Field("accuracy", exclude_if=lambda value: value == "accuracy")
+    """What the score of a network is; missing if it is accuracy."""
     networks: tuple[JudgedNetwork, ...]
-    """Ranked ones first, by accuracy."""
+    """Ranked ones first, by score."""
     comparisons: tuple[Pair, ...]
     """Every pair, all of them judged together."""
     sentence: Text
@@ -73,8 +95,13 @@ class Judged(Record):
     """What a careful reader should also know."""
 
     @property
+    def measure_words(self) -> str:
+        """What the score of a network is called."""
+        return MEASURE_WORDS[self.measure]
+
+    @property
     def ranked(self) -> tuple[JudgedNetwork, ...]:
-        """The networks that have a rank, the most accurate first."""
+        """The networks that have a rank, the one with the highest score first."""
         return tuple(network for network in self.networks if network.status == "ranked")
 
     @property
@@ -94,6 +121,11 @@ class JudgedRun(Record):
     run: Text
     """Its name in the table."""
     accuracy: StrictFloat
+    balanced_accuracy: StrictFloat | None = Field(None, exclude_if=lambda value: value is None)
+
+    def score(self, measure: Measure) -> float | None:
+        """Return the accuracy or the balanced accuracy."""
+        return self.accuracy if measure == "accuracy" else self.balanced_accuracy
 
 
 class AnsweringNetwork(JudgedNetwork):
@@ -111,7 +143,7 @@ class AnswersJudged(Judged):
     num_groups: StrictInt | None
     """Of images that belong together; None if all images are independent."""
     networks: tuple[AnsweringNetwork, ...]
-    """By accuracy."""
+    """By score."""
 
     @property
     def num_judged(self) -> int:

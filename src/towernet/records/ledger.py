@@ -10,6 +10,7 @@ from pydantic import Field, StrictBool, StrictFloat, StrictInt, TypeAdapter, Val
 from towernet import files
 from towernet.names import NetworkName
 from towernet.records.base import Record, Text, damaged
+from towernet.records.scores import Validation
 
 
 class Trial(Record):
@@ -29,18 +30,17 @@ class Trial(Record):
     """Measured, of one training step; None if it failed, and in trials made before."""
     image_seconds: StrictFloat | None = Field(None, exclude_if=lambda value: value is None)
     """Measured, of evaluating one image."""
+    validation_balanced: Validation | None = Field(None, exclude_if=lambda value: value is None)
+    """Means over the classes, if the measure is balanced accuracy."""
 
     @property
-    def loss(self) -> float:
-        """The validation loss of a completed trial."""
+    def deciding(self) -> Validation:
+        """The figures of a completed trial that choose, as `records.scores.deciding` does."""
         assert self.validation_loss is not None, "it failed"
-        return self.validation_loss
-
-    @property
-    def accuracy(self) -> float:
-        """The validation accuracy of a completed trial."""
         assert self.validation_accuracy is not None, "it failed"
-        return self.validation_accuracy
+        return self.validation_balanced or Validation(
+            accuracy=self.validation_accuracy, loss=self.validation_loss
+        )
 
 
 class CheckedSteps(Record):

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from towernet.config import Recipe
+from towernet.config import Measure, Recipe
 from towernet.names import NONE, NetworkName
 from towernet.records.base import Record, Text
 from towernet.records.reading import Reading
@@ -45,6 +45,12 @@ class Request(BaseModel, frozen=True, extra="forbid"):
     )
     equal_within: float = Field(
         0.005, gt=0, lt=1, description="The largest difference in accuracy that does not matter."
+    )
+    measure: Measure = Field(
+        "accuracy",
+        exclude_if=lambda value: value == "accuracy",
+        description="What epochs, learning rates and networks are chosen and judged by; missing if"
+        " it is accuracy.",
     )
 
     @model_validator(mode="after")

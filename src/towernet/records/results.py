@@ -114,6 +114,7 @@ class CurvePoint(Record):
     share: StrictFloat
     num_images: StrictInt
     accuracy: StrictFloat
+    """Balanced if that is the measure, like the accuracy of each run."""
     interval: Interval
     runs: tuple[StrictFloat, ...]
     """The accuracy of each."""
@@ -206,7 +207,7 @@ class Results(Judged):
     protocol: Text
     """SHA-256 of everything that affects the result."""
     networks: tuple[Network, ...]
-    """Ranked ones first, by accuracy."""
+    """Ranked ones first, by score."""
     winner: Winner | None
     ablation: tuple[Variant, ...] | None = Field(None, exclude_if=lambda value: value is None)
     """Every network with a block, if blocks were compared."""
@@ -225,6 +226,14 @@ class Results(Judged):
     def ranked(self) -> tuple[Network, ...]:
         """The networks that have a rank, the most accurate first."""
         return tuple(network for network in self.networks if network.status == "ranked")
+
+    @property
+    def guessing(self) -> float:
+        """The score of always naming the most common class of the training images."""
+        if self.measure == "accuracy":
+            return self.majority_accuracy
+        rows = next((n.per_class for n in self.networks if n.per_class), ())
+        return 1 / (sum(row.num_images > 0 for row in rows) or len(self.class_names))
 
     @property
     def num_judged(self) -> int:

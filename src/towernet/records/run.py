@@ -11,6 +11,7 @@ from towernet.config import RunConfig
 from towernet.records.base import Record, Text
 from towernet.records.contract import Contract
 from towernet.records.reading import Reading
+from towernet.records.scores import Validation
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -122,6 +123,12 @@ class RunSummary(Record):
     final_validation_loss: StrictFloat
     """Of the last epoch, like `final_validation_accuracy`."""
     final_validation_accuracy: StrictFloat
+    validation_balanced: Validation | None = Field(None, exclude_if=lambda value: value is None)
+    """Means over the classes, of the best epoch, if the measure is balanced accuracy."""
+    final_validation_balanced: Validation | None = Field(
+        None, exclude_if=lambda value: value is None
+    )
+    """The same of the last epoch."""
 
 
 class RunRecord(Record):
@@ -200,6 +207,8 @@ class EpochMetrics(Record):
     validation_accuracy: StrictFloat
     attention: dict[str, BlockFigures] | None = Field(None, exclude_if=lambda value: value is None)
     """By the block's place; None if the network has no attention."""
+    validation_balanced: Validation | None = Field(None, exclude_if=lambda value: value is None)
+    """Means over the classes, if the measure is balanced accuracy."""
 
 
 class EpochTiming(Record):

@@ -5,11 +5,43 @@ Rates are fractions in [0, 1]; intervals are 95 %.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Protocol, runtime_checkable
 
 from pydantic import Field, StrictFloat, StrictInt
 
+from towernet.config import Measure
 from towernet.records.base import Fraction, Interval, Record, Text
+
+
+class Validation(Record):
+    """Figures of a network on validation images."""
+
+    accuracy: StrictFloat
+    loss: StrictFloat
+
+
+@runtime_checkable
+class OnValidation(Protocol):
+    """A record with figures on validation images, which choose an epoch, a run or a network."""
+
+    @property
+    def validation_accuracy(self) -> float:
+        """Of all images."""
+
+    @property
+    def validation_loss(self) -> float:
+        """Of all images."""
+
+    @property
+    def validation_balanced(self) -> Validation | None:
+        """The means over the classes, if these choose."""
+
+
+def deciding(found: OnValidation) -> Validation:
+    """Return the figures that choose: those in which the measure counts images or classes."""
+    return found.validation_balanced or Validation(
+        accuracy=found.validation_accuracy, loss=found.validation_loss
+    )
 
 
 class Band(Record):
@@ -74,6 +106,14 @@ class RunScores(Record):
     best_epoch: StrictFloat | None
     temperature: StrictFloat | None
     calibration_error: StrictFloat | None
+    balanced_accuracy: StrictFloat | None = Field(None, exclude_if=lambda value: value is None)
+    """The mean over the classes; missing in results made before it was shown."""
+    validation_balanced: Validation | None = Field(None, exclude_if=lambda value: value is None)
+    """Means over the classes, if the measure is balanced accuracy."""
+
+    def score(self, measure: Measure) -> float | None:
+        """Return the accuracy or the balanced accuracy."""
+        return self.accuracy if measure == "accuracy" else self.balanced_accuracy
 
 
 class TrialScores(Record):
@@ -83,3 +123,5 @@ class TrialScores(Record):
     validation_loss: StrictFloat | None
     """None if it failed."""
     validation_accuracy: StrictFloat | None
+    validation_balanced: Validation | None = Field(None, exclude_if=lambda value: value is None)
+    """Means over the classes, if the measure is balanced accuracy."""

@@ -28,7 +28,7 @@ def answers_page(judged: AnswersJudged) -> str:
         "judgement.html",
         screen=first_screen_of_answers(judged),
         results=judged,
-        scale=tables.accuracy_scale(judged.networks, None),
+        scale=tables.score_scale(judged.networks, None, judged.measure),
         pair_scale=tables.difference_scale(judged.comparisons),
         margin=f"{100 * judged.equal_within:g}",
         version=__version__,

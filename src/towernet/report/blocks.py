@@ -21,7 +21,7 @@ class BlockRow:
 
     Args:
         block: Its name.
-        accuracy: With it.
+        accuracy: With it, by the measure.
         pair: With it against without; None where that could not be judged.
         answer: What became of the pair, in words.
         reason: Why it could not be judged.
@@ -92,7 +92,11 @@ def ablation_section(results: Results, measured: Mapping[NetworkName, Measured])
         groups=tuple(
             Group(
                 network,
-                next(results.network(v.without).accuracy for v in variants if v.network == network),
+                next(
+                    results.network(v.without).score(results.measure)
+                    for v in variants
+                    if v.network == network
+                ),
                 tuple(_row(v, results, measured) for v in variants if v.network == network),
             )
             for network in dict.fromkeys(variant.network for variant in variants)
@@ -115,7 +119,7 @@ def _row(variant: Variant, results: Results, measured: Mapping[NetworkName, Meas
     timed, timed_without = measured[variant.name], measured[variant.without]
     return BlockRow(
         block=variant.block,
-        accuracy=network.accuracy,
+        accuracy=network.score(results.measure),
         pair=pair,
         answer="" if pair is None else _answer(pair, results),
         reason=network.reason or f"{without.name} {without.reason}",

@@ -49,7 +49,7 @@ class Contents:
         machine: What the machine was, by name.
         ranked: The networks that are, best first.
         unranked: The others.
-        scale: The ends of the scale on which accuracies are drawn.
+        scale: The ends of the scale on which scores are drawn.
         pair_scale: The same of differences.
         ablation: What attention did.
         cost: Accuracy against time.
@@ -119,11 +119,11 @@ def contents_of(folder: Path, conclusion: Conclusion, picture: Picture) -> Conte
         machine=tables.machine(made.hardware),
         ranked=ranked,
         unranked=tuple(network for network in networks if network.status != "ranked"),
-        scale=tables.accuracy_scale(ranked, results.majority_accuracy),
+        scale=tables.score_scale(ranked, results.guessing, results.measure),
         pair_scale=tables.difference_scale(results.comparisons),
         ablation=ablation_section(results, measured.networks),
-        cost=cost_section(ranked, measured.networks),
-        growth=growth_section(curve) if isinstance(curve, LearningCurve) else None,
+        cost=cost_section(ranked, measured.networks, results.measure),
+        growth=growth_section(curve, results.measure) if isinstance(curve, LearningCurve) else None,
         details=tuple(network_sections(folder, networks, results.class_names, picture)),
         suspects=tuple(
             (suspect, thumbnail(picture, suspect.path))
@@ -134,7 +134,7 @@ def contents_of(folder: Path, conclusion: Conclusion, picture: Picture) -> Conte
             (sample, thumbnail(picture, sample.path))
             for sample in gallery(table, seed=results.seed)
         ),
-        curves=training_curves([network.name for network in networks], metrics),
+        curves=training_curves([n.name for n in networks], metrics, results.measure),
         rates=tuple(sorted({trial.learning_rate for n in networks for trial in n.trials})),
         paper=(
             paragraph(results, made, measured.times, later_looks=later_looks)

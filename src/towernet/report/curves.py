@@ -7,16 +7,19 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from towernet.config import Measure
 from towernet.names import NetworkName
+from towernet.records.judgement import MEASURE_WORDS
 from towernet.records.results import ClassGain, LearningCurve, Measured, Network
 from towernet.records.run import EpochMetrics
+from towernet.records.scores import deciding
 from towernet.report import figures
 from towernet.report.tables import MAX_CLASS_ROWS
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A ranked network, and how long it takes for one image."""
+    """A ranked network, its accuracy by the measure, and how long it takes for one image."""
 
     name: str
     rank: int | None
@@ -71,10 +74,12 @@ class Growth:
 
 
 def cost_section(
-    ranked: Sequence[Network], measured: Mapping[NetworkName, Measured]
+    ranked: Sequence[Network], measured: Mapping[NetworkName, Measured], measure: Measure
 ) -> Cost | None:
     """Return the ranked networks' front of accuracy against time, None where there is no choice."""
-    timed = [found for network in ranked if (found := _timed(network, measured[network.name]))]
+    timed = [
+        found for network in ranked if (found := _timed(network, measured[network.name], measure))
+    ]
     if len(timed) < 2:
         return None
     best = front(timed)
@@ -89,18 +94,18 @@ def cost_section(
             key="cost",
             label="milliseconds per image",
             ticks=None,
-            title="Accuracy of every network against its time per image; the same values"
-            " are in the ranking.",
+            scored=MEASURE_WORDS[measure],
+            title=f"{MEASURE_WORDS[measure].capitalize()} of every network against its time per"
+            " image; the same values are in the ranking.",
         ),
     )
 
 
-def _timed(network: Network, measured: Measured) -> Timed | None:
-    if network.accuracy is None or network.interval is None or not measured.latency_ms:
+def _timed(network: Network, measured: Measured, measure: Measure) -> Timed | None:
+    score, interval = network.score(measure), network.score_interval(measure)
+    if score is None or interval is None or not measured.latency_ms:
         return None
-    return Timed(
-        network.name, network.rank, network.accuracy, network.interval, measured.latency_ms
-    )
+    return Timed(network.name, network.rank, score, interval, measured.latency_ms)
 
 
 def front(networks: Sequence[Timed]) -> list[Timed]:
@@ -112,7 +117,7 @@ def front(networks: Sequence[Timed]) -> list[Timed]:
     return found
 
 
-def growth_section(curve: LearningCurve) -> Growth:
+def growth_section(curve: LearningCurve, measure: Measure) -> Growth:
     """Return what more images gave."""
     points = curve.points
     picture = figures.accuracies(
@@ -121,24 +126,28 @@ def growth_section(curve: LearningCurve) -> Growth:
         ticks=[p.num_images for p in points],
         key="growth",
         label="training images",
-        title="Accuracy against the number of training images; the same values are in the"
-        " table below.",
+        scored=MEASURE_WORDS[measure],
+        title=f"{MEASURE_WORDS[measure].capitalize()} against the number of training images; the"
+        " same values are in the table below.",
     )
     return Growth(curve, picture, curve.classes[:MAX_CLASS_ROWS])
 
 
 def training_curves(
-    names: Sequence[str], metrics: Sequence[Sequence[Sequence[EpochMetrics]]]
+    names: Sequence[str],
+    metrics: Sequence[Sequence[Sequence[EpochMetrics]]],
+    measure: Measure,
 ) -> TrainingCurves | None:
     """Return the two panels and, as their text alternative, the numbers behind them.
 
     Args:
         names: The networks.
         metrics: The epochs of each run of each of them.
+        measure: What chose the epochs, which is drawn.
     """
     named = list(enumerate(zip(names, metrics, strict=True)))
     accuracy = [
-        figures.curve(name, index, runs, lambda epoch: epoch.validation_accuracy)
+        figures.curve(name, index, runs, lambda epoch: deciding(epoch).accuracy)
         for index, (name, runs) in named
     ]
     loss = [
@@ -152,10 +161,10 @@ def training_curves(
         accuracy=figures.learning_curves(
             accuracy,
             key="accuracy",
-            label="validation accuracy",
+            label=f"validation {MEASURE_WORDS[measure]}",
             is_fraction=True,
-            title="Validation accuracy of every network against the epoch; the same"
-            " values are in the table “The curves in numbers”.",
+            title=f"Validation {MEASURE_WORDS[measure]} of every network against the epoch; the"
+            " same values are in the table “The curves in numbers”.",
         ),
         loss=figures.learning_curves(
             loss,

@@ -137,6 +137,7 @@ def accuracies(
     key: str,
     label: str,
     ticks: Sequence[int] | None,
+    scored: str,
     title: str,
 ) -> Markup:
     """Draw accuracies with their intervals against what they cost, on a logarithmic axis.
@@ -147,6 +148,7 @@ def accuracies(
         key: Makes the picture's ids unlike those of the page's other pictures.
         label: What the horizontal axis shows.
         ticks: What is written on it; None: round numbers.
+        scored: What the vertical axis shows.
         title: The picture in words, for those who do not see it.
     """
     import matplotlib
@@ -169,7 +171,7 @@ def accuracies(
             axes.xaxis.set_major_locator(ticker.FixedLocator(ticks))
         least, most = min(point.at for point in points), max(point.at for point in points)
         axes.set_xlim(least / 1.3, most * 1.3)
-        axes.set_ylabel("accuracy", color=_INK)
+        axes.set_ylabel(scored, color=_INK)
         _in_percent(axes)
         return _finished(figure, axes, title)
 

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from towernet.records.judgement import AnswersJudged
 from towernet.records.results import Results, TrainingTimes
 from towernet.records.run import EpochMetrics
+from towernet.records.scores import deciding
 from towernet.report import figures, headline
 from towernet.report.headline import Step
 
@@ -26,9 +27,10 @@ class Standing:
         name: The network.
         colour: Of its line in the curves.
         dash: Of the same line.
-        accuracy: None where it is not ranked.
+        score: Its accuracy, or balanced accuracy if that is the measure; None where it is not
+            ranked.
         interval: 95 %.
-        point: Where the accuracy is drawn.
+        point: Where the score is drawn.
         whisker: Where the interval is drawn.
         reason: Why it is not ranked, '' where it is.
         barely_trained: Whether it is ranked after hardly any training.
@@ -37,7 +39,7 @@ class Standing:
     name: str
     colour: int
     dash: str
-    accuracy: float | None
+    score: float | None
     interval: tuple[float, float] | None
     point: float
     whisker: tuple[float, float]
@@ -51,9 +53,9 @@ class FirstScreen:
 
     Args:
         headline: The answer in at most 15 words.
-        standings: The networks with their accuracies and intervals, best first.
+        standings: The networks with their scores and intervals, best first.
         num_more: How many networks the picture leaves out.
-        ticks: The scale: each accuracy that is labelled, and where.
+        ticks: The scale: each score that is labelled, and where.
         chance: Where always predicting the most frequent class is drawn, None where it is unknown.
         curves: Validation accuracy over epochs, None where no epoch was finished.
         facts: What the headline rests on.
@@ -85,22 +87,22 @@ def first_screen(
         times: The measured training times, where they were to be equal.
     """
     curves = [
-        figures.curve(network.name, index, runs, lambda epoch: epoch.validation_accuracy)
+        figures.curve(network.name, index, runs, lambda epoch: deciding(epoch).accuracy)
         for index, (network, runs) in enumerate(zip(results.networks, metrics, strict=True))
     ][:MAX_ROWS]
     means = [figures.Curve(curve.name, (curve.mean(),), curve.index) for curve in curves]
     drawn = figures.learning_curves(
         means,
         key="first-screen",
-        label="validation accuracy",
+        label=f"validation {results.measure_words}",
         is_fraction=True,
-        title="Validation accuracy of each network over its epochs; the section Training curves"
-        " has it in numbers.",
+        title=f"Validation {results.measure_words} of each network over its epochs; the section"
+        " Training curves has it in numbers.",
         height=2.9,
     )
     return _screen(
         results,
-        results.majority_accuracy if results.ranked else None,
+        results.guessing if results.ranked else None,
         drawn if any(curve.mean() for curve in curves) else None,
         headline.facts(results, times),
         headline.steps(results, trusting, times),
@@ -121,7 +123,10 @@ def _screen(
 ) -> FirstScreen:
     shown = found.networks[:MAX_ROWS]
     bounds = [
-        bound for network in shown if network.status == "ranked" for bound in network.interval or ()
+        bound
+        for network in shown
+        if network.status == "ranked"
+        for bound in network.score_interval(found.measure) or ()
     ]
     low, high, ticks = _scale([*bounds, *([] if majority is None else [majority])])
 
@@ -132,15 +137,16 @@ def _screen(
     for index, network in enumerate(shown):
         line = figures.Curve(network.name, (), index)
         is_ranked = network.status == "ranked"
-        interval = network.interval if is_ranked else None
+        interval = network.score_interval(found.measure) if is_ranked else None
+        score = network.score(found.measure) if is_ranked else None
         standings.append(
             Standing(
                 network.name,
                 line.colour,
                 line.dash,
-                network.accuracy if is_ranked else None,
+                score,
                 interval,
-                at(network.accuracy) if is_ranked and network.accuracy is not None else 0.0,
+                0.0 if score is None else at(score),
                 (at(interval[0]), at(interval[1])) if interval else (0.0, 0.0),
                 "" if is_ranked else network.status.replace("_", " "),
                 network.barely_trained,

@@ -8,6 +8,7 @@ from functools import partial
 
 from towernet.comparison.judging.pairs import BETTER, EQUAL, OPEN, TOO_FEW_RUNS, WORSE
 from towernet.comparison.wording import ablation
+from towernet.comparison.wording.advice import advice
 from towernet.comparison.wording.remarks import about_few_runs, about_more_images, about_winner
 from towernet.comparison.wording.times import EQUAL_PASSES, unequal
 from towernet.comparison.wording.verdict import (
@@ -15,8 +16,10 @@ from towernet.comparison.wording.verdict import (
     BY_OPTION,
     about_first,
     about_ours,
+    gets_words,
     judged_images,
     pairs_of_first,
+    scored_words,
     settling,
     worth_using,
 )
@@ -56,11 +59,9 @@ def headline(found: Results | AnswersJudged) -> str:
         return _shortened(partial(_of_blocks, found, found.ablation))
     first = _named(found.ranked[0].name)
     if len(found.ranked) == 1:
-        accuracy = found.ranked[0].accuracy
-        assert accuracy is not None, "ranked without answers"
         if len(found.networks) == 1:
-            return f"{first} gets {percent(accuracy)} of {judged_images(found)} right."
-        return f"{first} is the only network that could be ranked: {percent(accuracy)} right."
+            return f"{first} {gets_words(found)}."
+        return f"{first} is the only network that could be ranked: {_score_words(found)}."
     pairs = pairs_of_first(found)
     if isinstance(found, Results) and found.winner and found.winner.name != found.ranked[0].name:
         return _of_two_choices(first, found.winner.name, pairs)
@@ -79,8 +80,6 @@ def _of_ranking(first: str, pairs: Sequence[Pair], found: Judged, num_named: int
     equal = [pair.second for pair in pairs if pair.answer == EQUAL]
     undecided = [pair.second for pair in pairs if pair.answer in (OPEN, TOO_FEW_RUNS)]
     tied = [pair.second for pair in pairs if pair.difference == 0]
-    accuracy = found.ranked[0].accuracy
-    assert accuracy is not None, "ranked without answers"
     margin = f"±{100 * found.equal_within:g} points"
 
     def named(names: Sequence[str], last: str = "and") -> str:
@@ -92,7 +91,7 @@ def _of_ranking(first: str, pairs: Sequence[Pair], found: Judged, num_named: int
         place = (
             f"the best {noun} here" if is_all else f"the best of {len(found.ranked)} ranked {noun}s"
         )
-        return f"{first} is {place}: {percent(accuracy)} of {judged_images(found)} right."
+        return f"{first} is {place}: {scored_words(found)}."
     if beaten:
         text = f"{first} beats {named(beaten)}"
         if equal:
@@ -107,10 +106,16 @@ def _of_ranking(first: str, pairs: Sequence[Pair], found: Judged, num_named: int
     if all(pair.answer == TOO_FEW_RUNS for pair in pairs):
         return f"{first} came first, but {found.num_runs} runs are too few to show a difference."
     if len(tied) == len(pairs):
-        return f"{listed([first, named(tied)])} have the same accuracy; no difference is shown."
+        same = f"the same {found.measure_words}"
+        return f"{listed([first, named(tied)])} have {same}; no difference is shown."
     if equal:
         return f"{first} came first; it equals {named(equal)}, and no other difference is shown."
     return f"{first} came first, but no difference from {named(undecided, 'or')} is shown."
+
+
+def _score_words(found: Judged) -> str:
+    score = found.ranked[0].score(found.measure)
+    return f"{percent(score)} {'right' if found.measure == 'accuracy' else found.measure_words}"
 
 
 def _of_two_choices(first: str, winner: str, pairs: Sequence[Pair]) -> str:
@@ -215,16 +220,17 @@ def _differences(found: Results | AnswersJudged) -> str:
     if not found.ranked:
         return _reasons(found)
     if isinstance(found, Results):
-        guess = percent(found.majority_accuracy)
+        guess = percent(found.guessing)
         if not worth_using(found):
+            of = "" if found.measure == "accuracy" else f" {found.measure_words}"
             return (
-                f"Always predicting the most frequent class gets {guess}; no network's 95 %"
+                f"Always predicting the most frequent class gets {guess}{of}; no network's 95 %"
                 " interval is entirely above that."
             )
         if found.ablation:
             return found.sentence
     if len(found.ranked) == 1:
-        interval = found.ranked[0].interval
+        interval = found.ranked[0].score_interval(found.measure)
         assert interval is not None and isinstance(found, Results), "one answering network"
         low, high = map(percent, interval)
         return (
@@ -274,12 +280,6 @@ def _kept_equal(results: Results, times: TrainingTimes | None) -> str:
     return text
 
 
-_TRAIN_LONGER = (
-    "Train longer (give more --epochs or --minutes), or look for problems in the images with"
-    " `towernet check`."
-)
-
-
 def steps(
     found: Results | AnswersJudged, trusting: str = "", times: TrainingTimes | None = None
 ) -> tuple[Step, ...]:
@@ -297,13 +297,11 @@ def steps(
 def _steps(found: Results | AnswersJudged, trusting: str) -> tuple[Step, ...]:
     if not found.ranked and all(network.status == "failed" for network in found.networks):
         return (Step("Remove the cause named here, then run the command again with a new --out."),)
-    if not found.ranked:
-        return (Step(_TRAIN_LONGER),)
     if isinstance(found, AnswersJudged):
         more = _to_decide(found, BY_ANSWERS)
         return more or (Step(f"For images of this kind, use {found.ranked[0].name}."),)
     if not worth_using(found):
-        return (Step(_TRAIN_LONGER),)
+        return (Step(advice(found)),)
     return (*_to_use(found, trusting), *_to_decide(found, BY_OPTION), *_to_collect(found))
 
 

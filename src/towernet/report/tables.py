@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 from towernet import words
+from towernet.config import Measure
 from towernet.records.judgement import AnsweringNetwork, Pair
 from towernet.records.results import Network
 from towernet.records.run import Hardware
@@ -78,13 +79,15 @@ def difference_scale(pairs: Sequence[Pair]) -> tuple[float, float]:
     return math.floor(100 * min(bounds)) / 100, math.ceil(100 * max(bounds)) / 100
 
 
-def accuracy_scale(
-    networks: Sequence[Network] | Sequence[AnsweringNetwork], majority: Number | None
+def score_scale(
+    networks: Sequence[Network] | Sequence[AnsweringNetwork],
+    guessing: Number | None,
+    measure: Measure,
 ) -> tuple[float, float]:
-    """Return the ends, in whole 5 %, of the scale on which the accuracies are drawn."""
-    values = [] if majority is None else [majority]
+    """Return the ends, in whole 5 %, of the scale on which the scores are drawn."""
+    values = [] if guessing is None else [guessing]
     for network in networks:
-        values += network.interval or ()
-        values += [run.accuracy for run in network.runs]
+        values += network.score_interval(measure) or ()
+        values += [score for run in network.runs if (score := run.score(measure)) is not None]
     low = math.floor(20 * min(values)) / 20
     return low, max(math.ceil(20 * max(values)) / 20, low + 0.05)

@@ -42,6 +42,7 @@ class AnswerTable:
         right_MKN: Whether each run of each network classified each image correctly.
         cluster_N: Which images belong together.
         num_groups: The number of groups if the table groups its images, else None.
+        label_N: The class of each image, None if the table has no labels.
     """
 
     networks: tuple[str, ...]
@@ -49,6 +50,7 @@ class AnswerTable:
     right_MKN: Bools
     cluster_N: Ints
     num_groups: int | None
+    label_N: Ints | None = None
 
 
 def read_answers(answers: pd.DataFrame | str | Path) -> AnswerTable:
@@ -253,6 +255,10 @@ class _Checks:
             places = _places(_in_order(self.group.texts))
             code_R = self.group.codes
             group_N[image_R] = np.where(code_R < 0, -1, places[code_R]) if len(places) else -1
+        label_N = None
+        if self.label is not None:
+            label_N = np.empty(len(images), np.int64)
+            label_N[image_R] = self.label.codes
         # An image without a group becomes a group of its own, after the others.
         alone = group_N < 0
         num_named = 0 if self.group is None else len(self.group.texts)
@@ -263,6 +269,7 @@ class _Checks:
             right_MKN=right_MKN,
             cluster_N=group_N,
             num_groups=None if self.group is None else num_named + int(alone.sum()),
+            label_N=label_N,
         )
 
 

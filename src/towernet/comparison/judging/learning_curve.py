@@ -17,10 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from towernet.comparison.judging.pairs import pair_of
-from towernet.comparison.judging.scores import accuracy_interval
-from towernet.comparison.judging.statistics import SIGNIFICANT, holm, judge, min_runs
+from towernet.comparison.judging.scores import accuracy_interval, balanced_interval
+from towernet.comparison.judging.significance import SIGNIFICANT, holm, min_runs
+from towernet.comparison.judging.statistics import judge
 from towernet.comparison.protocol import LAST_DOUBLING
 from towernet.comparison.wording.learning_curve import sentence
+from towernet.config import Measure
+from towernet.data.balance import balanced_accuracy
 from towernet.data.prepare import Dataset
 from towernet.names import NetworkName
 from towernet.records.results import ClassGain, CurvePoint, LearningCurve
@@ -44,7 +47,12 @@ class FewerImages:
 
 
 def learning_curve(
-    name: str, right: Mapping[float, list[Bools]], dataset: Dataset, seed: int, equal_within: float
+    name: str,
+    right: Mapping[float, list[Bools]],
+    dataset: Dataset,
+    seed: int,
+    equal_within: float,
+    measure: Measure = "accuracy",
 ) -> LearningCurve:
     """Return how accuracy grew with the training images, and the gain of the last doubling.
 
@@ -55,22 +63,29 @@ def learning_curve(
         dataset: The images of the first repetition.
         seed: The seed for drawing the shares.
         equal_within: The largest difference that does not matter, a fraction.
+        measure: What grew.
     """
     clusters, points = dataset.final_clusters(), []
+    label_N = dataset.final.labels if measure == "balanced" else None
     for share in sorted(right):
         part = dataset.with_train_share(share, seed=seed, repetition=0)
-        accuracies = [float(run.mean()) for run in right[share]]
+        if label_N is None:
+            accuracies = [float(run.mean()) for run in right[share]]
+            interval = accuracy_interval(np.array(right[share]), clusters)
+        else:
+            accuracies = [balanced_accuracy(run, label_N) for run in right[share]]
+            interval = balanced_interval(np.array(right[share]), clusters, label_N)
         points.append(
             CurvePoint(
                 share=share,
                 num_images=len(part.train),
                 accuracy=float(np.mean(accuracies)),
-                interval=accuracy_interval(np.array(right[share]), clusters),
+                interval=interval,
                 runs=tuple(accuracies),
             )
         )
     full, half = right[1.0], right[LAST_DOUBLING]
-    family = judge(np.array([full, half]), clusters)
+    family = judge(np.array([full, half]), clusters, label_N=label_N)
     gain = pair_of(family, family.differences[0], ("all", "half"), equal_within)
     classes = _classes(full, half, dataset)
     fewest = min_runs(len(classes))
@@ -80,7 +95,7 @@ def learning_curve(
         gain=gain,
         classes=tuple(classes),
         runs_for_classes=fewest if 1 < len(full) < fewest else None,
-        sentence=sentence(name, points, gain, classes, equal_within),
+        sentence=sentence(name, points, gain, classes, equal_within, measure),
     )
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from towernet.comparison.judging.answers import RunPredictions, combined
 from towernet.comparison.judging.scores import (
     accuracy_interval,
+    balanced_interval,
+    balanced_resampled_interval,
     confusion_matrix,
     macro_f1,
     majority_accuracy,
@@ -18,6 +20,7 @@ from towernet.comparison.judging.scores import (
     resampled_interval,
 )
 from towernet.comparison.outcome import Outcome
+from towernet.data.balance import balanced_accuracy, num_classes_in
 from towernet.data.prepare import Dataset
 from towernet.engine.batches import steps_per_epoch
 from towernet.engine.record import summary_of
@@ -29,12 +32,8 @@ from towernet.records.judgement import Status
 from towernet.records.ledger import RateFellApart, Trial
 from towernet.records.protocol import Protocol
 from towernet.records.results import Measured, Network
-from towernet.records.run import RunSummary
-from towernet.records.scores import RunScores, TrialScores
+from towernet.records.scores import OnValidation, RunScores, TrialScores, deciding
 from towernet.words import percent
-
-# Both contain accuracy and loss on validation images.
-OnValidation = RunSummary | RunScores
 
 
 def network_of(
@@ -87,6 +86,7 @@ def network_of(
                 learning_rate=trial.learning_rate,
                 validation_loss=trial.validation_loss,
                 validation_accuracy=trial.validation_accuracy,
+                validation_balanced=trial.validation_balanced,
             )
             for trial in outcome.trials
         ),
@@ -104,16 +104,22 @@ def network_of(
         return row
     labels_N, predicted_RN, cluster_N = combined(predictions)
     status, reason = learnt(runs, num_epochs, dataset)
+    right_RN = predicted_RN == labels_N
+    interval = accuracy_interval(right_RN, cluster_N)
+    of_balanced = balanced_interval(right_RN, cluster_N, labels_N)
+    if dataset.redraws_final_split and len(predictions) > 1:
+        right = [of_run.right_N for of_run in predictions]
+        labels = [of_run.dataset.final.labels for of_run in predictions]
+        interval = resampled_interval(right, len(dataset.train))
+        of_balanced = balanced_resampled_interval(right, labels, len(dataset.train))
     return row.model_copy(
         update={
             "status": status,
             "reason": reason,
             "accuracy": fmean(run.accuracy for run in runs),
-            "interval": (
-                resampled_interval([of_run.right_N for of_run in predictions], len(dataset.train))
-                if dataset.redraws_final_split and len(predictions) > 1
-                else accuracy_interval(predicted_RN == labels_N, cluster_N)
-            ),
+            "interval": interval,
+            "balanced_accuracy": fmean(run.balanced_accuracy or 0.0 for run in runs),
+            "balanced_interval": of_balanced,
             "macro_f1": fmean(run.macro_f1 for run in runs),
             "validation_accuracy": fmean(run.validation_accuracy for run in runs),
             "confusion": tuple(map(tuple, np.sum(confusions, axis=0).tolist())),
@@ -134,6 +140,8 @@ def _run_scores(of_run: RunPredictions, confusion: np.ndarray, folder: Path) -> 
         best_epoch=summary.best_epoch,
         temperature=calibration and calibration.temperature,
         calibration_error=calibration and calibration.calibration_error,
+        balanced_accuracy=balanced_accuracy(of_run.right_N, of_run.dataset.final.labels),
+        validation_balanced=summary.validation_balanced,
     )
 
 
@@ -154,27 +162,42 @@ def learnt(runs: Iterable[OnValidation], num_epochs: float, dataset: Dataset) ->
         return "not_enough_time", (
             f"did not have enough time: it saw only {percent(num_epochs, 0)} of the training images"
         )
-    guessed = majority_accuracy(dataset.train.labels, dataset.validation.labels)
-    if fmean(run.validation_accuracy for run in runs) <= guessed:
+    runs = list(runs)
+    is_balanced = runs[0].validation_balanced is not None
+    guessed = guessing(dataset, is_balanced=is_balanced)
+    if fmean(deciding(run).accuracy for run in runs) <= guessed:
+        of_guessing = (
+            f"has a balanced accuracy of {percent(guessed)} on the validation images"
+            if is_balanced
+            else f"is right for {percent(guessed)} of the validation images"
+        )
         return "did_not_learn", (
-            "did not learn under this recipe: always predicting the most frequent class is right"
-            f" for {percent(guessed)} of the validation images"
+            "did not learn under this recipe: always predicting the most frequent class"
+            f" {of_guessing}"
         )
     return "ranked", ""
+
+
+def guessing(dataset: Dataset, *, is_balanced: bool) -> float:
+    """Return the accuracy on validation images of always predicting the most frequent class."""
+    labels = dataset.validation.labels
+    if is_balanced:
+        return 1 / num_classes_in(labels)
+    return majority_accuracy(dataset.train.labels, labels)
 
 
 def selection_key(runs: Sequence[OnValidation], parameters: int) -> tuple[float, float, float]:
     """Return the key by which the network to use is the largest; never uses the final split."""
     return (
-        fmean(run.validation_accuracy for run in runs),
-        -fmean(run.validation_loss for run in runs),
+        fmean(deciding(run).accuracy for run in runs),
+        -fmean(deciding(run).loss for run in runs),
         -float(parameters),
     )
 
 
 def best_run(runs: Sequence[RunScores]) -> RunScores:
     """Return the run of a network to use: the best on its validation images."""
-    return max(runs, key=lambda run: (run.validation_accuracy, -run.validation_loss))
+    return max(runs, key=lambda run: (deciding(run).accuracy, -deciding(run).loss))
 
 
 def measured_of(outcome: Outcome, predictions: Sequence[RunPredictions]) -> Measured:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from towernet.comparison.judging.statistics import Difference, Family, min_runs
+from towernet.comparison.judging.significance import min_runs
+from towernet.comparison.judging.statistics import Difference, Family
 from towernet.records.judgement import Answer, Pair
 
 # The conclusions about a pair: the first is better, …; in a ranking's pairs it is never worse.

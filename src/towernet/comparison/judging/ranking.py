@@ -15,6 +15,7 @@ from towernet.comparison.judging.networks import measured_of, network_of, select
 from towernet.comparison.judging.pairs import pair_of
 from towernet.comparison.judging.statistics import judge, judge_resampled
 from towernet.comparison.outcome import Outcome
+from towernet.data.balance import balanced_accuracy
 from towernet.data.prepare import Dataset
 from towernet.engine.session import Session
 from towernet.names import NetworkName
@@ -82,12 +83,13 @@ class Judging:
     def ranked(self) -> tuple[Network, ...]:
         """Return all networks in order, those that learnt with their ranks.
 
-        The order is by accuracy, then by size, smaller first, then by name; never by a measured
+        The order is by score, then by size, smaller first, then by name; never by a measured
         time.
         """
+        measure = self.protocol.request.measure
         ordered = sorted(
             self.networks,
-            key=lambda n: (n.status != "ranked", -(n.accuracy or 0.0), n.parameters, n.name),
+            key=lambda n: (n.status != "ranked", -(n.score(measure) or 0.0), n.parameters, n.name),
         )
         return tuple(
             network.model_copy(update={"rank": position + 1})
@@ -103,14 +105,25 @@ class Judging:
         dataset, right = self.dataset, self.right
         names = list(dict.fromkeys(name for pair in pairs for name in pair))
         positions = [(names.index(first), names.index(second)) for first, second in pairs]
+        label_N = dataset.final.labels if self.protocol.request.measure == "balanced" else None
         if dataset.redraws_final_split and len(right[names[0]]) > 1:
-            accuracies = np.array([[run.mean() for run in right[name]] for name in names])
-            family = judge_resampled(accuracies, len(dataset.final), len(dataset.train), positions)
+            scores = np.array([self._scores(name) for name in names])
+            num = len(dataset.final), len(dataset.train)
+            family = judge_resampled(scores, *num, positions, label_N=label_N)
         else:
             right_MKN = np.array([right[name] for name in names])
-            family = judge(right_MKN, dataset.final_clusters(), positions)
+            family = judge(right_MKN, dataset.final_clusters(), positions, label_N=label_N)
         margin = self.protocol.request.equal_within
         return tuple(pair_of(family, found, names, margin) for found in family.differences)
+
+    def _scores(self, name: str) -> list[float]:
+        """Return the score of each run of a network, each on its own images."""
+        if self.protocol.request.measure == "accuracy":
+            return [run.mean() for run in self.right[name]]
+        return [
+            balanced_accuracy(run, self.dataset_of(repetition).final.labels)
+            for repetition, run in enumerate(self.right[name])
+        ]
 
 
 def _selection_key(network: Network) -> tuple[float, float, float]:

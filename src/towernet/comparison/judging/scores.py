@@ -5,8 +5,9 @@ and 1; the number of images is the effective number that gives the observed spre
 images.
 
 Sources: Wilson, JASA 1927; Korn and Graubard, Confidence intervals for proportions with small
-expected number of positive counts, Survey Methodology 1998 (the effective number); the spread of a
-ratio is that of its linear approximation.
+expected number of positive counts, Survey Methodology 1998 (the effective number); Zou and Donner,
+Construction of confidence limits about effect measures, Statistics in Medicine 2008 (a sum's
+interval from those of its parts); the spread of a ratio is that of its linear approximation.
 
 Shapes: N images, K classes, R runs, U clusters of images that belong together.
 """
@@ -18,7 +19,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from towernet.comparison.judging.statistics import SIGNIFICANT, spread
+from towernet.comparison.judging.significance import SIGNIFICANT
+from towernet.comparison.judging.variance import Cells, spread
 from towernet.records.base import Interval
 from towernet.records.scores import ClassScores
 
@@ -122,7 +124,62 @@ def accuracy_interval(right_RN: npt.NDArray[np.bool_], cluster_N: Labels) -> Int
     return found
 
 
-def interval(part_RN: Counts, whole_RN: Counts, cluster_N: Labels) -> Interval | None:
+def balanced_interval(
+    right_RN: npt.NDArray[np.bool_], cluster_N: Labels, label_N: Labels
+) -> Interval:
+    """Return the 95 % interval of the mean balanced accuracy over runs and images.
+
+    Each class's own interval gives how far its recall may be off in each direction, which holds for
+    classes of a few images too; classes are then added up as independent. What they share, the
+    runs and clusters that contain several classes, widens the interval.
+    """
+    cells = Cells.of(cluster_N, label_N)
+    if len(cells.classes) == 1:
+        return accuracy_interval(right_RN, cluster_N)
+    recalls, bounds, own = [], [], 0.0
+    for label in np.unique(label_N):
+        of_class = label_N == label
+        part_RN = right_RN[:, of_class].astype(np.float64)
+        # Of a class's few images all count: where they are misleading, other classes are not.
+        found = interval(part_RN, np.ones(part_RN.shape), cluster_N[of_class], num_discounted=0)
+        assert found is not None, "there are images"
+        recalls.append(float(part_RN.mean()))
+        bounds.append(found)
+        of_one = Cells.of(cluster_N[of_class])
+        own += _variance(*spread(of_one.sums(part_RN), of_one)) / len(cells.classes) ** 2
+    together = _variance(*spread(cells.sums(right_RN), cells))
+    return _of_sum(recalls, bounds, together, own)
+
+
+def _variance(of_runs: float, of_images: float, of_rest: float) -> float:
+    return max(0.0, of_runs - of_rest) + of_images
+
+
+def _of_sum(recalls: list[float], bounds: list[Interval], together: float, own: float) -> Interval:
+    """Return the interval of the mean of some recalls, each with its own.
+
+    Args:
+        recalls: One for each class.
+        bounds: Their intervals.
+        together: The estimated variance of the mean.
+        own: What it would be if the recalls were independent.
+    """
+    shared = max(1.0, together / own) if own > 0 else 1.0
+    mean, low, high = np.array(recalls), *np.array(bounds).T
+    below, above = (
+        math.sqrt(shared * float((reach**2).sum())) / len(recalls)
+        for reach in (mean - low, high - mean)
+    )
+    return max(0.0, float(mean.mean()) - below), min(1.0, float(mean.mean()) + above)
+
+
+def interval(
+    part_RN: Counts,
+    whole_RN: Counts,
+    cluster_N: Labels,
+    *,
+    num_discounted: int = NUM_DISCOUNTED,
+) -> Interval | None:
     """Return the 95 % interval of the sum of the parts over the sum of the wholes.
 
     None if the wholes are 0.
@@ -131,6 +188,7 @@ def interval(part_RN: Counts, whole_RN: Counts, cluster_N: Labels) -> Interval |
         part_RN: What each run and image adds to the ratio's numerator.
         whole_RN: What they add to its denominator.
         cluster_N: Which images belong together.
+        num_discounted: Up to this many images with differing predictions do not show their spread.
     """
     is_counted_N = whole_RN.any(axis=0)
     if not is_counted_N.any():
@@ -141,16 +199,20 @@ def interval(part_RN: Counts, whole_RN: Counts, cluster_N: Labels) -> Interval |
         for counts in (part_RN, whole_RN)
     )
     ratio = float(part_RU.sum() / whole_RU.sum())
-    return wilson(ratio, _effective_number(part_RU, whole_RU, len(cluster_N)))
+    return wilson(ratio, _effective_number(part_RU, whole_RU, len(cluster_N), num_discounted))
 
 
-def _effective_number(part_RU: Counts, whole_RU: Counts, num_images: int) -> float:
+def _effective_number(
+    part_RU: Counts, whole_RU: Counts, num_images: int, num_discounted: int
+) -> float:
     """Return how many independent images would make a ratio as uncertain as it is."""
     num_runs, num_clusters = part_RU.shape
     if num_clusters == 1:
         return 1.0  # for any number of runs, since one cluster shows nothing about others
     ratio = float(part_RU.sum() / whole_RU.sum())
-    of_runs, of_images, of_rest = spread(part_RU - ratio * whole_RU, whole_RU.mean(axis=0))
+    of_runs, of_images, of_rest = spread(
+        part_RU - ratio * whole_RU, Cells.of_sizes(whole_RU.mean(axis=0))
+    )
     of_one_run = ratio * (1 - ratio) / num_images  # if the images were independent
     if num_runs == 1 and num_clusters == num_images:
         return float(num_images)
@@ -162,14 +224,14 @@ def _effective_number(part_RU: Counts, whole_RU: Counts, num_images: int) -> flo
     missed_U, hit_U = (part_RU < whole_RU).any(axis=0), (part_RU > 0).any(axis=0)
     num_differing = int(min(missed_U.sum(), hit_U.sum()))
     if variance < of_one_run:
-        weight = max(0, num_differing - NUM_DISCOUNTED) / max(num_differing, 1)
+        weight = max(0, num_differing - num_discounted) / max(num_differing, 1)
         variance = weight * variance + (1 - weight) * of_one_run
     if variance <= 1e-12:  # all the same: count only what is certainly independent
         return float(num_clusters)
     return max(1.0, min(float(num_images * num_runs), ratio * (1 - ratio) / variance))
 
 
-def resampled_interval(right: list[npt.NDArray[np.bool_]], num_train: int) -> Interval:
+def resampled_interval(right: list[npt.NDArray[np.bool_]], num_train: int | float) -> Interval:
     """Return the 95 % interval of the mean accuracy of runs evaluated on different images.
 
     Uses Nadeau and Bengio's variance, as `statistics.judge_resampled` does.
@@ -185,6 +247,33 @@ def resampled_interval(right: list[npt.NDArray[np.bool_]], num_train: int) -> In
     most = accuracy * (1 - accuracy) / num_images  # the variance from one run's images alone
     num = accuracy * (1 - accuracy) / variance if variance > most else num_images
     return wilson(accuracy, max(1.0, float(num)))
+
+
+def balanced_resampled_interval(
+    right: list[npt.NDArray[np.bool_]], labels: list[Labels], num_train: int
+) -> Interval:
+    """Return the same of the mean balanced accuracy, as `balanced_interval` does.
+
+    Args:
+        right: For each run, whether it classified each of its images correctly.
+        labels: For each run, the classes of its images.
+        num_train: How many images a run was trained on.
+    """
+    if len(Cells.of(np.arange(len(labels[0])), labels[0]).classes) == 1:
+        return resampled_interval(right, num_train)
+    recalls, bounds, own = [], [], 0.0
+    by_run = np.zeros(len(right))
+    classes = [
+        label for label in np.unique(labels[0]) if all((run == label).any() for run in labels)
+    ]
+    for label in classes:
+        parts = [run[of_run == label] for run, of_run in zip(right, labels, strict=True)]
+        recall_R = np.array([part.mean() for part in parts])
+        bounds.append(resampled_interval(parts, num_train * len(parts[0]) / len(right[0])))
+        recalls.append(float(recall_R.mean()))
+        by_run += recall_R / len(classes)
+        own += float(recall_R.var(ddof=1)) / len(classes) ** 2
+    return _of_sum(recalls, bounds, float(by_run.var(ddof=1)), own)
 
 
 def _widening(num: int) -> float:

@@ -108,9 +108,8 @@ def _answers(judged: list[tuple[str, Pair]], results: Results) -> list[str]:
     ]
     if EQUAL in by_answer:
         names = listed([block for block, _ in by_answer[EQUAL]])
-        parts.append(
-            f"{names} changed accuracy by less than ±{100 * results.equal_within:g} points"
-        )
+        margin = f"±{100 * results.equal_within:g} points"
+        parts.append(f"{names} changed {results.measure_words} by less than {margin}")
     if OPEN in by_answer:
         names = listed([block for block, _ in by_answer[OPEN]], "or")
         parts.append(f"no effect of {names} is shown")
@@ -140,16 +139,17 @@ def remarks(results: Results) -> list[str]:
 def _about_likes(results: Results, variants: Sequence[Variant]) -> list[str]:
     """Say how good the networks are without a block, and what was the same with one."""
     without = {variant.network: variant.without for variant in variants}
-    accuracies = {network.name: network.accuracy for network in results.networks}
+    scores = {network.name: network.score(results.measure) for network in results.networks}
     scored = [
-        f"{network} {percent(accuracy)}"
+        f"{network} {percent(score)}"
         for network, name in without.items()
-        if (accuracy := accuracies[name]) is not None
+        if (score := scores[name]) is not None
     ]
     sentences = []
     if scored:
         sentences.append(
-            f"Accuracy without attention on {judged_images(results)}: {listed(scored)}."
+            f"{results.measure_words.capitalize()} without attention on"
+            f" {judged_images(results)}: {listed(scored)}."
         )
     sentences += [
         f"{network} includes shuffle attention; without it, it is called {name}."

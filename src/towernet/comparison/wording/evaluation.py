@@ -104,7 +104,7 @@ def remarks(
         verb = "has no image" if len(absent) == 1 else "have no images"
         remarks.append(
             f"{len(absent):,} of its {num_classes:,} classes {verb} here:"
-            f" {some_listed(absent)}; macro F1 is the mean over the others."
+            f" {some_listed(absent)}; balanced accuracy and macro F1 are means over the others."
         )
     if later_looks is not None:
         times = "once more" if later_looks == 1 else f"{later_looks:,} more times"

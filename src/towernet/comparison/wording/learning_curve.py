@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from towernet.comparison.judging.pairs import BETTER, EQUAL, TOO_FEW_RUNS, WORSE
-from towernet.records.judgement import Pair
+from towernet.config import Measure
+from towernet.records.judgement import MEASURE_WORDS, Pair
 from towernet.records.results import ClassGain, CurvePoint
 from towernet.words import in_points, shown
 
@@ -18,6 +19,7 @@ def sentence(
     gain: Pair,
     classes: Sequence[ClassGain],
     equal_within: float,
+    measure: Measure = "accuracy",
 ) -> str:
     """Answer whether more images would help.
 
@@ -27,12 +29,14 @@ def sentence(
         gain: What the last doubling gained.
         classes: What it gained for each class, largest first.
         equal_within: The largest difference that does not matter, a fraction.
+        measure: What the points are.
     """
     half, whole = points[-2:]
     num_runs = len(whole.runs)
     low, high = map(in_points, gain.interval)
     seen = (
-        f"With {whole.num_images:,} training images instead of {half.num_images:,}, the accuracy"
+        f"With {whole.num_images:,} training images instead of {half.num_images:,}, the"
+        f" {MEASURE_WORDS[measure]}"
         f" of {network} changed by {in_points(gain.difference)} points [{low}, {high}]"
     )
     if num_runs == 1:

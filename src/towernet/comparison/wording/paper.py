@@ -9,6 +9,7 @@ from towernet.comparison.judging.pairs import BETTER, EQUAL, WORSE
 from towernet.comparison.wording.ablation import about_blocks
 from towernet.comparison.wording.remarks import about_rates
 from towernet.comparison.wording.times import FEW_EPOCHS_WORDS, unequal
+from towernet.config import Measure
 from towernet.records.judgement import Pair
 from towernet.records.results import Made, Network, Results, TrainingTimes
 from towernet.words import counted, in_points, listed, p_value, percent, shown
@@ -65,9 +66,10 @@ def latex(results: Results, made: Made, times: TrainingTimes | None = None) -> s
         r"\begin{table}",
         r"\centering",
         r"\caption{" + escaped(_caption(results)) + "}",
-        r"\begin{tabular}{lrrrrr}",
+        r"\begin{tabular}{lrrrrrr}",
         r"\toprule",
-        r"network & parameters & multiply-adds & accuracy (\%) & difference [95\,\%] & $p$ \\",
+        r"network & parameters & multiply-adds & accuracy (\%) & balanced accuracy (\%) &"
+        r" difference [95\,\%] & $p$ \\",
         r"\midrule",
     ]
     lines += [_table_row(network, differences.get(network.name)) for network in results.ranked]
@@ -96,20 +98,25 @@ def _turned(pair: Pair) -> Pair:
 
 
 def _table_row(network: Network, pair: Pair | None) -> str:
-    assert network.accuracy is not None, "ranked without answers"
-    accuracy = f"{100 * network.accuracy:.1f}"
-    if len(network.runs) > 1:
-        accuracy += rf" $\pm$ {stdev([100 * run.accuracy for run in network.runs]):.1f}"
     low, high = map(in_points, pair.interval) if pair else ("", "")
     cells = (
         escaped(shown(network.name)) + ("$^*$" if network.barely_trained else ""),
         f"{network.parameters / 1e6:.3g}\\,M",
         f"{network.multiply_adds / 1e6:.3g}\\,M",
-        accuracy,
+        _with_spread(network.accuracy, [run.accuracy for run in network.runs]),
+        _with_spread(network.balanced_accuracy, [run.balanced_accuracy for run in network.runs]),
         escaped(f"{in_points(pair.difference)} [{low}, {high}]") if pair else "--",
         escaped(p_value(pair.p_adjusted)) if pair else "--",
     )
     return " & ".join(cells) + r" \\"
+
+
+def _with_spread(score: float | None, runs: list[float] | list[float | None]) -> str:
+    """Return a score in percent, with the standard deviation over runs if there are several."""
+    if score is None:
+        return "--"
+    values = [100 * run for run in runs if run is not None]
+    return f"{100 * score:.1f}" + (rf" $\pm$ {stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def escaped(text: str) -> str:
@@ -119,12 +126,14 @@ def escaped(text: str) -> str:
 
 def _caption(results: Results) -> str:
     spread = " ± the standard deviation over runs" if results.num_runs > 1 else ""
+    of_what = " of balanced accuracy" if results.measure == "balanced" else ""
     return (
-        f"Accuracy{spread} on {results.num_judged:,} {results.final_split} images of"
+        f"Accuracy and balanced accuracy (the mean over the classes){spread} on"
+        f" {results.num_judged:,} {results.final_split} images of"
         f" {shown(results.title)};"
         f" {counted(results.num_runs, 'run')} of each network. Differences are from"
         f" {'the same network without attention' if results.ablation else 'the first'}, in"
-        " points, with 95 % intervals for all pairs at once and Holm's p."
+        f" points{of_what}, with 95 % intervals for all pairs at once and Holm's p."
         + (f" * {FEW_EPOCHS_WORDS}." if any(n.barely_trained for n in results.ranked) else "")
     )
 
@@ -167,13 +176,16 @@ def _sharing(results: Results) -> str:
         if len(values) > 1
     ]
     text += f" (except that the recipe {listed(apart)})" if apart else ""
+    loss, accuracy = "validation loss", "validation accuracy"
+    if results.measure == "balanced":
+        loss, accuracy = f"{loss} (the mean over the classes)", f"balanced {accuracy}"
     if any(len(n.trials) > 1 and n.rate_by_trials is not False for n in networks):
         text += (
-            "; the learning rate was chosen by the validation loss of short trials of each, and the"
-            " epoch by validation accuracy."
+            f"; the learning rate was chosen by the {loss} of short trials of each, and the epoch"
+            f" by {accuracy}."
         )
     else:
-        text += "; the epoch of each was chosen by validation accuracy."
+        text += f"; the epoch of each was chosen by {accuracy}."
     return " ".join([text, *map(shown, about_rates(networks))])
 
 
@@ -201,11 +213,19 @@ def _method(results: Results) -> str:
         test, over = "the sign-flip test over runs", f" over runs and {images} (Gallas, 2006)"
     else:
         test, over = "the exact McNemar test of the trained models", f" over {images}"
+        if results.measure == "balanced":
+            test = f"a sign-flip test over {images}, each weighed by its class,"
     holm = f" adjusted by Holm for {num_pairs} pairs" if num_pairs > 1 else ""
     at_once = " for all pairs at once" if num_pairs > 1 else ""
+    judged = ""
+    if results.measure == "balanced":
+        judged = (
+            "Networks were ranked and compared by balanced accuracy, the mean over the classes of"
+            " the share of each that is classified correctly. "
+        )
     whom = "A network with a block and without it" if results.ablation else "Two networks"
     return (
-        f"{whom} were called different when both {test}{holm} (p < 0.05) and the 95 %"
+        f"{judged}{whom} were called different when both {test}{holm} (p < 0.05) and the 95 %"
         f" interval{over}{at_once} excluded zero, and equal when the whole interval lay"
         f" within ±{100 * results.equal_within:g} points."
     )
@@ -215,13 +235,17 @@ def _findings(results: Results) -> list[str]:
     sentences = []
     if results.ranked:
         split = "Test" if results.final_split == "test" else "Validation"
-        of = [
-            f"{percent(network.accuracy)} for {shown(network.name)}"
-            for network in results.ranked
-            if network.accuracy is not None  # as of none that is ranked
-        ]
         over = f" (mean of {results.num_runs} runs)" if results.num_runs > 1 else ""
-        sentences.append(f"{split} accuracy{over} was {listed(of)}.")
+        measures: list[Measure] = ["accuracy", "balanced"]
+        for measure in sorted(measures, key=lambda each: each != results.measure):
+            of = [
+                f"{percent(score)} for {shown(network.name)}"
+                for network in results.ranked
+                if (score := network.score(measure)) is not None
+            ]
+            balanced = "balanced " if measure == "balanced" else ""
+            if of:
+                sentences.append(f"{split} {balanced}accuracy{over} was {listed(of)}.")
     sentences += _about_ablation(results) if results.ablation else _about_first(results)
     sentences += [
         f"{shown(network.name)} could not be ranked ({shown(network.reason)})."

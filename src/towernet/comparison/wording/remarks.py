@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from towernet.comparison.judging.pairs import BETTER, EQUAL, OPEN, TOO_FEW_RUNS
-from towernet.comparison.judging.statistics import min_runs
+from towernet.comparison.judging.significance import min_runs
+from towernet.comparison.wording.advice import advice
 from towernet.comparison.wording.verdict import (
     BY_ANSWERS,
     BY_OPTION,
     beats_guessing,
+    guessing_words,
     num_pairs,
     pairs_of_first,
     settling,
@@ -18,7 +20,7 @@ from towernet.comparison.wording.verdict import (
 )
 from towernet.records.judgement import Judged, Pair
 from towernet.records.results import LearningCurve, Network, Results
-from towernet.words import listed, percent
+from towernet.words import listed
 
 
 def remarks(results: Results) -> list[str]:
@@ -87,7 +89,7 @@ def about_protocol(results: Results, what_may_change: str) -> list[str]:
     ]
     sentences += [
         f"{network.name} is not shown to beat guessing: always predicting the most frequent class"
-        f" gets {percent(results.majority_accuracy)} right."
+        f" {guessing_words(results)}."
         for network in ranked
         if not beats_guessing(network, results)
     ]
@@ -127,7 +129,7 @@ def about_winner(results: Results) -> list[str]:
     if winner is None or len(ranked) < 2 or results.kind != "comparison":
         return []
     if not worth_using(results):
-        return ["Do not use any of them yet: train longer, or check the images first."]
+        return [f"Do not use any of them yet. {advice(results)}"]
     if winner.name == ranked[0].name:
         return [f"Use {winner.name}: it was also the best on the validation images."]
     return [

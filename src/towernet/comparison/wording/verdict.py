@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from towernet.comparison.judging.pairs import BETTER, EQUAL, OPEN, TOO_FEW_RUNS, WORSE
-from towernet.comparison.judging.statistics import min_runs
+from towernet.comparison.judging.significance import min_runs
+from towernet.comparison.wording.advice import advice
 from towernet.records.judgement import Judged, Pair
 from towernet.records.results import Network, Results
 from towernet.words import in_points, listed, percent
@@ -68,8 +69,7 @@ def verdict(results: Results) -> str:
     """
     if not results.ranked:
         return (
-            f"No network learned enough to be ranked on {judged_images(results)}:"
-            " train longer, or look at the images with `towernet check`."
+            f"No network learned enough to be ranked on {judged_images(results)}. {advice(results)}"
         )
     return sentence(results, about_ours(results))
 
@@ -83,15 +83,15 @@ def sentence(found: Judged, lead: str = "") -> str:
     """
     ranked = found.ranked
     first = ranked[0]
-    assert first.accuracy is not None and first.interval is not None, "ranked without answers"
-    scored = f"{percent(first.accuracy)} of {judged_images(found)}"
-    low, high = first.interval
+    interval = first.score_interval(found.measure)
+    assert interval is not None, "ranked without answers"
+    low, high = map(percent, interval)
     if len(found.networks) == 1:
-        return (
-            f"{first.name} gets {scored} right (95 % interval {percent(low)} to {percent(high)})."
-        )
+        return f"{first.name} {gets_words(found)} (95 % interval {low} to {high})."
     if len(ranked) == 1:
-        return f"{lead}{first.name} is the only network that could be ranked: {scored} right."
+        return (
+            f"{lead}{first.name} is the only network that could be ranked: {scored_words(found)}."
+        )
     pairs = pairs_of_first(found)
     tied = [pair.second for pair in pairs if pair.difference == 0]
     is_one_run = found.num_runs == 1
@@ -100,11 +100,25 @@ def sentence(found: Judged, lead: str = "") -> str:
         place = f"{first.name} is the best {'' if is_all else 'ranked '}{_noun(found)} here"
     elif tied:
         models = "The trained models of " if is_one_run else ""
-        place = f"{models}{listed([first.name, *tied])} have the same accuracy"
+        place = f"{models}{listed([first.name, *tied])} have the same {found.measure_words}"
     else:
         place = f"{'The trained model of ' if is_one_run else ''}{first.name} came first"
     rest = about_first(found, first.name if tied else "It")
-    return f"{lead}{place} ({scored} right). {rest}"
+    return f"{lead}{place} ({scored_words(found)}). {rest}"
+
+
+def scored_words(found: Judged) -> str:
+    """Say how good the network that came first is: "98.8 % of 80 test images right"."""
+    score = found.ranked[0].score(found.measure)
+    assert score is not None, "ranked without answers"
+    if found.measure == "accuracy":
+        return f"{percent(score)} of {judged_images(found)} right"
+    return f"{found.measure_words} {percent(score)} on {judged_images(found)}"
+
+
+def gets_words(found: Judged) -> str:
+    """Say the same after its name: "gets 98.8 % of 80 test images right"."""
+    return f"{'gets' if found.measure == 'accuracy' else 'has a'} {scored_words(found)}"
 
 
 def pairs_of_first(found: Judged) -> list[Pair]:
@@ -201,7 +215,14 @@ def too_few_runs(num_comparisons: int, num_runs: int, how: str = BY_OPTION) -> s
 
 def beats_guessing(network: Network, results: Results) -> bool:
     """Whether a network beats always predicting the most frequent class, by more than chance."""
-    return network.interval is not None and network.interval[0] > results.majority_accuracy
+    interval = network.score_interval(results.measure)
+    return interval is not None and interval[0] > results.guessing
+
+
+def guessing_words(results: Results) -> str:
+    """Say what always predicting the most frequent class gives."""
+    guess = percent(results.guessing)
+    return f"gets {guess} right" if results.measure == "accuracy" else f"has {guess}"
 
 
 def worth_using(results: Results) -> bool:
