@@ -513,10 +513,15 @@ def sabotaged(name: str, old: str, new: str) -> type[AttentionBlock]:
     """Return the block whose source has `new` in place of `old`."""
     module = sys.modules[ATTENTION[name].__module__]
     source = re.sub(r"^@ATTENTION.*\n", "", inspect.getsource(module), flags=re.MULTILINE)
-    assert old in source, f"the source of {name} no longer contains {old!r}"
-    twin = {"__name__": "sabotaged"}
+    return changed(source, old, new)[ATTENTION[name].__name__]
+
+
+def changed(source: str, old: str, new: str) -> dict[str, Any]:
+    """Return what a module has if its source has `new` in place of `old`."""
+    assert old in source, f"the source no longer contains {old!r}"
+    twin: dict[str, Any] = {"__name__": "sabotaged"}
     exec(source.replace(old, new), twin)
-    return twin[ATTENTION[name].__name__]
+    return twin
 
 
 @pytest.mark.parametrize(("name", "old", "new"), TWINS)
@@ -549,10 +554,7 @@ def test_a_twin_without_a_change_is_not_rejected(name):
     ],
 )
 def test_the_equations_reject_a_wrong_norm(old, new, monkeypatch):
-    source = inspect.getsource(shuffle_by_norm)
-    assert old in source, f"the source no longer contains {old!r}"
-    twin = {"__name__": "sabotaged"}
-    exec(source.replace(old, new), twin)
+    twin = changed(inspect.getsource(shuffle_by_norm), old, new)
     monkeypatch.setattr(shuffle_by_norm, "shuffle_attention", twin["shuffle_attention"])
     with pytest.raises(AssertionError):
         for seed in range(SEEDS):

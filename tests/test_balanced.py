@@ -36,8 +36,8 @@ def recalls(right_KN):
 
 
 def test_the_difference_is_that_of_the_mean_recall():
-    from towernet.comparison.judging.scores import balanced_accuracy
     from towernet.comparison.judging.statistics import judge
+    from towernet.data.balance import balanced_accuracy
 
     right, cluster = made_up(8, seed=1)
     (found,) = judge(right, cluster, label_N=LABELS).differences

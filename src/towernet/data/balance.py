@@ -66,8 +66,8 @@ def uneven_words(num_by_class: Mapping[str, int]) -> str:
 
     Example:
         >>> uneven_words({"cat": 90, "dog": 10})
-        "the classes are uneven: cat has 90 images and dog 10 (9 to 1), so always naming cat is \
-right for 90.0 %; with --measure balanced all classes count the same, and it scores 50.0 %"
+        'the classes are uneven: cat has 90 images and dog 10 (9 to 1), so always naming cat is \
+right for 90.0 %; with --measure balanced all classes count the same, and it scores 50.0 %'
         >>> uneven_words({"cat": 60, "dog": 40})
         ''
     """

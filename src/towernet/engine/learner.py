@@ -44,7 +44,7 @@ def logit_adjustment(num_train_K: npt.NDArray[np.int64], tau: float) -> npt.NDAr
     10 (its class probabilities are the shares; they have no half an image).
 
     Example:
-        >>> logit_adjustment(np.array([40, 40]), 1.0).round(3).tolist()
+        >>> [round(float(value), 3) for value in logit_adjustment(np.array([40, 40]), 1.0)]
         [-0.693, -0.693]
     """
     share_K = (num_train_K + 0.5) / (num_train_K + 0.5).sum()

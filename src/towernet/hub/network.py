@@ -52,6 +52,7 @@ class HubNetwork(nn.Module, PyTorchModelHubMixin, library_name="towernet"):
         ConfigError: the network cannot take images of the contract's size.
 
     Example:
+        >>> import torch
         >>> mean, std = (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)
         >>> contract = Contract(("cat", "dog"), 64, "crop", mean, std)
         >>> network = HubNetwork("shufflenet_v2_x0_5+se", contract)

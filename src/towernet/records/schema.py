@@ -60,7 +60,8 @@ class _Generator(GenerateJsonSchema):
     ) -> bool:
         """Also require the field that distinguishes kinds of lines, although it has a default."""
         inner = field["schema"]
-        is_kind = inner["type"] == "default" and inner["schema"]["type"] == "literal"
+        is_literal = inner["type"] == "default" and inner["schema"]["type"] == "literal"
+        is_kind = is_literal and len(inner["schema"]["expected"]) == 1
         return is_kind or super().field_is_required(field, total)
 
     def dataclass_schema(self, schema: core_schema.DataclassSchema) -> JsonSchemaValue:
