@@ -207,9 +207,10 @@ def forecast(
         trial, runs = expected_seconds(request, dataset, cost, steps[name])
         total += trial + runs
         longest = max(longest, _curve_seconds(request, dataset, cost, steps[name]))
-        epochs = steps[name] / steps_per_epoch(len(dataset.train), batch_size)
+        epochs = f"{steps[name] / steps_per_epoch(len(dataset.train), batch_size):.3g}"
         parts.append(
-            f"{name} {epochs:.3g} epochs{f' × {request.runs} runs' if request.runs > 1 else ''}"
+            f"{name} {epochs} epoch{'' if epochs == '1' else 's'}"
+            f"{f' × {request.runs} runs' if request.runs > 1 else ''}"
             f" in {rough_time(runs)}"
             + (f" after {rough_time(trial)} of learning-rate trials" if trial else "")
         )
