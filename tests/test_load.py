@@ -89,4 +89,4 @@ def test_it_is_said_before_training(busy_processor, towernet, photos, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     said = done.stderr
-    assert 0 < said.index("steps, about") < said.index("this machine is busy"), said
+    assert 0 < said.index("1 step, about") < said.index("this machine is busy"), said
