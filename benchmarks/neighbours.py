@@ -26,7 +26,7 @@ from _common import write_result
 
 SIZE_PX, BATCH_SIZE = 128, 32
 WARM_SECONDS = 1.0
-OURS = "ours"  # spinning while nobody else is there: towernet.engine.waiting
+OURS = "ours"  # towernet.engine.waiting: threads spin unless other programs are running
 # What libgomp reads. "default" is torch as it comes.
 SETTINGS: dict[str, dict[str, str]] = {
     OURS: {},

@@ -60,6 +60,17 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def kernels_are_used(_own_cache: None) -> Iterator[None]:
+    """The C kernels are enabled; where they cannot be compiled, the test is skipped."""
+    from towernet.native import library, ops
+
+    if isinstance(found := library.load(), library.Missing):
+        pytest.skip(found.reason)
+    with ops.enabled(True):
+        yield
+
+
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three classes × 14 images of 40 × 36 pixels: horizontal, vertical or diagonal stripes."""

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from crashlab.lab import compiler
 from towernet.attention import fused
 from towernet.engine.block_cost import kernel_of
-from towernet.native import library, ops, selftest
-from towernet.native.library import Missing
+from towernet.native import ops, selftest
 
 FORMATS = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 # What a result rounded to the format, or sums of thousands of such numbers, can deviate by.
@@ -22,15 +21,10 @@ TOLERANCE = {
 LAYOUTS = [torch.channels_last, torch.contiguous_format]
 LAYOUT_NAMES = ["channels_last", "contiguous"]
 
-pytestmark = pytest.mark.skipif(compiler() is None, reason="no C compiler")
-
-
-@pytest.fixture(autouse=True)
-def _kernels_are_used(_own_cache):
-    if isinstance(found := library.load(), Missing):
-        pytest.skip(found.reason)
-    with ops.enabled(True):
-        yield
+pytestmark = [
+    pytest.mark.skipif(compiler() is None, reason="no C compiler"),
+    pytest.mark.usefixtures("kernels_are_used"),
+]
 
 
 def attention_of(channels, groups, dtype, *, shuffles=True):

@@ -15,19 +15,14 @@ from crashlab.lab import compiler
 from towernet.config import AugmentConfig
 from towernet.engine.augment import NUM_DRAWS, augment, draws, normalise, training_input
 from towernet.native import library, ops, selftest
-from towernet.native.library import Library, Missing
+from towernet.native.library import Library
 
 TOLERANCE = {torch.float32: 3e-5, torch.bfloat16: 1e-2}
 
-pytestmark = pytest.mark.skipif(compiler() is None, reason="no C compiler")
-
-
-@pytest.fixture(autouse=True)
-def _kernels_are_used(_own_cache):
-    if isinstance(found := library.load(), Missing):
-        pytest.skip(found.reason)
-    with ops.enabled(True):
-        yield
+pytestmark = [
+    pytest.mark.skipif(compiler() is None, reason="no C compiler"),
+    pytest.mark.usefixtures("kernels_are_used"),
+]
 
 
 def feature_map(shape, dtype, *, offset=0.0):

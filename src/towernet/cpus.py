@@ -62,8 +62,8 @@ def _groups(proc: Path) -> Iterator[Path]:
 def _upwards(mount_point: Path, root: str, path: str) -> Iterator[Path]:
     """Yield a group's folder and those above it, as far as they can be seen.
 
-    A container sees its own group mounted, but without a namespace it is told the group's path from
-    the system's root.
+    In a container the mount point is often the container's own group, while the path is given from
+    the root of the whole system. The path is then not below what is mounted.
     """
     below = PurePosixPath(path)
     inside = below.relative_to(root) if below.is_relative_to(root) else PurePosixPath()

@@ -58,11 +58,14 @@ class _Generator(GenerateJsonSchema):
         field: core_schema.ModelField | core_schema.DataclassField | core_schema.TypedDictField,
         total: bool,
     ) -> bool:
-        """Also require the field that distinguishes kinds of lines, although it has a default."""
+        """Also require literals with a default, unless they are left out where they have it.
+
+        One of them distinguishes the kinds of lines.
+        """
         inner = field["schema"]
         is_literal = inner["type"] == "default" and inner["schema"]["type"] == "literal"
-        is_kind = is_literal and len(inner["schema"]["expected"]) == 1
-        return is_kind or super().field_is_required(field, total)
+        is_written = is_literal and field.get("serialization_exclude_if") is None
+        return is_written or super().field_is_required(field, total)
 
     def dataclass_schema(self, schema: core_schema.DataclassSchema) -> JsonSchemaValue:
         """Move the descriptions under a docstring's `Args:` to the fields."""

@@ -105,20 +105,23 @@ def network_of(
     labels_N, predicted_RN, cluster_N = combined(predictions)
     status, reason = learnt(runs, num_epochs, dataset)
     right_RN = predicted_RN == labels_N
-    interval = accuracy_interval(right_RN, cluster_N)
-    of_balanced = balanced_interval(right_RN, cluster_N, labels_N)
     if dataset.redraws_final_split and len(predictions) > 1:
         right = [of_run.right_N for of_run in predictions]
         labels = [of_run.dataset.final.labels for of_run in predictions]
         interval = resampled_interval(right, len(dataset.train))
         of_balanced = balanced_resampled_interval(right, labels, len(dataset.train))
+    else:
+        interval = accuracy_interval(right_RN, cluster_N)
+        of_balanced = balanced_interval(right_RN, cluster_N, labels_N)
+    balanced = [run.balanced_accuracy for run in runs if run.balanced_accuracy is not None]
+    assert len(balanced) == len(runs), "only records made before have none"
     return row.model_copy(
         update={
             "status": status,
             "reason": reason,
             "accuracy": fmean(run.accuracy for run in runs),
             "interval": interval,
-            "balanced_accuracy": fmean(run.balanced_accuracy or 0.0 for run in runs),
+            "balanced_accuracy": fmean(balanced),
             "balanced_interval": of_balanced,
             "macro_f1": fmean(run.macro_f1 for run in runs),
             "validation_accuracy": fmean(run.validation_accuracy for run in runs),

@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
 
 from towernet.comparison.judging.significance import (
     SIGNIFICANT,
@@ -37,14 +36,18 @@ from towernet.comparison.judging.significance import (
     simultaneous_level,
     weighted_sign_p,
 )
-from towernet.comparison.judging.variance import Cells, Variance, covariance, estimate
+from towernet.comparison.judging.variance import (
+    Bools,
+    Cells,
+    Floats,
+    Ints,
+    Variance,
+    covariance,
+    estimate,
+)
 
 POWER = 0.8
 MAX_RUNS, MAX_IMAGES = 1_000, 10_000_000  # more than anyone can use
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

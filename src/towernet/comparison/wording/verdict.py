@@ -117,7 +117,7 @@ def scored_words(found: Judged) -> str:
 
 
 def gets_words(found: Judged) -> str:
-    """Say the same after its name: "gets 98.8 % of 80 test images right"."""
+    """Return that as a predicate: "gets 98.8 % of 80 test images right"."""
     return f"{'gets' if found.measure == 'accuracy' else 'has a'} {scored_words(found)}"
 
 
