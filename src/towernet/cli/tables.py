@@ -75,7 +75,7 @@ def _ranking_table(ranked: Sequence[Network], conclusion: Conclusion) -> Table:
     for header in (
         "",
         "network",
-        f"{split}, balanced" if is_balanced else split,
+        f"balanced,\n{split}" if is_balanced else split,  # in one line, others would be cut off
         "95 % interval",
         "accuracy" if is_balanced else "balanced",
         "macro F1",
@@ -85,7 +85,10 @@ def _ranking_table(ranked: Sequence[Network], conclusion: Conclusion) -> Table:
         "time per image",
     ):
         table.add_column(
-            header, justify="left" if header in ("", "network") else "right", no_wrap=True
+            header,
+            justify="left" if header in ("", "network") else "right",
+            vertical="bottom",
+            no_wrap=True,
         )
     for network in ranked:
         timed = conclusion.measured.networks[network.name]
