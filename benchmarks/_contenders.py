@@ -55,7 +55,7 @@ def calls_for(seconds: float, action: Callable[[], Any]) -> float:
 class Contenders:
     """The processes, started one after another, each measured once in every round."""
 
-    def __init__(self, names: list[str], *, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, names: list[str]) -> None:
         self.found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         self.failed: dict[str, str] = {}
         self._processes: dict[str, subprocess.Popen[str]] = {}
@@ -64,7 +64,7 @@ class Contenders:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, str(Path(sys.argv[0])), *sys.argv[1:], "--contender", name],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                text=True, env=environment,
+                text=True,
             )  # fmt: skip
             self._read(name)
 
@@ -82,10 +82,10 @@ class Contenders:
         self.failed[name] = f"its process ended with code {self._processes[name].wait()}"
         return None
 
-    def round(self, only: list[str] | None = None) -> None:
-        """Measure every contender, or some, once."""
+    def round(self) -> None:
+        """Measure every contender once."""
         for name, process in self._processes.items():
-            if name in self.failed or (only is not None and name not in only):
+            if name in self.failed:
                 continue
             time.sleep(SECONDS_TO_FALL_ASLEEP)
             assert process.stdin is not None

@@ -131,11 +131,10 @@ def networks(dtype: str, *, train: bool) -> dict[str, Step]:
     labels = torch.randint(0, 1000, NETWORK_SHAPE[:1])
     models = {"plain": plain}
     for name in BLOCKS:
-        if name in ATTENTION:
-            models[name] = copy.deepcopy(plain)
-            for attached in attach(models[name], name):
-                if isinstance(attached.block, FromIdentity):
-                    nn.init.constant_(attached.block.gain, GAIN)
+        models[name] = copy.deepcopy(plain)
+        for attached in attach(models[name], name):
+            if isinstance(attached.block, FromIdentity):
+                nn.init.constant_(attached.block.gain, GAIN)
     make = training_step if train else inference_step
     return {
         name: make(model.to(memory_format=torch.channels_last), images, labels, dtype)

@@ -99,8 +99,8 @@ def main() -> None:
     contenders.end()
     summary = contenders.summary()
 
-    def best(network: str, key: str, modes: tuple[str, ...] = MODES) -> str:
-        there = [f"{network} {mode}" for mode in modes if f"{network} {mode}" in summary]
+    def best(network: str, key: str) -> str:
+        there = [f"{network} {mode}" for mode in MODES if f"{network} {mode}" in summary]
         return min(there, key=lambda name: float(summary[name][key]["median"]))
 
     times = {}

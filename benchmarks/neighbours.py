@@ -113,6 +113,11 @@ def neighbours(scenario: str, contender: int) -> Iterator[None]:
 def quota_of_one(contender: int) -> Iterator[None]:
     """Let a process use one CPU, in slices of 100 ms as container programs do (cgroup v1)."""
     group = QUOTA / f"towernet-{os.getpid()}"
+    before = next(
+        line.split(":", 2)[2]
+        for line in Path(f"/proc/{contender}/cgroup").read_text().splitlines()
+        if "cpu" in line.split(":")[1].split(",")
+    )
     group.mkdir()
     try:
         (group / "cpu.cfs_period_us").write_text("100000")
@@ -120,7 +125,7 @@ def quota_of_one(contender: int) -> Iterator[None]:
         (group / "cgroup.procs").write_text(str(contender))
         yield
     finally:
-        (QUOTA / "cgroup.procs").write_text(str(contender))
+        (QUOTA / before.lstrip("/") / "cgroup.procs").write_text(str(contender))
         group.rmdir()
 
 
@@ -160,16 +165,21 @@ def main() -> None:
         contenders[name] = Contender(name, policy)
         policy = json.dumps(contenders[name].answer())
         print(name, policy, flush=True)
+    scenarios = SCENARIOS
+    if not (QUOTA / "cpu.cfs_quota_us").exists():
+        scenarios = tuple(name for name in SCENARIOS if "quota" not in name)
+        print(f"no quota is measured: {QUOTA} is no cgroup (version 1) of this machine")
     speeds: dict[str, dict[str, list[float]]] = {
-        scenario: {name: [] for name in settings} for scenario in SCENARIOS
+        scenario: {name: [] for name in settings} for scenario in scenarios
     }
-    for _ in range(args.rounds):
-        for scenario in SCENARIOS:
-            for name, contender in contenders.items():
+    for number in range(args.rounds):
+        for scenario in scenarios:
+            order = list(contenders.items())
+            for name, contender in order if number % 2 else reversed(order):
                 with neighbours(scenario, contender.process.pid):
                     contender.ask(args.seconds)
                     speeds[scenario][name].append(contender.answer())
-        for scenario in SCENARIOS:
+        for scenario in scenarios:
             print(
                 scenario,
                 {name: round(found[-1], 1) for name, found in speeds[scenario].items()},
