@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from pydantic_core import to_jsonable_python
 
 from towernet import files
 
@@ -53,9 +54,10 @@ def own_bytes(process: psutil.Process) -> int:
 
 
 def write_result(name: str, result: dict[str, Any]) -> None:
-    """Write a result to benchmarks/results, with the commit and the command."""
+    """Write a result, which may contain records, with the commit and the command."""
+    result = to_jsonable_python(result)
     command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     path = RESULTS / f"{name}.json"
     files.write_json(path, result | {"commit": commit(), "command": command, "date": files.now()})
-    print(json.dumps(result, indent=2, default=str)[:2000])
+    print(json.dumps(result, indent=2)[:2000])
     print(f"written to benchmarks/results/{path.name}")
