@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from _stored import Comparison, ComparisonResults, PlantedLabels, SameNetwork
 from towernet.comparison.wording.verdict import answer_words, outcome_words
@@ -12,9 +13,9 @@ from towernet.words import compact, counted, in_points, percent
 def comparison(stored: Comparison) -> str:
     results, made = stored.results, stored.made
     lines = [
-        "| network | test accuracy | 95 % interval | macro-F1 | parameters | multiply-adds"
-        " | epochs | latency |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| network | test accuracy | 95 % interval | balanced accuracy | macro-F1 | parameters"
+        " | multiply-adds | epochs | latency |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     notes = []
     for network in results.networks:
@@ -25,7 +26,8 @@ def comparison(stored: Comparison) -> str:
         low, high = network.interval
         lines.append(
             f"| {network.name} | {percent(network.accuracy)}"
-            f" | {100 * low:.1f}–{100 * high:.1f} % | {network.macro_f1:.3f}"
+            f" | {100 * low:.1f}–{100 * high:.1f} % | {percent(network.balanced_accuracy)}"
+            f" | {network.macro_f1:.3f}"
             f" | {compact(network.parameters)} | {compact(network.multiply_adds)}"
             f" | {network.epochs:.3g} | {timed.latency_ms:.1f} ms |"
         )
@@ -35,6 +37,7 @@ def comparison(stored: Comparison) -> str:
         *notes,
         *([""] if notes else []),
         *(pairs(results) if results.num_runs > 1 else []),
+        *([times, ""] if (times := stored.times()) else []),
         f"n = {_sample(results)} each; `{made.command}`. {stored.made_on()}",
     ]
     return "\n".join(words)
@@ -133,7 +136,8 @@ def front(stored: Mapping[str, tuple[Comparison, Comparison]]) -> str:
         [
             *lines,
             "",
-            f"{verdict.results.size_px} px; {verdict.results.num_runs} runs of one minute each, the"
+            f"{verdict.results.size_px} px; {verdict.results.num_runs} runs of one planned minute"
+            " each (measured times: docs/results.md), the"
             f" last row {with_blocks.results.num_runs} runs of"
             f" {with_blocks.results.networks[0].epochs:g} epochs. {verdict.made_on()}",
         ]
@@ -173,6 +177,39 @@ def same_network(results: Sequence[SameNetwork]) -> str:
             f" | {result.called_better} of {len(result.pairs)} |"
         )
     return "\n".join([*lines, "", results[-1].words()])
+
+
+def uneven_classes(result: dict[str, Any]) -> str:
+    lines = [
+        "| data | setting | balanced accuracy | minus none [95 % interval] | accuracy |",
+        "|---|---|---:|---:|---:|",
+    ]
+    of_accuracy = {
+        (row["data"], row["setting"]): row["mean"]
+        for row in result["rows"]
+        if row["measure"] == "validation_accuracy"
+    }
+    for row in result["rows"]:
+        if row["measure"] != "validation_balanced":
+            continue
+        difference = ""
+        if "interval" in row:
+            low, high = map(in_points, row["interval"])
+            difference = f"{in_points(row['difference'])} points [{low}, {high}]"
+        lines.append(
+            f"| {row['data']} | {row['setting']} | {percent(row['mean'])} | {difference}"
+            f" | {percent(of_accuracy[row['data'], row['setting']])} |"
+        )
+    length = result["length"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{result['model']}, {length['size']} px, {length['epochs']} epochs;"
+            f" {result['rows'][0]['num_runs']} runs each, judged on their validation images;"
+            f" commit {result['commit']}, {result['date'][:10]}.",
+        ]
+    )
 
 
 def planted_labels(result: PlantedLabels) -> str:

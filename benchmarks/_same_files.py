@@ -27,6 +27,7 @@ EXACT = (
 OF_A_RUN = ("config", "plan", "contract", "data", "summary", "weights_sha256")  # in run.json
 MEASURED_COLUMNS = (
     "training_seconds", "trial_seconds", "images_per_second", "latency_ms", "peak_memory_mib",
+    "run_seconds",
 )  # fmt: skip
 MEASURED_COSTS = ("step_seconds", "image_seconds")  # of a network, in protocol.toml
 MEASURED_OF_EVENTS = ("seconds", "step_seconds", "image_seconds", "date")  # in ledger.jsonl

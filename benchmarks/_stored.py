@@ -6,11 +6,13 @@ A comparison's results use the program's own records, unless these have changed 
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
 from _common import RESULTS
+from towernet.comparison.judging.times import MAX_RATIO
 from towernet.files import read_json
 from towernet.names import NetworkName
 from towernet.records.base import Interval
@@ -70,6 +72,14 @@ class NetworkFigures(Stored):
     multiply_adds: int
     learning_rate: float
     epochs: float
+    confusion: tuple[tuple[int, ...], ...] | None = None
+
+    @property
+    def balanced_accuracy(self) -> float | None:
+        """The mean over the classes of the share that is right."""
+        if self.confusion is None:
+            return None
+        return fmean(row[i] / sum(row) for i, row in enumerate(self.confusion) if sum(row))
 
 
 class ProvenVariant(Variant):
@@ -89,6 +99,7 @@ class ComparisonResults(Stored):
     networks: tuple[NetworkFigures, ...]
     comparisons: tuple[Pair, ...]
     ablation: tuple[ProvenVariant, ...] = ()
+    minutes: float | None = None
 
 
 class Comparison(Stored):
@@ -99,6 +110,23 @@ class Comparison(Stored):
     results: ComparisonResults
     measured: AllMeasured
     made: Made
+
+    def times(self) -> str:
+        """Return the measured training times if they differ, or are not those planned; else ''."""
+        planned = 60 * (self.results.minutes or 0.0)
+        seconds = {
+            network.name: timed.training_seconds / self.results.num_runs
+            for network in self.results.networks
+            if network.status == "ranked"
+            and (timed := self.measured.networks[network.name]).training_seconds is not None
+        }
+        if not planned or max(planned, *seconds.values()) <= MAX_RATIO * min(seconds.values()):
+            return ""
+        each = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
+        return (
+            f"Each run was planned for {planned:.0f} s, by which its steps were fixed; other"
+            f" programs ran on the machine, and a run took on average: {each}."
+        )
 
     def made_on(self) -> str:
         machine = Machine.model_validate(self.made.hardware.model_dump())

@@ -165,7 +165,7 @@ def main() -> None:
         contenders[name] = Contender(name, policy)
         policy = json.dumps(contenders[name].answer())
         print(name, policy, flush=True)
-    scenarios = SCENARIOS
+    scenarios: tuple[str, ...] = SCENARIOS
     if not (QUOTA / "cpu.cfs_quota_us").exists():
         scenarios = tuple(name for name in SCENARIOS if "quota" not in name)
         print(f"no quota is measured: {QUOTA} is no cgroup (version 1) of this machine")

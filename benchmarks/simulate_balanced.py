@@ -6,8 +6,9 @@ python benchmarks/simulate_balanced.py --only groups  only the scenes of this na
 As `simulate_verdicts.py`, with three classes: each has its own accuracy, and each run its own luck
 with each class, so that recall of the smallest varies most. Its work is done in pieces of 100
 comparisons on one core; the sums so far are written to benchmarks/results after each piece, and
-start over only if the code that judges has changed. In the comparisons of equal networks the
-balanced accuracies are equal; in the scene `opposite` the accuracies of classes are not.
+start over only if this script or the code that judges has changed. In the comparisons of equal
+networks the balanced accuracies are equal; in the scene `opposite` the accuracies of classes are
+not.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
+import simulate_verdicts
 from _common import RESULTS, commit
 from simulate_verdicts import EASE, POOL, RUNS, SHARE, spread
 from towernet import files
@@ -150,9 +152,9 @@ def opposed(skill: Any, scale_G: Any, gain: float) -> Any:
 
 
 def judging() -> str:
-    """Return a hash of the code that judges, and of this."""
-    parts = [Path(__file__), *(Path(str(m.__file__)) for m in (scores, significance, statistics,
-                                                               variance))]  # fmt: skip
+    """Return a hash of the code that judges, and of the simulation's."""
+    modules = (simulate_verdicts, scores, significance, statistics, variance)
+    parts = [Path(__file__), *(Path(str(module.__file__)) for module in modules)]
     return hashlib.sha256(b"".join(path.read_bytes() for path in parts)).hexdigest()
 
 

@@ -13,10 +13,18 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from _common import RESULTS
-from _comparison_tables import ablation, comparison, front, planted_labels, same_network
+from _comparison_tables import (
+    ablation,
+    comparison,
+    front,
+    planted_labels,
+    same_network,
+    uneven_classes,
+)
 from _stored import Comparison, MadeOn, PlantedLabels, SameNetwork
 from towernet import files
 
@@ -132,6 +140,33 @@ def kernels(result: dict[str, Any]) -> str:
 def slower(ratio: dict[str, float]) -> str:
     median, low, high = (100 * (ratio[key] - 1) for key in ("median", "low", "high"))
     return f"{median:+.1f} % ({low:+.1f} to {high:+.1f})"
+
+
+def neighbours(result: dict[str, Any]) -> str:
+    names = {"ours": "towernet", "default": "torch as it comes", "passive": "always sleeping"}
+    lines = [
+        f"| images/s, of torch's alone | {' | '.join(names.values())} |",
+        f"|---|{'---:|' * len(names)}",
+    ]
+    alone = median(result["images_per_second"]["alone"]["default"])
+    for scenario, found in result["images_per_second"].items():
+        cells = " | ".join(
+            f"{100 * median(found[name]) / alone:.0f} %"
+            f" ({100 * min(found[name]) / alone:.0f}–{100 * max(found[name]) / alone:.0f})"
+            for name in names
+        )
+        lines.append(f"| {scenario} | {cells} |")
+    num_rounds = len(result["images_per_second"]["alone"]["default"])
+    policy = result["policy"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Medians and ranges of {num_rounds} rounds in turn; torch alone trains {alone:.0f}"
+            f" images/s. {result['hardware']['processor']}, {policy['threads']} threads,"
+            f" {policy['dtype']}; commit {result['commit']}, {result['date'][:10]}.",
+        ]
+    )
 
 
 def attach(result: dict[str, Any]) -> str:
@@ -455,6 +490,8 @@ def table(name: str) -> str:
         "attention_cost": attention_cost,
         "attach": attach,
         "kernels": kernels,
+        "neighbours": neighbours,
+        "uneven_classes": uneven_classes,
     }
     if name == "blocks":
         return blocks(read("attention_cost"))

@@ -1,40 +1,55 @@
 """Which setting for uneven classes is better? Many short runs, judged on their validation images.
 
 python benchmarks/uneven_classes.py --minutes-in-all 9    until the time is over; repeat to continue
-python benchmarks/uneven_classes.py --only sign-digits --epochs 12
 
-Each run trains one network with the measure `balanced` and one value of train.logit_adjustment;
-run k of every value has the same images, initial weights and order. A row of the result is the
-balanced accuracy, and the accuracy, of the best epoch on the run's validation images, and the
-recall of its rarest class is part of the first. Differences from 0 (off) are judged by the
-corrected resampled t test, since runs share images. No test image decides anything. In sign-digits,
-whose classes have one size, 160, 80, 40, 20 and 10 images of the classes are kept, twice over.
+Each run trains one network with the measure `balanced` and one setting: none, a value of
+train.logit_adjustment, or balanced drawing, which the engine does not have: each image of an epoch
+is drawn from a random class. Run k of every setting has the same images and initial weights. A row
+of the result is the balanced accuracy, and the accuracy, of the best epoch on the run's validation
+images. Differences from no setting are judged by the corrected resampled t test, since runs share
+images. No test image decides anything. In sign-digits, whose classes have one size, 160, 80, 40, 20
+and 10 images of the classes are kept, twice over.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import tempfile
 import time
 import zipfile
 from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
+import numpy.typing as npt
 
 import towernet
 from _common import RESULTS, commit, data_set
 from towernet import files
 from towernet.comparison.judging.statistics import judge_resampled
+from towernet.config import Recipe
+from towernet.data.prepare import Dataset
+from towernet.data.table import read_table
+from towernet.engine import batches
+from towernet.engine.device import Policy
 from towernet.records.base import read_record
 from towernet.records.run import RunRecord
 
 NAME = "uneven_classes"
 SETS = ("caltech16", "sign-digits")
 SIZES = (160, 80, 40, 20, 10)
-VALUES = (0.0, 0.5, 1.0, 1.5)
+NONE, DRAWING = "none", "balanced drawing"
+SETTINGS: dict[str, float] = {  # train.logit_adjustment of each
+    NONE: 0.0,
+    "logit adjustment 1": 1.0,
+    DRAWING: 0.0,
+}
 MEASURES = ("validation_balanced", "validation_accuracy")
 
 
@@ -63,19 +78,52 @@ def images(name: str, folder: Path) -> Path:
     return table
 
 
-def run(data: Path, model: str, value: float, number: int, length: dict[str, Any]) -> Any:
+@contextlib.contextmanager
+def drawn_balanced() -> Iterator[None]:
+    """Give each image of an epoch the place of one of a random class; it is augmented anew."""
+    usual = batches.make_batch
+
+    def make_batch(
+        dataset: Dataset,
+        recipe: Recipe,
+        policy: Policy,
+        seed: int,
+        epoch: int,
+        chosen: npt.NDArray[np.int64],
+        size_px: int,
+    ) -> batches.Batch:
+        part = dataset.train
+        chance = np.random.default_rng((seed, epoch))
+        others = [
+            chance.choice(np.flatnonzero(part.labels == label))
+            for label in chance.choice(np.unique(part.labels), len(part))
+        ]
+        # The keys, which decide the augmentation, stay those of the place.
+        drawn = replace(part, rows=part.rows[others], labels=part.labels[others])
+        drawn_dataset = replace(dataset, train=drawn)
+        return usual(drawn_dataset, recipe, policy, seed, epoch, chosen, size_px)
+
+    with patch.object(batches, "make_batch", make_batch):
+        yield
+
+
+def run(data: Path, model: str, setting: str, number: int, length: dict[str, Any]) -> Any:
     """Train once; return the figures on the validation images."""
     with tempfile.TemporaryDirectory() as made:
         recipe = Path(made) / "recipe.toml"
-        recipe.write_text(f"[train]\nlogit_adjustment = {value}\n", encoding="utf-8")
+        adjustment = SETTINGS[setting]
+        recipe.write_text(f"[train]\nlogit_adjustment = {adjustment}\n", encoding="utf-8")
         out = Path(made) / "run"
         start = time.perf_counter()
-        found = towernet.train(
-            data, model=model, recipe=str(recipe), measure="balanced", seed=number, out=out,
-            threads=1, **length,
-        )  # fmt: skip
+        with drawn_balanced() if setting == DRAWING else contextlib.nullcontext():
+            found = towernet.train(
+                data, model=model, recipe=str(recipe), measure="balanced", seed=number, out=out,
+                threads=1, **length,
+            )  # fmt: skip
         num_images = found.results.num_images
         summary = read_record(out / "run.json", RunRecord).summary
+        table = read_table(out / "samples.parquet")
+        counts = table[table.split == "validation"].class_name.value_counts()
     assert summary is not None and summary.validation_balanced is not None, "it is finished"
     return {
         "validation_balanced": summary.validation_balanced.accuracy,
@@ -83,29 +131,37 @@ def run(data: Path, model: str, value: float, number: int, length: dict[str, Any
         "best_epoch": summary.best_epoch,
         "num_epochs": summary.num_epochs,
         "num_train": num_images.train,
-        "num_validation": num_images.validation,
+        "num_validation_by_class": counts.sort_index().to_dict(),
         "seconds": round(time.perf_counter() - start, 1),
     }
 
 
 def judged(runs: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the mean of each value over the runs that all values have, and its difference."""
+    """Return the mean of each setting over the runs that all have, and its difference to none."""
     rows = []
     for name in SETS:
-        by_value = {value: runs.get(f"{name} {value:g}", {}) for value in VALUES}
-        common = sorted(set.intersection(*(set(found) for found in by_value.values())), key=int)
+        of_all = [runs.get(f"{name}, {setting}", {}) for setting in SETTINGS]
+        common = sorted(set.intersection(*(set(found) for found in of_all)), key=int)
         if len(common) < 2:
             continue
         for measure in MEASURES:
-            scores = np.array([[by_value[v][k][measure] for k in common] for v in VALUES])
-            pairs = [(i, 0) for i in range(1, len(VALUES))]
-            first = by_value[VALUES[0]][common[0]]
-            family = judge_resampled(scores, first["num_validation"], first["num_train"], pairs)
-            for i, value in enumerate(VALUES):
+            scores = np.array([[found[k][measure] for k in common] for found in of_all])
+            pairs = [(i, 0) for i in range(1, len(SETTINGS))]
+            first = of_all[0][common[0]]
+            sizes = list(first["num_validation_by_class"].values())
+            label_N = np.repeat(np.arange(len(sizes)), sizes)
+            family = judge_resampled(
+                scores,
+                len(label_N),
+                first["num_train"],
+                pairs,
+                label_N=label_N if measure == "validation_balanced" else None,
+            )
+            for i, setting in enumerate(SETTINGS):
                 row = {
                     "data": name,
                     "measure": measure,
-                    "logit_adjustment": value,
+                    "setting": setting,
                     "num_runs": len(common),
                     "mean": float(scores[i].mean()),
                     "spread": float(scores[i].std(ddof=1)),
@@ -124,13 +180,13 @@ def judged(runs: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes-in-all", type=float, default=1e9)
-    parser.add_argument("--minutes", type=float, default=1.0, help="Of one run.")
-    parser.add_argument("--epochs", type=int, help="Of one run, instead of --minutes.")
-    parser.add_argument("--runs", type=int, default=10, help="Of each value.")
+    parser.add_argument("--epochs", type=int, default=15, help="Of one run.")
+    parser.add_argument("--size", type=int, default=64, help="Of images, in pixels.")
+    parser.add_argument("--runs", type=int, default=10, help="Of each setting.")
     parser.add_argument("--model", default="towernet_patch")
     parser.add_argument("--only", choices=SETS)
     args = parser.parse_args()
-    length = {"epochs": args.epochs} if args.epochs else {"minutes": args.minutes}
+    length = {"epochs": args.epochs, "size": args.size}
     path, end = RESULTS / f"{NAME}.json", time.monotonic() + 60 * args.minutes_in_all
     made = {"model": args.model, "length": length}
     found: dict[str, Any] = files.read_json(path) if path.exists() else {}
@@ -140,15 +196,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number in range(args.runs):
             for name in SETS if args.only is None else (args.only,):
-                for value in VALUES:
-                    of_value = runs.setdefault(f"{name} {value:g}", {})
-                    if str(number) in of_value:
+                for setting in SETTINGS:
+                    of_setting = runs.setdefault(f"{name}, {setting}", {})
+                    if str(number) in of_setting:
                         continue
                     if time.monotonic() > end:
                         print("not complete; repeat the command to continue")
                         return
                     data = images(name, Path(folder))
-                    of_value[str(number)] = run(data, args.model, value, number, length)
+                    of_setting[str(number)] = run(data, args.model, setting, number, length)
                     written = made | {"runs": runs, "rows": judged(runs)}
                     written |= {"commit": commit(), "date": files.now()}
                     files.write_json(path, written)

@@ -22,7 +22,7 @@ ROWS = [
     {"models", "data"},
     {"attention", "records"},
     {"native", "shapes", "config", "plugins"},
-    {"rng", "files", "registry", "names", "torch_private", "cpus"},
+    {"rng", "files", "registry", "names", "torch_private", "cpus", "resume"},
     {"errors"},
     {"words", "__init__"},
 ]

@@ -2,9 +2,10 @@
 
 import pytest
 
-from towernet.config import Recipe, RunConfig, differences, load_recipe, make, override
+from towernet.config import Recipe, RunConfig, load_recipe, make, override
 from towernet.errors import ConfigError, DataError, UnknownNameError
 from towernet.registry import Registry
+from towernet.resume import choices_of, differences
 
 
 @pytest.mark.parametrize("name", ["default", "quick", "notebook"])
@@ -92,6 +93,17 @@ def test_differences_names_each_key_that_changed():
     now = {"seed": 1, "train": {"epochs": 3, "factors": (1.0, 2.0), "minutes": 2}}
     assert differences(before, now) == ["seed: 0 → 1", "train.minutes: None → 2"]
     assert differences(before, before) == []
+
+
+def test_a_choice_that_is_not_written_while_default_is_named_by_its_value():
+    config = RunConfig(model="towernet", recipe=load_recipe("default"))
+    train = config.recipe.train.model_copy(update={"logit_adjustment": 1.0})
+    recipe = config.recipe.model_copy(update={"train": train})
+    other = config.model_copy(update={"measure": "balanced", "recipe": recipe})
+    assert "measure" not in config.model_dump()
+    wanted = ["measure: accuracy → balanced", "recipe.train.logit_adjustment: 0.0 → 1.0"]
+    assert differences(choices_of(config), choices_of(other)) == wanted
+    assert choices_of(other) == other.model_dump(mode="json")
 
 
 def test_a_registry_suggests_the_nearest_name():

@@ -7,16 +7,24 @@ import shutil
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import pytest
 
 from made_results import a_network, some_times
 from test_rates import images
 from test_times import ChangesMood, compared, nets  # noqa: F401 (a fixture)
-from towernet.comparison.costs import check_by_trials, steps_of, typical, with_final_steps
+from towernet.comparison.costs import (
+    check_by_trials,
+    steps_of,
+    typical,
+    unchecked_words,
+    with_final_steps,
+)
 from towernet.comparison.forecast import trial_rates
 from towernet.comparison.judging.times import training_times
 from towernet.comparison.protocol import make_protocol, read_protocol, write_protocol
 from towernet.config import load_recipe, override
+from towernet.engine.batches import steps_per_epoch
 from towernet.engine.measure import Cost
 from towernet.engine.runlog import Progress
 from towernet.names import NetworkName
@@ -120,6 +128,8 @@ def steps_after(protocol: Protocol, ledger: Ledger) -> dict[NetworkName, int]:
 
 A, B = TWO
 PLANTED = {A: 0.1, B: 0.1}
+PER_EPOCH = steps_per_epoch(len(DATASET.train), 32)
+SAME = {A: (0.1,) * 3, B: (0.1,) * 3}
 
 
 @pytest.mark.parametrize(
@@ -157,6 +167,69 @@ def test_a_failed_network_does_not_hide_the_others(tmp_path):
             )
         )  # fmt: skip
     assert steps_after(a_protocol(PLANTED), ledger) == pytest.approx({A: 300, B: 600}, abs=1)
+
+
+def test_trials_that_are_too_short_for_one_network_check_the_others(tmp_path):
+    models = (*TWO, NAMES[2])
+    slow = models[2]
+    estimates = PLANTED | {slow: 2.0}
+    in_trials = {A: (0.1,) * 3, B: (0.2,) * 3, slow: (0.01,) * 3}
+    ledger = a_ledger(tmp_path, in_trials)
+    protocol = a_protocol(estimates, models)
+    fixed = check_by_trials(protocol, ledger, DATASET)
+    found = {each.network: each.steps for each in fixed.networks}
+    assert found == pytest.approx({A: 600, B: 300, slow: 30}, abs=1)
+    words = unchecked_words(fixed, ledger)
+    assert words is not None and f"of {slow} (too short" in words
+    assert A not in words.partition(slow)[0]
+    (tmp_path / "same").mkdir()
+    ledger = a_ledger(tmp_path / "same", SAME)
+    assert unchecked_words(check_by_trials(a_protocol(PLANTED), ledger, DATASET), ledger) is None
+
+
+def test_a_variant_that_is_not_trained_takes_no_steps_from_the_others(tmp_path):
+    models = tuple(map(NetworkName, ("resnet18", "resnet18+se")))
+    protocol = a_protocol({models[0]: 0.1, models[1]: 0.4}, models, ("none", "se"))
+    ledger = a_ledger(tmp_path, {models[0]: (0.2,) * 3})
+    for rate in RATES:
+        ledger.add(
+            Trial(
+                network=models[1], learning_rate=rate, num_steps=75, validation_loss=None,
+                validation_accuracy=None, reason="diverged", seconds=9.0,
+            )
+        )  # fmt: skip
+    assert steps_after(protocol, ledger)[models[0]] == pytest.approx(300, abs=1)
+
+
+def test_whether_images_are_mixed_follows_the_final_steps(tmp_path):
+    from_epochs = load_recipe("default").augment.mixup_from_epochs
+    seconds = 60 / (1.5 * from_epochs * PER_EPOCH)
+    protocol = a_protocol({A: seconds, B: seconds})
+    assert protocol.request.recipe.augment.mixup_alpha > 0
+    mixed = protocol.decided.model_copy(update={"mixes": {A: True, B: True}})
+    protocol = protocol.model_copy(update={"decided": mixed})
+    ledger = a_ledger(tmp_path, {A: (seconds,) * 3, B: (3 * seconds,) * 3})
+    fixed = check_by_trials(protocol, ledger, DATASET)
+    assert with_final_steps(protocol, fixed).decided.mixes == {A: True, B: False}
+    before = fixed.model_copy(
+        update={"networks": tuple(n.model_copy(update={"mixes": None}) for n in fixed.networks)}
+    )
+    assert with_final_steps(protocol, before).decided.mixes == {A: True, B: True}
+
+
+def test_the_steps_of_some_minutes_are_the_most_that_fit_with_their_evaluations():
+    chance = np.random.default_rng(0)
+    for _ in range(200):
+        cost = a_cost(float(chance.uniform(0.01, 2)), float(chance.uniform(1e-4, 0.1)))
+        seconds, batch_size = float(chance.uniform(0.1, 200)), int(chance.integers(2, 40))
+        found = cost.steps_within(seconds, DATASET, batch_size)
+        assert found == 1 or cost.seconds(found, DATASET, batch_size) <= seconds * (1 + 1e-9)
+        # One more step does not fit, unless the next evaluation is what does not.
+        assert cost.seconds(found + 1, DATASET, batch_size) > seconds * (1 - 1e-9)
+    evaluation = len(DATASET.validation) * 0.05
+    seconds = PER_EPOCH * 0.1 + evaluation + 0.35
+    half = a_cost(0.1, 0.05).steps_within(seconds, DATASET, 32)
+    assert half == PER_EPOCH  # no time is left to evaluate what more steps would change
 
 
 def test_variants_still_share_their_steps_after_a_correction(tmp_path):

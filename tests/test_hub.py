@@ -245,6 +245,12 @@ def test_the_card_claims_no_more_than_is_known(finished_run):
     assert "model-index" in said() and "model-index" not in by_validation
     assert "did not rank it: it did not learn." in said(reason="did not learn")
     assert "did not rank" not in said(reason="")
+    assert "Balanced accuracy (the mean over the classes) is 43.2 %." in said(
+        balanced_accuracy=0.432
+    )
+    assert "Balanced" not in said(balanced_accuracy=None)
+    (run,) = files.read_json(finished_run / "results.json")["results"]["networks"][0]["runs"]
+    assert known.judged.balanced_accuracy == run["balanced_accuracy"]
     unjudged = model_card("n", contract(), replace(known, judged=None), 5, "0")
     assert "Its accuracy is not known: **[fill in" in unjudged
     assert "On what images: **[fill in" in unjudged

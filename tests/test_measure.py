@@ -62,7 +62,7 @@ def test_a_judgement_by_balanced_accuracy_ranks_by_the_mean_recall():
     # A judgement that ignores the classes finds the same figures, but no such difference.
     assert by_accuracy.networks[0].balanced_accuracy is not None
     assert abs(by_accuracy.comparisons[0].difference) < 0.1
-    assert f"balanced accuracy {100 * expected['fair']:.1f} %" in balanced.sentence
+    assert f"balanced accuracy of {100 * expected['fair']:.1f} %" in balanced.sentence
     assert "100 images" in balanced.sentence
     assert "right" not in balanced.sentence
     dumped = balanced.model_dump()
@@ -214,8 +214,10 @@ def test_the_words_are_about_the_measure():
 
     results = balanced_results()
     assert results.guessing == 0.5
-    assert "resnet18 is the best network here (balanced accuracy 85.0 % on 400" in verdict(results)
-    assert headline(results).endswith("balanced accuracy 85.0 % on 400 test images.")
+    assert "resnet18 is the best network here (balanced accuracy of 85.0 % on 400" in verdict(
+        results
+    )
+    assert headline(results).endswith("balanced accuracy of 85.0 % on 400 test images.")
     made = a_conclusion(results).made
     said = paragraph(results, made)
     assert "ranked and compared by balanced accuracy, the mean over the classes" in said
@@ -278,6 +280,12 @@ ONLY_CATS = ((190, 0), (10, 0))
             "resnet18 predicts only the class cat. The classes are uneven: set"
             " train.logit_adjustment = 1 in a recipe. More time would probably not help, since the"
             " best epochs were early: look for problems in the images with `towernet check`.",
+        ),
+        (
+            ONLY_CATS,
+            12.0,
+            {"majority_accuracy": 0.95, "measure": "balanced", "logit_adjustment": 1.0},
+            "resnet18 predicts only the class cat. Train longer (give more --epochs or --minutes).",
         ),
         (
             ((100, 0), (100, 0)),

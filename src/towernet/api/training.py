@@ -18,7 +18,7 @@ from towernet.comparison.folders import read_single_run, reading_before, request
 from towernet.comparison.longer import refuse_another_length
 from towernet.comparison.story import compare as run_comparison
 from towernet.comparison.story import train_single_run
-from towernet.config import Accept, override
+from towernet.config import override
 from towernet.data.encodings import AS_BEFORE
 from towernet.data.ranges import rules_of
 from towernet.data.rules import Rules, of_contract
@@ -36,6 +36,7 @@ from towernet.records.protocol import Request
 from towernet.records.run import Origin
 from towernet.report.page import write_report
 from towernet.report.pictures import pictures
+from towernet.resume import Accept
 
 # The options that can be combined with `resume`; the others are read from the run.
 _OF_RESUMING = frozenset({

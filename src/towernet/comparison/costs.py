@@ -8,12 +8,13 @@ Shapes: R rounds, N networks.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from towernet.comparison.forecast import budget, same_for_all_variants, trial_rates
+from towernet.comparison.forecast import budget, mixes, same_for_all_variants, trial_rates
 from towernet.config import RunConfig
 from towernet.data.prepare import Dataset
 from towernet.engine.device import Policy
@@ -23,8 +24,12 @@ from towernet.errors import TrainingError
 from towernet.names import NetworkName
 from towernet.records.ledger import CheckedSteps, Ledger, StepsFixed, Trial
 from towernet.records.protocol import Protocol, Request
+from towernet.words import listed
 
-NUM_ROUNDS = 5
+# Three rounds allow for one that other programs disturb. Large networks take seconds in each, which
+# would be a large part of a comparison of a few minutes.
+MIN_ROUNDS, MAX_ROUNDS = 3, 5
+MAX_SHARE = 0.05  # of the planned training time, for more than the fewest rounds
 MAX_ERROR = 0.1  # of an estimate; a larger one is corrected
 # Shorter trials are mostly warm-up and say nothing about the estimates.
 MIN_TRIAL_SECONDS, MIN_TRIAL_STEPS = 1.0, 5
@@ -59,7 +64,12 @@ def measure_networks(
         name: RunConfig(model=name, recipe=request.recipe, seed=request.seed)
         for name in request.models
     }
-    for _ in range(NUM_ROUNDS):
+    minutes = request.recipe.train.minutes or 0.0
+    planned_seconds = 60 * minutes * request.runs * len(request.models)
+    start = time.monotonic()
+    for number in range(MAX_ROUNDS):
+        if number >= MIN_ROUNDS and time.monotonic() - start > MAX_SHARE * planned_seconds:
+            break
         rounds.append({})
         for name in request.models:
             if name in failures:
@@ -86,9 +96,9 @@ def typical(rounds: Sequence[Mapping[NetworkName, Cost]]) -> dict[NetworkName, C
 
     A network's share of its round (its seconds, divided by the geometric mean over the networks)
     does not depend on how busy the machine is in that round, unless that changes during the round.
-    The median over rounds is not affected by a minority of such rounds. (The median of a network's
-    seconds is: if the load changes in the middle round, some networks are measured with it more
-    often, others less often.)
+    The median over rounds is not affected by a minority of such rounds. The median of each
+    network's own seconds would be affected: if the load changes in the middle round, it is included
+    in the seconds of some networks only.
 
     Args:
         rounds: The costs of the same networks in each round.
@@ -141,7 +151,8 @@ def check_by_trials(protocol: Protocol, ledger: Ledger, dataset: Dataset) -> Ste
         dataset: The images of the first repetition.
     """
     request, decided = protocol.request, protocol.decided
-    batch_size = request.recipe.train.batch_size
+    recipe = request.recipe
+    batch_size = recipe.train.batch_size
     estimates = {name: Cost.of(figures) for name, figures in decided.costs.items()}
     rounds = _rounds_of_trials(request, ledger, estimates)
     found = typical(rounds) if rounds else {}
@@ -151,7 +162,9 @@ def check_by_trials(protocol: Protocol, ledger: Ledger, dataset: Dataset) -> Ste
     costs, num_steps = estimates, decided.num_steps
     if corrected:
         costs = estimates | found
-        num_steps = steps_of(request, dataset, costs, decided.failures)
+        # A network of which no trial finished is not trained, so it takes no time from others.
+        able = {name: costs[name] for name in costs if name in _tried(ledger)}
+        num_steps = num_steps | steps_of(request, dataset, able, decided.failures)
     return StepsFixed(
         corrected=corrected,
         networks=tuple(
@@ -163,6 +176,7 @@ def check_by_trials(protocol: Protocol, ledger: Ledger, dataset: Dataset) -> Ste
                 trial_seconds=measured.get(name),
                 planned_steps=decided.num_steps[name],
                 steps=num_steps[name],
+                mixes=mixes(recipe, num_steps[name], dataset),
             )
             for name, cost in costs.items()
         ),
@@ -172,12 +186,11 @@ def check_by_trials(protocol: Protocol, ledger: Ledger, dataset: Dataset) -> Ste
 def _rounds_of_trials(
     request: Request, ledger: Ledger, estimates: Mapping[NetworkName, Cost]
 ) -> list[dict[NetworkName, Cost]]:
-    """Return the costs in the trials of each learning rate.
+    """Return the costs in the trials of each learning rate, of the networks that can be checked.
 
-    A rate counts if its trials of all networks were long enough. A network of which no trial
-    finished is left out, since it is not trained.
+    These have a trial that finished, and one that was long enough. A rate counts if the trials of
+    all of them were.
     """
-    able = {trial.network for trial in ledger.find_all(Trial) if trial.validation_loss is not None}
     rounds = []
     for rate in trial_rates(request.recipe):
         measured = {
@@ -192,9 +205,14 @@ def _rounds_of_trials(
             and trial.num_steps >= MIN_TRIAL_STEPS
             and trial.num_steps * trial.step_seconds >= MIN_TRIAL_SECONDS
         }
-        if measured and measured.keys() == able:
-            rounds.append(measured)
-    return rounds
+        rounds.append({name: cost for name, cost in measured.items() if name in _tried(ledger)})
+    checked = {name for measured in rounds for name in measured}
+    return [measured for measured in rounds if checked and measured.keys() == checked]
+
+
+def _tried(ledger: Ledger) -> set[NetworkName]:
+    """Return the networks of which a trial finished."""
+    return {trial.network for trial in ledger.find_all(Trial) if trial.validation_loss is not None}
 
 
 def with_final_steps(protocol: Protocol, fixed: StepsFixed) -> Protocol:
@@ -209,8 +227,14 @@ def with_final_steps(protocol: Protocol, fixed: StepsFixed) -> Protocol:
         for found in fixed.networks
     }
     num_steps = {found.network: found.steps for found in fixed.networks}
+    mixed = {found.network: found.mixes for found in fixed.networks if found.mixes is not None}
     final = decided.model_copy(
-        update={"costs": costs, "num_steps": num_steps, "steps_are_final": True}
+        update={
+            "costs": costs,
+            "num_steps": num_steps,
+            "mixes": decided.mixes | mixed,
+            "steps_are_final": True,
+        }
     )
     return protocol.model_copy(update={"decided": final})
 
@@ -224,3 +248,18 @@ def correction_words(fixed: StepsFixed) -> str:
         if found.trial_seconds and found.estimated_seconds
     ]
     return f"steps corrected by the seconds per step of the trials: {'; '.join(changes)}"
+
+
+def unchecked_words(fixed: StepsFixed, ledger: Ledger) -> str | None:
+    """Say which networks keep an estimate that the trials could not check; None if none does."""
+    names = [
+        found.network
+        for found in fixed.networks
+        if found.trial_seconds is None and found.network in _tried(ledger)
+    ]
+    if not names:
+        return None
+    return (
+        f"the trials could not check the estimated seconds per step of {listed(names)} (too short,"
+        " or not all finished); measured training times will be compared at the end"
+    )

@@ -18,7 +18,8 @@ _NETWORK = (
 )  # fmt: skip
 # Added later, so last: spreadsheets may go by the position of a column.
 _BALANCED = ("balanced_accuracy", "balanced_interval")
-_MEASURED = tuple(field for field in Measured.model_fields if field != "run_seconds")
+_MEASURED_LAST = ("run_seconds",)
+_MEASURED = tuple(field for field in Measured.model_fields if field not in _MEASURED_LAST)
 _RUN_LAST = ("folder", "balanced_accuracy")
 _NOT_OF_A_RUN = (*_RUN_LAST, "validation_balanced")
 _RUN = (*(field for field in RunScores.model_fields if field not in _NOT_OF_A_RUN), *_RUN_LAST)
@@ -38,9 +39,14 @@ def write_csv_files(folder: Path, conclusion: Conclusion) -> None:
     networks = results.networks
     _write(
         folder / "results.csv",
-        (*_NETWORK, *_MEASURED, *_BALANCED),
+        (*_NETWORK, *_MEASURED, *_BALANCED, *_MEASURED_LAST),
         (
-            [*_cells(n, _NETWORK), *_cells(measured[n.name], _MEASURED), *_cells(n, _BALANCED)]
+            [
+                *_cells(n, _NETWORK),
+                *_cells(measured[n.name], _MEASURED),
+                *_cells(n, _BALANCED),
+                *_cells(measured[n.name], _MEASURED_LAST),
+            ]
             for n in networks
         ),
     )

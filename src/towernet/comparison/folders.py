@@ -14,7 +14,6 @@ from typing import Literal
 from towernet import files
 from towernet.comparison.forecast import forecast
 from towernet.comparison.protocol import make_protocol, read_protocol, write_protocol
-from towernet.config import NOTHING_ACCEPTED
 from towernet.data.encodings import AS_BEFORE
 from towernet.data.prepare import Dataset
 from towernet.data.table import read_table
@@ -26,6 +25,7 @@ from towernet.names import NetworkName
 from towernet.records.protocol import Decided, Protocol, Request
 from towernet.records.reading import DEFAULT, Reading, options_of
 from towernet.records.run import RunRecord
+from towernet.resume import NOTHING_ACCEPTED
 from towernet.words import counted, rough_time
 
 Costs = dict[NetworkName, Cost]
@@ -184,7 +184,7 @@ class RunFolder(OutFolder):
     ) -> tuple[str, float]:
         """Describe how long the network will take."""
         ((name, cost),) = costs.items()
-        seconds = steps[name] * cost.seconds_per_step(dataset, request.recipe.train.batch_size)
+        seconds = cost.seconds(steps[name], dataset, request.recipe.train.batch_size)
         return f"{name}: {counted(steps[name], 'step')}, about {rough_time(seconds)}", seconds
 
 

@@ -85,8 +85,7 @@ def budget(recipe: Recipe, cost: Cost, dataset: Dataset) -> int:
     if train.epochs is not None:
         return train.epochs * steps_per_epoch(len(dataset.train), train.batch_size)
     if train.minutes is not None:
-        per_step = cost.seconds_per_step(dataset, train.batch_size)
-        return max(1, int(60 * train.minutes / per_step))
+        return cost.steps_within(60 * train.minutes, dataset, train.batch_size)
     raise ConfigError("the recipe has no budget; give --epochs or --minutes")
 
 
@@ -123,18 +122,17 @@ def expected_seconds(
     request: Request, dataset: Dataset, cost: Cost, num_steps: int
 ) -> tuple[float, float]:
     """Return the seconds one network's trials and runs will take."""
-    per_step = cost.seconds_per_step(dataset, request.recipe.train.batch_size)
-    num_trial_steps = trial_steps(request.recipe, num_steps) * len(
-        request.recipe.train.trial_factors
-    )
-    return num_trial_steps * per_step, request.runs * num_steps * per_step
+    train = request.recipe.train
+    of_trial = cost.seconds(trial_steps(request.recipe, num_steps), dataset, train.batch_size)
+    of_run = cost.seconds(num_steps, dataset, train.batch_size)
+    return len(train.trial_factors) * of_trial, request.runs * of_run
 
 
 def _curve_seconds(request: Request, dataset: Dataset, cost: Cost, num_steps: int) -> float:
     """Return the seconds of one network's runs on fewer images, whose epochs are shorter."""
     batch_size = request.recipe.train.batch_size
     parts = [dataset.with_train_share(share, seed=request.seed, repetition=0) for share in SHARES]
-    return sum(request.runs * num_steps * cost.seconds_per_step(part, batch_size) for part in parts)
+    return sum(request.runs * cost.seconds(num_steps, part, batch_size) for part in parts)
 
 
 def disk_bytes(parameters: Iterable[int], runs: int) -> int:
@@ -232,7 +230,7 @@ def busy_words(recipe: Recipe, slowdown: float | None, seconds: float) -> str | 
         return None
     text = (
         "this machine is busy with other processes: a training step takes at least"
-        f" {slowdown:.2g} times as long as on a free machine;"
+        f" {slowdown:.3g} times as long as on a free machine;"
     )
     if recipe.train.minutes is None:
         longer = rough_time(seconds * (1 - 1 / slowdown))

@@ -129,7 +129,7 @@ def detectable(num_networks: int, num_runs: int, cells: Cells) -> float | None:
     # and those of small classes for many.
     loss_G = cells.size_of_classes() ** 2 / cells.clusters_of_classes()
     image = half * float(loss_G.sum()) / num_images
-    num_clusters = cells.effective_clusters(loss_G)
+    num_clusters = cells.effective_clusters(loss_G, 0.0)
     variance = Variance(run, image, half, num_clusters, num_images)
     family = Family((), len(pairs), level, num_runs, num_images)
     return family.detectable(variance, num_runs, num_images)

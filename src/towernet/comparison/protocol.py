@@ -12,12 +12,12 @@ import tomli_w
 from towernet import files
 from towernet.comparison.judging.significance import SIGNIFICANT
 from towernet.comparison.longer import refuse_another_length
-from towernet.config import Decisive, refuse_changes
 from towernet.engine.device import Policy, bits_depend_on, choose_policy, kernels_here
 from towernet.engine.session import Session
 from towernet.errors import DataError, first_line_of
 from towernet.records.base import checked
 from towernet.records.protocol import Decided, Images, Protocol, Request, Rule
+from towernet.resume import Decisive, choices_of, refuse_changes
 
 # Shares of the training images, for the learning curve.
 LAST_DOUBLING = 0.5  # compared with all images, it shows what the last doubling gave
@@ -135,7 +135,7 @@ def resumed(protocol: Protocol, request: Request, session: Session) -> tuple[Pro
 
 
 def _decisive(request: Request, versions: dict[str, str], threads: int, device: str) -> Decisive:
-    return Decisive((("", request.model_dump(mode="json")),), versions, threads, device)
+    return Decisive((("", choices_of(request)),), versions, threads, device)
 
 
 def _tables(protocol: Protocol) -> dict[str, Any]:

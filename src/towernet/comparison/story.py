@@ -18,6 +18,7 @@ from towernet.comparison.costs import (
     correction_words,
     measure_networks,
     steps_of,
+    unchecked_words,
     with_final_steps,
 )
 from towernet.comparison.folders import ComparisonFolder, OutFolder, RunFolder
@@ -185,7 +186,8 @@ def _decide(request: Request, dataset: Dataset, session: Session, out: OutFolder
     costs, failures = measure_networks(
         request, dataset, policy, session.progress, leave_out=not out.is_single_run
     )
-    slowdown = load.slowdown(policy.threads)
+    # A thread that waits for a GPU says nothing about its steps.
+    slowdown = load.slowdown(policy.threads) if policy.device == "cpu" else None
     num_steps = steps_of(request, dataset, costs, failures)
     words, seconds = out.forecast(request, dataset, costs, num_steps)
     say(words)
@@ -244,6 +246,8 @@ def _with_final_steps(runs: Runs) -> Protocol:
         fixed = check_by_trials(protocol, ledger, runs.dataset_of(0))
         if fixed.corrected:
             runs.session.progress.say(correction_words(fixed))
+        if (unchecked := unchecked_words(fixed, ledger)) is not None:
+            runs.session.progress.say(unchecked)
         # Recorded before the protocol changes, so that after a kill the next start changes it.
         ledger.add(fixed)
     protocol = with_final_steps(protocol, fixed)

@@ -12,6 +12,8 @@ import os
 import time
 from pathlib import Path
 
+from towernet import cpus
+
 _THREADS = Path("/proc/self/task")
 _PROCESSORS = Path("/proc/stat")
 _STEAL = 8  # its place in a line of /proc/stat: cpu0 user nice system idle iowait irq softirq steal
@@ -25,7 +27,7 @@ class LoadMeter:
         self._began = time.perf_counter()
 
     def slowdown(self, threads: int) -> float | None:
-        """Return how many times longer things took at least than on a free machine.
+        """Return how many times as long a step took at least as on a free machine.
 
         A step stands still while any of its threads waits, since the others wait for it. So the
         share of the time in which it stood still is at least that of the thread that waited most.
@@ -36,10 +38,10 @@ class LoadMeter:
 
         Returns:
             1 if nothing waited; None if the system does not count it, or if this process has more
-            computing threads than processors, so that they wait for each other.
+            computing threads than processors that it may use, so that they wait for each other.
         """
         waited = _waited_seconds()
-        if waited is None or self._waited is None or threads > len(os.sched_getaffinity(0)):
+        if waited is None or self._waited is None or threads > cpus.allowed():
             return None
         seconds = time.perf_counter() - self._began
         waiting = max(now - self._waited.get(thread, 0.0) for thread, now in waited.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from math import ceil
 from statistics import median
 
 import numpy as np
@@ -42,6 +43,21 @@ class Cost(CostFigures):
         """Return the seconds of a step with its share of the evaluation after each epoch."""
         evaluation = len(dataset.validation) * self.image_seconds
         return self.step_seconds + evaluation / steps_per_epoch(len(dataset.train), batch_size)
+
+    def seconds(self, num_steps: int, dataset: Dataset, batch_size: int) -> float:
+        """Return the seconds of so many steps, with an evaluation after each epoch and the last."""
+        num_evaluations = ceil(num_steps / steps_per_epoch(len(dataset.train), batch_size))
+        evaluation = len(dataset.validation) * self.image_seconds
+        return num_steps * self.step_seconds + num_evaluations * evaluation
+
+    def steps_within(self, seconds: float, dataset: Dataset, batch_size: int) -> int:
+        """Return how many steps fit into some seconds with their evaluations; at least 1."""
+        per_epoch = steps_per_epoch(len(dataset.train), batch_size)
+        epochs = int(seconds / self.seconds(per_epoch, dataset, batch_size))
+        left = seconds - self.seconds(epochs * per_epoch, dataset, batch_size)
+        evaluation = len(dataset.validation) * self.image_seconds
+        more = max(0, int((left - evaluation) / self.step_seconds))
+        return max(1, epochs * per_epoch + more)
 
 
 def measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
@@ -121,8 +137,8 @@ def _median_seconds(action: Callable[[], None], policy: Policy) -> float:
         while not seconds or (sum(seconds) < most_seconds and len(seconds) < most_times):
             start = time.perf_counter()
             action()
-            if policy.device == "cuda":
-                torch.cuda.synchronize()
+            if policy.device != "cpu":
+                getattr(torch, policy.device).synchronize()
             seconds.append(time.perf_counter() - start)
         return seconds
 

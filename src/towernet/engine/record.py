@@ -6,13 +6,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from towernet import files
-from towernet.config import Accept, Decisive, RunConfig, refuse_changes
+from towernet.config import RunConfig
 from towernet.data.prepare import Dataset, fingerprint
 from towernet.engine.device import bits_depend_on, hardware
 from towernet.errors import DataError
 from towernet.models.own import code_of
 from towernet.records.base import checked
 from towernet.records.run import ImportedRun, Origin, Plan, RunRecord, RunSummary
+from towernet.resume import Accept, Decisive, choices_of, refuse_changes
 
 
 def read_run(
@@ -150,7 +151,7 @@ def _decisive(record: RunRecord) -> Decisive:
     }
     return Decisive(
         (
-            ("", record.config.model_dump(mode="json")),
+            ("", choices_of(record.config)),
             ("plan", decided),
             ("contract", asdict(record.contract)),
         ),

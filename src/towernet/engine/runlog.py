@@ -18,6 +18,8 @@ from towernet.errors import first_line_of
 from towernet.records.base import checked
 from towernet.records.run import EpochMetrics, EpochTiming
 
+SECONDS_BETWEEN_WRITES = 10.0
+
 
 class Progress:
     """Receiver of a run's progress. This one ignores it; `progress.Screen` displays it."""
@@ -55,19 +57,32 @@ class RunLog:
     ) -> None:
         self.folder = folder
         self.board = Board(folder / "tensorboard")
+        self._written = time.monotonic()
         for row in metrics:
             self.board.add(row)
         if metrics:
             self._write(metrics, timings)
 
-    def write(self, metrics: list[EpochMetrics], timings: list[EpochTiming]) -> None:
-        """Write all epochs' lines; the last one is new."""
-        self._write(metrics, timings)
+    def add(
+        self, metrics: list[EpochMetrics], timings: list[EpochTiming], *, must_write: bool
+    ) -> None:
+        """Report a new epoch: the last line of these.
+
+        The files are written as a whole, so not after every epoch if epochs are short.
+
+        Args:
+            metrics: The lines of all epochs.
+            timings: The measured ones.
+            must_write: Whether the files are written now in any case.
+        """
+        if must_write or time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
+            self._write(metrics, timings)
         self.board.add(metrics[-1])
 
     def _write(self, metrics: list[EpochMetrics], timings: list[EpochTiming]) -> None:
         files.write_jsonl(self.folder / "metrics.jsonl", (row.model_dump() for row in metrics))
         files.write_jsonl(self.folder / "timings.jsonl", (row.model_dump() for row in timings))
+        self._written = time.monotonic()
 
 
 def read_metrics(folder: Path) -> list[EpochMetrics]:
@@ -145,6 +160,11 @@ class Board:
             "loss/validation": row.validation_loss,
             "accuracy/validation": row.validation_accuracy,
         }
+        if row.validation_balanced is not None:
+            figures |= {
+                "loss/validation_balanced": row.validation_balanced.loss,
+                "accuracy/validation_balanced": row.validation_balanced.accuracy,
+            }
         if blocks := list((row.attention or {}).values()):
             figures |= {
                 "attention/gradient_norm": fmean(block.gradient_norm for block in blocks),

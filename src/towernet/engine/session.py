@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from towernet import files
-from towernet.config import NOTHING_ACCEPTED, Accept
 from towernet.data.source import Source
 from towernet.engine.runlog import Progress
 from towernet.engine.stop import StopSwitch
 from towernet.records.run import Origin
+from towernet.resume import NOTHING_ACCEPTED, Accept
 
 
 @dataclass(frozen=True)

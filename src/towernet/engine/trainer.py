@@ -153,7 +153,7 @@ class Trainer:
             saved = self.must_save
             if saved:
                 self.save(seconds=0.0)
-            log.write(self.state.metrics, self.state.timings)
+            log.add(self.state.metrics, self.state.timings, must_write=saved or self.is_over)
             self.progress.epoch(metrics, timing)
             if saved:  # a signal since then stops the run after its next step, and state
                 self.stop.raise_if_stopped(self.how_far())

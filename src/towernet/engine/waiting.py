@@ -23,10 +23,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SECONDS_BETWEEN_LOOKS = 0.3
-# In processors: others that use more than the first have come, less than the second have gone.
+# In processors that others use: more than the first, and threads sleep; less than the second, and
+# they spin.
 # While they use the share u of one, threads that spin reach about 1 - u of their speed, and threads
 # that sleep 0.62 - 0.12 u: equal at 0.43.
-COME, GONE = 0.45, 0.35
+SLEEP_ABOVE, SPIN_BELOW = 0.45, 0.35
 _IN_USE = ("user", "nice", "system", "idle", "iowait", "irq", "softirq")  # as in proc(5)
 
 _is_watched = threading.Lock()
@@ -36,8 +37,8 @@ _is_watched = threading.Lock()
 def watched(threads: int, stat: Path = Path("/proc/stat")) -> Iterator[None]:
     """Let computing threads sleep while they wait, whenever others use their processors.
 
-    Does nothing where that cannot be told or set: one thread, not Linux, not GNU's OpenMP, or
-    within another `watched`.
+    Does nothing where that cannot be measured or changed: one thread, not Linux, not GNU's OpenMP,
+    or within another `watched`.
 
     Args:
         threads: The computing threads of an operation.
@@ -68,9 +69,9 @@ def _watch(threads: int, stat: Path, ended: threading.Event) -> None:
     spare = len(use.processors) - threads
     while not ended.wait(SECONDS_BETWEEN_LOOKS):
         others = use.of_others()
-        if others > spare + COME:
+        if others > spare + SLEEP_ABOVE:
             team.keep()
-        elif others < spare + GONE:
+        elif others < spare + SPIN_BELOW:
             team.dismiss()
     team.dismiss()
 

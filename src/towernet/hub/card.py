@@ -134,8 +134,13 @@ def _accuracy(judged: RunEvidence | None) -> list[str]:
         )
     sentences.append(
         "Always predicting the most frequent class is right for"
-        f" {percent(judged.majority_accuracy)}; macro-F1 is {judged.macro_f1:.3f}."
+        f" {percent(judged.majority_accuracy)}."
     )
+    if judged.balanced_accuracy is not None:
+        sentences.append(
+            f"Balanced accuracy (the mean over the classes) is {percent(judged.balanced_accuracy)}."
+        )
+    sentences.append(f"Macro-F1 is {judged.macro_f1:.3f}.")
     if judged.reason:
         sentences.append(f"The comparison did not rank it: it {judged.reason}.")
     return [" ".join(sentences)]

@@ -22,6 +22,8 @@ class RunEvidence:
         num_images: Number of images in each split.
         split: The split it was evaluated on.
         accuracy: Of this run.
+        balanced_accuracy: Of this run: the mean over the classes; None in results made before it
+            was computed.
         macro_f1: Of this run: the mean F1 of the classes.
         majority_accuracy: Accuracy of always predicting the most frequent class.
         epochs: Passes over the training images.
@@ -35,6 +37,7 @@ class RunEvidence:
     num_images: NumImages
     split: Split
     accuracy: float
+    balanced_accuracy: float | None
     macro_f1: float
     majority_accuracy: float
     epochs: float
@@ -105,6 +108,7 @@ def _judged_by(results: Results, folder: Path, place: Path) -> RunEvidence | Non
                     num_images=results.num_images,
                     split=results.final_split,
                     accuracy=run.accuracy,
+                    balanced_accuracy=run.balanced_accuracy,
                     macro_f1=run.macro_f1,
                     majority_accuracy=results.majority_accuracy,
                     epochs=network.epochs,

@@ -59,6 +59,8 @@ class CheckedSteps(Record):
     """Of one run, by the estimate."""
     steps: StrictInt
     """Of one run, from now on."""
+    mixes: StrictBool | None = Field(None, exclude_if=lambda value: value is None)
+    """Whether a run of these steps mixes images; None, in ledgers made before: as was planned."""
 
 
 class StepsFixed(Record):

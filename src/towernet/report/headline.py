@@ -17,6 +17,7 @@ from towernet.comparison.wording.verdict import (
     about_first,
     about_ours,
     gets_words,
+    guessing_words,
     judged_images,
     pairs_of_first,
     scored_words,
@@ -220,12 +221,10 @@ def _differences(found: Results | AnswersJudged) -> str:
     if not found.ranked:
         return _reasons(found)
     if isinstance(found, Results):
-        guess = percent(found.guessing)
         if not worth_using(found):
-            of = "" if found.measure == "accuracy" else f" {found.measure_words}"
             return (
-                f"Always predicting the most frequent class gets {guess}{of}; no network's 95 %"
-                " interval is entirely above that."
+                f"Always predicting the most frequent class {guessing_words(found)}; no network's"
+                " 95 % interval is entirely above that."
             )
         if found.ablation:
             return found.sentence
@@ -234,8 +233,8 @@ def _differences(found: Results | AnswersJudged) -> str:
         assert interval is not None and isinstance(found, Results), "one answering network"
         low, high = map(percent, interval)
         return (
-            f"95 % interval {low} to {high}; always predicting the most frequent class gets"
-            f" {guess}."
+            f"95 % interval {low} to {high}; always predicting the most frequent class"
+            f" {guessing_words(found)}."
         )
     lead = about_ours(found) if isinstance(found, Results) else ""
     text = lead + about_first(found, short(found.ranked[0].name))

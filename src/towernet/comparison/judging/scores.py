@@ -136,7 +136,7 @@ def balanced_interval(
     cells = Cells.of(cluster_N, label_N)
     if len(cells.classes) == 1:
         return accuracy_interval(right_RN, cluster_N)
-    recalls, bounds, own = [], [], 0.0
+    recalls, bounds, varies_N, own = [], [], np.zeros(len(label_N), bool), list[float]()
     for label in np.unique(label_N):
         of_class = label_N == label
         part_RN = right_RN[:, of_class].astype(np.float64)
@@ -146,25 +146,30 @@ def balanced_interval(
         recalls.append(float(part_RN.mean()))
         bounds.append(found)
         of_one = Cells.of(cluster_N[of_class])
-        own += _variance(*spread(of_one.sums(part_RN), of_one)) / len(cells.classes) ** 2
-    together = _variance(*spread(cells.sums(right_RN), cells))
-    return _of_sum(recalls, bounds, together, own)
+        # One cluster shows nothing about others; its interval says so, for its class alone.
+        if of_one.num_clusters > 1:
+            varies_N |= of_class
+            own.append(_variance(*spread(of_one.sums(part_RN), of_one)))
+    shared = 1.0
+    if sum(own) > 0:
+        cells = Cells.of_classes(cluster_N[varies_N], label_N[varies_N])
+        together = _variance(*spread(cells.sums(right_RN[:, varies_N]), cells))
+        shared = max(1.0, together / (sum(own) / len(own) ** 2))
+    return _of_sum(recalls, bounds, shared)
 
 
 def _variance(of_runs: float, of_images: float, of_rest: float) -> float:
     return max(0.0, of_runs - of_rest) + of_images
 
 
-def _of_sum(recalls: list[float], bounds: list[Interval], together: float, own: float) -> Interval:
+def _of_sum(recalls: list[float], bounds: list[Interval], shared: float) -> Interval:
     """Return the interval of the mean of some recalls, each with its own.
 
     Args:
         recalls: One for each class.
         bounds: Their intervals.
-        together: The estimated variance of the mean.
-        own: What it would be if the recalls were independent.
+        shared: How many times as large the variance of the mean is as of independent recalls.
     """
-    shared = max(1.0, together / own) if own > 0 else 1.0
     mean, low, high = np.array(recalls), *np.array(bounds).T
     below, above = (
         math.sqrt(shared * float((reach**2).sum())) / len(recalls)
@@ -273,7 +278,8 @@ def balanced_resampled_interval(
         recalls.append(float(recall_R.mean()))
         by_run += recall_R / len(classes)
         own += float(recall_R.var(ddof=1)) / len(classes) ** 2
-    return _of_sum(recalls, bounds, float(by_run.var(ddof=1)), own)
+    shared = max(1.0, float(by_run.var(ddof=1)) / own) if own > 0 else 1.0
+    return _of_sum(recalls, bounds, shared)
 
 
 def _widening(num: int) -> float:

@@ -23,6 +23,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -186,7 +187,7 @@ def judge(
     raw = []
     for first, second in pairs:
         net_KU = right_MKU[first] - right_MKU[second]
-        raw.append(sign_flip_p(net_KU.sum(axis=1)) if num_runs > 1 else _one_run_p(net_KU, cells))
+        raw.append(sign_flip_p(_by_run(net_KU)) if num_runs > 1 else _one_run_p(net_KU, cells))
     differences = tuple(
         _difference(pair, right_MKU[pair[0]] - right_MKU[pair[1]], cells, level, p, p_adjusted)
         for pair, p, p_adjusted in zip(pairs, raw, holm(raw), strict=True)
@@ -248,6 +249,16 @@ def judge_resampled(
     return Family(tuple(differences), len(pairs), level, num_runs, num_images)
 
 
+def _by_run(net_KU: Floats) -> Floats:
+    """Return (K,): how many more images the first network got right in each run, weighted."""
+    return _exact_zeros(net_KU.sum(axis=1))
+
+
+def _exact_zeros(sums: Any) -> Floats:
+    """Return sums of weights with 0 where they are 0 but for rounding."""
+    return np.where(np.abs(sums) < 1e-9, 0.0, sums)
+
+
 def _chance_better(difference_K: Floats) -> tuple[float, tuple[float, float]]:
     """Return how often the first was better, a tie counting half, and its interval."""
     wins = float((difference_K > 0).sum() + (difference_K == 0).sum() / 2)
@@ -265,8 +276,8 @@ def _difference(
     from scipy.special import stdtrit
 
     num_runs, num_images = len(net_KU), sum(cells.num_images)
-    by_run_K = net_KU.sum(axis=1)
-    mean = float(by_run_K.sum() / (num_runs * num_images))
+    by_run_K = _by_run(net_KU)
+    mean = float(_exact_zeros(by_run_K.sum()) / (num_runs * num_images))
     variance = estimate(net_KU, cells)
     freedom = variance.degrees_of_freedom(num_runs, num_images)
     reach = float(stdtrit(freedom, 1 - level / 2)) * variance.standard_error(num_runs, num_images)

@@ -1,8 +1,8 @@
 """The variance of a mean over runs and images, where images may weigh differently.
 
-In an accuracy all images count the same. In a balanced accuracy all classes do, so an image counts
-the less, the more images its class has; how many images a class has is then not chance, and images
-only vary about the mean of their class. An accuracy is treated as the case of one class.
+In an accuracy all images count the same. In a balanced accuracy all classes do, so an image of a
+large class counts less; how many images a class has is then not chance, and images only vary about
+the mean of their class. An accuracy is treated as the case of one class.
 
 Sources: Gallas, One-shot estimate of MRMC variance, Academic Radiology 2006 (the sum of variances);
 Satterthwaite, Biometrics Bulletin 1946 (its degrees of freedom); Bonett and Price, Adjusted Wald
@@ -56,14 +56,18 @@ class Cells:
         Args:
             cluster_N: Which images belong together.
             label_N: The classes, if all of them count the same; None: all images do. If all have
-                the same number of images, it makes no difference.
+                the same number of images, the mean is the same, and so this is: an accuracy.
         """
+        if label_N is None or len(set(np.unique(label_N, return_counts=True)[1].tolist())) == 1:
+            label_N = np.zeros(len(cluster_N), np.int64)
+        return cls.of_classes(cluster_N, label_N)
+
+    @classmethod
+    def of_classes(cls, cluster_N: Ints, label_N: Ints) -> Cells:
+        """Return the cells of images whose classes count the same."""
         _, cluster_N = np.unique(cluster_N, return_inverse=True)
         num_C = len(np.bincount(cluster_N))
-        label_N = np.zeros(len(cluster_N), np.int64) if label_N is None else label_N
         _, label_N, num_G = np.unique(label_N, return_inverse=True, return_counts=True)
-        if len(set(num_G.tolist())) == 1:
-            label_N, num_G = np.zeros_like(label_N), np.array([len(label_N)])
         weight_N = len(label_N) / (len(num_G) * num_G[label_N])
         cells_U, cell_N = np.unique(label_N * num_C + cluster_N, return_inverse=True)
         ends = np.searchsorted(cells_U, np.arange(len(num_G) + 1) * num_C).tolist()
@@ -164,17 +168,21 @@ class Cells:
             added.append(2 / num_classes * size**2 / (total + 2 * weight) ** 2)
         return np.array(added)
 
-    def effective_clusters(self, variance_G: Floats) -> float:
+    def effective_clusters(self, variance_G: Floats, added: float) -> float:
         """Return by how many clusters a variance is as well known, if classes add this much to it.
 
         By Satterthwaite's formula, since it is known badly if a small class adds most of it.
+
+        Args:
+            variance_G: Estimated for each class.
+            added: A variance that is added to these and not estimated.
         """
         num_clusters = self.num_clusters
         if len(self.classes) == 1 or not variance_G.any():
             return float(num_clusters)
         num_G = self.clusters_of_classes()
         uncertainty = float((variance_G**2 / np.maximum(1, num_G - 1)).sum())
-        return min(float(num_clusters), 1 + float(variance_G.sum()) ** 2 / uncertainty)
+        return min(float(num_clusters), 1 + (float(variance_G.sum()) + added) ** 2 / uncertainty)
 
 
 @dataclass(frozen=True)
@@ -188,6 +196,9 @@ class Variance:
         num_clusters: C, the number of images or clusters it was estimated from; fewer if it is
             mostly that of a small class.
         num_images: N, the number of images in them.
+        runs_vary: Whether runs vary by more than the rest explains. Where they do not, their
+            variance is 0, and does not make that of the mean less certain.
+        images_vary: The same of images.
     """
 
     run: float
@@ -195,6 +206,8 @@ class Variance:
     rest: float
     num_clusters: float
     num_images: int
+    runs_vary: bool = True
+    images_vary: bool = True
 
     def standard_error(self, num_runs: int, num_images: int) -> float:
         """Return the standard error of the mean difference over this many runs and images."""
@@ -207,12 +220,14 @@ class Variance:
         total = run + image + rest
         if num_runs == 1:
             return clusters
-        uncertainty = (
-            (run + rest) ** 2 / (num_runs - 1)
-            + (image + rest) ** 2 / clusters
-            + rest**2 / ((num_runs - 1) * clusters)
-        )
-        return max(1.0, total**2 / uncertainty)
+        uncertainty = 0.0
+        if self.runs_vary:
+            uncertainty += (run + rest) ** 2 / (num_runs - 1)
+        if self.images_vary:
+            uncertainty += (image + rest) ** 2 / clusters
+        if self.runs_vary == self.images_vary:  # else the rest is in one of these and cancels out
+            uncertainty += rest**2 / ((num_runs - 1) * clusters)
+        return max(1.0, total**2 / uncertainty) if uncertainty else clusters
 
     def _parts(self, num_runs: int, num_images: int) -> tuple[float, float, float]:
         return (
@@ -233,13 +248,17 @@ def estimate(net_KU: Floats, cells: Cells) -> Variance:
     of_runs, of_images, of_rest = spread(net_KU, cells)
     by_cell_U = net_KU.mean(axis=0)
     added_G = cells.added(by_cell_U)
+    # Of an accuracy both always count as varying, so that results made before stay what they are.
+    is_accuracy = len(cells.classes) == 1
     # The variances over runs and over images both contain the rest; neither can be negative.
     return Variance(
         run=max(0.0, of_runs - of_rest) * num_runs,
         image=(max(0.0, of_images - of_rest) + float(added_G.sum())) * num_images,
         rest=of_rest * num_runs * num_images,
-        num_clusters=cells.effective_clusters(cells.variances(by_cell_U) + added_G),
+        num_clusters=cells.effective_clusters(cells.variances(by_cell_U), float(added_G.sum())),
         num_images=num_images,
+        runs_vary=is_accuracy or of_runs > of_rest,
+        images_vary=is_accuracy or of_images > of_rest,
     )
 
 

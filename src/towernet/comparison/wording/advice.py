@@ -24,9 +24,10 @@ def advice(results: Results) -> str:
     ]
     is_uneven = results.majority_accuracy * len(results.class_names) > _UNEVEN
     if named and is_uneven:
-        measure = "" if results.measure == "balanced" else "give --measure balanced, and "
-        setting = f"{measure}set train.logit_adjustment = 1 in a recipe"
-        sentences.append(f"The classes are uneven: {setting}.")
+        measure = [] if results.measure == "balanced" else ["give --measure balanced"]
+        setting = [] if results.logit_adjustment else ["set train.logit_adjustment = 1 in a recipe"]
+        if todo := ", and ".join(measure + setting):
+            sentences.append(f"The classes are uneven: {todo}.")
     if not evaluated or any(improves(network) for network in evaluated):
         or_check = "" if named else f", or {_CHECK}"
         sentences.append(f"Train longer (give more --epochs or --minutes){or_check}.")

@@ -148,7 +148,9 @@ def _training(results: Results, made: Made, times: TrainingTimes | None) -> str:
         if results.minutes:
             minutes = f"{results.minutes:g}"
             planned = "planned for each" if times and times.differ else "each"
-            length += f" ({minutes} minute{'' if minutes == '1' else 's'} {planned})"
+            # Variants share the steps of the slowest of them.
+            at_most = "at most " if results.ablation else ""
+            length += f" ({at_most}{minutes} minute{'' if minutes == '1' else 's'} {planned})"
     test = f", {num.test:,} test" if num.test else ""
     version = made.versions.get("towernet")
     return (

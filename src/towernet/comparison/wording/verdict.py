@@ -113,7 +113,7 @@ def scored_words(found: Judged) -> str:
     assert score is not None, "ranked without answers"
     if found.measure == "accuracy":
         return f"{percent(score)} of {judged_images(found)} right"
-    return f"{found.measure_words} {percent(score)} on {judged_images(found)}"
+    return f"{found.measure_words} of {percent(score)} on {judged_images(found)}"
 
 
 def gets_words(found: Judged) -> str:
@@ -222,7 +222,9 @@ def beats_guessing(network: Network, results: Results) -> bool:
 def guessing_words(results: Results) -> str:
     """Say what always predicting the most frequent class gives."""
     guess = percent(results.guessing)
-    return f"gets {guess} right" if results.measure == "accuracy" else f"has {guess}"
+    if results.measure == "accuracy":
+        return f"gets {guess} right"
+    return f"has a {results.measure_words} of {guess}"
 
 
 def worth_using(results: Results) -> bool:
