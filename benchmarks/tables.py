@@ -274,7 +274,8 @@ def throughput(result: dict[str, Any]) -> str:
             *lines,
             "",
             f"towernet trains {spread(result['times_plain'])}× as fast as the plain program;"
-            f" compared with the best mode of each peer: {peers}. GEMM reaches"
+            f" compared with the best mode of each peer: {peers}. Alone on the machine the plain"
+            f" program reaches {spread(result['alone']['towernet plain'])} images/s. GEMM reaches"
             f" {gemm['gflops_bfloat16']['median']:.0f} GFLOP/s in bf16 and"
             f" {gemm['gflops_float32']['median']:.0f} in fp32 in the same window. Making batches"
             f" takes {100 * share:.1f} % of a step; one epoch of `--recipe notebook` peaks at"
