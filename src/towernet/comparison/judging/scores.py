@@ -140,8 +140,9 @@ def balanced_interval(
     for label in np.unique(label_N):
         of_class = label_N == label
         part_RN = right_RN[:, of_class].astype(np.float64)
-        # Of a class's few images all count: where they are misleading, other classes are not.
-        found = interval(part_RN, np.ones(part_RN.shape), cluster_N[of_class], num_discounted=0)
+        # Fewer of a class's few images are discounted than of all: where those of one class are
+        # misleading, those of others are not.
+        found = interval(part_RN, np.ones(part_RN.shape), cluster_N[of_class], num_discounted=1)
         assert found is not None, "there are images"
         recalls.append(float(part_RN.mean()))
         bounds.append(found)
