@@ -20,7 +20,7 @@ from towernet.comparison.costs import (
     unchecked_words,
     with_final_steps,
 )
-from towernet.comparison.forecast import trial_rates
+from towernet.comparison.forecast import too_short_words, trial_rates
 from towernet.comparison.judging.times import training_times
 from towernet.comparison.protocol import make_protocol, read_protocol, write_protocol
 from towernet.config import load_recipe, override
@@ -230,6 +230,17 @@ def test_the_steps_of_some_minutes_are_the_most_that_fit_with_their_evaluations(
     seconds = PER_EPOCH * 0.1 + evaluation + 0.35
     half = a_cost(0.1, 0.05).steps_within(seconds, DATASET, 32)
     assert half == PER_EPOCH  # no time is left to evaluate what more steps would change
+
+
+def test_a_network_that_will_see_too_few_images_is_named_before_it_is_trained():
+    recipe = a_protocol(PLANTED).request.recipe
+    words = too_short_words(recipe, DATASET, {A: PER_EPOCH, B: PER_EPOCH // 2, NAMES[2]: 0})
+    assert words is not None and words.startswith(f"{B} will not see all training images")
+    minutes = float(words.partition("--minutes ")[2].split()[0])
+    assert 2 < minutes < 2.6
+    assert too_short_words(recipe, DATASET, {A: PER_EPOCH}) is None
+    by_epochs = override(load_recipe("default"), train={"epochs": 1})
+    assert too_short_words(by_epochs, DATASET, {B: 1}) is None
 
 
 def test_variants_still_share_their_steps_after_a_correction(tmp_path):

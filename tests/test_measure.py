@@ -288,6 +288,12 @@ ONLY_CATS = ((190, 0), (10, 0))
             "resnet18 predicts only the class cat. Train longer (give more --epochs or --minutes).",
         ),
         (
+            ((0, 190), (0, 10)),  # a rare class, for which the sizes of the classes are no reason
+            12.0,
+            {"majority_accuracy": 0.95},
+            "resnet18 predicts only the class dog. Train longer (give more --epochs or --minutes).",
+        ),
+        (
             ((100, 0), (100, 0)),
             12.0,
             {},
@@ -311,6 +317,14 @@ def test_the_advice_is_about_what_went_wrong(confusion, best_epoch, fields, word
         f"No network learned enough to be ranked on 400 test images. {words}"
     )
     assert [step.words for step in steps(results)] == [words]
+
+
+def test_nothing_follows_from_the_best_of_a_few_epochs():
+    from towernet.comparison.wording.advice import improves
+
+    early = (a_run(best_epoch=1.0),)
+    assert improves(a_network("resnet18", epochs=4.0, runs=early))
+    assert not improves(a_network("resnet18", epochs=40.0, runs=early))
 
 
 def test_what_was_made_before_there_was_a_measure_is_read_and_written_as_it_was():

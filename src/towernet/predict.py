@@ -154,7 +154,7 @@ def find_run(folder: Path) -> Path:
         winner = read_record(folder / "results.json", Conclusion).results.winner
         if winner is None:
             raise DataError(
-                f"the comparison in {folder} has no winner; compare with more --minutes"
+                f"the comparison in {folder} has no winner; its report says why, and what to do"
             )
         return folder / winner.folder
     if (folder / "protocol.toml").exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import shutil
 from collections.abc import Iterable, Mapping
@@ -20,7 +21,7 @@ from towernet.models.catalogue import outline
 from towernet.models.summary import count_parameters
 from towernet.names import NetworkName
 from towernet.records.protocol import Request
-from towernet.words import in_bytes, percent, rough_time
+from towernet.words import in_bytes, listed, percent, rough_time
 
 BYTES_PER_NUMBER = 4
 # Of the weights in a state: themselves, their average, the momentum, and the best so far.
@@ -216,6 +217,23 @@ def forecast(
         total += longest
         parts.append(f"the learning curve in up to {rough_time(longest)}")
     return f"about {rough_time(total)} on this machine: {', '.join(parts)}", total
+
+
+def too_short_words(
+    recipe: Recipe, dataset: Dataset, steps: Mapping[NetworkName, int]
+) -> str | None:
+    """Say which networks cannot be ranked in the planned time, and what would do; None if none."""
+    if recipe.train.minutes is None:
+        return None
+    per_epoch = steps_per_epoch(len(dataset.train), recipe.train.batch_size)
+    shares = {name: num / per_epoch for name, num in steps.items() if 0 < num < per_epoch}
+    if not shares:
+        return None
+    minutes = recipe.train.minutes / min(shares.values())
+    return (
+        f"{listed(list(shares))} will not see all training images, and so not be ranked; about"
+        f" --minutes {math.ceil(minutes * 110) / 100:g} would be enough"
+    )
 
 
 def busy_words(recipe: Recipe, slowdown: float | None, seconds: float) -> str | None:

@@ -22,7 +22,14 @@ from towernet.comparison.costs import (
     with_final_steps,
 )
 from towernet.comparison.folders import ComparisonFolder, OutFolder, RunFolder
-from towernet.comparison.forecast import busy_words, bytes_in_all, mixes, preflight, trial_rates
+from towernet.comparison.forecast import (
+    busy_words,
+    bytes_in_all,
+    mixes,
+    preflight,
+    too_short_words,
+    trial_rates,
+)
 from towernet.comparison.judging.learning_curve import FewerImages
 from towernet.comparison.judging.networks import learnt, num_epochs_of, selection_key
 from towernet.comparison.outcome import Outcome
@@ -191,6 +198,9 @@ def _decide(request: Request, dataset: Dataset, session: Session, out: OutFolder
     num_steps = steps_of(request, dataset, costs, failures)
     words, seconds = out.forecast(request, dataset, costs, num_steps)
     say(words)
+    too_short = too_short_words(request.recipe, dataset, num_steps)
+    if too_short is not None and not out.is_single_run:
+        say(too_short)
     if (busy := busy_words(request.recipe, slowdown, seconds)) is not None:
         say(busy)
     in_all = bytes_in_all(request, dataset, costs, num_steps, has_trials=not out.is_single_run)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from towernet.records.results import Network, Results
 from towernet.words import listed, shown
 
 LATE = 0.9
 """If the best epoch is after this share of a run, more epochs would probably improve it."""
+MIN_EPOCHS = 10
+"""Of a shorter run, nothing follows from which epoch was the best."""
 _UNEVEN = 1.5
 """Times its even share that guessing must be right for the sizes of the classes to matter."""
 _CHECK = "look for problems in the images with `towernet check`"
@@ -23,7 +27,7 @@ def advice(results: Results) -> str:
         for name in dict.fromkeys(named.values())
     ]
     is_uneven = results.majority_accuracy * len(results.class_names) > _UNEVEN
-    if named and is_uneven:
+    if is_uneven and commonest_class(evaluated, results) in named.values():
         measure = [] if results.measure == "balanced" else ["give --measure balanced"]
         setting = [] if results.logit_adjustment else ["set train.logit_adjustment = 1 in a recipe"]
         if todo := ", and ".join(measure + setting):
@@ -45,13 +49,21 @@ def only_class(network: Network, results: Results) -> str:
     return results.class_names[predicted[0]] if len(predicted) == 1 else ""
 
 
+def commonest_class(evaluated: Sequence[Network], results: Results) -> str:
+    """Return the class with the most final images, '' if no network was evaluated on them."""
+    if not evaluated:
+        return ""
+    num_images = [sum(row) for row in evaluated[0].confusion or ()]
+    return results.class_names[num_images.index(max(num_images))]
+
+
 def improves(network: Network) -> bool:
-    """Whether more epochs would probably improve a network: its best epochs were late.
+    """Whether more epochs would probably improve a network: it had few, or the best were late.
 
     Of epochs with the same accuracy the best has the lowest loss. So while a network only predicts
     one class, this says whether its loss still falls.
     """
-    if network.status == "not_enough_time":
+    if network.status == "not_enough_time" or network.epochs < MIN_EPOCHS:
         return True
     best = [run.best_epoch for run in network.runs if run.best_epoch is not None]
     return 2 * sum(epoch >= LATE * network.epochs for epoch in best) >= len(best)
