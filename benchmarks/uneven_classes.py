@@ -3,8 +3,8 @@
 python benchmarks/uneven_classes.py --minutes-in-all 9    until the time is over; repeat to continue
 
 Each run trains one network with the measure `balanced` and one setting: none, a value of
-train.logit_adjustment, or balanced drawing, which the engine does not have: each image of an epoch
-is drawn from a random class. Run k of every setting has the same images and initial weights. A row
+train.logit_adjustment, or train.balanced_drawing: each image of an epoch is drawn from a random
+class. Run k of every setting has the same images and initial weights. A row
 of the result is the balanced accuracy, and the accuracy, of the best epoch on the run's validation
 images. Differences from no setting are judged by the corrected resampled t test, since runs share
 images. No test image decides anything. In sign-digits, whose classes have one size, 160, 80, 40, 20
@@ -14,41 +14,31 @@ and 10 images of the classes are kept, twice over.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import tempfile
 import time
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
-import numpy.typing as npt
 
 import towernet
 from _common import RESULTS, commit, data_set
 from towernet import files
 from towernet.comparison.judging.statistics import judge_resampled
-from towernet.config import Recipe
-from towernet.data.prepare import Dataset
 from towernet.data.table import read_table
-from towernet.engine import batches
-from towernet.engine.device import Policy
 from towernet.records.base import read_record
 from towernet.records.run import RunRecord
 
 NAME = "uneven_classes"
 SETS = ("caltech16", "sign-digits")
 SIZES = (160, 80, 40, 20, 10)
-NONE, DRAWING = "none", "balanced drawing"
-SETTINGS: dict[str, float] = {  # train.logit_adjustment of each
-    NONE: 0.0,
-    "logit adjustment 1": 1.0,
-    DRAWING: 0.0,
+SETTINGS = {
+    "none": "",
+    "logit adjustment 1": "logit_adjustment = 1.0",
+    "balanced drawing": "balanced_drawing = true",
 }
 MEASURES = ("validation_balanced", "validation_accuracy")
 
@@ -78,48 +68,17 @@ def images(name: str, folder: Path) -> Path:
     return table
 
 
-@contextlib.contextmanager
-def drawn_balanced() -> Iterator[None]:
-    """Give each image of an epoch the place of one of a random class; it is augmented anew."""
-    usual = batches.make_batch
-
-    def make_batch(
-        dataset: Dataset,
-        recipe: Recipe,
-        policy: Policy,
-        seed: int,
-        epoch: int,
-        chosen: npt.NDArray[np.int64],
-        size_px: int,
-    ) -> batches.Batch:
-        part = dataset.train
-        chance = np.random.default_rng((seed, epoch))
-        others = [
-            chance.choice(np.flatnonzero(part.labels == label))
-            for label in chance.choice(np.unique(part.labels), len(part))
-        ]
-        # The keys, which decide the augmentation, stay those of the place.
-        drawn = replace(part, rows=part.rows[others], labels=part.labels[others])
-        drawn_dataset = replace(dataset, train=drawn)
-        return usual(drawn_dataset, recipe, policy, seed, epoch, chosen, size_px)
-
-    with patch.object(batches, "make_batch", make_batch):
-        yield
-
-
 def run(data: Path, model: str, setting: str, number: int, length: dict[str, Any]) -> Any:
     """Train once; return the figures on the validation images."""
     with tempfile.TemporaryDirectory() as made:
         recipe = Path(made) / "recipe.toml"
-        adjustment = SETTINGS[setting]
-        recipe.write_text(f"[train]\nlogit_adjustment = {adjustment}\n", encoding="utf-8")
+        recipe.write_text(f"[train]\n{SETTINGS[setting]}\n", encoding="utf-8")
         out = Path(made) / "run"
         start = time.perf_counter()
-        with drawn_balanced() if setting == DRAWING else contextlib.nullcontext():
-            found = towernet.train(
-                data, model=model, recipe=str(recipe), measure="balanced", seed=number, out=out,
-                threads=1, **length,
-            )  # fmt: skip
+        found = towernet.train(
+            data, model=model, recipe=str(recipe), measure="balanced", seed=number, out=out,
+            threads=1, **length,
+        )  # fmt: skip
         num_images = found.results.num_images
         summary = read_record(out / "run.json", RunRecord).summary
         table = read_table(out / "samples.parquet")

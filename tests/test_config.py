@@ -103,7 +103,10 @@ def test_a_choice_that_is_not_written_while_default_is_named_by_its_value():
     assert "measure" not in config.model_dump()
     wanted = ["measure: accuracy → balanced", "recipe.train.logit_adjustment: 0.0 → 1.0"]
     assert differences(choices_of(config), choices_of(other)) == wanted
-    assert choices_of(other) == other.model_dump(mode="json")
+    written = other.model_dump(mode="json")
+    assert {key: choices_of(other)[key] for key in written if key != "recipe"} == {
+        key: value for key, value in written.items() if key != "recipe"
+    }
 
 
 def test_a_registry_suggests_the_nearest_name():

@@ -270,21 +270,21 @@ ONLY_CATS = ((190, 0), (10, 0))
             12.0,
             {"majority_accuracy": 0.95},
             "resnet18 predicts only the class cat. The classes are uneven: give --measure balanced,"
-            " and set train.logit_adjustment = 1 in a recipe. Train longer (give more --epochs or"
-            " --minutes).",
+            " and set train.balanced_drawing = true in a recipe. Train longer (give more --epochs"
+            " or --minutes).",
         ),
         (
             ONLY_CATS,
             3.0,
             {"majority_accuracy": 0.95, "measure": "balanced"},
             "resnet18 predicts only the class cat. The classes are uneven: set"
-            " train.logit_adjustment = 1 in a recipe. More time would probably not help, since the"
-            " best epochs were early: look for problems in the images with `towernet check`.",
+            " train.balanced_drawing = true in a recipe. More time would probably not help, since"
+            " the best epochs were early: look for problems in the images with `towernet check`.",
         ),
         (
             ONLY_CATS,
             12.0,
-            {"majority_accuracy": 0.95, "measure": "balanced", "logit_adjustment": 1.0},
+            {"majority_accuracy": 0.95, "measure": "balanced", "balances_classes": True},
             "resnet18 predicts only the class cat. Train longer (give more --epochs or --minutes).",
         ),
         (

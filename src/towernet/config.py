@@ -153,6 +153,12 @@ class TrainConfig(_Frozen):
         " is added to the logits in the loss, so that rare classes are not neglected. 0: off; 1 is"
         " right for balanced accuracy. [arXiv:2007.07314]",
     )
+    balanced_drawing: bool = Field(
+        False,
+        exclude_if=lambda value: not value,
+        description="For uneven classes, instead of logit_adjustment: each image of an epoch is"
+        " drawn from a random class, so that all classes are seen equally often.",
+    )
     ema_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.03,
         description="Time constant of the weight average used for evaluation, as a share of all"
@@ -170,6 +176,20 @@ class TrainConfig(_Frozen):
     trial_share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.125, description="Length of one such trial as a share of the run."
     )
+
+    @property
+    def balances_classes(self) -> bool:
+        """Whether a setting for uneven classes is on."""
+        return self.balanced_drawing or self.logit_adjustment > 0
+
+    @model_validator(mode="after")
+    def _one_rule_for_uneven_classes(self) -> TrainConfig:
+        if self.balanced_drawing and self.logit_adjustment:
+            raise ValueError(
+                f"train.balanced_drawing is true and train.logit_adjustment is"
+                f" {self.logit_adjustment:g}; give only one of them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_budget(self) -> TrainConfig:

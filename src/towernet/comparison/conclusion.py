@@ -154,7 +154,7 @@ def _results(
         majority_accuracy=majority_accuracy(dataset.train.labels, dataset.final.labels),
         size_px=dataset.contract.size_px,
         recipe=request.recipe_name,
-        logit_adjustment=request.recipe.train.logit_adjustment,
+        balances_classes=request.recipe.train.balances_classes,
         minutes=request.recipe.train.minutes,
         seed=request.seed,
         num_runs=request.runs,

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from towernet import rng
 from towernet.config import Recipe
-from towernet.data.prepare import Dataset
+from towernet.data.prepare import Dataset, Part
 from towernet.engine.augment import draws, mix, mixing_shares, training_input
 from towernet.engine.device import Policy
 
@@ -123,11 +123,31 @@ def epoch_batches(
     first: int = 0,
 ) -> Iterator[Batch]:
     """Yield an epoch's batches from number `first`; `size_px` maps a step to its image size."""
+    if recipe.train.balanced_drawing:
+        dataset = replace(dataset, train=drawn_by_class(dataset.train, seed, epoch))
     order = rng.order(seed, epoch, dataset.train.keys)
     parts = list(pairwise(batch_starts(len(order), recipe.train.batch_size)))
     for number, (start, end) in list(enumerate(parts))[first:]:
         step = epoch * len(parts) + number
         yield make_batch(dataset, recipe, policy, seed, epoch, order[start:end], size_px(step))
+
+
+def drawn_by_class(part: Part, seed: int, epoch: int) -> Part:
+    """Return as many images, each drawn from a random class; all classes are equally likely.
+
+    The keys stay in their places, so an image that is drawn twice is augmented in two ways.
+    """
+    _, starts, counts = np.unique(np.sort(part.labels), return_index=True, return_counts=True)
+    draws = rng.uniform(seed, epoch, part.keys, "balanced drawing", 2)
+    of_class = (draws[:, 0] * len(starts)).astype(np.int64)
+    within = (draws[:, 1] * counts[of_class]).astype(np.int64)
+    chosen = np.argsort(part.labels, kind="stable")[starts[of_class] + within]
+    return replace(
+        part,
+        rows=part.rows[chosen],
+        labels=part.labels[chosen],
+        paths=tuple(part.paths[i] for i in chosen.tolist()),
+    )
 
 
 def prefetch(make: Callable[[], Iterable[Item]], depth: int) -> Generator[Item, None, None]:

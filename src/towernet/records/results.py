@@ -197,8 +197,8 @@ class Results(Judged):
     """How often the most common class of the training images is correct."""
     size_px: StrictInt
     recipe: Text
-    logit_adjustment: StrictFloat = Field(0.0, exclude_if=lambda value: value == 0)
-    """The recipe's `train.logit_adjustment`; missing if it is off."""
+    balances_classes: StrictBool = Field(False, exclude_if=lambda value: not value)
+    """Whether the recipe has `train.balanced_drawing` or `train.logit_adjustment`."""
     minutes: StrictFloat | None
     """The budget of one run, None if it is epochs."""
     seed: StrictInt

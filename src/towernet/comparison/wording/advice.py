@@ -29,8 +29,9 @@ def advice(results: Results) -> str:
     is_uneven = results.majority_accuracy * len(results.class_names) > _UNEVEN
     if is_uneven and commonest_class(evaluated, results) in named.values():
         measure = [] if results.measure == "balanced" else ["give --measure balanced"]
-        setting = [] if results.logit_adjustment else ["set train.logit_adjustment = 1 in a recipe"]
-        if todo := ", and ".join(measure + setting):
+        setting = "set train.balanced_drawing = true in a recipe"
+        settings = [] if results.balances_classes else [setting]
+        if todo := ", and ".join(measure + settings):
             sentences.append(f"The classes are uneven: {todo}.")
     if not evaluated or any(improves(network) for network in evaluated):
         or_check = "" if named else f", or {_CHECK}"
