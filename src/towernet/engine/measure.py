@@ -137,8 +137,10 @@ def _median_seconds(action: Callable[[], None], policy: Policy) -> float:
         while not seconds or (sum(seconds) < most_seconds and len(seconds) < most_times):
             start = time.perf_counter()
             action()
-            if policy.device != "cpu":
-                getattr(torch, policy.device).synchronize()
+            if policy.device == "cuda":
+                torch.cuda.synchronize()
+            elif policy.device == "mps":
+                torch.mps.synchronize()
             seconds.append(time.perf_counter() - start)
         return seconds
 
