@@ -124,8 +124,8 @@ class Comparison(Stored):
             return ""
         each = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
         return (
-            f"Each run was planned for {planned:.0f} s, by which its steps were fixed; other"
-            f" programs ran on the machine, and a run took on average: {each}."
+            f"Steps were fixed by estimates, for {planned:.0f} s a run; measured, a run took on"
+            f" average: {each}."
         )
 
     def made_on(self) -> str:

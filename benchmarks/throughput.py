@@ -158,7 +158,7 @@ def engine(network: str, mode: str) -> Measure:
 
     with policy.active():
         step()  # selects kernels and allocates memory, or compiles
-    # Active over all steps, as in a run, and not anew for each.
+    # As in a run, the policy is activated once for all steps.
     return policy.active()(images_per_second(step))
 
 

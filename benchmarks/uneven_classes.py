@@ -4,11 +4,11 @@ python benchmarks/uneven_classes.py --minutes-in-all 9    until the time is over
 
 Each run trains one network with the measure `balanced` and one setting: none, a value of
 train.logit_adjustment, or train.balanced_drawing: each image of an epoch is drawn from a random
-class. Run k of every setting has the same images and initial weights. A row
-of the result is the balanced accuracy, and the accuracy, of the best epoch on the run's validation
-images. Differences from no setting are judged by the corrected resampled t test, since runs share
-images. No test image decides anything. In sign-digits, whose classes have one size, 160, 80, 40, 20
-and 10 images of the classes are kept, twice over.
+class. Run k of every setting has the same images and initial weights. A row of the result is the
+balanced accuracy, or the accuracy, of the best epoch on the run's validation images. Differences
+from no setting are judged by the corrected resampled t test, since runs share images. No test image
+decides anything. In sign-digits, whose ten classes have one size, 160, 80, 40, 20 and 10 images are
+kept of the first five classes, and as many of the others.
 """
 
 from __future__ import annotations

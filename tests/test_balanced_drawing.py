@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from test_rates import images
-from towernet.config import Recipe, load_recipe, override
+from towernet.config import Recipe, override
 from towernet.engine.batches import drawn_by_class, epoch_batches
 from towernet.engine.device import Policy
 from towernet.errors import ConfigError
@@ -86,28 +84,3 @@ def test_it_replaces_logit_adjustment():
     message = r"balanced_drawing is true and train\.logit_adjustment is 1; give only one of them"
     with pytest.raises(ConfigError, match=message):
         override(ON, train={"logit_adjustment": 1.0})
-
-
-@pytest.mark.proof
-@pytest.mark.timeout(300)
-def test_a_run_with_it_is_another_run(tmp_path):
-    import towernet
-
-    chance = np.random.default_rng(0)
-    for name, num in (("a", 20), ("b", 6)):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for number in range(num):
-            pixels = chance.integers(0, 255, (40, 40, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
-    lines = {}
-    for name, value in (("off", "false"), ("on", "true")):
-        recipe = tmp_path / f"{name}.toml"
-        recipe.write_text(f"[train]\nbalanced_drawing = {value}\n", encoding="utf-8")
-        assert load_recipe(str(recipe)).train.balanced_drawing == (value == "true")
-        found = towernet.train(
-            tmp_path / "images", model="towernet_patch", recipe=str(recipe), epochs=1, size=32,
-            batch_size=8, threads=1, workers=1, out=tmp_path / name,
-        )  # fmt: skip
-        assert found.results.balances_classes == (value == "true")
-        lines[name] = Path(tmp_path / name / "metrics.jsonl").read_bytes()
-    assert lines["on"] != lines["off"]

@@ -20,7 +20,7 @@ from towernet.comparison.costs import (
     unchecked_words,
     with_final_steps,
 )
-from towernet.comparison.forecast import too_short_words, trial_rates
+from towernet.comparison.forecast import mixes, too_short_words, trial_rates
 from towernet.comparison.judging.times import training_times
 from towernet.comparison.protocol import make_protocol, read_protocol, write_protocol
 from towernet.config import load_recipe, override
@@ -215,6 +215,14 @@ def test_whether_images_are_mixed_follows_the_final_steps(tmp_path):
         update={"networks": tuple(n.model_copy(update={"mixes": None}) for n in fixed.networks)}
     )
     assert with_final_steps(protocol, before).decided.mixes == {A: True, B: True}
+    (tmp_path / "same").mkdir()
+    same = a_ledger(tmp_path / "same", {A: (seconds,) * 3, B: (seconds,) * 3})
+    fewer = images((3,) * 10)  # images were removed since the steps were decided
+    assert not mixes(protocol.request.recipe, protocol.decided.num_steps[A], images((99,) * 10))
+    for changed in (fewer, images((99,) * 10)):
+        confirmed = check_by_trials(protocol, same, changed)
+        assert not confirmed.corrected
+        assert with_final_steps(protocol, confirmed).decided.mixes == {A: True, B: True}
 
 
 def test_the_steps_of_some_minutes_are_the_most_that_fit_with_their_evaluations():

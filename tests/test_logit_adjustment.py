@@ -100,8 +100,8 @@ def test_a_recipe_can_contain_it(tmp_path):
 
 @pytest.mark.proof
 @pytest.mark.timeout(300)
-def test_only_a_run_with_it_is_another_run(tmp_path):
-    """Off, by default or in a recipe, the bytes are the same; on, the loss is another one."""
+def test_only_a_run_with_a_setting_for_uneven_classes_is_another_run(tmp_path):
+    """Off, by default or in a recipe, the bytes are the same; on, they are others."""
     import towernet
 
     chance = np.random.default_rng(0)
@@ -111,12 +111,17 @@ def test_only_a_run_with_it_is_another_run(tmp_path):
             pixels = chance.integers(0, 255, (40, 40, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
     lines = {}
-    for name, tau in (("default", None), ("off", 0.0), ("on", 1.0)):
+    for name, settings in (
+        ("default", ""),
+        ("off", "logit_adjustment = 0.0\nbalanced_drawing = false"),
+        ("adjusted", "logit_adjustment = 1.0"),
+        ("drawn", "balanced_drawing = true"),
+    ):
         recipe = "default"
-        if tau is not None:
+        if settings:
             recipe = str(tmp_path / f"{name}.toml")
-            Path(recipe).write_text(f"[train]\nlogit_adjustment = {tau}\n", encoding="utf-8")
-        towernet.train(
+            Path(recipe).write_text(f"[train]\n{settings}\n", encoding="utf-8")
+        found = towernet.train(
             tmp_path / "images",
             model="towernet_patch",
             recipe=recipe,
@@ -128,5 +133,6 @@ def test_only_a_run_with_it_is_another_run(tmp_path):
             out=tmp_path / name,
         )
         lines[name] = (tmp_path / name / "metrics.jsonl").read_bytes()
+        assert found.results.balances_classes == (name in ("adjusted", "drawn"))
     assert lines["default"] == lines["off"]
-    assert lines["default"] != lines["on"]
+    assert len(set(lines.values())) == 3

@@ -163,7 +163,8 @@ def check_by_trials(protocol: Protocol, ledger: Ledger, dataset: Dataset) -> Ste
     if corrected:
         costs = estimates | found
         # A network of which no trial finished is not trained, so it takes no time from others.
-        able = {name: costs[name] for name in costs if name in _tried(ledger)}
+        tried = _tried(ledger)
+        able = {name: cost for name, cost in costs.items() if name in tried}
         num_steps = num_steps | steps_of(request, dataset, able, decided.failures)
     return StepsFixed(
         corrected=corrected,
@@ -176,7 +177,8 @@ def check_by_trials(protocol: Protocol, ledger: Ledger, dataset: Dataset) -> Ste
                 trial_seconds=measured.get(name),
                 planned_steps=decided.num_steps[name],
                 steps=num_steps[name],
-                mixes=mixes(recipe, num_steps[name], dataset),
+                # Otherwise it was decided with the first steps, and images may have changed since.
+                mixes=mixes(recipe, num_steps[name], dataset) if corrected else None,
             )
             for name, cost in costs.items()
         ),
@@ -191,7 +193,7 @@ def _rounds_of_trials(
     These have a trial that finished, and one that was long enough. A rate counts if the trials of
     all of them were.
     """
-    rounds = []
+    tried, rounds = _tried(ledger), []
     for rate in trial_rates(request.recipe):
         measured = {
             trial.network: replace(
@@ -200,12 +202,13 @@ def _rounds_of_trials(
                 image_seconds=trial.image_seconds,
             )
             for trial in ledger.find_all(Trial, learning_rate=rate)
-            if trial.step_seconds
+            if trial.network in tried
+            and trial.step_seconds
             and trial.image_seconds
             and trial.num_steps >= MIN_TRIAL_STEPS
             and trial.num_steps * trial.step_seconds >= MIN_TRIAL_SECONDS
         }
-        rounds.append({name: cost for name, cost in measured.items() if name in _tried(ledger)})
+        rounds.append(measured)
     checked = {name for measured in rounds for name in measured}
     return [measured for measured in rounds if checked and measured.keys() == checked]
 
@@ -252,10 +255,11 @@ def correction_words(fixed: StepsFixed) -> str:
 
 def unchecked_words(fixed: StepsFixed, ledger: Ledger) -> str | None:
     """Say which networks keep an estimate that the trials could not check; None if none does."""
+    tried = _tried(ledger)
     names = [
         found.network
         for found in fixed.networks
-        if found.trial_seconds is None and found.network in _tried(ledger)
+        if found.trial_seconds is None and found.network in tried
     ]
     if not names:
         return None

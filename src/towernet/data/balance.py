@@ -78,7 +78,8 @@ right for 90.0 %; with --measure balanced all classes count the same, and it sco
     ratio, share = sizes[largest] / sizes[smallest], sizes[largest] / sum(sizes.values())
     if ratio < VERY_UNEVEN and (ratio < UNEVEN or share * len(sizes) < LARGE_SHARE):
         return ""
-    name, times = shown(largest), f"{ratio:.2g}" if ratio < 10 else f"{ratio:,.0f}"
+    name = shown(largest)
+    times = f"{ratio:.2g}" if ratio < 10 else f"{ratio:,.0f}"
     return (
         f"the classes are uneven: {name} has {sizes[largest]:,} images and {shown(smallest)}"
         f" {sizes[smallest]:,} ({times} to 1), so always naming {name} is right for"

@@ -41,23 +41,24 @@ class Cost(CostFigures):
 
     def seconds_per_step(self, dataset: Dataset, batch_size: int) -> float:
         """Return the seconds of a step with its share of the evaluation after each epoch."""
-        evaluation = len(dataset.validation) * self.image_seconds
-        return self.step_seconds + evaluation / steps_per_epoch(len(dataset.train), batch_size)
+        per_epoch = steps_per_epoch(len(dataset.train), batch_size)
+        return self.step_seconds + self._evaluation_seconds(dataset) / per_epoch
 
     def seconds(self, num_steps: int, dataset: Dataset, batch_size: int) -> float:
         """Return the seconds of so many steps, with an evaluation after each epoch and the last."""
         num_evaluations = ceil(num_steps / steps_per_epoch(len(dataset.train), batch_size))
-        evaluation = len(dataset.validation) * self.image_seconds
-        return num_steps * self.step_seconds + num_evaluations * evaluation
+        return num_steps * self.step_seconds + num_evaluations * self._evaluation_seconds(dataset)
 
     def steps_within(self, seconds: float, dataset: Dataset, batch_size: int) -> int:
         """Return how many steps fit into some seconds with their evaluations; at least 1."""
         per_epoch = steps_per_epoch(len(dataset.train), batch_size)
         epochs = int(seconds / self.seconds(per_epoch, dataset, batch_size))
         left = seconds - self.seconds(epochs * per_epoch, dataset, batch_size)
-        evaluation = len(dataset.validation) * self.image_seconds
-        more = max(0, int((left - evaluation) / self.step_seconds))
+        more = max(0, int((left - self._evaluation_seconds(dataset)) / self.step_seconds))
         return max(1, epochs * per_epoch + more)
+
+    def _evaluation_seconds(self, dataset: Dataset) -> float:
+        return len(dataset.validation) * self.image_seconds
 
 
 def measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:

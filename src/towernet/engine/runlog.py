@@ -57,32 +57,27 @@ class RunLog:
     ) -> None:
         self.folder = folder
         self.board = Board(folder / "tensorboard")
-        self._written = time.monotonic()
+        self._written, self._num_written = time.monotonic(), 0
         for row in metrics:
             self.board.add(row)
-        if metrics:
-            self._write(metrics, timings)
+        self.write(metrics, timings)
 
-    def add(
-        self, metrics: list[EpochMetrics], timings: list[EpochTiming], *, must_write: bool
-    ) -> None:
-        """Report a new epoch: the last line of these.
+    def add(self, metrics: list[EpochMetrics], timings: list[EpochTiming]) -> None:
+        """Report a new epoch: the last of these lines.
 
         The files are written as a whole, so not after every epoch if epochs are short.
-
-        Args:
-            metrics: The lines of all epochs.
-            timings: The measured ones.
-            must_write: Whether the files are written now in any case.
         """
-        if must_write or time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
-            self._write(metrics, timings)
+        if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
+            self.write(metrics, timings)
         self.board.add(metrics[-1])
 
-    def _write(self, metrics: list[EpochMetrics], timings: list[EpochTiming]) -> None:
+    def write(self, metrics: list[EpochMetrics], timings: list[EpochTiming]) -> None:
+        """Write the lines of all epochs, unless the files have them."""
+        if len(metrics) == self._num_written:
+            return
+        self._written, self._num_written = time.monotonic(), len(metrics)
         files.write_jsonl(self.folder / "metrics.jsonl", (row.model_dump() for row in metrics))
         files.write_jsonl(self.folder / "timings.jsonl", (row.model_dump() for row in timings))
-        self._written = time.monotonic()
 
 
 def read_metrics(folder: Path) -> list[EpochMetrics]:

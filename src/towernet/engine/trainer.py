@@ -37,7 +37,7 @@ from towernet.engine.schedule import learning_rate, training_size_px
 from towernet.engine.session import Session
 from towernet.engine.state import State
 from towernet.engine.validation import validate
-from towernet.errors import DataError, Diverged
+from towernet.errors import DataError, Diverged, Interrupted
 from towernet.records.base import checked
 from towernet.records.run import EpochMetrics, EpochTiming, Plan
 from towernet.records.scores import deciding
@@ -144,20 +144,30 @@ class Trainer:
         self.progress.begin(
             self.config.model, self.state.step, self.plan.num_steps, self.steps_per_epoch
         )
-        while not self.is_over:
-            clock = self.run_epoch()
-            metrics = self.validate()
-            self.keep_best(metrics)
-            timing = self.timing(clock)
-            self.state.end_epoch(metrics, timing)
-            saved = self.must_save
-            if saved:
-                self.save(seconds=0.0)
-            log.add(self.state.metrics, self.state.timings, must_write=saved or self.is_over)
-            self.progress.epoch(metrics, timing)
-            if saved:  # a signal since then stops the run after its next step, and state
-                self.stop.raise_if_stopped(self.how_far())
+        try:
+            while not self.is_over:
+                self.train_epoch(log)
+        except (Diverged, Interrupted):
+            log.write(self.state.metrics, self.state.timings)
+            raise
+        log.write(self.state.metrics, self.state.timings)
         return self.state
+
+    def train_epoch(self, log: RunLog) -> None:
+        """Train to the end of the epoch, evaluate, report, and save or stop if necessary."""
+        clock = self.run_epoch()
+        metrics = self.validate()
+        self.keep_best(metrics)
+        timing = self.timing(clock)
+        self.state.end_epoch(metrics, timing)
+        saved = self.must_save
+        if saved:
+            self.save(seconds=0.0)
+            log.write(self.state.metrics, self.state.timings)
+        log.add(self.state.metrics, self.state.timings)
+        self.progress.epoch(metrics, timing)
+        if saved:  # a signal since then stops the run after its next step, and state
+            self.stop.raise_if_stopped(self.how_far())
 
     def resume(self) -> None:
         """Resume from the newest complete state, if there is one; report it."""

@@ -3,7 +3,7 @@
 OpenMP's threads meet after each operation, many thousand times a second. Alone they wait best by
 spinning. As soon as another program takes one of their processors, a thread that spins keeps away
 the one it waits for: beside one busy process two threads fall to a twentieth of their speed, and to
-half of it if they sleep instead, which costs a third of the speed alone
+half of it if they sleep instead, which costs two fifths of the speed alone
 (`benchmarks/neighbours.py`).
 
 GNU's OpenMP spins briefly whenever there are more threads than processors, whether they work or not

@@ -60,7 +60,8 @@ class CheckedSteps(Record):
     steps: StrictInt
     """Of one run, from now on."""
     mixes: StrictBool | None = Field(None, exclude_if=lambda value: value is None)
-    """Whether a run of these steps mixes images; None, in ledgers made before: as was planned."""
+    """Whether a run of these steps mixes images; None if the steps are those planned, and in
+    ledgers made before: as was planned."""
 
 
 class StepsFixed(Record):

@@ -151,26 +151,27 @@ def balanced_interval(
         if of_one.num_clusters > 1:
             varies_N |= of_class
             own.append(_variance(*spread(of_one.sums(part_RN), of_one)))
-    shared = 1.0
-    if sum(own) > 0:
-        cells = Cells.of_classes(cluster_N[varies_N], label_N[varies_N])
-        together = _variance(*spread(cells.sums(right_RN[:, varies_N]), cells))
-        shared = max(1.0, together / (sum(own) / len(own) ** 2))
-    return _of_sum(recalls, bounds, shared)
+    if not own:
+        return _of_sum(recalls, bounds, 0.0, 0.0)
+    cells = Cells.of_classes(cluster_N[varies_N], label_N[varies_N])
+    together = _variance(*spread(cells.sums(right_RN[:, varies_N]), cells))
+    return _of_sum(recalls, bounds, together, sum(own) / len(own) ** 2)
 
 
 def _variance(of_runs: float, of_images: float, of_rest: float) -> float:
     return max(0.0, of_runs - of_rest) + of_images
 
 
-def _of_sum(recalls: list[float], bounds: list[Interval], shared: float) -> Interval:
+def _of_sum(recalls: list[float], bounds: list[Interval], together: float, own: float) -> Interval:
     """Return the interval of the mean of some recalls, each with its own.
 
     Args:
         recalls: One for each class.
         bounds: Their intervals.
-        shared: How many times as large the variance of the mean is as of independent recalls.
+        together: The estimated variance of the mean, or of that of some classes.
+        own: What it would be if the recalls were independent.
     """
+    shared = max(1.0, together / own) if own > 0 else 1.0
     mean, low, high = np.array(recalls), *np.array(bounds).T
     below, above = (
         math.sqrt(shared * float((reach**2).sum())) / len(recalls)
@@ -279,8 +280,7 @@ def balanced_resampled_interval(
         recalls.append(float(recall_R.mean()))
         by_run += recall_R / len(classes)
         own += float(recall_R.var(ddof=1)) / len(classes) ** 2
-    shared = max(1.0, float(by_run.var(ddof=1)) / own) if own > 0 else 1.0
-    return _of_sum(recalls, bounds, shared)
+    return _of_sum(recalls, bounds, float(by_run.var(ddof=1)), own)
 
 
 def _widening(num: int) -> float:

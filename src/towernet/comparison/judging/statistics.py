@@ -23,9 +23,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from towernet.comparison.judging.significance import (
     SIGNIFICANT,
@@ -254,7 +254,7 @@ def _by_run(net_KU: Floats) -> Floats:
     return _exact_zeros(net_KU.sum(axis=1))
 
 
-def _exact_zeros(sums: Any) -> Floats:
+def _exact_zeros(sums: npt.ArrayLike) -> Floats:
     """Return sums of weights with 0 where they are 0 but for rounding."""
     return np.where(np.abs(sums) < 1e-9, 0.0, sums)
 

@@ -56,7 +56,7 @@ class Cells:
         Args:
             cluster_N: Which images belong together.
             label_N: The classes, if all of them count the same; None: all images do. If all have
-                the same number of images, the mean is the same, and so this is: an accuracy.
+                the same number of images, their mean is the accuracy, and is treated as one.
         """
         if label_N is None or len(set(np.unique(label_N, return_counts=True)[1].tolist())) == 1:
             label_N = np.zeros(len(cluster_N), np.int64)
@@ -227,7 +227,9 @@ class Variance:
             uncertainty += (image + rest) ** 2 / clusters
         if self.runs_vary == self.images_vary:  # else the rest is in one of these and cancels out
             uncertainty += rest**2 / ((num_runs - 1) * clusters)
-        return max(1.0, total**2 / uncertainty) if uncertainty else clusters
+        if not uncertainty:  # nothing varies, so all of it was added
+            return clusters
+        return max(1.0, total**2 / uncertainty)
 
     def _parts(self, num_runs: int, num_images: int) -> tuple[float, float, float]:
         return (

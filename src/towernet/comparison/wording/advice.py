@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from towernet.records.results import Network, Results
 from towernet.words import listed, shown
 
@@ -27,12 +25,16 @@ def advice(results: Results) -> str:
         for name in dict.fromkeys(named.values())
     ]
     is_uneven = results.majority_accuracy * len(results.class_names) > _UNEVEN
-    if is_uneven and commonest_class(evaluated, results) in named.values():
-        measure = [] if results.measure == "balanced" else ["give --measure balanced"]
-        setting = "set train.balanced_drawing = true in a recipe"
-        settings = [] if results.balances_classes else [setting]
-        if todo := ", and ".join(measure + settings):
-            sentences.append(f"The classes are uneven: {todo}.")
+    if is_uneven and any(
+        name == _commonest_class(evaluated[0], results) for name in named.values()
+    ):
+        todo = []
+        if results.measure == "accuracy":
+            todo.append("give --measure balanced")
+        if not results.balances_classes:
+            todo.append("set train.balanced_drawing = true in a recipe")
+        if todo:
+            sentences.append(f"The classes are uneven: {', and '.join(todo)}.")
     if not evaluated or any(improves(network) for network in evaluated):
         or_check = "" if named else f", or {_CHECK}"
         sentences.append(f"Train longer (give more --epochs or --minutes){or_check}.")
@@ -50,11 +52,10 @@ def only_class(network: Network, results: Results) -> str:
     return results.class_names[predicted[0]] if len(predicted) == 1 else ""
 
 
-def commonest_class(evaluated: Sequence[Network], results: Results) -> str:
-    """Return the class with the most final images, '' if no network was evaluated on them."""
-    if not evaluated:
-        return ""
-    num_images = [sum(row) for row in evaluated[0].confusion or ()]
+def _commonest_class(evaluated: Network, results: Results) -> str:
+    """Return the class with the most of the images that a network was evaluated on."""
+    assert evaluated.confusion is not None, "it was evaluated"
+    num_images = [sum(row) for row in evaluated.confusion]
     return results.class_names[num_images.index(max(num_images))]
 
 
