@@ -13,6 +13,7 @@ from made_results import a_conclusion, a_network, a_pair, a_run, changed, some_r
 from test_rates import images
 from towernet.api.answers import judge
 from towernet.errors import ConfigError, DataError
+from towernet.names import NetworkName
 
 NUM_COMMON, NUM_RARE = 90, 10
 
@@ -235,15 +236,29 @@ def test_the_terminal_shows_both(capsys):
 
     ranking(a_conclusion(balanced_results()), Path("out"), Path("out/report.html"))
     shown = capsys.readouterr().out
-    above, head, row, *_ = shown.splitlines()[1:]
-    assert above.strip() == "balanced,"
-    heads = ("test", "95 % interval", "accuracy", "macro F1", "multiply-adds", "time per image")
+    head, row, *_ = shown.splitlines()[1:]
+    heads = ("balanced, test", "95 % interval", "accuracy", "macro F1", "time per image")
     assert [head.index(words) for words in heads] == sorted(head.index(words) for words in heads)
-    assert above.index("balanced,") + len("balanced,") == head.index("test") + len("test")
     assert row.index("85.0 %") < row.index("88.0 %")
     ranking(a_conclusion(), Path("out"), Path("out/report.html"))
     head = next(line for line in capsys.readouterr().out.splitlines() if "network" in line)
     assert head.index("balanced") > head.index("95 % interval")
+
+
+def test_headers_that_do_not_fit_in_one_line_are_not_cut_off(capsys):
+    from towernet.cli.tables import ranking
+
+    results = balanced_results()
+    name = NetworkName("shufflenet_v2_x1_0+coordinate")
+    long = results.networks[1].model_copy(update={"name": name})
+    results = results.model_copy(update={"networks": (results.networks[0], long)})
+    ranking(a_conclusion(results), Path("out"), Path("out/report.html"))
+    above, head, *rest = capsys.readouterr().out.splitlines()[1:]
+    assert above.split() == ["balanced,", "95", "%", "macro", "multiply-", "time", "per"]
+    heads = ["network", "test", "interval", "accuracy", "F1", "parameters", "adds", "training"]
+    assert head.split() == [*heads, "image"]
+    assert above.index("balanced,") + len("balanced,") == head.index("test") + len("test")
+    assert str(name) in rest[1] and "…" not in above + head + rest[0] + rest[1]
 
 
 def unranked(confusion, best_epoch, **fields):

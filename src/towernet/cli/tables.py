@@ -39,7 +39,13 @@ def ranking(conclusion: Conclusion, folder: Path, report: Path) -> None:
     unranked = [network for network in results.networks if network.status != "ranked"]
     console.print()
     if ranked:
-        console.print(_ranking_table(ranked, conclusion))
+        table = _ranking_table(ranked, conclusion)
+        wide = console.options.update(max_width=10 * console.width)
+        if console.measure(table, options=wide).maximum > console.width:
+            for column in table.columns:  # in two lines, so that they are not cut off
+                last_word = str(column.header).replace("-", "- ").rsplit(" ", 1)
+                column.header = "\n".join(last_word)
+        console.print(table)
         if any(network.barely_trained for network in ranked):
             console.print(f"*   {FEW_EPOCHS_WORDS}")
         console.print()
@@ -75,7 +81,7 @@ def _ranking_table(ranked: Sequence[Network], conclusion: Conclusion) -> Table:
     for header in (
         "",
         "network",
-        f"balanced,\n{split}" if is_balanced else split,  # in one line, others would be cut off
+        f"balanced, {split}" if is_balanced else split,
         "95 % interval",
         "accuracy" if is_balanced else "balanced",
         "macro F1",
