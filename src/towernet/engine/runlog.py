@@ -6,6 +6,7 @@ both and rebuilt when a run is resumed.
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 import traceback
@@ -57,7 +58,7 @@ class RunLog:
     ) -> None:
         self.folder = folder
         self.board = Board(folder / "tensorboard")
-        self._written, self._num_written = time.monotonic(), 0
+        self._written, self._num_written = -math.inf, 0  # a first epoch is written at once
         for row in metrics:
             self.board.add(row)
         self.write(metrics, timings)
