@@ -80,6 +80,10 @@ class DataError(TowernetError, ValueError):
     exit_code = DATA
 
 
+class MissingWeightsError(DataError):
+    """A network starts from pre-trained weights, and this machine has none of it."""
+
+
 class EnvironmentFault(TowernetError, OSError):
     """A fault of the machine: disk, permissions, memory, a missing package."""
 

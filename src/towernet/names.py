@@ -3,12 +3,14 @@
 - NETWORK: one of `towernet models`, `timm:` and a name of timm's, the import path of a custom
   network (`my_package.nets:MyNet`), or the entry point of an installed package.
 - START, after the last slash: the pre-trained weights to start from, one of `STARTS`. A slash
-  before another word belongs to the network: `timm:hf-hub:a/b`. No network offers a start yet.
+  before another word belongs to the network: `timm:hf-hub:a/b`. `frozen`: only a new last layer
+  learns. `finetuned`: all layers go on learning. Default: from scratch.
 - BLOCK: an attention block, by its name or import path; `none` for no attention.
 - WHERE: `stages`, `last-of-stage`, or modules such as `layer3.*.bn2`; default: before each
   residual addition.
-- BLOCK_START: `paper`, as the block's authors initialise it (the default), or `identity`,
-  blended in from 0.
+- BLOCK_START: `paper`, as the block's authors initialise it, or `identity`, blended in from 0.
+  Default: paper; in a network whose weights have no attention, identity, so that they keep their
+  effect.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 BlockStart = Literal["paper", "identity"]
 
+SCRATCH = "scratch"
 STARTS = ("frozen", "finetuned")
 NONE = "none"
 TIMM_PREFIX = "timm:"
@@ -70,10 +73,10 @@ class NetworkName(str):
             return text
         name = super().__new__(cls, text)
         object.__setattr__(name, "_parts", _parse(text))
-        if name.start is not None:
+        if name.start == "frozen" and name.block not in (None, NONE):
             raise ConfigError(
-                f"'{text}' asks for pre-trained weights, which no network has yet; leave out"
-                f" /{name.start}"
+                f"'{text}' would not train its attention, since in a frozen network only the last"
+                f" layer learns; write {name.base}/finetuned+{name.block}"
             )
         return name
 
@@ -151,6 +154,20 @@ class NetworkName(str):
         """
         return NetworkName(f"{self._before_block()}+{block}").canonical()
 
+    def without_block(self) -> NetworkName:
+        """Return the network with its start, without mentioning attention."""
+        return NetworkName(self._before_block())
+
+    def with_start(self, start: str) -> NetworkName:
+        """Return the name of this network with another start: one of `STARTS`, or "scratch".
+
+        Example:
+            >>> NetworkName("resnet18+se").with_start("finetuned")
+            'resnet18/finetuned+se'
+        """
+        network = self.base if start == SCRATCH else f"{self.base}/{start}"
+        return NetworkName(network + self[len(self._before_block()) :])
+
     def canonical(self) -> NetworkName:
         """Return the name without the parts that are the default.
 
@@ -161,7 +178,8 @@ class NetworkName(str):
         if self.block is None:
             return self
         where = None if self.where == USUAL_PLACE and not self.is_ours else self.where
-        start = None if self.block_start == "paper" else self.block_start
+        usual = _usual_block_start(self.base, self.start)
+        start = None if self.block_start == usual else self.block_start
         options = [option for option in (where, start) if option is not None]
         if not options and self.block == (OWN_BLOCK if self.is_ours else NONE):
             return NetworkName(self._before_block())
@@ -215,6 +233,12 @@ def _parse(text: str) -> _Parts:
     before, slash, last = network.rpartition("/")
     if slash and last in STARTS:
         base, start = before, last
+        before, slash, last = base.rpartition("/")
+        if slash and last in STARTS:
+            raise ConfigError(f"'{text}' has two starts; write {base} or {before}/{start}")
+    if not base and not plus:
+        example = "resnet18" if start is None else f"resnet18/{start}"
+        raise ConfigError(f"'{text}' names no network; give one, as in {example}")
     if not plus:
         return _Parts(base, start)
     block, *options = block_and_options(rest)
@@ -227,6 +251,10 @@ def _parse(text: str) -> _Parts:
         )
     if block == NONE and options:
         raise ConfigError(f"'{text}': 'none' takes no options; write {network}+none")
-    return _Parts(
-        base, start, block, wheres[0] if wheres else None, starts[0] if starts else "paper"
-    )
+    block_start = starts[0] if starts else _usual_block_start(base, start)
+    return _Parts(base, start, block, wheres[0] if wheres else None, block_start)
+
+
+def _usual_block_start(base: str, start: str | None) -> BlockStart:
+    # The weights of a built-in network include its attention.
+    return "paper" if start is None or base in OURS else "identity"

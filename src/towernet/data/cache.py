@@ -41,6 +41,7 @@ def open_pixels(
     *,
     size_px: int,
     resize: str,
+    crop_share: float = 1.0,
     rules: Rules = BEFORE,
     workers: int,
     progress: Count | None = None,
@@ -52,6 +53,7 @@ def open_pixels(
         source: Where its files are.
         size_px: S.
         resize: The rule of `decode.fit`.
+        crop_share: The same, with crop.
         rules: How files become pixels, with the RGB of transparency and padding.
         workers: How many processes decode; the pixels do not depend on it.
         progress: Called as progress(what, done, total) while decoding.
@@ -66,6 +68,8 @@ def open_pixels(
     used = table[table.status == USED]
     shape = (len(used), size_px, size_px, 3)
     made_from = [decode.VERSION, list(used.content_id), size_px, resize, asdict(rules)]
+    if crop_share < 1:  # arrays of the whole square keep their names
+        made_from.append(crop_share)
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
     folder = files.cache_folder() / "pixels"
     file = folder / f"{key}.npy"
@@ -75,10 +79,9 @@ def open_pixels(
         with files.lock(folder / "lock", holder=str(folder), wait=True):
             pixels = _map(file, shape)
             if pixels is None:
-                wanted = [
-                    Wanted(_location(source, path), content_id, size_px, resize, rules)
-                    for path, content_id in zip(used.path, used.content_id, strict=True)
-                ]
+                wanted = wanted_images(
+                    used, source, size_px=size_px, resize=resize, crop_share=crop_share, rules=rules
+                )
                 files.sweep(folder)
                 # Arrays that another process has mapped stay readable to it until it ends.
                 files.make_room(
@@ -160,17 +163,7 @@ def _build(
         for done, (position, row) in enumerate(
             in_processes(fitted, wanted, workers=workers, alone_bytes=alone_bytes), start=1
         ):
-            if isinstance(row, Died):
-                raise DataError(
-                    f"{shown(paths[position])}: {row.detail}; then run the command again"
-                )
-            if row is None:
-                raise _changed(paths[position])
-            if isinstance(row, str):
-                raise EnvironmentFault(
-                    f"{shown(paths[position])} cannot be read ({row}); check its disk, then run the"
-                    " same command again"
-                )
+            row = require_pixels(paths[position], row)
             stream.seek(_HEADER_BYTES + position * row_bytes)
             stream.write(row)
             checksums[position] = zlib.crc32(row)
@@ -178,6 +171,45 @@ def _build(
                 progress("preparing images", done, len(wanted))
         stream.seek(_HEADER_BYTES + shape[0] * row_bytes)
         stream.write(checksums.tobytes())
+
+
+def wanted_images(
+    images: pd.DataFrame,
+    source: Source,
+    *,
+    size_px: int,
+    resize: str,
+    crop_share: float,
+    rules: Rules,
+) -> list[Wanted]:
+    """Return what the decoding processes are asked for, one for each row of a sample table.
+
+    Raises:
+        DataError: a file is no longer there.
+    """
+    return [
+        Wanted(_location(source, path), content_id, size_px, resize, crop_share, rules)
+        for path, content_id in zip(images.path, images.content_id, strict=True)
+    ]
+
+
+def require_pixels(path: str, answer: bytes | str | Died | None) -> bytes:
+    """Return the pixels that a decoding process answered with for a checked image.
+
+    Raises:
+        DataError: the file changed since it was checked, or decoding failed this time.
+        EnvironmentFault: it cannot be read.
+    """
+    if isinstance(answer, Died):
+        raise DataError(f"{shown(path)}: {answer.detail}; then run the command again")
+    if answer is None:
+        raise _changed(path)
+    if isinstance(answer, str):
+        raise EnvironmentFault(
+            f"{shown(path)} cannot be read ({answer}); check its disk, then run the same command"
+            " again"
+        )
+    return answer
 
 
 def _location(source: Source, path: str) -> Path:

@@ -300,7 +300,14 @@ class _Picture:
             yield top, strip, deep.values_of(strip, low) if self.is_deep else None
 
 
-def fit(pixels: Pixels, size_px: int, resize: str, background: RGB = (255, 255, 255)) -> Pixels:
+def fit(
+    pixels: Pixels,
+    size_px: int,
+    resize: str,
+    background: RGB = (255, 255, 255),
+    *,
+    crop_share: float = 1.0,
+) -> Pixels:
     """Resize an image to a square of `size_px`.
 
     Args:
@@ -310,6 +317,8 @@ def fit(pixels: Pixels, size_px: int, resize: str, background: RGB = (255, 255, 
             the background. squash: aspect ratio ignored. All three antialiased (bicubic).
             squash_linear: bilinear without antialiasing, OpenCV's INTER_LINEAR.
         background: RGB of the padding.
+        crop_share: With crop: the side of the square that is kept, as a share of the shorter side.
+            224/256 is what resizing to 256 and cropping to 224 keeps.
 
     Returns:
         (S, S, 3) uint8.
@@ -318,6 +327,7 @@ def fit(pixels: Pixels, size_px: int, resize: str, background: RGB = (255, 255, 
         >>> fit(np.zeros((20, 30, 3), np.uint8), 16, "pad").shape
         (16, 16, 3)
     """
+    assert crop_share == 1 or resize == "crop", resize
     height, width = pixels.shape[:2]
     square, image = (size_px, size_px), Image.fromarray(pixels)
     if resize == "squash_linear":
@@ -326,7 +336,7 @@ def fit(pixels: Pixels, size_px: int, resize: str, background: RGB = (255, 255, 
         return np.asarray(image.resize(square, Image.Resampling.BICUBIC))
     if resize == "crop":
         # Crop while resampling: a very long image never becomes a huge intermediate.
-        side = min(width, height)
+        side = min(width, height) * crop_share
         left, top = (width - side) / 2, (height - side) / 2
         box = (left, top, left + side, top + side)
         return np.asarray(image.resize(square, Image.Resampling.BICUBIC, box=box))

@@ -108,6 +108,20 @@ def find(
     return NearDuplicates(clusters, turns, in_lump, has_changed, across, copies[~in_class])
 
 
+def alike(pixel_ids: Keys, thumbnails: Callable[[Indices], Grey]) -> Indices:
+    """Return (N,) a number shared by all copies of a picture, of whatever class and however many.
+
+    Args:
+        pixel_ids: (N,) equal for identical pixels.
+        thumbnails: As in `find`.
+    """
+    num = len(pixel_ids)
+    keys, hashes_RN = _hashes(num, thumbnails)
+    upright = _upright(chain(pixel_ids), keys, hashes_RN, thumbnails)
+    copies = _changed(keys, hashes_RN, upright, thumbnails, np.zeros(num, np.int64))
+    return _joined(upright, copies)[0]
+
+
 def _hashes(num: int, thumbnails: Callable[[Indices], Grey]) -> tuple[Keys, Keys]:
     """Return (N,) keys of the thumbnails, and (8, N) perceptual hashes of each of their turns."""
     keys = np.empty(num, np.uint64)

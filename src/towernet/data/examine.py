@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from towernet.data.decode import Decoded, decode, fit
+from towernet.data.decode import Decoded, Pixels, decode, fit
 from towernet.data.formats import BadImage
 from towernet.data.rules import BEFORE, MAX_BYTES, Rules
 
@@ -91,6 +91,7 @@ class Wanted(NamedTuple):
     content_id: str
     size_px: int
     resize: str
+    crop_share: float
     rules: Rules
 
 
@@ -100,6 +101,7 @@ class Unchecked(NamedTuple):
     file: Path
     size_px: int
     resize: str
+    crop_share: float
     rules: Rules
 
 
@@ -115,7 +117,7 @@ def prepared(unchecked: Unchecked, max_bytes: int = MAX_BYTES) -> bytes | str:
         return f"it cannot be read ({error.strerror})"
     except BadImage as bad:
         return bad.detail
-    return fit(pixels, unchecked.size_px, unchecked.resize, unchecked.rules.background).tobytes()
+    return _fit(pixels, unchecked)
 
 
 def fitted(wanted: Wanted, max_bytes: int = MAX_BYTES) -> bytes | str | None:
@@ -136,7 +138,12 @@ def fitted(wanted: Wanted, max_bytes: int = MAX_BYTES) -> bytes | str | None:
         return None
     pixels = _decode(content, max_bytes, wanted.rules).pixels
     del content
-    return fit(pixels, wanted.size_px, wanted.resize, wanted.rules.background).tobytes()
+    return _fit(pixels, wanted)
+
+
+def _fit(pixels: Pixels, way: Wanted | Unchecked) -> bytes:
+    square = fit(pixels, way.size_px, way.resize, way.rules.background, crop_share=way.crop_share)
+    return square.tobytes()
 
 
 def _read(file: Path, max_bytes: int) -> bytes:

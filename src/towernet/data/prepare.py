@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from towernet.data.cache import open_pixels
 from towernet.data.changes import mark_removed, unmark_removed
 from towernet.data.check import check
 from towernet.data.ranges import rules_for, rules_of
+from towernet.data.rules import BEFORE, Rules
 from towernet.data.source import Source
 from towernet.data.table import path_bytes
 from towernet.records.contract import Contract
@@ -57,8 +59,16 @@ class Part:
 class Dataset:
     """Everything a run reads: parts, pixels, the class contract, the table it came from.
 
-    The training pixels, (N, S, S, 3), are mapped from the cache, or a tensor on a GPU. With
-    `is_redrawn` each repetition draws its own training and validation images.
+    Args:
+        table: The sample table with its splits.
+        contract: The classes, and how an image becomes a network's input.
+        train: The training images.
+        validation: The validation images.
+        test: The test images; none if there is no such split.
+        open_train_pixels: Decodes the images as they are cut from in training, or maps them.
+        open_pixels: The same as they are evaluated.
+        is_redrawn: Whether each repetition draws its own training and validation images.
+        rules: How files become pixels.
     """
 
     table: pd.DataFrame
@@ -66,9 +76,25 @@ class Dataset:
     train: Part
     validation: Part
     test: Part
-    train_pixels: npt.NDArray[np.uint8] | Tensor
-    pixels: npt.NDArray[np.uint8]
+    open_train_pixels: Callable[[], npt.NDArray[np.uint8] | Tensor]
+    open_pixels: Callable[[], npt.NDArray[np.uint8]]
     is_redrawn: bool = False
+    rules: Rules = BEFORE
+
+    @property
+    def train_pixels(self) -> npt.NDArray[np.uint8] | Tensor:
+        """All used images, (N, S, S, 3), mapped from the cache, or a tensor on a GPU."""
+        return self.open_train_pixels()
+
+    @property
+    def pixels(self) -> npt.NDArray[np.uint8]:
+        """All used images as they are evaluated, (N, S, S, 3), mapped from the cache."""
+        return self.open_pixels()
+
+    @property
+    def num_images(self) -> int:
+        """How many images are used, in all splits."""
+        return int((self.table.status == "used").sum())
 
     @property
     def final(self) -> Part:
@@ -90,20 +116,70 @@ class Dataset:
         Images that near duplicates or groups tie are kept or left out together. A smaller share is
         part of a larger one; each repetition draws its own. Rows and the contract do not change.
         """
+        unit, order, place = self._drawn(seed, repetition, "train share")
+        labels = self.train.labels
+        wanted = np.maximum(1, np.round(share * np.bincount(labels)))[labels[order]]
+        return self._with_train(np.flatnonzero(np.isin(unit, unit[order[place < wanted]])))
+
+    def with_shots(self, num: int, *, seed: int, repetition: int) -> Dataset:
+        """Return a copy with so many training images of each class, or all of a smaller class.
+
+        Of images that near duplicates or groups tie, at most one is kept, so that each shows
+        something else; more only where a class has too few that are not tied. A smaller number is
+        part of a larger one; each repetition draws its own. Rows and the contract do not change.
+        """
+        unit, order, _ = self._drawn(seed, repetition, "shots")
+        labels = self.train.labels[order]
+        # First one image of each unit of a class, then the second ones, and so on.
+        of_unit = np.zeros(len(order), np.int64)
+        seen: dict[tuple[int, int], int] = {}
+        for i, key in enumerate(zip(labels.tolist(), unit[order].tolist(), strict=True)):
+            of_unit[i] = seen.get(key, 0)
+            seen[key] = seen.get(key, 0) + 1
+        again = np.lexsort((np.arange(len(order)), of_unit, labels))
+        order, labels = order[again], labels[again]
+        place = np.arange(len(order)) - np.searchsorted(labels, labels)
+        return self._with_train(np.sort(order[place < num]))
+
+    def repeated(self, num_images: int) -> Dataset:
+        """Return a copy whose training images come several times, up to about so many in all.
+
+        So an epoch is as long as one of all images, and is followed by as many evaluations. Each
+        time has its own random draws. An image is as frequent as any other.
+        """
+        times = max(1, round(num_images / len(self.train)))
+        part = self.train
+        number = np.repeat(np.arange(times, dtype=np.uint64), len(part))
+        # Odd, so that two of an image's keys never meet.
+        keys = np.tile(part.keys, times) + number * np.uint64(0x9E3779B97F4A7C15)
+        again = Part(
+            np.tile(part.rows, times), np.tile(part.labels, times), keys, part.paths * times
+        )
+        return replace(self, train=again)
+
+    def _drawn(
+        self, seed: int, repetition: int, purpose: str
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return each training image's unit, a random order by class and unit, places in a class.
+
+        The units are the images that near duplicates or groups tie; a place is that of an image in
+        the order, counted within its class.
+        """
         used = self.table[self.table.status == "used"]
         unit = np.unique(splits.tied(used)[self.train.rows], return_inverse=True)[1]
         least_key = np.full(unit.max() + 1, np.iinfo(np.uint64).max, dtype=np.uint64)
         np.minimum.at(least_key, unit, self.train.keys)
-        drawn = rng.uniform(seed, repetition, least_key, "train share")[unit, 0]
+        drawn = rng.uniform(seed, repetition, least_key, purpose)[unit, 0]
         labels = self.train.labels
         order = np.lexsort((unit, drawn, labels))
         starts = np.searchsorted(labels[order], labels[order])  # where each one's class begins
-        wanted = np.maximum(1, np.round(share * np.bincount(labels)))[labels[order]]
-        is_first = np.arange(len(order)) - starts < wanted
-        kept = np.flatnonzero(np.isin(unit, unit[order[is_first]]))
+        return unit, order, np.arange(len(order)) - starts
+
+    def _with_train(self, kept: npt.NDArray[np.int64]) -> Dataset:
+        """Return a copy with only some of the training images, by position."""
         part = Part(
             self.train.rows[kept],
-            labels[kept],
+            self.train.labels[kept],
             self.train.keys[kept],
             tuple(self.train.paths[i] for i in kept),
         )
@@ -191,20 +267,22 @@ def prepare(
     used = table[table.status == "used"].reset_index(drop=True)
     class_names = tuple(sorted(set(used.class_name), key=path_bytes))
 
-    def cached(size_px: int) -> npt.NDArray[np.uint8]:
+    @functools.cache
+    def cached(size_px: int, crop_share: float = 1.0) -> npt.NDArray[np.uint8]:
         return open_pixels(
             table,
             source,
             size_px=size_px,
             resize=config.resize,
+            crop_share=crop_share,
             rules=rules,
             workers=workers,
             progress=progress,
         )
 
-    pixels = cached(config.size_px)
-    train_size_px = round(config.size_px * config.train_margin)
-    train_pixels = pixels if train_size_px == config.size_px else cached(train_size_px)
+    open_evaluated = functools.partial(cached, config.size_px, config.crop_share)
+    # Random crops of training images can reach their borders.
+    open_train = functools.partial(cached, round(config.size_px * config.train_margin), 1.0)
     labels = labels_of(used, class_names)
     item_keys = rng.keys(list(used.content_id))
 
@@ -213,22 +291,27 @@ def prepare(
         return Part(rows, labels[rows], item_keys[rows], tuple(used.path.iloc[rows]))
 
     train = part("train")
-    mean, std = (
-        (NOTEBOOK_MEAN, NOTEBOOK_STD)
-        if config.normalise == "notebook"
-        else _mean_and_std(pixels, train)
-    )
+    if config.normalise == "given":
+        # Not opened yet: a frozen network needs no decoded images on disk.
+        assert config.mean is not None and config.std is not None, "the config has checked it"
+        mean, std = config.mean, config.std
+    elif config.normalise == "notebook":
+        mean, std = NOTEBOOK_MEAN, NOTEBOOK_STD
+    else:
+        mean, std = _mean_and_std(open_evaluated(), train)
+        open_train()
     millions = None if reading is None else reading.max_megapixels
     contract = Contract(
         class_names, config.size_px, config.resize, mean, std, rules.background,
         value_range=rules.value_range, colour_profile=rules.colour_profile,
         max_megapixels=None if millions is None else float(millions),
+        crop_share=config.crop_share,
     )  # fmt: skip
     test = part("test")
     is_redrawn = config.split_rule == "stratified" and not (used.given_split == "validation").any()
     return Dataset(
-        table, contract, train, part("validation"), test, train_pixels, pixels,
-        is_redrawn=is_redrawn,
+        table, contract, train, part("validation"), test, open_train, open_evaluated,
+        is_redrawn=is_redrawn, rules=rules,
     )  # fmt: skip
 
 

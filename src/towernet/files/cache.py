@@ -18,7 +18,7 @@ SPARE_DISK_BYTES = 64 << 20  # left free: other programs fail on a full disk
 
 
 def cache_folder() -> Path:
-    """Return where decoded images and unpacked archives are kept.
+    """Return where decoded images, features and unpacked archives are kept.
 
     $TOWERNET_CACHE, or a folder in the user's own cache.
     """
@@ -28,7 +28,7 @@ def cache_folder() -> Path:
 
 
 def cache_limit_bytes() -> float:
-    """Return the size limit of decoded images, and of unpacked archives: 20 GB each by default.
+    """Return the limit of decoded images, of features and of archives: 20 GB each by default.
 
     Raises:
         ConfigError: $TOWERNET_CACHE_GB is not a number of gigabytes.

@@ -6,12 +6,13 @@ They keep their authors' initial weights. No trained weights are ever downloaded
 from __future__ import annotations
 
 import functools
+from collections.abc import Container
 from typing import Any
 
 from torch import nn
 
-from towernet.errors import MissingExtraError
-from towernet.names import TIMM_PREFIX
+from towernet.errors import MissingExtraError, UnknownNameError
+from towernet.names import SCRATCH, STARTS, TIMM_PREFIX
 from towernet.registry import unknown_name
 
 
@@ -39,6 +40,26 @@ def build_torchvision(name: str, num_classes: int, size_px: int) -> nn.Module:
     return network
 
 
+def require_known_start(name: str, known: Container[str]) -> None:
+    """Refuse a word after the last slash of a name that is meant to be a start, and is none.
+
+    Args:
+        name: Of an unknown network.
+        known: The networks that there are.
+
+    Raises:
+        UnknownNameError: what is before the slash is a network.
+    """
+    network, _, start = name.rpartition("/")
+    if network not in known:
+        return
+    if start == SCRATCH:
+        raise UnknownNameError(
+            f"the name of a network from scratch ends with no start; leave /{SCRATCH} out"
+        )
+    raise unknown_name("start", start, STARTS)
+
+
 def require_timm(name: str) -> Any:
     """Return the package timm if it is installed and knows the name, given without the prefix.
 
@@ -55,6 +76,7 @@ def require_timm(name: str) -> Any:
         ) from error
     known = timm.list_models()
     if name not in known:
+        require_known_start(name, known)
         raise unknown_name("network of timm", name, known)
     return timm
 

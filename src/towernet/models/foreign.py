@@ -26,15 +26,11 @@ from towernet.models.torch_file import Parts, opened, read_torch
 
 Value = TypeVar("Value")
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
 _MAX_BYTES = 2**32  # the largest network of the catalogue, vit_h_14, has 2.5 GB of weights
 _MAX_HEADER_BYTES = 5_000_000  # a network of a thousand tensors needs 0.1 MB
 
 _REFUSED = {
     "pickle": f"a pickle, which can run code; open it where it was made and save with {SAVE}",
-    "old torch": "in torch's format from before version 1.6; save it again with"
-    " torch.save(torch.load(FILE, weights_only=True), 'weights.pt')",
     "Lightning": "a Lightning checkpoint; save its weights with"
     " torch.save(torch.load(FILE, weights_only=True)['state_dict'], 'weights.pt')",
     "TorchScript": "a TorchScript archive, which can run code; if you trust it, save with"
@@ -78,23 +74,37 @@ def read_foreign(path: Path) -> Parts:
     Raises:
         DataError: the file cannot be read, is of another kind, is damaged, or contains code.
     """
+    require_file(path)
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
-            raise DataError(f"{path} is not a file; give the file that contains the weights")
-        if status.st_size > _MAX_BYTES:
-            raise DataError(
-                f"{path} has {status.st_size / 1e9:.1f} GB, and the limit is"
-                f" {_MAX_BYTES / 1e9:.1f} GB of weights; give those of one network"
-            )
         kind = _kind(path)
         if kind in _REFUSED:
             raise DataError(f"{path} is {_REFUSED[kind].replace('FILE', repr(path.name))}")
         if kind == "paddle":
             return {"": towernet_state_dict(read_pdparams(path))}
-        return _read_safetensors(path) if kind == "safetensors" else read_torch(path)
+        if kind == "safetensors":
+            return _read_safetensors(path)
+        return read_torch(path, is_archive=kind != "old torch")
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; check the path") from error
+
+
+def require_file(path: Path) -> None:
+    """Refuse what is not a plain file, or is larger than any network.
+
+    Raises:
+        DataError: it is, or cannot be read.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; check the path") from error
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
+        raise DataError(f"{path} is not a file; give the file that contains the weights")
+    if status.st_size > _MAX_BYTES:
+        raise DataError(
+            f"{path} has {status.st_size / 1e9:.1f} GB, and the limit is"
+            f" {_MAX_BYTES / 1e9:.1f} GB of weights; give those of one network"
+        )
 
 
 def _kind(path: Path) -> str:
@@ -149,7 +159,27 @@ def _read_safetensors(path: Path) -> Parts:
         raise damaged(path, str(error)) from error
 
 
-def _check_header(path: Path) -> None:
+def metadata_of(path: Path) -> dict[str, Any]:
+    """Return what the header of a safetensors file says besides its tensors; {} for other files.
+
+    Raises:
+        DataError: the file cannot be read, or is damaged.
+    """
+    try:
+        if _kind(path) != "safetensors":
+            return {}
+        found = _check_header(path)
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; check the path") from error
+    except (RecursionError, ValueError) as error:
+        raise damaged(path, str(error)) from error
+    return found if isinstance(found, dict) else {}
+
+
+def _check_header(path: Path) -> Any:
+    """Refuse a damaged header; return the metadata in it."""
     num_bytes_left = path.stat().st_size - 8
     with path.open("rb") as stream:
         (num_bytes,) = struct.unpack("<Q", stream.read(8).ljust(8, b"\xff"))
@@ -160,7 +190,7 @@ def _check_header(path: Path) -> None:
         header = json.loads(stream.read(num_bytes).decode(), object_pairs_hook=_each_once)
     if not isinstance(header, dict):
         raise damaged(path, "its header is not a JSON object")
-    header.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", None)
     places = sorted(_place(path, name, entry) for name, entry in header.items())
     end = 0
     for start, stop, name in places:
@@ -173,6 +203,7 @@ def _check_header(path: Path) -> None:
             path,
             f"{last} ends at byte {end:,}, but the data ends at {num_bytes_left - num_bytes:,}",
         )
+    return metadata
 
 
 def _place(path: Path, name: str, entry: Any) -> tuple[int, int, str]:

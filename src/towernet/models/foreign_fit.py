@@ -56,7 +56,14 @@ class Found:
 
 
 def find_weights(
-    parts: Parts, name: str, num_classes: int, size_px: int, *, path: Path, key: str | None = None
+    parts: Parts,
+    name: str,
+    num_classes: int,
+    size_px: int,
+    *,
+    path: Path,
+    key: str | None = None,
+    choose: str = "choose one with --key, such as --key {}",
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Return the tensors of a file that are a network's weights, and what was done to find them.
 
@@ -67,6 +74,7 @@ def find_weights(
         size_px: Side of its square images.
         path: Where the tensors are from, for messages.
         key: Which of several sets of weights; None if there is one.
+        choose: What to do if there are several, for the message; {} is one of them.
 
     Raises:
         UnknownNameError: no network has the name.
@@ -94,7 +102,7 @@ def find_weights(
         labels = [each.label or "." for each in (first, *others)]
         raise DataError(
             f"{path} contains {len(labels)} sets of weights that fit {name}:"
-            f" {some_listed(labels)}; choose one with --key, such as --key {labels[-1]}"
+            f" {some_listed(labels)}; {choose.format(labels[-1])}"
         )
     # What is unknown and may be needed stays, for `fit` to refuse.
     return first.tensors | first.rest, first.notes
@@ -213,6 +221,7 @@ def fit(
     *,
     path: Path,
     classes: str = "",
+    todo: str = _OTHER_MODEL,
 ) -> dict[str, Tensor]:
     """Return the state of a network from imported tensors.
 
@@ -223,6 +232,7 @@ def fit(
         size_px: Side of its square images.
         path: Where the tensors are from, for the message.
         classes: The file that names the classes, for the message; '' for none.
+        todo: What to do if they belong to another network, for the message.
 
     Raises:
         UnknownNameError: no network has the name.
@@ -234,14 +244,14 @@ def fit(
     unknown = sorted(tensors.keys() - expected.keys())
     missing = [key for key in expected if key in _needed(expected) and key not in tensors]
     if missing:
-        _refuse_missing(missing, unknown, tensors, name, num_classes, size_px, path)
+        _refuse_missing(missing, unknown, tensors, name, num_classes, size_px, path, todo)
     state = {}
     for key, wanted in expected.items():
         value = tensors.get(key)
         if value is None:
             value = torch.zeros((), dtype=wanted.dtype)
         if value.shape != wanted.shape:
-            is_head = classes and key in _head(name, num_classes, size_px)
+            is_head = classes and key in head_tensors(name, num_classes, size_px)
             if is_head and value.shape[1:] == wanted.shape[1:]:
                 raise DataError(
                     f"{path} was trained for {len(value):,} classes ({key} has the shape"
@@ -250,13 +260,12 @@ def fit(
                 )
             raise DataError(
                 f"{key} in {path} has the shape {tuple(value.shape)}, but in {name} for"
-                f" {num_classes} classes it has {tuple(wanted.shape)}; {_OTHER_MODEL} and a class"
-                " name for each output"
+                f" {num_classes} classes it has {tuple(wanted.shape)};"
+                f" {f'{todo} and a class name for each output' if classes else todo}"
             )
         if value.is_floating_point() != wanted.is_floating_point() or value.is_complex():
             raise DataError(
-                f"{key} in {path} has {value.dtype}, but {name} needs {wanted.dtype};"
-                f" {_OTHER_MODEL}"
+                f"{key} in {path} has {value.dtype}, but {name} needs {wanted.dtype}; {todo}"
             )
         state[key] = value.detach().to(wanted.dtype, copy=True).contiguous()
         if not state[key].isfinite().all():
@@ -266,12 +275,12 @@ def fit(
     if unknown:
         raise DataError(
             f"{path} contains {quoted(unknown[0])}, which is not in {name} ({len(unknown)}"
-            f" unknown); {_OTHER_MODEL}"
+            f" unknown); {todo}"
         )
     return state
 
 
-def _head(name: str, num_classes: int, size_px: int) -> set[str]:
+def head_tensors(name: str, num_classes: int, size_px: int) -> set[str]:
     """Return the names of the tensors whose shape depends on the number of classes."""
     ours, others = (
         outline(name, num, size_px).state_dict() for num in (num_classes, num_classes + 1)
@@ -287,12 +296,13 @@ def _refuse_missing(
     num_classes: int,
     size_px: int,
     path: Path,
+    todo: str,
 ) -> None:
     first, num = missing[0], len(missing)
-    if set(missing) <= _head(name, num_classes, size_px) and not unknown:
+    if set(missing) <= head_tensors(name, num_classes, size_px) and not unknown:
         raise DataError(
             f"{path} lacks {first} of {name} ({num} missing): it has no last layer, so it cannot"
             " predict classes; give weights of the whole network"
         )
     instead = f" and contains {quoted(unknown[0])} ({len(unknown)} unknown)" if unknown else ""
-    raise DataError(f"{path} lacks {first} of {name} ({num} missing){instead}; {_OTHER_MODEL}")
+    raise DataError(f"{path} lacks {first} of {name} ({num} missing){instead}; {todo}")

@@ -20,7 +20,7 @@ from torch import nn
 from towernet.attention.base import ATTENTION, AttentionBlock
 from towernet.attention.find import BLOCKS
 from towernet.errors import TRUSTED_NETWORKS, ConfigError, TowernetError, first_line_of
-from towernet.models.classics import torchvision_names
+from towernet.models.classics import require_known_start, torchvision_names
 from towernet.names import NONE, OURS, NetworkName
 from towernet.plugins import Plugins
 from towernet.words import kind
@@ -79,6 +79,7 @@ def build_own(name: str, num_classes: int, *, on_meta: bool = False) -> nn.Modul
         ConfigError: it cannot be built on the meta device, or the result is not a network.
         Exception: whatever its code raises where it is built with numbers.
     """
+    require_known_start(name, NETWORKS.known())
     build = NETWORKS.find(name)
     try:
         network = build(num_classes)

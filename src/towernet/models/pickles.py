@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import pickletools
 from collections.abc import Iterator
@@ -24,12 +25,14 @@ class _Value:
     depth: int = 0
 
 
-def instructions(content: bytes) -> Iterator[tuple[pickletools.OpcodeInfo, Any]]:
+def instructions(content: bytes | io.BytesIO) -> Iterator[tuple[pickletools.OpcodeInfo, Any]]:
     """Yield each instruction and its argument, as long as executing them stays cheap.
 
     Forty instructions can make a tuple of 2⁴⁰ items, each level containing the previous one twice.
     As a dictionary's key it would be hashed for hours; a tuple nested a million deep overflows the
     stack. So a value that is fetched again counts with all its items.
+
+    A stream is read to the end of the pickle.
 
     Raises:
         UnpicklingError: there are too many instructions, or their result is too large or deep.

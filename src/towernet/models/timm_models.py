@@ -15,10 +15,10 @@ from towernet.attention.find import known_blocks
 from towernet.errors import ConfigError, MissingExtraError
 from towernet.models.catalogue import OURS
 from towernet.models.classifier import Classifier
-from towernet.models.foreign import IMAGENET_MEAN, IMAGENET_STD
 from towernet.models.towernet import MIN_SIZE_PX
 from towernet.models.variants import insert_attention
 from towernet.names import NetworkName
+from towernet.records.weights import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = ["register_with_timm"]  # timm adds what is registered
 

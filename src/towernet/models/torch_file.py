@@ -1,4 +1,7 @@
-"""Files of torch.save, a zip of a pickle and the numbers: read without importing what they name.
+"""Files of torch.save: read without importing what they name.
+
+They are a zip of a pickle and the numbers or, before torch 1.6, five pickles and then the numbers;
+some of torchvision's weights are still published so.
 
 A training checkpoint holds more than weights: options, optimisers, counters. Objects that only hold
 such settings become empty ones here. A file that names any other class is not opened.
@@ -7,6 +10,7 @@ such settings become empty ones here. A file that names any other class is not o
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import warnings
 import zipfile
@@ -28,6 +32,7 @@ Parts = dict[str, dict[str, Tensor]]
 StandIn = Callable[..., Any] | tuple[Callable[..., Any], str]
 
 _MAX_PICKLE_BYTES = 50_000_000
+_MAX_OLD_PICKLES_BYTES = 4_000_000  # a network of a thousand tensors needs 0.2 MB
 _MAX_NESTING = 4
 # The keys under which programs store a state dict, for the advice on a file that is not opened.
 _USUAL_KEYS = (
@@ -83,21 +88,26 @@ def opened(path: Path) -> Iterator[str]:
         yield f"/dev/fd/{stream.fileno()}"
 
 
-def read_torch(path: Path) -> Parts:
+def read_torch(path: Path, *, is_archive: bool = True) -> Parts:
     """Read all dictionaries of named tensors in a file of torch.save.
+
+    Args:
+        path: The file.
+        is_archive: Whether it is a zip.
 
     Raises:
         DataError: it is damaged, contains code, or no named tensors.
     """
     try:
-        stand_ins = _check_archive(path)
+        stand_ins = _check_archive(path) if is_archive else _check_old(path)
         with (
             opened(path) as name,
             warnings.catch_warnings(action="ignore"),
             torch.serialization.safe_globals(stand_ins),
         ):
-            # Memory-mapped: a storage that claims more bytes than it has is cut, not overrun.
-            found = torch.load(name, map_location="cpu", weights_only=True, mmap=True)
+            # Memory-mapped: a storage that claims more bytes than it has is cut, not overrun. In
+            # the old format torch compares the number of bytes with what it reads.
+            found = torch.load(name, map_location="cpu", weights_only=True, mmap=is_archive)
     except DataError:
         raise
     except Exception as error:  # a damaged archive raises many kinds of exceptions
@@ -122,6 +132,8 @@ def _parts(
                 or value.layout != torch.strided
                 or value.device.type != "cpu"
                 or value.is_quantized
+                # Repeated by strides of 0, a few bytes would become gigabytes when copied.
+                or value.numel() * value.itemsize > value.untyped_storage().nbytes()
             ):
                 raise no_weights(path, f"{quoted(name)} is not a plain tensor")
             named[name] = value
@@ -176,7 +188,15 @@ def _check_archive(path: Path) -> list[StandIn]:
     return stand_ins
 
 
-def _check_pickle(path: Path, content: bytes) -> list[StandIn]:
+def _check_old(path: Path) -> list[StandIn]:
+    """Check the pickles at the start of a file in the format from before torch 1.6."""
+    with path.open("rb") as stream:
+        pickles = io.BytesIO(stream.read(_MAX_OLD_PICKLES_BYTES))
+    # A number for the format, its version, facts about the machine, the tensors, their storages.
+    return [stand_in for _ in range(5) for stand_in in _check_pickle(path, pickles)]
+
+
+def _check_pickle(path: Path, content: bytes | io.BytesIO) -> list[StandIn]:
     named: dict[str, Any] = {}
     encodes, slow, key = False, "", None
     for opcode, argument in instructions(content):

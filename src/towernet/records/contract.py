@@ -5,6 +5,8 @@ Created once from the training split and stored in every run.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import ConfigDict, Field, StrictFloat, StrictInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
@@ -28,6 +30,7 @@ class Contract:
             file has its own range.
         colour_profile: srgb: colours are converted from an embedded profile. ignored.
         max_megapixels: The most pixels of an image, in millions; None: the default limits.
+        crop_share: With crop, the side of the square that is kept, as a share of the shorter side.
     """
 
     class_names: tuple[Text, ...]
@@ -43,6 +46,13 @@ class Contract:
     )
     colour_profile: str = Field(default="ignored", exclude_if=lambda value: value == "ignored")
     max_megapixels: StrictFloat | None = Field(default=None, exclude_if=lambda value: value is None)
+    crop_share: Annotated[StrictFloat, Field(gt=0, le=1)] = Field(
+        default=1.0, exclude_if=lambda value: value == 1
+    )
+
+    def __post_init__(self) -> None:
+        if self.crop_share < 1 and self.resize != "crop":
+            raise ValueError(f"crop_share is {self.crop_share:g} and resize is {self.resize}")
 
     @staticmethod
     def from_json(values: object) -> Contract:

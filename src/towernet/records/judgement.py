@@ -45,6 +45,22 @@ class Pair(Record):
     runs_needed: StrictInt | None
     images_needed: StrictInt | None
 
+    def turned(self) -> Pair:
+        """Return the same difference, seen from the second network."""
+        (low, high), (least, most) = self.interval, self.chance_interval
+        turned: dict[Answer, Answer] = {"better": "worse", "worse": "better"}
+        return self.model_copy(
+            update={
+                "first": self.second,
+                "second": self.first,
+                "difference": -self.difference,
+                "interval": (-high, -low),
+                "chance_better": 1 - self.chance_better,
+                "chance_interval": (1 - most, 1 - least),
+                "answer": turned.get(self.answer, self.answer),
+            }
+        )
+
 
 class JudgedNetwork(Record):
     """One network, all its runs together."""
@@ -87,8 +103,11 @@ class Judged(Record):
     """What the score of a network is; missing if it is accuracy."""
     networks: tuple[JudgedNetwork, ...]
     """Ranked ones first, by score."""
+    against: Text | None = Field(None, exclude_if=lambda value: value is None)
+    """The only network that the others were compared with; missing if every pair was judged."""
     comparisons: tuple[Pair, ...]
-    """Every pair, all of them judged together."""
+    """Every pair that was judged, all of them together. The first of a pair is the one with the
+    higher score, or with `against` the one that is compared with it."""
     sentence: Text
     """The verdict."""
     remarks: tuple[Text, ...]

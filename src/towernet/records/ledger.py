@@ -43,6 +43,17 @@ class Trial(Record):
         )
 
 
+class FeaturesReady(Record):
+    """The features of all images but those of the test split were ready, computed or kept."""
+
+    event: Literal["features ready"] = "features ready"
+    network: Text
+    """With the weights that were given."""
+    num_images: StrictInt
+    seconds: StrictFloat
+    """Measured; short where features were kept from before."""
+
+
 class CheckedSteps(Record):
     """A network's estimated and measured seconds per step, and the steps that follow."""
 
@@ -127,6 +138,15 @@ class RunOnFewerFailed(_Failed):
     train_share: StrictFloat
 
 
+class RunOnShotsFailed(_Failed):
+    """A network could not be trained on so many images of each class."""
+
+    event: Literal["run on few images of each class failed"] = (
+        "run on few images of each class failed"
+    )
+    shots: StrictInt
+
+
 class FinalSplitOpened(Record):
     """The final split was evaluated, once."""
 
@@ -153,7 +173,9 @@ class LaterLook(Record):
 
 
 Event = (
-    Trial
+    FeaturesReady
+    | RunOnShotsFailed
+    | Trial
     | StepsFixed
     | RateChosen
     | RateLasted

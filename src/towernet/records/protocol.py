@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import (
     BaseModel,
@@ -14,12 +15,13 @@ from pydantic import (
     model_validator,
 )
 
-from towernet.config import Measure, Recipe
+from towernet.config import FINETUNE, DataConfig, Measure, Recipe
 from towernet.names import NONE, NetworkName
 from towernet.records.base import Record, Text
 from towernet.records.reading import Reading
 from towernet.records.results import VariantName
 from towernet.records.run import CostFigures, PolicyChoices
+from towernet.records.weights import StartWeights
 
 
 class Request(BaseModel, frozen=True, extra="forbid"):
@@ -43,6 +45,11 @@ class Request(BaseModel, frozen=True, extra="forbid"):
     learning_curve: bool = Field(
         False, description="Also train the winner on fewer images, to see if more would help."
     )
+    shots: tuple[PositiveInt, ...] = Field(
+        (),
+        exclude_if=lambda value: not value,
+        description="Also train every network on so many images of each class, each in turn.",
+    )
     equal_within: float = Field(
         0.005, gt=0, lt=1, description="The largest difference in accuracy that does not matter."
     )
@@ -52,6 +59,96 @@ class Request(BaseModel, frozen=True, extra="forbid"):
         description="What epochs, learning rates and networks are chosen and judged by; missing if"
         " it is accuracy.",
     )
+    against: NetworkName | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="The network that the others are compared with; missing if every pair is"
+        " judged.",
+    )
+    weights: tuple[StartWeights, ...] = Field(
+        (),
+        exclude_if=lambda value: not value,
+        description="The pre-trained weights of the networks that start from some.",
+    )
+    finetune: Recipe | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="How fine-tuned networks are trained; missing if there are none.",
+    )
+    fixed_input: tuple[Literal["size_px", "resize"], ...] = Field(
+        (),
+        exclude_if=lambda value: not value,
+        description="What the user gave for all networks, also for those whose weights were trained"
+        " otherwise.",
+    )
+
+    def weights_of(self, name: NetworkName) -> StartWeights | None:
+        """Return the weights that a network starts from; None from scratch."""
+        if name.start is None:
+            return None
+        return next(weights for weights in self.weights if weights.network == name.base)
+
+    def recipe_name_of(self, name: NetworkName) -> str:
+        """Return which recipe the choices for a network are based on."""
+        return FINETUNE if name.start == "finetuned" else self.recipe_name
+
+    def recipe_of(self, name: NetworkName) -> Recipe:
+        """Return how a network is trained; with weights, on images as these were trained on.
+
+        Splits, flips and the budget are the same for all networks.
+        """
+        weights = self.weights_of(name)
+        if weights is None:
+            return self.recipe
+        data = self.recipe.data.model_dump() | weights.input.model_dump() | {"normalise": "given"}
+        data |= {key: getattr(self.recipe.data, key) for key in self.fixed_input}
+        if data["resize"] != "crop":
+            data["crop_share"] = 1.0
+        recipe = self.recipe if name.start == "frozen" else self.finetune
+        assert recipe is not None, "a request with a fine-tuned network has it"
+        return recipe.model_copy(update={"data": DataConfig.model_validate(data)})
+
+    def single(self) -> Request:
+        """Return the request for one network as its run records it: with the recipe it uses."""
+        (name,) = self.models
+        if name.start is None:
+            return self
+        recipe = self.recipe_of(name)
+        return self.model_copy(
+            update={
+                "recipe_name": self.recipe_name_of(name),
+                "recipe": recipe,
+                "finetune": recipe if name.start == "finetuned" else None,
+                # The recipe's data are those that the run is trained on.
+                "fixed_input": ("size_px", "resize"),
+            }
+        )
+
+    @model_validator(mode="after")
+    def _knows_all_weights(self) -> Request:
+        """Check that each network that starts from weights has some, and how it is trained."""
+        missing = [name for name in self.models if name.start and not self._has_weights(name)]
+        if missing:
+            raise ValueError(f"models has {missing[0]}, but weights has none for {missing[0].base}")
+        if self.finetune is None and any(name.start == "finetuned" for name in self.models):
+            raise ValueError("models has a fine-tuned network, but finetune is missing")
+        return self
+
+    @model_validator(mode="after")
+    def _knows_what_it_keeps(self) -> Request:
+        """Check that no network from scratch is trained as one that has learnt before."""
+        scratch = [name for name in self.models if name.start is None]
+        train = self.recipe.train
+        if scratch and (train.norm_statistics == "fixed" or train.layer_decay < 1):
+            raise ValueError(
+                f"train.norm_statistics is {train.norm_statistics} and train.layer_decay is"
+                f" {train.layer_decay:g}, which {scratch[0]} cannot be trained with from scratch;"
+                " give them as [finetune.train], for fine-tuned networks"
+            )
+        return self
+
+    def _has_weights(self, name: NetworkName) -> bool:
+        return any(weights.network == name.base for weights in self.weights)
 
     @model_validator(mode="after")
     def _factorial(self) -> Request:
@@ -65,6 +162,11 @@ class Request(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(
                 f"attention is {', '.join(self.attention)} and models are"
                 f" {', '.join(self.models)}; give every network with every block, and without"
+            )
+        if self.against is not None and (self.attention or self.against not in self.models):
+            raise ValueError(
+                f"against is {self.against} and models are {', '.join(self.models)}; give one of"
+                " these, and no attention"
             )
         return self
 
@@ -84,7 +186,7 @@ def variants(models: Sequence[NetworkName], attention: Sequence[str]) -> list[Va
             name=network.with_block(block),
             without=network.with_block(NONE),
         )
-        for network in dict.fromkeys(NetworkName(name.base) for name in models)
+        for network in dict.fromkeys(name.without_block() for name in models)
         for block in attention
         if block != NONE
     ]

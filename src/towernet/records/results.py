@@ -18,6 +18,7 @@ from towernet.records.judgement import Judged, JudgedNetwork, Pair
 from towernet.records.leaks import Leak
 from towernet.records.run import Hardware
 from towernet.records.scores import Calibration, ClassScores, RunScores, TrialScores
+from towernet.records.weights import StartWeights
 
 Split = Literal["train", "validation", "test"]
 
@@ -55,12 +56,28 @@ class Network(JudgedNetwork):
     last_map_px: StrictInt | None
     first_size_px: StrictInt
     """Side of the images in the first part of a run."""
+    size_px: StrictInt | None = Field(None, exclude_if=lambda value: value is None)
+    """Side of its images; missing where no network has a start, so that all have the same."""
+    started_from: StartWeights | None = Field(None, exclude_if=lambda value: value is None)
+    """The pre-trained weights it started from; missing if it was trained from scratch."""
+    runs_are_same: StrictBool = Field(False, exclude_if=lambda value: not value)
+    """Whether its runs are one and the same, since nothing is drawn: a frozen network, whose
+    training images came with the data."""
     runs: tuple[RunScores, ...]
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether only a last layer was fitted: it has no epochs, steps and learning rate."""
+        return self.name.start == "frozen"
+
+    def trained(self, figure: float | int | None) -> float | int | None:
+        """Return `epochs`, `steps` or `learning_rate`; None if these mean nothing for it."""
+        return None if self.is_frozen else figure
 
     @property
     def barely_trained(self) -> bool:
         """Whether it is ranked although it passed through the images fewer than two times."""
-        return self.status == "ranked" and self.epochs < FEW_EPOCHS
+        return self.status == "ranked" and not self.is_frozen and self.epochs < FEW_EPOCHS
 
 
 class VariantName(Record):
@@ -153,6 +170,42 @@ class NoLearningCurve(Record):
     failure: Text
 
 
+class ShotsPoint(Record):
+    """A network, trained on so many images of each class."""
+
+    num_images: StrictInt
+    """Of each class; the mean over the classes if some have fewer than `most`."""
+    most: StrictInt | None = Field(None, exclude_if=lambda value: value is None)
+    """The number that was asked for, if a class has fewer; it has all of its images."""
+    is_all: StrictBool = Field(False, exclude_if=lambda value: not value)
+    """Whether these are all training images; `num_images` is then the mean over the classes."""
+    accuracy: StrictFloat
+    """Balanced if that is the measure, like the accuracy of each run."""
+    interval: Interval
+    """Of this point alone."""
+    runs: tuple[StrictFloat, ...]
+    """The accuracy of each."""
+
+
+class ShotsCurve(Record):
+    """How accurate a network is with few images of each class."""
+
+    network: NetworkName
+    points: tuple[ShotsPoint, ...]
+    """Fewest images first. Without those that failed."""
+    failures: tuple[Text, ...] = Field((), exclude_if=lambda value: not value)
+    """Which points are missing, and why."""
+
+
+class Shots(Record):
+    """Accuracy against the number of training images of each class, for every network."""
+
+    curves: tuple[ShotsCurve, ...]
+    """In the order of the ranking."""
+    sentences: tuple[Text, ...]
+    """How many images networks from scratch would need to catch up."""
+
+
 class Suspect(Record):
     """An image whose label looks wrong."""
 
@@ -216,6 +269,8 @@ class Results(Judged):
     learning_curve: LearningCurve | NoLearningCurve | None = Field(
         None, exclude_if=lambda value: value is None
     )
+    shots: Shots | None = Field(None, exclude_if=lambda value: value is None)
+    """Every network on a few images of each class, if that was asked for."""
     leaks: tuple[Leak, ...] = Field((), exclude_if=lambda value: not value)
     """Copies across the splits that came with the data, and what was done about them."""
     num_suspects: StrictInt
@@ -236,6 +291,11 @@ class Results(Judged):
             return self.majority_accuracy
         rows = next((n.per_class for n in self.networks if n.per_class), ())
         return 1 / (sum(row.num_images > 0 for row in rows) or len(self.class_names))
+
+    @property
+    def has_starts(self) -> bool:
+        """Whether a network started from pre-trained weights."""
+        return any(network.started_from is not None for network in self.networks)
 
     @property
     def num_judged(self) -> int:
@@ -262,7 +322,20 @@ class Measured(Record):
     trial_seconds: StrictFloat
     images_per_second: StrictFloat | None
     latency_ms: StrictFloat | None
+    """Of a single image, the network alone."""
+    decode_ms: StrictFloat | None = Field(None, exclude_if=lambda value: value is None)
+    """Of decoding the file of a single image; None in results made before."""
     peak_memory_mib: StrictFloat | None
+    preparing_seconds: StrictFloat | None = Field(None, exclude_if=lambda value: value is None)
+    """Of computing the features that its pre-trained weights give; shared by networks with the same
+    weights. None if it starts from none."""
+
+    @property
+    def image_ms(self) -> float | None:
+        """Of a single image, with decoding it; None where one of the two is not known."""
+        if self.latency_ms is None or self.decode_ms is None:
+            return None
+        return self.latency_ms + self.decode_ms
 
 
 class TrainingTimes(Record):
@@ -290,6 +363,8 @@ class AllMeasured(Record):
     total_seconds: StrictFloat
     times: TrainingTimes | None = Field(None, exclude_if=lambda value: value is None)
     """None unless several networks were given the same time, and in results made before."""
+    cheapest: Text | None = Field(None, exclude_if=lambda value: value is None)
+    """Which network not shown to be worse takes less time for an image, if one does."""
 
 
 class Made(Record):
@@ -317,6 +392,11 @@ class Conclusion(Record):
             raise ValueError("results.networks and measured.networks have different networks")
         if not {name for p in self.results.comparisons for name in (p.first, p.second)} <= names:
             raise ValueError("results.comparisons names a network that results.networks does not")
+        against = self.results.against
+        if against is not None and not (
+            against in names and all(pair.second == against for pair in self.results.comparisons)
+        ):
+            raise ValueError("results.comparisons has a pair without results.against")
         winner = self.results.winner
         if winner is not None and winner.folder not in {
             run.folder for n in self.results.networks if n.name == winner.name for run in n.runs

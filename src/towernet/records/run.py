@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt, model_validator
 from pydantic.dataclasses import dataclass
 
+from towernet import files
 from towernet.config import RunConfig
-from towernet.records.base import Record, Text
+from towernet.records.base import START_OVER, Record, Text, checked
 from towernet.records.contract import Contract
 from towernet.records.reading import Reading
-from towernet.records.scores import Validation
+from towernet.records.scores import LastLayer, Validation
+from towernet.records.weights import StartWeights
+
+WEIGHTS_FILE = "best.safetensors"
+"""In the folder of a finished run."""
+METADATA_KEY = "towernet"
+"""Of the metadata in each file of weights that this program writes."""
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -109,6 +117,8 @@ class Origin(Record):
     """In runs made before there was `reading`, like `skip_empty`."""
     skip_empty: StrictBool | None = Field(None, exclude_if=lambda value: value is None)
     cost: CostFigures | None = Field(None, exclude_if=lambda value: value is None)
+    weights: tuple[Text, ...] | None = Field(None, exclude_if=lambda value: value is None)
+    """Which pre-trained weights the user gave, each as NETWORK=FILE; None: none."""
 
 
 class RunSummary(Record):
@@ -129,6 +139,8 @@ class RunSummary(Record):
         None, exclude_if=lambda value: value is None
     )
     """The same of the last epoch."""
+    last_layer: LastLayer | None = Field(None, exclude_if=lambda value: value is None)
+    """As fitted on features, before fine-tuning; None if it started from scratch."""
 
 
 class RunRecord(Record):
@@ -150,6 +162,8 @@ class RunRecord(Record):
     summary: RunSummary | None = Field(None, exclude_if=lambda value: value is None)
     weights_sha256: Text | None = Field(None, exclude_if=lambda value: value is None)
     """Of `best.safetensors`; None while it runs, and for a trial, which keeps no weights."""
+    started_from: StartWeights | None = Field(None, exclude_if=lambda value: value is None)
+    """The pre-trained weights it started from."""
 
     @property
     def is_single_run(self) -> bool:
@@ -181,6 +195,24 @@ class ImportedRun(Record):
     origin: Literal["imported"]
     source: ForeignWeights
     weights_sha256: Text
+
+
+def read_run(folder: Path, *, todo: str = START_OVER) -> RunRecord | ImportedRun:
+    """Read the record of a run, or of weights that were trained elsewhere.
+
+    Args:
+        folder: Of the run.
+        todo: The remedy to give if the record is damaged.
+
+    Raises:
+        DataError: there is none, it is damaged, or a newer towernet made it.
+    """
+    path = folder / "run.json"
+    values = files.read_record(path)
+    files.require_format(path, values)
+    if values.get("origin") == "imported":
+        return checked(ImportedRun, values, path, todo=todo)
+    return checked(RunRecord, values, path, todo=todo)
 
 
 class BlockFigures(Record):

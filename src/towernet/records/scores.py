@@ -5,7 +5,7 @@ Rates are fractions in [0, 1]; intervals are 95 %.
 
 from __future__ import annotations
 
-from typing import Annotated, Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 from pydantic import Field, StrictFloat, StrictInt
 
@@ -94,6 +94,18 @@ class ClassScores(Record):
     f1_interval: Interval | None
 
 
+class LastLayer(Record):
+    """How the last layer of a network with pre-trained weights was fitted on features."""
+
+    strength: StrictFloat
+    """Of the regularisation: strength / 2 times the sum of the squared weights."""
+    chosen_on: Literal["validation", "folds", "nothing"]
+    """Which images chose it: the validation images; the training images, by cross-validation; or
+    none, since no class with training images has validation images."""
+    without_images: tuple[Text, ...] = Field((), exclude_if=lambda value: not value)
+    """Classes without training images, which it never predicts."""
+
+
 class RunScores(Record):
     """One run of a network, judged on the final split."""
 
@@ -110,6 +122,8 @@ class RunScores(Record):
     """The mean over the classes; missing in results made before it was shown."""
     validation_balanced: Validation | None = Field(None, exclude_if=lambda value: value is None)
     """Means over the classes, if the measure is balanced accuracy."""
+    last_layer: LastLayer | None = Field(None, exclude_if=lambda value: value is None)
+    """As fitted on features, before fine-tuning; None if it started from scratch."""
 
     def score(self, measure: Measure) -> float | None:
         """Return the accuracy or the balanced accuracy."""
