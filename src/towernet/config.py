@@ -17,13 +17,18 @@ from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationErr
 from towernet.errors import ConfigError, DataError
 from towernet.names import NetworkName
 from towernet.registry import unknown_name
+from towernet.words import shown
 
 Model = TypeVar("Model", bound=BaseModel)
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Channels = tuple[float, float, float]
 # What epochs, learning rates and networks are chosen and judged by: all images count the same, or
 # all classes.
 Measure = Literal["accuracy", "balanced"]
+FINETUNE = "finetune"
+"""The recipe of fine-tuned networks, and the table of a recipe file that changes it."""
+_RECIPES = resources.files("towernet") / "recipes"
 
 
 class _Frozen(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
@@ -42,6 +47,12 @@ class DataConfig(_Frozen):
         " background. squash: aspect ratio ignored. squash_linear: the same without antialiasing"
         " (OpenCV's INTER_LINEAR, the notebook's).",
     )
+    crop_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0,
+        exclude_if=lambda value: value == 1,
+        description="With crop, the side of the square that evaluation sees, as a share of the"
+        " shorter side: 224/256 for most pre-trained weights.",
+    )
     train_margin: Annotated[float, Field(ge=1, le=2)] = Field(
         1.25, description="Training images are cached this much larger, so that crops stay sharp."
     )
@@ -54,11 +65,35 @@ class DataConfig(_Frozen):
     test_fraction: Fraction = Field(
         0.20, description="Share of images kept for the final evaluation only; 0 keeps none."
     )
-    normalise: Literal["measured", "notebook"] = Field(
+    normalise: Literal["measured", "notebook", "given"] = Field(
         "measured",
         description="measured: mean and std of the training split. notebook: its constants,"
-        " which do not match its data.",
+        " which do not match its data. given: data.mean and data.std.",
     )
+    mean: Channels | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Mean of red, green and blue in [0, 1], with normalise = given.",
+    )
+    std: Channels | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Standard deviation of red, green and blue, with normalise = given.",
+    )
+
+    @model_validator(mode="after")
+    def _given_if_said(self) -> DataConfig:
+        if (self.normalise == "given") != (self.mean is not None and self.std is not None):
+            raise ValueError(
+                f"data.normalise is {self.normalise}, data.mean is {self.mean} and data.std is"
+                f" {self.std}; give all three or none: normalise = 'given', mean and std"
+            )
+        if self.crop_share < 1 and self.resize != "crop":
+            raise ValueError(
+                f"data.crop_share is {self.crop_share:g} and data.resize is {self.resize}; use"
+                " crop_share with resize = 'crop' only"
+            )
+        return self
 
 
 class AugmentConfig(_Frozen):
@@ -104,6 +139,11 @@ class TrainConfig(_Frozen):
         None,
         description="Training time of one run of one network; converted to steps at its start.",
     )
+    max_epochs: PositiveFloat | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="A run ends after so many passes, even if there is time for more.",
+    )
     batch_size: Annotated[int, Field(ge=2)] = Field(32, description="Images per step.")
     learning_rate: PositiveFloat = Field(
         0.05, description="Peak learning rate, for any batch size."
@@ -119,6 +159,12 @@ class TrainConfig(_Frozen):
     muon_weight_decay: Annotated[float, Field(ge=0)] = Field(
         5e-4, description="Decoupled weight decay of orthogonalised filters."
     )
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0,
+        exclude_if=lambda value: value == 1,
+        description="Learning rate of the first layer as a multiple of the last one's; it rises"
+        " geometrically from layer to layer. For networks that start from pre-trained weights.",
+    )
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Momentum of all steps.")
     nesterov: bool = Field(True, description="Use Nesterov momentum.")
     weight_decay: Annotated[float, Field(ge=0)] = Field(
@@ -130,6 +176,13 @@ class TrainConfig(_Frozen):
     )
     decay_everything: bool = Field(
         False, description="Decay norms, biases and gates too, as the notebook did."
+    )
+    norm_statistics: Literal["batch", "fixed"] = Field(
+        "batch",
+        exclude_if=lambda value: value == "batch",
+        description="What batch norms use in training. batch: the mean and variance of each batch."
+        " fixed: the running ones that the network started with, which then stay as they are;"
+        " only for pre-trained weights.",
     )
     schedule: Literal["cosine", "notebook"] = Field(
         "cosine",
@@ -237,12 +290,29 @@ class RunConfig(_Frozen):
     train_share: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="Share of each class's training images to use, for a learning curve."
     )
+    shots: PositiveInt | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Use only this many training images of each class, for curves of starts;"
+        " missing if all are used.",
+    )
     measure: Measure = Field(
         "accuracy",
         exclude_if=lambda value: value == "accuracy",
         description="What chooses the epoch: accuracy, or balanced accuracy, the mean over the"
         " classes; missing if it is accuracy.",
     )
+    weights_sha256: str | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Of the pre-trained weights it starts from; missing if it starts from scratch.",
+    )
+
+
+def built_in_recipes() -> list[str]:
+    """Return the names of the recipes that come with the program, but for fine-tuned networks'."""
+    names = (entry.name for entry in _RECIPES.iterdir() if entry.name.endswith(".toml"))
+    return [name for file in names if (name := file.removesuffix(".toml")) != FINETUNE]
 
 
 def load_recipe(name: str) -> Recipe:
@@ -253,14 +323,50 @@ def load_recipe(name: str) -> Recipe:
         ConfigError: a value in it is out of its range.
         DataError: the file is not TOML, or cannot be read.
     """
-    folder = resources.files("towernet") / "recipes"
-    known = [
-        entry.name.removesuffix(".toml")
-        for entry in folder.iterdir()
-        if entry.name.endswith(".toml")
-    ]
+    values = _recipe_values(name)
+    values.pop(FINETUNE, None)
+    return make(Recipe, values, where=f"recipe {name}")
+
+
+def load_finetune(name: str) -> Recipe:
+    """Return how fine-tuned networks are trained, as the table `finetune` of a recipe changes it.
+
+    Args:
+        name: As for `load_recipe`.
+
+    Raises:
+        UnknownNameError: a key in the table is unknown.
+        ConfigError: a value in it is out of its range, or it is no table of `augment` and `train`.
+        DataError: the file is not TOML, or cannot be read.
+    """
+    values = tomllib.loads((_RECIPES / f"{FINETUNE}.toml").read_text(encoding="utf-8"))
+    changes = _recipe_values(name).get(FINETUNE, {})
+    if not isinstance(changes, dict) or not set(changes) <= {"augment", "train"}:
+        raise ConfigError(
+            f"finetune of recipe {name} is {shown(str(changes))}; give it as tables"
+            " [finetune.augment] and [finetune.train] only: the rest is the same for all networks"
+        )
+    for part, changed in changes.items():
+        values[part] = values[part] | changed if isinstance(changed, dict) else changed
+    return make(Recipe, values, where=f"recipe {name}, table finetune")
+
+
+def own_training(name: str) -> bool:
+    """Whether a recipe file says how networks from scratch are trained, besides how long.
+
+    Args:
+        name: As for `load_recipe`, which has read it.
+    """
+    values = _recipe_values(name)
+    both = {"epochs", "minutes", "flip", "balanced_drawing", "logit_adjustment"}
+    given = {*values.get("train", {}), *values.get("augment", {})}
+    return name.endswith(".toml") and FINETUNE not in values and not given <= both
+
+
+def _recipe_values(name: str) -> dict[str, Any]:
+    known = built_in_recipes()
     if name in known:
-        text = (folder / f"{name}.toml").read_text(encoding="utf-8")
+        text = (_RECIPES / f"{name}.toml").read_text(encoding="utf-8")
     elif name.endswith(".toml"):
         try:
             text = Path(name).read_text(encoding="utf-8")
@@ -271,10 +377,9 @@ def load_recipe(name: str) -> Recipe:
     else:
         raise unknown_name("recipe", name, known)
     try:
-        values = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise DataError(f"recipe {name} is not TOML ({error}); fix that line") from error
-    return make(Recipe, values, where=f"recipe {name}")
 
 
 Choice = int | float | bool | str | Sequence[float] | None

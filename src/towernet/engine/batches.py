@@ -67,16 +67,17 @@ def pixels_on_device(dataset: Dataset, policy: Policy) -> Dataset:
     """
     if policy.device != "cuda":
         return dataset
-    if isinstance(dataset.train_pixels, Tensor):
+    mapped = dataset.train_pixels
+    if isinstance(mapped, Tensor):
         return dataset
     free, _ = torch.cuda.mem_get_info()
-    if dataset.train_pixels.nbytes > free // 4:
+    if mapped.nbytes > free // 4:
         return dataset
-    pixels = torch.empty(dataset.train_pixels.shape, dtype=torch.uint8, device=policy.device)
+    pixels = torch.empty(mapped.shape, dtype=torch.uint8, device=policy.device)
     for start in range(0, len(pixels), PIXEL_ROWS_AT_ONCE):  # never all in memory at once
-        rows = np.array(dataset.train_pixels[start : start + PIXEL_ROWS_AT_ONCE])
+        rows = np.array(mapped[start : start + PIXEL_ROWS_AT_ONCE])
         pixels[start : start + PIXEL_ROWS_AT_ONCE] = torch.from_numpy(rows)
-    return replace(dataset, train_pixels=pixels)
+    return replace(dataset, open_train_pixels=lambda: pixels)
 
 
 def make_batch(

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from towernet import files
 from towernet.errors import DataError
+from towernet.records.run import METADATA_KEY, WEIGHTS_FILE
 
-METADATA_KEY = "towernet"
 _DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
@@ -128,7 +128,7 @@ def require_weights(folder: Path, weights_sha256: str | None) -> None:
     Raises:
         DataError: the weights are missing or were changed.
     """
-    path = folder / "best.safetensors"
+    path = folder / WEIGHTS_FILE
     if not path.exists():
         raise DataError(f"{path} does not exist; give a finished run that kept its weights")
     if files.sha256(path) != weights_sha256:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -13,9 +15,10 @@ from towernet.config import Recipe, RunConfig
 from towernet.engine.batches import Batch
 from towernet.engine.device import Policy
 from towernet.engine.optimizer import make_optimizer, set_learning_rate
-from towernet.engine.step import average_weights, train_step
+from towernet.engine.step import average_weights, norms_to_fix, train_step
 from towernet.models.catalogue import build
 from towernet.models.paddle import paddle_initial_weights
+from towernet.models.variants import insert_attention
 from towernet.records.contract import Contract
 from towernet.records.run import Plan
 
@@ -25,10 +28,27 @@ def run_seed(config: RunConfig) -> int:
     return rng.derive(config.seed, "run", config.repetition)
 
 
-def initial_model(config: RunConfig, num_classes: int, size_px: int) -> nn.Module:
-    """Build the network with initial weights from its seed."""
+def initial_model(
+    config: RunConfig,
+    num_classes: int,
+    size_px: int,
+    started: Mapping[str, Tensor] | None = None,
+) -> nn.Module:
+    """Build the network with initial weights from its seed.
+
+    Args:
+        config: The run's config.
+        num_classes: K.
+        size_px: Side of its images.
+        started: All tensors of the network without its attention, where it starts from weights.
+    """
     seed = rng.derive(run_seed(config), "weights")
     torch.manual_seed(seed)
+    if started is not None:
+        model = build(config.model.without_block(), num_classes, size_px)
+        model.load_state_dict(started)
+        insert_attention(model, config.model, size_px)
+        return model
     model = build(config.model, num_classes, size_px)
     if config.recipe.train.initial_weights == "paddle":
         paddle_initial_weights(model, seed)
@@ -61,6 +81,7 @@ class Learner:
         plan: What was decided before the first step.
         contract: The network's classes and input.
         num_train_K: How many training images each class has.
+        started: As for `initial_model`.
     """
 
     def __init__(
@@ -70,13 +91,15 @@ class Learner:
         plan: Plan,
         contract: Contract,
         num_train_K: npt.NDArray[np.int64],
+        started: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.recipe, self.policy = recipe.train, Policy.of(plan.policy)
-        model = initial_model(config, len(contract.class_names), contract.size_px)
+        model = initial_model(config, len(contract.class_names), contract.size_px, started)
         self.model = self.policy.place(model)
         self.optimizer = make_optimizer(
             self.model, self.recipe, config.model, self.policy.torch_dtype
         )
+        self.fixed_norms = norms_to_fix(self.model, self.recipe)
         self.adjustment_K = None
         if tau := self.recipe.logit_adjustment:
             adjustment_K = logit_adjustment(num_train_K, tau)
@@ -107,6 +130,7 @@ class Learner:
             label_smoothing=self.recipe.label_smoothing,
             policy=self.policy,
             adjustment_K=self.adjustment_K,
+            fixed_norms=self.fixed_norms,
         )
         if self.averaged is not None:
             self.averaged.update_parameters(self.model)

@@ -14,14 +14,15 @@ import torch
 from towernet.config import RunConfig
 from towernet.data.prepare import Dataset
 from towernet.engine.batches import make_batch, pixels_on_device, steps_per_epoch
-from towernet.engine.device import Policy
+from towernet.engine.device import Policy, fp32
 from towernet.engine.memory import is_out_of_memory, out_of_memory_words, return_freed_memory
 from towernet.engine.optimizer import make_optimizer
 from towernet.engine.schedule import small_size_px
-from towernet.engine.step import average_weights, train_step
+from towernet.engine.step import average_weights, norms_to_fix, train_step
 from towernet.engine.validation import BATCH_SIZE, predict_logits
 from towernet.errors import TowernetError, TrainingError, first_line_of
 from towernet.models.catalogue import build, outline
+from towernet.models.optimize import optimize
 from towernet.models.summary import count_parameters, multiply_adds
 from towernet.records.run import CostFigures
 
@@ -64,23 +65,42 @@ class Cost(CostFigures):
 def measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
     """Take a few real steps with a temporary network, and evaluate a batch with it.
 
+    A frozen network takes no steps; its cost is the seconds of one image's features.
+
     Raises:
         TrainingError: the network cannot take a step: memory, or an image size it cannot take.
     """
     return_freed_memory()  # of the previous network
+    is_frozen = config.model.start == "frozen"
     try:
+        if is_frozen:
+            return _measure_frozen(config, dataset, policy)
         with policy.active():  # as in the runs: with the kernels, and with memory kept
             return _measure(config, dataset, policy)
     except TowernetError:
         raise
     except Exception as error:
         if is_out_of_memory(error):
-            words = out_of_memory_words(config.recipe.train.batch_size)
+            words = out_of_memory_words(BATCH_SIZE if is_frozen else config.recipe.train.batch_size)
             raise TrainingError(f"{config.model}: {words}") from error
         raise TrainingError(
             f"{config.model}: a training step fails on this machine ({first_line_of(error)});"
             " give a smaller --batch-size or another --size, or leave this network out"
         ) from error
+
+
+def _measure_frozen(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
+    contract, calm = dataset.contract, fp32(policy)
+    pixels = np.zeros((BATCH_SIZE, contract.size_px, contract.size_px, 3), np.uint8)
+    with calm.active():
+        model = build(config.model, len(contract.class_names), contract.size_px)
+        model = optimize(calm.place(model.eval()), size_px=contract.size_px)
+
+        def evaluate() -> None:
+            predict_logits(model, pixels, contract, calm)
+
+        seconds = _median_seconds(evaluate, calm)
+    return replace(size_of(config, dataset), image_seconds=seconds / BATCH_SIZE)
 
 
 def _measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
@@ -89,6 +109,7 @@ def _measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
     model = policy.place(build(config.model, len(contract.class_names), contract.size_px))
     optimizer = make_optimizer(model, recipe.train, config.model, policy.torch_dtype)
     averaged = average_weights(model, recipe.train.ema_fraction, 1000)
+    fixed_norms = norms_to_fix(model, recipe.train)
     chosen = np.arange(min(recipe.train.batch_size, len(dataset.train)))
 
     def step(size_px: int) -> None:
@@ -100,6 +121,7 @@ def _measure(config: RunConfig, dataset: Dataset, policy: Policy) -> Cost:
             batch.targets,
             label_smoothing=recipe.train.label_smoothing,
             policy=policy,
+            fixed_norms=fixed_norms,
         )
         if recipe.train.ema_fraction:
             averaged.update_parameters(model)

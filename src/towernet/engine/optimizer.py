@@ -168,24 +168,25 @@ def make_optimizer(
     weight_decay = by_network.get(NetworkName(model_name).base, config.weight_decay)
     of_attention = set(attention_parameters(model))
     filters = set(_filters(model)) - of_attention if config.optimizer == "muon" else set()
-    orthogonal: list[nn.Parameter] = []
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for parameter in model.parameters():
-        num_axes = sum(length > 1 for length in parameter.shape)
+    rates = layer_rates(model, config.layer_decay)
+    orthogonal, decayed, plain = (defaultdict[float, list[nn.Parameter]](list) for _ in range(3))
+    for parameter, rate in rates.items():
         if parameter in filters:
-            orthogonal.append(parameter)
-        elif config.decay_everything or (num_axes > 1 and parameter not in of_attention):
-            decayed.append(parameter)
+            orthogonal[config.muon_rate * rate].append(parameter)
+        elif config.decay_everything or (_is_layer(parameter) and parameter not in of_attention):
+            decayed[rate].append(parameter)
         else:
-            plain.append(parameter)
+            plain[rate].append(parameter)
     groups = [
-        Group(orthogonal, config.muon_weight_decay, orthogonal=True, rate=config.muon_rate),
-        Group(decayed, weight_decay),
-        Group(plain, 0.0),
+        *(
+            Group(params, config.muon_weight_decay, orthogonal=True, rate=rate)
+            for rate, params in orthogonal.items()
+        ),
+        *(Group(params, weight_decay, rate=rate) for rate, params in decayed.items()),
+        *(Group(params, 0.0, rate=rate) for rate, params in plain.items()),
     ]
     optimizer = MuonAndSGD(
-        [group for group in groups if group.params],
+        groups,
         momentum=config.momentum,
         nesterov=config.nesterov and config.momentum > 0,
         dtype=dtype,
@@ -194,10 +195,42 @@ def make_optimizer(
     return optimizer
 
 
+def layer_rates(model: nn.Module, layer_decay: float) -> dict[nn.Parameter, float]:
+    """Return each parameter's learning rate as a multiple of the last layer's, in their order.
+
+    Layers are the parameters with more than one axis, in the order in which the network defines
+    them; a bias or norm is as deep as the layer before it. From the first layer to the last the
+    rate rises geometrically. Attention has the last layer's rate: no pre-trained weights have it.
+
+    Args:
+        model: The network.
+        layer_decay: The first layer's rate.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2))
+        >>> list(layer_rates(model, 0.25).values())
+        [0.25, 0.25, 0.5, 0.5, 1.0, 1.0]
+    """
+    of_attention = set(attention_parameters(model))
+    depths, depth = {}, -1
+    for parameter in model.parameters():
+        depth += _is_layer(parameter) and parameter not in of_attention
+        depths[parameter] = max(depth, 0)
+    return {
+        parameter: 1.0 if parameter in of_attention else layer_decay ** (1 - at / max(depth, 1))
+        for parameter, at in depths.items()
+    }
+
+
 def set_learning_rate(optimizer: MuonAndSGD, rate: float) -> None:
     """Give every group its multiple of the run's learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["rate"]
+
+
+def _is_layer(parameter: nn.Parameter) -> bool:
+    """Whether it has more than one axis, as weights of layers have; norms and biases do not."""
+    return sum(length > 1 for length in parameter.shape) > 1
 
 
 def _filters(model: nn.Module) -> list[Tensor]:

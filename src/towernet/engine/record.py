@@ -11,29 +11,9 @@ from towernet.data.prepare import Dataset, fingerprint
 from towernet.engine.device import bits_depend_on, hardware
 from towernet.errors import DataError
 from towernet.models.own import code_of
-from towernet.records.base import checked
-from towernet.records.run import ImportedRun, Origin, Plan, RunRecord, RunSummary
+from towernet.records.run import Origin, Plan, RunRecord, RunSummary, read_run
+from towernet.records.weights import StartWeights
 from towernet.resume import Accept, Decisive, choices_of, refuse_changes
-
-
-def read_run(
-    folder: Path, *, todo: str = "restore it, or start over with another --out"
-) -> RunRecord | ImportedRun:
-    """Read the record of a run, or of weights that were trained elsewhere.
-
-    Args:
-        folder: Of the run.
-        todo: The remedy to give if the record is damaged.
-
-    Raises:
-        DataError: there is none, it is damaged, or a newer towernet made it.
-    """
-    path = folder / "run.json"
-    values = files.read_record(path)
-    files.require_format(path, values)
-    if values.get("origin") == "imported":
-        return checked(ImportedRun, values, path, todo=todo)
-    return checked(RunRecord, values, path, todo=todo)
 
 
 def read_trained(folder: Path) -> RunRecord:
@@ -75,6 +55,7 @@ def open_run(
     plan: Plan,
     origin: Origin,
     accept: Accept,
+    started_from: StartWeights | None = None,
 ) -> RunRecord:
     """Write `run.json` for a new run, or read it and refuse any difference.
 
@@ -92,6 +73,7 @@ def open_run(
         versions=bits_depend_on(plan.policy, [config.model]),
         origin=origin,
         hardware=hardware(plan.policy),
+        started_from=started_from,
     )
     if not (folder / "run.json").exists():
         write_run(folder, wanted)

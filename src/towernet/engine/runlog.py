@@ -113,7 +113,8 @@ def mean_seconds(folder: Path, num_validation: int) -> tuple[float, float]:
         folder: Of the run.
         num_validation: How many images were evaluated after each epoch.
     """
-    lines = read_timings(folder)
+    # A fitted head is no step: its line is left out.
+    lines = [line for line in read_timings(folder) if line.step]
     training = sum(line.train_seconds for line in lines)
     evaluating = sum(line.seconds - line.train_seconds for line in lines)
     return training / lines[-1].step, evaluating / (len(lines) * num_validation)

@@ -10,6 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from towernet import torch_private
+from towernet.attention.inserted import attention_blocks
+from towernet.config import TrainConfig
 from towernet.engine.device import Policy
 
 
@@ -22,13 +25,17 @@ def train_step(
     label_smoothing: float,
     policy: Policy,
     adjustment_K: Float[Tensor, " K"] | None = None,
+    fixed_norms: Sequence[nn.Module] = (),
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "B K"]]:
     """Take one optimiser step; return the batch's mean cross-entropy, in nats, and its logits.
 
     Targets are classes or probabilities. In the loss, `adjustment_K` is added to the logits. The
-    results are still on the device, since `.item()` waits for a GPU: the caller decides when.
+    statistics of `fixed_norms` are used as in evaluation, and do not change. The results are still
+    on the device, since `.item()` waits for a GPU: the caller decides when.
     """
     model.train()
+    for norm in fixed_norms:
+        norm.training = False  # not eval(), which reaches an attention block attached to it
     optimizer.zero_grad(set_to_none=True)
     with policy.autocast():
         logits_BK = model(images_BCHW)
@@ -39,6 +46,24 @@ def train_step(
     loss.backward()
     optimizer.step()
     return loss.detach(), logits_BK.detach().float()
+
+
+def norms_to_fix(model: nn.Module, config: TrainConfig) -> list[nn.Module]:
+    """Return the batch norms whose running statistics a recipe fixes; none by default.
+
+    Those inside attention blocks are not fixed: no pre-trained weights have attention blocks.
+    """
+    if config.norm_statistics == "batch":
+        return []
+    blocks = attention_blocks(model).values()
+    of_attention = {module for block in blocks for module in block.modules()}
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, torch_private.BATCH_NORM)
+        and module.track_running_stats
+        and module not in of_attention
+    ]
 
 
 def average_weights(model: nn.Module, ema_fraction: float, num_steps: int) -> AveragedModel:

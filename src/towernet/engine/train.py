@@ -20,6 +20,7 @@ from towernet.engine.device import Policy
 from towernet.engine.memory import reset_peak_memory
 from towernet.engine.record import finished, open_run, write_run
 from towernet.engine.session import Session
+from towernet.engine.start import keep_frozen, start
 from towernet.engine.state import State
 from towernet.engine.trainer import Trainer
 from towernet.records.run import Plan, RunRecord, RunSummary
@@ -59,7 +60,19 @@ def train(
         dataset = dataset.with_train_share(
             config.train_share, seed=config.seed, repetition=config.repetition
         )
-    record = open_run(config, dataset, folder, plan, session.origin, accept)
+    whole = len(dataset.train)
+    if config.shots is not None:
+        dataset = dataset.with_shots(config.shots, seed=config.seed, repetition=config.repetition)
+    found = session.weights[config.model.base] if config.weights_sha256 else None
+    record = open_run(
+        config,
+        dataset,
+        folder,
+        plan,
+        session.origin,
+        accept,
+        None if found is None else found.weights,
+    )
     if record.status == "finished":
         if not is_trial:
             checkpoint.require_weights(folder, record.weights_sha256)
@@ -74,6 +87,11 @@ def train(
         try:
             # Including the end: what was trained since the last state is only in memory until then.
             with session.stop.patiently():
+                started = None if found is None else start(config, dataset, session, plan)
+                if started is not None and config.model.start == "frozen":
+                    return _finish(folder, record, *keep_frozen(config.model, started, session))
+                if config.shots is not None:
+                    dataset = dataset.repeated(whole)
                 trainer = Trainer(
                     config,
                     dataset,
@@ -81,16 +99,20 @@ def train(
                     plan,
                     is_trial=is_trial,
                     prefetch_depth=prefetch_depth,
+                    started=started,
                 )
                 state = trainer.run()
                 weights_sha256 = trainer.keep_weights()
-                return _finish(folder, record, weights_sha256, _summary(state, dataset, config))
+                summary = _summary(state, dataset, config)
+                if started is not None:
+                    summary = summary.model_copy(update={"last_layer": started.last_layer})
+                return _finish(folder, record, summary, weights_sha256)
         finally:
             session.progress.end()
 
 
 def _finish(
-    folder: Path, record: RunRecord, weights_sha256: str | None, summary: RunSummary
+    folder: Path, record: RunRecord, summary: RunSummary, weights_sha256: str | None
 ) -> RunRecord:
     """Record that the run is finished, then delete its states."""
     record = finished(record, summary, weights_sha256)

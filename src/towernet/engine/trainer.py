@@ -35,11 +35,12 @@ from towernet.engine.record import identity
 from towernet.engine.runlog import RunLog
 from towernet.engine.schedule import learning_rate, training_size_px
 from towernet.engine.session import Session
+from towernet.engine.start import Started
 from towernet.engine.state import State
 from towernet.engine.validation import validate
 from towernet.errors import DataError, Diverged, Interrupted
 from towernet.records.base import checked
-from towernet.records.run import EpochMetrics, EpochTiming, Plan
+from towernet.records.run import WEIGHTS_FILE, EpochMetrics, EpochTiming, Plan
 from towernet.records.scores import deciding
 
 # Waiting for a GPU at every step would leave it idle; a bad loss is detected this many steps late.
@@ -89,6 +90,7 @@ class Trainer:
         plan: What was decided before the first step.
         is_trial: Whether no weights are kept.
         prefetch_depth: Batches made ahead; None: the device's default.
+        started: The network with a fitted head, where it starts from weights.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class Trainer:
         *,
         is_trial: bool = False,
         prefetch_depth: int | None = None,
+        started: Started | None = None,
     ) -> None:
         self.config, self.plan, self.policy = config, plan, Policy.of(plan.policy)
         self.folder, self.progress, self.stop = session.folder, session.progress, session.stop
@@ -110,7 +113,9 @@ class Trainer:
         self.dataset, self.contract = pixels_on_device(dataset, self.policy), dataset.contract
         self.steps_per_epoch = steps_per_epoch(len(dataset.train), self.recipe.train.batch_size)
         num_train_K = np.bincount(dataset.train.labels, minlength=len(self.contract.class_names))
-        self.learner = Learner(config, self.recipe, plan, self.contract, num_train_K)
+        self.started = started
+        tensors = None if started is None else started.tensors
+        self.learner = Learner(config, self.recipe, plan, self.contract, num_train_K, tensors)
         self.seed = run_seed(config)
         self.state = State(run=identity(config, plan))
         self.best: Best | None = None
@@ -140,6 +145,7 @@ class Trainer:
             Interrupted: the user stopped it; the state is on disk.
         """
         self.resume()
+        self.count_start()
         log = RunLog(self.folder, self.state.metrics, self.state.timings)
         self.progress.begin(
             self.config.model, self.state.step, self.plan.num_steps, self.steps_per_epoch
@@ -189,6 +195,17 @@ class Trainer:
             self.progress.say(f"{last} contains no checkpoint; {self.folder.name} starts over")
         if found or damaged:
             self.progress.say(f"{self.folder.name} resumes after step {self.state.step}")
+
+    def count_start(self) -> None:
+        """Let a network with a fitted head count as epoch 0: training may not improve it.
+
+        Not if attention already changes its answers at the start.
+        """
+        if self.started is None or self.state.metrics or self.state.step:
+            return
+        if self.config.model.block is None or self.config.model.block_start == "identity":
+            self.keep_best(self.started.metrics)
+            self.state.end_epoch(self.started.metrics, self.started.timing)
 
     def run_epoch(self) -> Clock:
         """Train to the end of the epoch, or of the run; save and stop in between if necessary."""
@@ -351,7 +368,7 @@ class Trainer:
         Returns:
             Their hash; None for a trial.
         """
-        path = self.folder / "best.safetensors"
+        path = self.folder / WEIGHTS_FILE
         if self.best is not None:
             return checkpoint.write_weights(path, self.best.weights, self.best.meta)
         for name, sha256 in self.state.best.items():
