@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 import sys
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
@@ -196,69 +196,6 @@ def require_least(name: str, value: int | float | None, least: int) -> None:
     """
     if value is not None and not value >= least:
         raise ConfigError(f"--{name.replace('_', '-')} is {value:g}; give at least {least}")
-
-
-def model_names(models: str | Sequence[str]) -> tuple[NetworkName, ...]:
-    """Return the networks that `--models` names, each by its shortest name.
-
-    Args:
-        models: A sequence of names, or one string with commas.
-
-    Raises:
-        ConfigError: a name is empty, malformed or given twice.
-    """
-    given = _each(models)
-    if not all(given):
-        raise ConfigError(f"--models is '{models}'; give names, comma-separated")
-    names = tuple(NetworkName(name).canonical() for name in given)
-    trust(names)
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"--models names {twice[0]} twice; use --runs to repeat networks")
-    return names
-
-
-def _each(words: str | Sequence[str]) -> tuple[str, ...]:
-    """Return names given as a list, or as one string with commas."""
-    words = words.split(",") if isinstance(words, str) else words
-    if not isinstance(words, Sequence):
-        raise ConfigError(f"{words!r} is not a list of names; give one, or a string with commas")
-    if others := [word for word in words if not isinstance(word, str)]:
-        raise ConfigError(
-            f"{others[0]!r} is not a name; give custom code by its import path, such as"
-            " 'my_nets:MyNet'"
-        )
-    return tuple(word.strip() for word in words)
-
-
-def with_attention(
-    names: tuple[NetworkName, ...], attention: str | Sequence[str] | None
-) -> tuple[tuple[NetworkName, ...], tuple[str, ...]]:
-    """Return each network without attention and with each block, and the blocks' names.
-
-    Raises:
-        ConfigError: a block is empty or given twice, or a network's name includes a block.
-    """
-    if attention is None:
-        return names, ()
-    blocks = _each(attention)
-    if not all(blocks):
-        raise ConfigError(f"--attention is '{attention}'; give names of blocks, comma-separated")
-    if twice := sorted({block for block in blocks if blocks.count(block) > 1}):
-        raise ConfigError(f"--attention names {twice[0]} twice; name each block once")
-    for name in names:
-        if name.block is not None:
-            raise ConfigError(
-                f"--models includes a block in {name}, and --attention adds blocks to each"
-                " network; leave out one of the two"
-            )
-    if set(blocks) == {NONE}:
-        raise ConfigError("--attention names no block; give at least one")
-    blocks = (NONE, *(block for block in blocks if block != NONE))
-    variants = tuple(name.with_block(block) for name in names for block in blocks)
-    trust(variants)
-    if twice := sorted({name for name in variants if variants.count(name) > 1}):
-        raise ConfigError(f"--attention names {twice[0]} in two ways; name each block once")
-    return variants, blocks
 
 
 def require_blocks(names: Iterable[NetworkName]) -> None:

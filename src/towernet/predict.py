@@ -22,7 +22,6 @@ from towernet.data.workers import Died, in_order
 from towernet.engine.batches import prefetch
 from towernet.engine.checkpoint import read_weights, require_weights
 from towernet.engine.device import Policy, default_threads
-from towernet.engine.record import read_run
 from towernet.engine.validation import predict_logits
 from towernet.errors import DataError
 from towernet.models.catalogue import build
@@ -33,7 +32,7 @@ from towernet.records.base import read_record
 from towernet.records.contract import Contract
 from towernet.records.prediction import ClassProbability, NoPrediction, Prediction
 from towernet.records.results import Conclusion
-from towernet.records.run import RunRecord
+from towernet.records.run import WEIGHTS_FILE, RunRecord, read_run
 from towernet.records.scores import KeptCalibration
 
 NUM_DECODERS = 2
@@ -85,7 +84,13 @@ class Predictor:
         contract = self.contract
         rules = of_contract(contract)
         decoded = decode(content, rules, max_bytes=rules.max_bytes)
-        return fit(decoded.pixels, contract.size_px, contract.resize, contract.background)
+        return fit(
+            decoded.pixels,
+            contract.size_px,
+            contract.resize,
+            contract.background,
+            crop_share=contract.crop_share,
+        )
 
     def probabilities(self, pixels_NSS3: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """Return (N, K) probabilities for fitted pixels."""
@@ -175,14 +180,14 @@ def load_trained(folder: Path) -> Trained:
     contract, name = record.contract, record.config.model
     require_weights(folder, record.weights_sha256)
     require_same_code(name, record.versions, folder)
-    tensors, _ = read_weights(folder / "best.safetensors")
+    tensors, _ = read_weights(folder / WEIGHTS_FILE)
     model = build(name, len(contract.class_names), contract.size_px)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
         raise DataError(
-            f"{folder / 'best.safetensors'} does not fit {name} with"
+            f"{folder / WEIGHTS_FILE} does not fit {name} with"
             f" {len(contract.class_names)} classes ({first}); train again"
         ) from error
     channels_last = isinstance(record, RunRecord) and record.plan.policy.channels_last
@@ -330,6 +335,7 @@ class _Requests(Sequence[Unchecked]):
             self._paths[self._positions[index]],
             contract.size_px,
             contract.resize,
+            contract.crop_share,
             self._rules,
         )
 

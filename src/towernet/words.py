@@ -48,6 +48,16 @@ def counted(num: int, noun: str) -> str:
     return f"{num:,} {noun}{'' if num == 1 else 's'}"
 
 
+def signed_points(fraction: float) -> str:
+    """Write a difference in percentage points with its sign.
+
+    Example:
+        >>> signed_points(0.0984), signed_points(-0.02)
+        ('+9.8', '−2.0')
+    """
+    return f"{'+' if fraction > 0 else ''}{in_points(fraction)}"
+
+
 def listed(words: Sequence[str], last: str = "and") -> str:
     """Return words as a list in a sentence: `listed(["a", "b", "c"])` is "a, b and c"."""
     return f" {last} ".join(filter(None, (", ".join(words[:-1]), words[-1])))

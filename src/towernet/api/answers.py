@@ -9,12 +9,13 @@ import pandas as pd
 
 from towernet import files
 from towernet.api.tables import as_text, differences_of, ranking_of
-from towernet.choices import known_measure, require_margin
+from towernet.choices import known_measure, require_kind, require_margin
 from towernet.comparison.answers.folder import require_free, write_judgement
 from towernet.comparison.answers.judged import judge_answers
 from towernet.comparison.answers.table import read_answers
 from towernet.errors import DataError
 from towernet.records.judgement import AnswersJudged
+from towernet.registry import unknown_name
 
 
 @dataclass(frozen=True, repr=False)
@@ -68,6 +69,7 @@ def judge(
     *,
     equal_within: float = 0.5,
     measure: str = "accuracy",
+    against: str | None = None,
     title: str | None = None,
     out: str | Path | None = None,
 ) -> Judgement:
@@ -82,14 +84,16 @@ def judge(
         equal_within: Accuracies within this many percentage points count as equal.
         measure: What is compared: "accuracy", or "balanced", the mean over the classes, for which
             the table needs a `label`.
+        against: The only network to compare the others with; default: judge all pairs. Fewer pairs
+            need fewer runs.
         title: Title of the report; default: the name of the file.
         out: A folder to write `judgement.json`, `results.csv`, `runs.csv`, `differences.csv` and
             `report.html` into.
 
     Raises:
         DataError: the table cannot be judged; the message names the row, network, run or image.
-        ConfigError: equal_within is out of range, there is no such measure, or the folder contains
-            something else.
+        ConfigError: equal_within is out of range, there is no such measure or network, or the
+            folder contains something else.
 
     Example:
         >>> table = pd.DataFrame(
@@ -104,6 +108,7 @@ def judge(
         'better'
     """
     require_margin(equal_within)
+    require_kind("against", against, "str | None")
     wanted = known_measure(measure)
     if title is None:
         title = "a table" if isinstance(answers, pd.DataFrame) else Path(answers).name
@@ -116,7 +121,15 @@ def judge(
             f"{title} has no column 'label', so the classes for --measure balanced are unknown; add"
             " the column, or leave out --measure"
         )
-    judged = judge_answers(table, title=title, equal_within=equal_within / 100, measure=wanted)
+    if against is not None and against not in table.networks:
+        raise unknown_name("network", against, table.networks)
+    judged = judge_answers(
+        table,
+        title=title,
+        equal_within=equal_within / 100,
+        measure=wanted,
+        against=against,
+    )
     if folder is not None:
         _write(folder, judged)
     return Judgement(judged)

@@ -17,7 +17,6 @@ from towernet.comparison.answers.export import answers_table
 from towernet.comparison.conclusion import finished
 from towernet.comparison.evaluation import evaluate, open_predictor
 from towernet.data.pictures import find_pictures
-from towernet.engine.record import read_run
 from towernet.errors import ConfigError, DataError
 from towernet.names import NetworkName
 from towernet.predict import TRAIN_AGAIN, Predictor, load_run, predict_classes
@@ -25,6 +24,7 @@ from towernet.progress import screen
 from towernet.records.evaluation import Evaluation
 from towernet.records.prediction import NoPrediction
 from towernet.records.results import AllMeasured, Conclusion, Made, Results
+from towernet.records.run import read_run
 from towernet.words import shown
 
 
@@ -170,7 +170,8 @@ class Comparison:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a careful reader should know in addition to the verdict."""
-        return self.results.remarks
+        cheapest = self.measured.cheapest
+        return (*self.results.remarks, *([] if cheapest is None else [cheapest]))
 
     @property
     def ranking(self) -> pd.DataFrame:
@@ -178,8 +179,8 @@ class Comparison:
 
         Columns: `rank`, `network`, `accuracy` with its 95 % interval from `low` to `high`,
         `balanced_accuracy` with its interval from `balanced_low` to `balanced_high`,
-        `macro_f1`, `parameters`, `multiply_adds`, `epochs`,
-        `training_seconds`, `latency_ms`.
+        `macro_f1`, `parameters`, `multiply_adds`, `epochs` (missing if only a last layer was
+        fitted), `training_seconds`, and for one image `latency_ms` of the network and `decode_ms`.
         """
         networks, measured = self.results.networks, self.measured.networks
         timed = [measured[network.name] for network in networks]
@@ -187,9 +188,10 @@ class Comparison:
             macro_f1=pd.array([network.macro_f1 for network in networks], dtype="Float64"),
             parameters=[network.parameters for network in networks],
             multiply_adds=[network.multiply_adds for network in networks],
-            epochs=[network.epochs for network in networks],
+            epochs=pd.array([n.trained(n.epochs) for n in networks], dtype="Float64"),
             training_seconds=[of.training_seconds for of in timed],
             latency_ms=pd.array([of.latency_ms for of in timed], dtype="Float64"),
+            decode_ms=pd.array([of.decode_ms for of in timed], dtype="Float64"),
         )
 
     @property

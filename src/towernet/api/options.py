@@ -11,16 +11,16 @@ from typing import Any
 from towernet import choices
 from towernet.comparison.folders import as_started, reading_before
 from towernet.comparison.later_look import ledger_folder
-from towernet.config import make
+from towernet.config import Recipe, load_finetune, make, override, own_training
 from towernet.data.source import Source, open_source, where
-from towernet.engine.record import read_run
 from towernet.engine.runlog import Progress
 from towernet.errors import ConfigError
 from towernet.names import NetworkName
 from towernet.predict import TRAIN_AGAIN, Predictor
 from towernet.records.protocol import Request
 from towernet.records.reading import DEFAULT, Reading
-from towernet.records.run import ImportedRun, Origin
+from towernet.records.run import ImportedRun, Origin, read_run
+from towernet.starts.find import FoundWeights
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,12 @@ class Options:
         networks: tuple[NetworkName, ...],
         *,
         attention: tuple[str, ...] = (),
+        against: NetworkName | None = None,
         runs: int = 1,
         equal_within: float = 0.5,
         learning_curve: bool = False,
+        shots: tuple[int, ...] = (),
+        weights: Mapping[str, FoundWeights] | None = None,
     ) -> Request:
         """Return the request for these images, with the recipe and the settings of the data set."""
         resolved = choices.resolve_recipe(
@@ -86,6 +89,7 @@ class Options:
         values = {
             "models": networks,
             "attention": attention,
+            "against": against,
             "runs": runs,
             "recipe_name": self.recipe,
             "recipe": resolved.model_dump(),
@@ -95,9 +99,42 @@ class Options:
             "reading": replace(self.reading, max_archive_gb=None, max_archive_entries=None),
             "equal_within": equal_within / 100,
             "learning_curve": learning_curve,
+            "shots": shots,
             "measure": self.measure,
+            "weights": tuple(found.weights for found in (weights or {}).values()),
+            "finetune": self._finetune(resolved, networks)
+            if any(name.start == "finetuned" for name in networks)
+            else None,
+            "fixed_input": tuple(
+                key
+                for key, given in (("size_px", self.size), ("resize", self.resize))
+                if weights and given is not None
+            ),
         }
         return make(Request, values, where="the command line")
+
+    def _finetune(self, recipe: Recipe, networks: tuple[NetworkName, ...]) -> Recipe:
+        """Return how fine-tuned networks are trained: as long as the others, on the same splits.
+
+        Raises:
+            ConfigError: a recipe file is only about networks from scratch, and there are none.
+        """
+        if all(name.start for name in networks) and own_training(self.recipe):
+            raise ConfigError(
+                f"recipe {self.recipe} says how networks from scratch are trained, and there are"
+                " none; give its tables for fine-tuned ones, as [finetune.augment] and"
+                " [finetune.train]"
+            )
+        train = {"epochs": recipe.train.epochs, "minutes": recipe.train.minutes}
+        uneven = ("balanced_drawing", "logit_adjustment")
+        tuned = override(
+            load_finetune(self.recipe),
+            augment={"flip": recipe.augment.flip},
+            train=train
+            | {"batch_size": self.batch_size}
+            | {key: getattr(recipe.train, key) for key in uneven},
+        )
+        return tuned.model_copy(update={"data": recipe.data})
 
 
 def open_data(data: str | Path, options: Options, progress: Progress) -> Source:

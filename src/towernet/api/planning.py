@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
-from towernet import choices
+import pandas as pd
+
+from towernet import choices, contestants
 from towernet.api.options import Options, open_data
 from towernet.comparison.costs import measure_networks
 from towernet.comparison.proposal import Proposal, choose, propose
-from towernet.config import Recipe
+from towernet.config import DataConfig, Recipe
 from towernet.data.left_out import before_training
-from towernet.data.prepare import prepare, sample_table
+from towernet.data.prepare import Dataset, prepare, sample_table
+from towernet.data.source import Source
 from towernet.engine.device import choose_policy, require_device
 from towernet.engine.runlog import Progress
 from towernet.errors import ConfigError, TrainingError
 from towernet.models.catalogue import require_size
 from towernet.names import NetworkName
+from towernet.records.protocol import Request
 from towernet.records.reading import options_of
+from towernet.starts.find import resolve
 
 MOST_HOURS = 100_000
 LEAST_SIZE_PX = 32  # on smaller images most classes cannot be distinguished
@@ -52,7 +58,16 @@ class Planned:
     command: str | None
 
 
-def plan(data: str, *, models: str, hours: float, options: Options, progress: Progress) -> Planned:
+def plan(
+    data: str,
+    *,
+    models: str,
+    hours: float,
+    options: Options,
+    progress: Progress,
+    weights: Sequence[str] | None = None,
+    against: str | None = None,
+) -> Planned:
     """Time each network, and propose runs that fit into the hours.
 
     If the hours are too few for the recipe's image size, smaller ones are tried.
@@ -61,17 +76,24 @@ def plan(data: str, *, models: str, hours: float, options: Options, progress: Pr
         ConfigError: there are fewer than two networks, or the hours are out of range.
         TrainingError: fewer than two networks can be trained here.
     """
-    names = choices.model_names(models)
+    names = contestants.model_names(models)
     if len(names) < 2:
         raise ConfigError(f"--models is '{models}'; give two or more to compare")
+    if all(name.start == "frozen" for name in names):
+        raise ConfigError(
+            f"--models is '{models}', and frozen networks take no time worth planning; compare"
+            " them, or add one that is trained"
+        )
     if not 0 < hours < MOST_HOURS:
         raise ConfigError(f"--hours is {hours:g}; give more than 0 and less than {MOST_HOURS:,}")
     require_device(options.device)
     source = open_data(data, options, progress)
-    request = options.request(source, names)
+    given = contestants.weights_given(weights)
+    compared_with = contestants.compared_with(against, names, ())
+    request = options.request(source, names, against=compared_with, weights=resolve(names, given))
     own_px = request.recipe.data.size_px
     for name in names:
-        require_size(name, own_px)
+        require_size(name, request.recipe_of(name).data.size_px)
     workers = choices.num_workers(options.workers)
     table = sample_table(
         source,
@@ -89,20 +111,22 @@ def plan(data: str, *, models: str, hours: float, options: Options, progress: Pr
         at_size = request.recipe.data.model_copy(update={"size_px": size_px})
         recipe = request.recipe.model_copy(update={"data": at_size})
         request = request.model_copy(update={"recipe": recipe})
-        dataset = prepare(
-            table,
-            source,
-            at_size,
-            seed=options.seed,
-            reading=request.reading,
-            workers=workers,
-            progress=progress.count,
-        )
-        costs, failures = measure_networks(request, dataset, policy, progress)
+        if size_px != own_px and request.weights:  # the command will have --size
+            request = request.model_copy(
+                update={"fixed_input": tuple({"size_px", *request.fixed_input})}
+            )
+        dataset_of = _datasets(table, source, request, workers, progress)
+        dataset = dataset_of(names[0])
+        costs, failures = measure_networks(request, dataset_of, policy, progress)
         costs = {name: cost for name, cost in costs.items() if name not in failures}
         if len(costs) < 2:
             raise TrainingError(
                 f"only {', '.join(costs)} can be trained here; give two or more --models"
+            )
+        if compared_with is not None and compared_with not in costs:
+            raise TrainingError(
+                f"--against is {compared_with}, which cannot be trained here"
+                f" ({failures[compared_with]}); give another network, or leave --against out"
             )
         proposals += propose(request, dataset, costs, hours)
         if choose(proposals).is_sound():
@@ -118,8 +142,28 @@ def plan(data: str, *, models: str, hours: float, options: Options, progress: Pr
         len(dataset.train),
         len(dataset.final),
         dataset.final_split,
-        _command(data, networks, chosen, own_px, options),
+        _command(data, networks, given, compared_with, chosen, own_px, options),
     )
+
+
+def _datasets(
+    table: pd.DataFrame, source: Source, request: Request, workers: int, progress: Progress
+) -> Callable[[NetworkName], Dataset]:
+    """Return the images as each network takes them."""
+
+    @cache
+    def prepared(data: DataConfig) -> Dataset:
+        return prepare(
+            table,
+            source,
+            data,
+            seed=request.seed,
+            reading=request.reading,
+            workers=workers,
+            progress=progress.count,
+        )
+
+    return lambda name: prepared(request.recipe_of(name).data)
 
 
 def _smaller(names: Sequence[NetworkName], recipe: Recipe) -> Iterator[int]:
@@ -136,14 +180,22 @@ def _smaller(names: Sequence[NetworkName], recipe: Recipe) -> Iterator[int]:
 
 
 def _command(
-    data: str, networks: Sequence[NetworkName], chosen: Proposal, own_px: int, options: Options
+    data: str,
+    networks: Sequence[NetworkName],
+    weights: Sequence[str],
+    against: NetworkName | None,
+    chosen: Proposal,
+    own_px: int,
+    options: Options,
 ) -> str | None:
     """Return the command for a proposal, None if its minutes are too few."""
     if chosen.minutes < LEAST_MINUTES:
         return None
     words: list[object] = ["towernet", "compare", data, "--models", ",".join(networks)]
+    words += [word for item in weights for word in ("--weights", item)]
     words += ["--runs", chosen.runs, "--minutes", _floor(chosen.minutes)]
     given = {
+        "--against": (against, None),
         "--recipe": (options.recipe, "default"),
         "--size": (chosen.size_px, own_px if options.size is None else None),
         "--batch-size": (options.batch_size, None),

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from towernet import choices, files
+from towernet import choices, contestants, files
 from towernet.api.found import Comparison
 from towernet.api.options import Options, open_data
 from towernet.choices import ReadingOptions
@@ -18,14 +18,13 @@ from towernet.comparison.folders import read_single_run, reading_before, request
 from towernet.comparison.longer import refuse_another_length
 from towernet.comparison.story import compare as run_comparison
 from towernet.comparison.story import train_single_run
-from towernet.config import override
+from towernet.config import built_in_recipes, override
 from towernet.data.encodings import AS_BEFORE
 from towernet.data.ranges import rules_of
 from towernet.data.rules import Rules, of_contract
 from towernet.data.source import DIGITS, Source, name_of, where
 from towernet.engine.checkpoint import require_weights
 from towernet.engine.device import require_device
-from towernet.engine.record import read_run
 from towernet.engine.runlog import Progress
 from towernet.engine.session import Session
 from towernet.engine.stop import StopSwitch
@@ -33,15 +32,18 @@ from towernet.errors import ConfigError, DataError
 from towernet.names import NetworkName
 from towernet.progress import screen
 from towernet.records.protocol import Request
-from towernet.records.run import Origin
+from towernet.records.run import Origin, read_run
 from towernet.report.page import write_report
 from towernet.report.pictures import pictures
 from towernet.resume import Accept
+from towernet.starts.find import FoundWeights, at_hand, resolve
+from towernet.starts.load import backbone
+from towernet.words import listed, percent, shown
 
 # The options that can be combined with `resume`; the others are read from the run.
 _OF_RESUMING = frozenset({
-    "data", "resume", "workers", "device", "threads", "accept_data_change", "accept_changes",
-    "max_archive_gb", "max_archive_entries", "progress", "command",
+    "data", "weights", "resume", "workers", "device", "threads", "accept_data_change",
+    "accept_changes", "max_archive_gb", "max_archive_entries", "progress", "command",
 })  # fmt: skip
 
 
@@ -51,10 +53,14 @@ def compare(
     *,
     models: str | Sequence[str] = choices.DEFAULT_MODELS,
     attention: str | Sequence[str] | None = None,
+    starts: str | Sequence[str] | None = None,
+    weights: str | Sequence[str] | None = None,
+    against: str | None = None,
     runs: int = 1,
     equal_within: float = 0.5,
     measure: str = "accuracy",
     learning_curve: bool = False,
+    shots: str | int | Sequence[int] | None = None,
     recipe: str = "default",
     epochs: int | None = None,
     minutes: float | None = None,
@@ -84,11 +90,19 @@ def compare(
             the columns path,label, or "digits" (built in).
         models: Names of networks; `towernet models` lists them.
         attention: Blocks: each network is trained without attention and with each block.
+        starts: "scratch", "frozen" or "finetuned": each network is compared with each of these
+            starts. Frozen: a new last layer on pre-trained weights. Finetuned: all layers go on.
+        weights: Pre-trained weights of networks whose names end in /frozen or /finetuned, each as
+            "NETWORK=FILE"; default: those that `towernet weights` lists.
+        against: The only one of the networks to compare the others with; default: judge all
+            pairs. Fewer pairs need fewer runs.
         runs: Training runs per network, each with different weights and training images.
         equal_within: Accuracies within this many percentage points count as equal.
         measure: What chooses epochs, learning rates and the network, and what is compared:
             "accuracy", or "balanced", the mean over the classes, for classes of uneven sizes.
         learning_curve: Also train the best network on half and a quarter of the images.
+        shots: Also train every network on so many training images of each class, such as [1, 5,
+            20]: what each start gives with few images.
         recipe: "default", "quick", "notebook", or a .toml file.
         epochs: Passes over the training images; default: the recipe's.
         minutes: Minutes of training for each run; default: the recipe's.
@@ -117,11 +131,22 @@ def compare(
     """
     given = _given(locals())
     options = Options.of(given)
-    names, blocks = choices.with_attention(choices.model_names(models), attention)
+    given_weights = contestants.weights_given(weights)
+    named, without = contestants.with_starts(
+        contestants.model_names(models),
+        starts,
+        lambda base: base in contestants.networks_of(given_weights) or at_hand(base),
+    )
+    names, blocks = contestants.with_attention(named, attention)
+    compared_with = contestants.compared_with(against, names, blocks)
+    few = contestants.shots_of(shots)
     choices.require_margin(equal_within)
     choices.require_blocks(names)
     require_device(device)
+    found = resolve(names, given_weights)
     progress = progress or screen()
+    if without is not None:
+        progress.say(without)
     with StopSwitch() as stop:
         folder = choices.out_folder(out, data, "compare", name_of(str(data)))
         reading_used = options.reading
@@ -132,20 +157,23 @@ def compare(
             source,
             names,
             attention=blocks,
+            against=compared_with,
             runs=runs,
             equal_within=equal_within,
             learning_curve=learning_curve,
+            shots=few,
+            weights=found,
         )
-        size_px = request.recipe.data.size_px
-        choices.require_networks(names, size_px, strict=strict, say=progress.say)
+        _require_networks(request, found, source, strict=strict, say=progress.say)
         origin = Origin(
             command=command or _call(compare, given.items()),
             source=source.reading,
             data=where(str(data)),
             # Earlier comparisons have their own rules.
             reading=None if reading_used.encoding == AS_BEFORE else options.reading,
+            weights=given_weights or None,
         )
-        session = _session(source, folder, origin, options, progress, stop)
+        session = _session(source, folder, origin, options, progress, stop, found)
         run_comparison(request, session)
         _write_report(session)
     return Comparison(folder)
@@ -156,6 +184,7 @@ def train(
     data: str | Path | None = None,
     *,
     model: str = "towernet_patch",
+    weights: str | Sequence[str] | None = None,
     recipe: str = "default",
     epochs: int | None = None,
     minutes: float | None = None,
@@ -183,6 +212,7 @@ def train(
     Args:
         data: As for `compare`; not needed with `resume`.
         model: A network's name; `towernet models` lists them.
+        weights: See `compare`.
         recipe: See `compare`.
         epochs: See `compare`.
         minutes: See `compare`.
@@ -225,7 +255,7 @@ def train(
                 refuse_another_length(folder, record.config.recipe, longer, record.origin.command)
             choices.require_defaults(train, given.items(), but=_OF_RESUMING)
             if not _is_complete(folder, progress):
-                request, session = _resumed(folder, data, options, progress, stop)
+                request, session = _resumed(folder, data, weights, options, progress, stop)
                 train_single_run(request, session, resume=True)
                 _write_report(session)
             return Comparison(folder)
@@ -237,20 +267,21 @@ def train(
         if accept_data_change or accept_changes:
             raise ConfigError("--accept-data-change and --accept-changes only apply with --resume")
         source = open_data(data, options, progress)
-        request = options.request(source, (network,))
-        size_px = request.recipe.data.size_px
-        choices.require_networks((network,), size_px, strict=strict, say=progress.say)
+        found = resolve((network,), contestants.weights_given(weights))
+        request = options.request(source, (network,), weights=found)
+        _require_networks(request, found, source, strict=strict, say=progress.say)
         folder = choices.out_folder(out, data, source.name, network.folder_name)
         origin = Origin(
             command=command or _call(train, given.items()),
             source=source.reading,
             data=where(str(data)),
             reading=options.reading,
+            weights=contestants.weights_given(weights) or None,
         )
         if (folder / "results.json").exists():
             before = read_single_run(folder).config.recipe
             refuse_another_length(folder, before, request.recipe, origin.command)
-        session = _session(source, folder, origin, options, progress, stop)
+        session = _session(source, folder, origin, options, progress, stop, found)
         train_single_run(request, session)
         _write_report(session)
     return Comparison(folder)
@@ -263,6 +294,7 @@ def _session(
     options: Options,
     progress: Progress,
     stop: StopSwitch,
+    weights: Mapping[str, FoundWeights],
 ) -> Session:
     return Session(
         source=source,
@@ -274,11 +306,76 @@ def _session(
         accept=Accept(options.accept_data_change, options.accept_changes),
         progress=progress,
         stop=stop,
+        weights=weights,
+    )
+
+
+def _require_networks(
+    request: Request,
+    found: Mapping[str, FoundWeights],
+    source: Source,
+    *,
+    strict: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Check that each network takes images of its size, and its weights; say what decides both."""
+    for name in request.models:
+        size_px = request.recipe_of(name).data.size_px
+        choices.require_networks((name,), size_px, strict=strict, say=say)
+    of_network = {name.base: name for name in request.models if name.start}
+    for network, weights in found.items():
+        for note in weights.notes:
+            say(note)
+        data = request.recipe_of(of_network[network]).data
+        # Weights that do not fit are refused before the images are read, which may take long.
+        backbone(weights, len(source.class_names), data.size_px)
+        trained = weights.weights.input
+        if trained.size_px != data.size_px:
+            say(
+                f"{network} gets images of {data.size_px} px, as --size says; its weights were"
+                f" trained on {trained.size_px} px"
+            )
+        if trained.resize != data.resize:
+            share = (
+                f" of {percent(trained.crop_share)} of the side" if trained.crop_share < 1 else ""
+            )
+            say(
+                f"{network} gets images made square by {data.resize}, as --resize says; its weights"
+                f" were trained with {trained.resize}{share}"
+            )
+    if found and (words := _no_effect(request)) is not None:
+        say(words)
+
+
+def _no_effect(request: Request) -> str | None:
+    """Say what a user's own recipe decides only for networks from scratch; None if nothing."""
+    if request.recipe_name in built_in_recipes():
+        return None
+    own = request.recipe.data
+    with_weights = [name for name in request.models if name.start]
+    datas = [request.recipe_of(name).data for name in with_weights]
+    keys = [
+        f"data.{key}"
+        for key in ("size_px", "resize", "normalise")
+        if any(getattr(data, key) != getattr(own, key) for data in datas)
+    ]
+    if not keys:
+        return None
+    have = "has" if len(keys) == 1 else "have"
+    return (
+        f"{listed(keys)} in {shown(request.recipe_name)} {have} no effect on"
+        f" {listed(with_weights)}, whose weights bring their own; --size and --resize apply to all"
+        " networks"
     )
 
 
 def _resumed(
-    folder: Path, data: str | Path | None, options: Options, progress: Progress, stop: StopSwitch
+    folder: Path,
+    data: str | Path | None,
+    weights: str | Sequence[str] | None,
+    options: Options,
+    progress: Progress,
+    stop: StopSwitch,
 ) -> tuple[Request, Session]:
     """Return a single run's request and session, with its images or those in `data`.
 
@@ -301,7 +398,11 @@ def _resumed(
     }
     options = replace(options, reading=replace(reading, **limits))
     source = open_data(data or started_with, options, progress)
-    return request_of(record), _session(source, folder, origin, options, progress, stop)
+    given = contestants.weights_given(weights) or origin.weights or ()
+    found = resolve((record.config.model,), given)
+    session = _session(source, folder, origin, options, progress, stop, found)
+    now = tuple(of.weights for of in found.values())
+    return request_of(record).model_copy(update={"weights": now}), session
 
 
 def _is_complete(folder: Path, progress: Progress) -> bool:

@@ -21,6 +21,22 @@ def compare(
             " with each block, for the same number of steps. `towernet attention` lists the blocks."
         ),
     ] = None,
+    starts: Annotated[
+        str | None,
+        typer.Option(
+            help="scratch, frozen, finetuned, comma-separated: each network is compared with each"
+            " of these starts. frozen: a new last layer on pre-trained weights; finetuned: all"
+            " layers go on learning."
+        ),
+    ] = None,
+    weights: options.Weights = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare each network only with this one of them, which takes fewer runs than all"
+            " pairs: with 6 networks, 8 runs instead of 10."
+        ),
+    ] = None,
     runs: Annotated[
         int,
         typer.Option(
@@ -40,6 +56,13 @@ def compare(
             " more images would help.",
         ),
     ] = False,
+    shots: Annotated[
+        str | None,
+        typer.Option(
+            help="Also train every network on so many images of each class, such as 1,3,5,10,20, to"
+            " see what it is worth with few images. Takes as long again for each number."
+        ),
+    ] = None,
     recipe: options.RecipeName = "default",
     epochs: options.Epochs = None,
     minutes: options.Minutes = None,

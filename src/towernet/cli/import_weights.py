@@ -64,11 +64,12 @@ def import_weights(
     from towernet.data.prepare import NOTEBOOK_MEAN, NOTEBOOK_STD
     from towernet.engine.checkpoint import write_weights
     from towernet.engine.device import versions
-    from towernet.models.foreign import IMAGENET_MEAN, IMAGENET_STD, read_foreign
+    from towernet.models.foreign import read_foreign
     from towernet.models.foreign_fit import find_weights, fit
     from towernet.models.own import code_of
     from towernet.records.contract import Contract
-    from towernet.records.run import ForeignWeights, ImportedRun
+    from towernet.records.run import WEIGHTS_FILE, ForeignWeights, ImportedRun
+    from towernet.records.weights import IMAGENET_MEAN, IMAGENET_STD
     from towernet.words import shown
 
     _require_empty(out)
@@ -97,7 +98,7 @@ def import_weights(
         versions=versions() | code_of([network]),
         origin="imported",
         source=source,
-        weights_sha256=write_weights(out / "best.safetensors", state, source.model_dump()),
+        weights_sha256=write_weights(out / WEIGHTS_FILE, state, source.model_dump()),
     )
     # Written last, so that a folder with a run.json is complete.
     files.write_json(out / "run.json", record.model_dump())

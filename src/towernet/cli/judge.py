@@ -28,6 +28,12 @@ def judge(
             " column label)."
         ),
     ] = "accuracy",
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare each network only with this one, which takes fewer runs than all pairs."
+        ),
+    ] = None,
     title: Annotated[
         str | None, typer.Option(help="Title of the report; default: the name of the file.")
     ] = None,
@@ -51,7 +57,12 @@ def judge(
     from towernet.cli.tables import judgement as show
 
     judged = judge_answers(
-        answers, equal_within=equal_within, measure=measure, title=title, out=out
+        answers,
+        equal_within=equal_within,
+        measure=measure,
+        against=against,
+        title=title,
+        out=out,
     ).judged
     if json:
         print(dumps(judged.model_dump(), indent=2, allow_nan=False))

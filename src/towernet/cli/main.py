@@ -30,6 +30,7 @@ from towernet.cli.models import models, summary
 from towernet.cli.plan import plan
 from towernet.cli.predict import predict
 from towernet.cli.train import train
+from towernet.cli.weights import weights
 from towernet.errors import (
     ENVIRONMENT,
     INTERRUPTED,
@@ -71,7 +72,7 @@ app = typer.Typer(
 )
 for verb in (
     compare, train, check, plan, predict, explain, evaluate, judge, import_weights, models,
-    attention, summary,
+    attention, summary, weights,
 ):  # fmt: skip
     app.command()(verb)
 

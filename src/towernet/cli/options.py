@@ -30,6 +30,13 @@ Data = Annotated[
 Models = Annotated[
     str, typer.Option(help="Networks, comma-separated; `towernet models` lists them.")
 ]
+Weights = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Pre-trained weights, as NETWORK=FILE, for networks such as NETWORK/frozen; can be"
+        " repeated. Default: those that `towernet weights` lists."
+    ),
+]
 RecipeName = Annotated[
     str, typer.Option("--recipe", help="default, quick, notebook, or your own .toml file.")
 ]

@@ -18,6 +18,14 @@ def plan(
     data: options.Data,
     models: options.Models = options.DEFAULT_MODELS,
     hours: Annotated[float, typer.Option(help="Total computing time, in hours.")] = 8.0,
+    weights: options.Weights = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Plan to compare the other networks with this one only: fewer pairs need fewer"
+            " runs."
+        ),
+    ] = None,
     recipe: options.RecipeName = "default",
     size: options.Size = None,
     batch_size: options.BatchSize = None,
@@ -41,7 +49,13 @@ def plan(
     from towernet.progress import screen
 
     planned = plan_hours(
-        data, models=models, hours=hours, options=Options.of(given), progress=screen()
+        data,
+        models=models,
+        weights=weights,
+        against=against,
+        hours=hours,
+        options=Options.of(given),
+        progress=screen(),
     )
     _show(planned)
 
@@ -55,6 +69,7 @@ def _show(planned: Planned) -> None:
     from towernet.words import in_bytes
 
     console, one_size = Console(highlight=False, soft_wrap=True), planned.size_px is not None
+    has_weights = any(name.start for name in planned.networks)  # these bring their own size
     shown = Table(box=None, pad_edge=False, header_style="bold")
     shown.add_column("")
     if not one_size:
@@ -76,7 +91,7 @@ def _show(planned: Planned) -> None:
     console.print(
         f"{planned.hours:g} {'hour' if planned.hours == 1 else 'hours'}"
         f" for {', '.join(planned.networks)}"
-        f"{f' at {planned.size_px} px' if one_size else ''},"
+        f"{f' at {planned.size_px} px' if one_size and not has_weights else ''},"
         f" {planned.num_train} training and {planned.num_final} {planned.final_split} images:"
     )
     console.print(shown)

@@ -30,8 +30,10 @@ def terminal() -> Console:
 
 def ranking(conclusion: Conclusion, folder: Path, report: Path) -> None:
     """Print the verdict, the ranking, and the paths of the winner and the report."""
+    from towernet.comparison.wording.starts import no_start_words
     from towernet.comparison.wording.times import FEW_EPOCHS_WORDS
     from towernet.comparison.wording.verdict import worth_using
+    from towernet.starts.load import networks_here
 
     results = conclusion.results
     console = terminal()
@@ -62,6 +64,9 @@ def ranking(conclusion: Conclusion, folder: Path, report: Path) -> None:
         console.print(escape(times.sentence))
     for remark in results.remarks:
         console.print(escape(remark))
+    for words in (conclusion.measured.cheapest, no_start_words(results, networks_here)):
+        if words is not None:
+            console.print(escape(words))
     console.print()
     is_choice = results.kind == "comparison"
     if results.winner is not None and (worth_using(results) or not is_choice):
@@ -78,6 +83,8 @@ def _ranking_table(ranked: Sequence[Network], conclusion: Conclusion) -> Table:
     split = "test" if results.final_split == "test" else "selection set"
     is_balanced = results.measure == "balanced"
     table = Table(box=None, pad_edge=False, header_style="bold")
+    networks = conclusion.measured.networks
+    with_decoding = results.has_starts and all(networks[n.name].image_ms for n in ranked)
     for header in (
         "",
         "network",
@@ -88,7 +95,8 @@ def _ranking_table(ranked: Sequence[Network], conclusion: Conclusion) -> Table:
         "parameters",
         "multiply-adds",
         "training",
-        "time per image",
+        *(("px",) if results.has_starts else ()),
+        "decoding + network" if with_decoding else "time per image",
     ):
         table.add_column(
             header,
@@ -97,7 +105,8 @@ def _ranking_table(ranked: Sequence[Network], conclusion: Conclusion) -> Table:
             no_wrap=True,
         )
     for network in ranked:
-        timed = conclusion.measured.networks[network.name]
+        timed = networks[network.name]
+        time_ms = timed.image_ms if with_decoding else timed.latency_ms
         table.add_row(
             f"{network.rank}.",
             escape(f"{network.name}{' *' if network.barely_trained else ''}"),
@@ -108,15 +117,16 @@ def _ranking_table(ranked: Sequence[Network], conclusion: Conclusion) -> Table:
             compact(network.parameters),
             compact(network.multiply_adds),
             f"{timed.training_seconds:.0f} s",
-            NOTHING if timed.latency_ms is None else f"{timed.latency_ms:.1f} ms",
+            *((str(network.size_px),) if results.has_starts else ()),
+            NOTHING if time_ms is None else f"{time_ms:.1f} ms",
         )
     return table
 
 
 def _print_ablation(console: Console, results: Results, variants: Sequence[Variant]) -> None:
     """Print the effect of each block, network by network."""
-    from towernet.comparison.wording.ablation import answer_in_words, signed_points
-    from towernet.words import in_points
+    from towernet.comparison.wording.ablation import answer_in_words
+    from towernet.words import in_points, signed_points
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     p = "p (Holm)" if len(results.comparisons) > 1 else "p"
@@ -188,7 +198,7 @@ def _print_differences(console: Console, judged: AnswersJudged) -> None:
     from towernet.words import in_points
 
     pairs = judged.comparisons
-    if len(pairs) > PAIRS_SHOWN:
+    if judged.against is None and len(pairs) > PAIRS_SHOWN:
         pairs = tuple(pair for pair in pairs if pair.first == judged.networks[0].name)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for header in ("first", "second"):

@@ -17,6 +17,7 @@ def train(
         typer.Argument(help="Images, as for `compare`; not needed with --resume."),
     ] = None,
     model: Annotated[str, typer.Option(help="A name from `towernet models`.")] = "towernet_patch",
+    weights: options.Weights = None,
     recipe: options.RecipeName = "default",
     epochs: options.Epochs = None,
     minutes: options.Minutes = None,

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from towernet import files
 from towernet.attention.base import paper
@@ -18,14 +20,18 @@ from towernet.comparison.judging.attention import judged_pairs, proof
 from towernet.comparison.judging.labels import suspect_labels, write_suspects
 from towernet.comparison.judging.learning_curve import FewerImages, learning_curve
 from towernet.comparison.judging.networks import best_run
+from towernet.comparison.judging.pairs import pairs_between
 from towernet.comparison.judging.ranking import NOT_FINITE, Judging
 from towernet.comparison.judging.scores import majority_accuracy
+from towernet.comparison.judging.shots import FewShots, shots_curve
 from towernet.comparison.judging.times import training_times
 from towernet.comparison.outcome import Outcome
 from towernet.comparison.protocol import LAST_DOUBLING, digest_of, written_digest
 from towernet.comparison.wording import ablation
+from towernet.comparison.wording.cheapest import cheapest_words
 from towernet.comparison.wording.paper import latex
 from towernet.comparison.wording.remarks import remarks
+from towernet.comparison.wording.shots import catching_up
 from towernet.comparison.wording.verdict import verdict
 from towernet.data.leaks import leaks
 from towernet.data.prepare import Dataset
@@ -34,8 +40,8 @@ from towernet.engine.runlog import training_seconds
 from towernet.engine.session import Session
 from towernet.names import NetworkName
 from towernet.records.base import read_record
-from towernet.records.ledger import ChangeAccepted, FinalSplitOpened, Ledger
-from towernet.records.protocol import Protocol, variants
+from towernet.records.ledger import ChangeAccepted, FeaturesReady, FinalSplitOpened, Ledger
+from towernet.records.protocol import Protocol, Request, variants
 from towernet.records.results import (
     AllMeasured,
     Conclusion,
@@ -46,6 +52,7 @@ from towernet.records.results import (
     NoLearningCurve,
     NumImages,
     Results,
+    Shots,
     TrainingTimes,
     Variant,
     Winner,
@@ -68,11 +75,12 @@ def conclude(
     outcomes: Sequence[Outcome],
     fewer: FewerImages | None,
     protocol: Protocol,
-    dataset_of: Callable[[int], Dataset],
+    dataset_of: Callable[[int, NetworkName], Dataset],
     session: Session,
     ledger: Ledger,
     *,
     kind: Literal["comparison", "run"],
+    shots: Sequence[FewShots] | None = None,
 ) -> Conclusion:
     """Evaluate the final split, once; write `results.json` and the files derived from it.
 
@@ -80,10 +88,11 @@ def conclude(
         outcomes: The trained networks.
         fewer: The runs with fewer images, if they were requested.
         protocol: The protocol, frozen before the first step.
-        dataset_of: The images of each repetition.
+        dataset_of: The images of each repetition, as a network takes them.
         session: The folder of the runs, and the progress.
         ledger: The events so far.
         kind: A comparison or a single run.
+        shots: The runs with a few images of each class, if they were requested.
 
     Returns:
         The content of `results.json`.
@@ -92,7 +101,8 @@ def conclude(
     if (done := finished(folder)) is not None:
         session.progress.say(f"{folder} is finished; its results are unchanged")
         return done
-    dataset, policy = dataset_of(0), Policy.of(protocol.decided.policy)
+    dataset = dataset_of(0, protocol.request.models[0])
+    policy = Policy.of(protocol.decided.policy)
     if ledger.find(FinalSplitOpened) is None:
         ledger.add(FinalSplitOpened(split=dataset.final_split, num_images=len(dataset.final)))
     # The number of threads changes bits, so it must be that of the runs also if all are finished.
@@ -101,10 +111,16 @@ def conclude(
         for outcome in outcomes:
             judging.add(outcome)
         results = _results(judging, outcomes, fewer, ledger, kind)
+        if shots is not None:
+            found = _shots(shots, results, judging)
+            told = (*results.remarks, *found.sentences)
+            results = results.model_copy(update={"shots": found, "remarks": told})
     times = training_times(protocol, dataset, results.networks, judging.measured)
     conclusion = Conclusion(
         results=results,
-        measured=_all_measured(judging.measured, fewer, times),
+        measured=_all_measured(
+            _with_preparing(judging.measured, ledger), fewer, shots or (), times, results
+        ),
         made=Made(
             command=session.origin.command,
             source=session.origin.source,
@@ -133,7 +149,7 @@ def _results(
     several = request.runs > 1
     of_blocks = _variants(outcomes, networks, protocol) if request.attention else None
     pairs = (
-        list(combinations([n.name for n in networks if n.status == "ranked"], 2))
+        pairs_between([n.name for n in networks if n.status == "ranked"], request.against)
         if of_blocks is None
         else judged_pairs(of_blocks, networks)
     )
@@ -152,7 +168,7 @@ def _results(
             train=len(dataset.train), validation=len(dataset.validation), test=len(dataset.test)
         ),
         majority_accuracy=majority_accuracy(dataset.train.labels, dataset.final.labels),
-        size_px=dataset.contract.size_px,
+        size_px=_size_px(request),
         recipe=request.recipe_name,
         balances_classes=request.recipe.train.balances_classes,
         minutes=request.recipe.train.minutes,
@@ -163,6 +179,7 @@ def _results(
         protocol=written or digest_of(protocol),
         equal_within=request.equal_within,
         measure=request.measure,
+        against=request.against,
         networks=networks,
         winner=best and Winner(name=best.name, folder=best_run(best.runs).folder),
         comparisons=comparisons,
@@ -182,8 +199,31 @@ def _results(
     return results.model_copy(update={"sentence": sentence, "remarks": tuple(notes)})
 
 
+def _size_px(request: Request) -> int:
+    """Return the size of the images of networks from scratch; if there are none, of the first."""
+    first = next((name for name in request.models if name.start is None), request.models[0])
+    return request.recipe_of(first).data.size_px
+
+
+def _with_preparing(
+    measured: dict[NetworkName, Measured], ledger: Ledger
+) -> dict[NetworkName, Measured]:
+    """Return the measured times with those of computing features, for networks with weights."""
+    seconds = {event.network: event.seconds for event in ledger.find_all(FeaturesReady)}
+    return {
+        name: timed.model_copy(update={"preparing_seconds": seconds[name.base]})
+        if name.start is not None and name.base in seconds
+        else timed
+        for name, timed in measured.items()
+    }
+
+
 def _all_measured(
-    measured: dict[NetworkName, Measured], fewer: FewerImages | None, times: TrainingTimes | None
+    measured: dict[NetworkName, Measured],
+    fewer: FewerImages | None,
+    shots: Sequence[FewShots],
+    times: TrainingTimes | None,
+    results: Results,
 ) -> AllMeasured:
     total = sum(timed.training_seconds + timed.trial_seconds for timed in measured.values())
     if fewer is not None:
@@ -192,7 +232,20 @@ def _all_measured(
             for folders in fewer.folders.values()
             for run_folder in folders
         )
-    return AllMeasured(networks=measured, total_seconds=total, times=times)
+    total += sum(
+        training_seconds(run_folder)
+        for few in shots
+        for folders in few.folders.values()
+        for run_folder in folders
+    )
+    prepared = {
+        name.base: timed.preparing_seconds
+        for name, timed in measured.items()
+        if timed.preparing_seconds is not None  # the same for all networks with these weights
+    }
+    total += sum(prepared.values())
+    cheapest = cheapest_words(results, measured)
+    return AllMeasured(networks=measured, total_seconds=total, times=times, cheapest=cheapest)
 
 
 def _variants(
@@ -218,7 +271,7 @@ def _learning_curve(fewer: FewerImages, judging: Judging) -> LearningCurve | NoL
     failure = fewer.failure
     by_share = {1.0: judging.right.get(fewer.name, [])}
     for share, folders in fewer.folders.items():
-        predictions = judging.predict(folders)
+        predictions = judging.predict(fewer.name, folders)
         if all(of_run.are_finite for of_run in predictions):
             by_share[share] = [of_run.right_N for of_run in predictions]
     if failure is None and not (by_share[1.0] and LAST_DOUBLING in by_share):
@@ -234,3 +287,24 @@ def _learning_curve(fewer: FewerImages, judging: Judging) -> LearningCurve | NoL
         request.equal_within,
         request.measure,
     )
+
+
+def _shots(few: Sequence[FewShots], results: Results, judging: Judging) -> Shots:
+    """Evaluate the runs with a few images of each class, next to those with all images."""
+    by_name = {each.name: each for each in few}
+    curves = []
+    for name in [network.name for network in results.networks if network.name in by_name]:
+        judging.session.progress.say(f"evaluating {name}, trained on a few images of each class")
+        found, failures = by_name[name], dict(by_name[name].failures)
+        right: dict[int | None, list[npt.NDArray[np.bool_]]] = {}
+        if name in judging.right:
+            right[None] = judging.right[name]
+        for shots, folders in found.folders.items():
+            predictions = judging.predict(name, folders)
+            if all(of_run.are_finite for of_run in predictions):
+                right[shots] = [of_run.right_N for of_run in predictions]
+            else:
+                failures[shots] = NOT_FINITE
+        measure = judging.protocol.request.measure
+        curves.append(shots_curve(name, right, failures, judging.dataset, measure))
+    return Shots(curves=tuple(curves), sentences=catching_up(curves))

@@ -9,7 +9,7 @@ Shapes: R rounds, N networks.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +26,7 @@ from towernet.records.ledger import CheckedSteps, Ledger, StepsFixed, Trial
 from towernet.records.protocol import Protocol, Request
 from towernet.words import listed
 
+DatasetOf = Callable[[NetworkName], Dataset]
 # Three rounds allow for one that other programs disturb. Large networks take seconds in each, which
 # would be a large part of a comparison of a few minutes.
 MIN_ROUNDS, MAX_ROUNDS = 3, 5
@@ -37,7 +38,7 @@ MIN_TRIAL_SECONDS, MIN_TRIAL_STEPS = 1.0, 5
 
 def measure_networks(
     request: Request,
-    dataset: Dataset,
+    dataset_of: DatasetOf,
     policy: Policy,
     progress: Progress,
     *,
@@ -50,7 +51,7 @@ def measure_networks(
 
     Args:
         request: The networks.
-        dataset: The images.
+        dataset_of: The images of the first repetition, as each network takes them.
         policy: How numbers are computed.
         progress: Reports the results.
         leave_out: Whether a network that cannot take a step is left out; else its error is raised.
@@ -61,21 +62,19 @@ def measure_networks(
     progress.say(f"self-test: {policy.reason}; using {policy.words()}")
     rounds, failures = list[dict[NetworkName, Cost]](), dict[NetworkName, str]()
     configs = {
-        name: RunConfig(model=name, recipe=request.recipe, seed=request.seed)
+        name: RunConfig(model=name, recipe=request.recipe_of(name), seed=request.seed)
         for name in request.models
     }
     minutes = request.recipe.train.minutes or 0.0
     planned_seconds = 60 * minutes * request.runs * len(request.models)
-    start = time.monotonic()
-    for number in range(MAX_ROUNDS):
-        if number >= MIN_ROUNDS and time.monotonic() - start > MAX_SHARE * planned_seconds:
-            break
-        rounds.append({})
-        for name in request.models:
+
+    def measured(names: Sequence[NetworkName]) -> dict[NetworkName, Cost]:
+        found = {}
+        for name in names:
             if name in failures:
                 continue
             try:
-                rounds[-1][name] = measure(configs[name], dataset, policy)
+                found[name] = measure(configs[name], dataset_of(name), policy)
             except TrainingError as error:
                 if not leave_out:
                     raise
@@ -83,9 +82,20 @@ def measure_networks(
                 progress.say(f"{name} is left out: {failures[name]}")
         if len(failures) == len(configs):
             raise TrainingError(f"no network can be trained here: {'; '.join(failures.values())}")
-    found = typical([{name: of[name] for name in configs if name not in failures} for of in rounds])
+        return found
+
+    # Nothing depends on the seconds of a frozen network, which takes no steps.
+    frozen = measured([name for name in configs if name.start == "frozen"])
+    trained = [name for name in configs if name.start != "frozen"]
+    start = time.monotonic()
+    for number in range(MAX_ROUNDS if trained else 0):
+        if number >= MIN_ROUNDS and time.monotonic() - start > MAX_SHARE * planned_seconds:
+            break
+        rounds.append(measured(trained))
+    able = [name for name in trained if name not in failures]
+    found = frozen | (typical([{name: of[name] for name in able} for of in rounds]) if able else {})
     costs = {
-        name: size_of(config, dataset) if name in failures else found[name]
+        name: size_of(config, dataset_of(name)) if name in failures else found[name]
         for name, config in configs.items()
     }
     return costs, failures
@@ -126,9 +136,14 @@ def steps_of(
     costs: Mapping[NetworkName, Cost],
     failures: Mapping[NetworkName, str],
 ) -> dict[NetworkName, int]:
-    """Return how many steps a run of each network takes within the budget; 0 if it cannot."""
+    """Return how many steps a run of each network takes within the budget.
+
+    0 if it cannot take one, and for frozen networks, whose last layer is fitted without steps.
+    """
     num_steps = {
-        name: 0 if name in failures else budget(request.recipe, cost, dataset)
+        name: 0
+        if name in failures or name.start == "frozen"
+        else budget(request.recipe_of(name), cost, dataset)
         for name, cost in costs.items()
     }
     return same_for_all_variants(num_steps) if request.attention else num_steps
@@ -136,7 +151,14 @@ def steps_of(
 
 def are_checked_by_trials(request: Request) -> bool:
     """Whether the steps depend on measured seconds, and trials can check these."""
-    return request.recipe.train.minutes is not None and len(trial_rates(request.recipe)) > 1
+    return request.recipe.train.minutes is not None and any(
+        has_trials(request, name) for name in request.models
+    )
+
+
+def has_trials(request: Request, name: NetworkName) -> bool:
+    """Whether learning rates are tried for a network of a comparison."""
+    return name.start != "frozen" and len(trial_rates(request.recipe_of(name))) > 1
 
 
 def check_by_trials(protocol: Protocol, ledger: Ledger, dataset: Dataset) -> StepsFixed:
@@ -151,13 +173,15 @@ def check_by_trials(protocol: Protocol, ledger: Ledger, dataset: Dataset) -> Ste
         dataset: The images of the first repetition.
     """
     request, decided = protocol.request, protocol.decided
-    recipe = request.recipe
-    batch_size = recipe.train.batch_size
     estimates = {name: Cost.of(figures) for name, figures in decided.costs.items()}
     rounds = _rounds_of_trials(request, ledger, estimates)
     found = typical(rounds) if rounds else {}
-    estimated = {name: estimates[name].seconds_per_step(dataset, batch_size) for name in found}
-    measured = {name: cost.seconds_per_step(dataset, batch_size) for name, cost in found.items()}
+
+    def seconds_of(costs: Mapping[NetworkName, Cost]) -> dict[NetworkName, float]:
+        size_of = {name: request.recipe_of(name).train.batch_size for name in found}
+        return {name: costs[name].seconds_per_step(dataset, size_of[name]) for name in found}
+
+    estimated, measured = seconds_of(estimates), seconds_of(found)
     corrected = any(abs(measured[name] / estimated[name] - 1) > MAX_ERROR for name in found)
     costs, num_steps = estimates, decided.num_steps
     if corrected:
@@ -178,7 +202,9 @@ def check_by_trials(protocol: Protocol, ledger: Ledger, dataset: Dataset) -> Ste
                 planned_steps=decided.num_steps[name],
                 steps=num_steps[name],
                 # Otherwise it was decided with the first steps, and images may have changed since.
-                mixes=mixes(recipe, num_steps[name], dataset) if corrected else None,
+                mixes=mixes(request.recipe_of(name), num_steps[name], dataset)
+                if corrected
+                else None,
             )
             for name, cost in costs.items()
         ),
@@ -194,15 +220,17 @@ def _rounds_of_trials(
     all of them were.
     """
     tried, rounds = _tried(ledger), []
-    for rate in trial_rates(request.recipe):
+    rates = {name: trial_rates(request.recipe_of(name)) for name in request.models}
+    for number in range(max(map(len, rates.values()))):
         measured = {
             trial.network: replace(
                 estimates[trial.network],
                 step_seconds=trial.step_seconds,
                 image_seconds=trial.image_seconds,
             )
-            for trial in ledger.find_all(Trial, learning_rate=rate)
+            for trial in ledger.find_all(Trial)
             if trial.network in tried
+            and trial.learning_rate in rates[trial.network][number : number + 1]
             and trial.step_seconds
             and trial.image_seconds
             and trial.num_steps >= MIN_TRIAL_STEPS

@@ -8,7 +8,7 @@ from pathlib import Path
 from towernet import files
 from towernet.records.base import Record
 from towernet.records.judgement import AnswersJudged, Judged, JudgedRun, Pair
-from towernet.records.results import Conclusion, Measured
+from towernet.records.results import Conclusion, Measured, Network
 from towernet.records.scores import ClassScores, RunScores
 
 # The other fields of a network are separate tables, or are not figures.
@@ -18,8 +18,11 @@ _NETWORK = (
 )  # fmt: skip
 # Added later, so last: spreadsheets may go by the position of a column.
 _BALANCED = ("balanced_accuracy", "balanced_interval")
-_MEASURED_LAST = ("run_seconds",)
+_MEASURED_LAST = ("run_seconds", "decode_ms", "preparing_seconds")
+# What means nothing for a network of which only the last layer was fitted.
+_OF_TRAINING = ("learning_rate", "epochs", "steps")
 _MEASURED = tuple(field for field in Measured.model_fields if field not in _MEASURED_LAST)
+_START = ("size_px", "weights", "weights_sha256")
 _RUN_LAST = ("folder", "balanced_accuracy")
 _NOT_OF_A_RUN = (*_RUN_LAST, "validation_balanced")
 _RUN = (*(field for field in RunScores.model_fields if field not in _NOT_OF_A_RUN), *_RUN_LAST)
@@ -39,13 +42,16 @@ def write_csv_files(folder: Path, conclusion: Conclusion) -> None:
     networks = results.networks
     _write(
         folder / "results.csv",
-        (*_NETWORK, *_MEASURED, *_BALANCED, *_MEASURED_LAST),
+        (*_NETWORK, *_MEASURED, *_BALANCED, *_MEASURED_LAST, *_START),
         (
             [
-                *_cells(n, _NETWORK),
+                *_cells(_without_training(n), _NETWORK),
                 *_cells(measured[n.name], _MEASURED),
                 *_cells(n, _BALANCED),
                 *_cells(measured[n.name], _MEASURED_LAST),
+                n.size_px or results.size_px,
+                n.started_from and n.started_from.name,
+                n.started_from and n.started_from.sha256,
             ]
             for n in networks
         ),
@@ -75,6 +81,11 @@ def write_judged_csv_files(folder: Path, judged: AnswersJudged) -> None:
         ([n.name, *_cells(run, _JUDGED_RUN)] for n in networks for run in n.runs),
     )
     _write_pairs(folder, judged)
+
+
+def _without_training(network: Network) -> Network:
+    """Return a network without the figures of training, if they mean nothing for it."""
+    return network.model_copy(update=dict.fromkeys(_OF_TRAINING)) if network.is_frozen else network
 
 
 def _write_pairs(folder: Path, judged: Judged) -> None:

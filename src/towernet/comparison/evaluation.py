@@ -45,13 +45,12 @@ from towernet.data.rules import of_contract
 from towernet.data.source import Source
 from towernet.data.table import IGNORED, QUARANTINED, TEST, USED
 from towernet.engine.device import Policy, default_threads, fp32
-from towernet.engine.record import read_run
 from towernet.engine.runlog import Progress
 from towernet.engine.validation import BATCH_SIZE, predict_logits
 from towernet.errors import DataError, EnvironmentFault
 from towernet.predict import TRAIN_AGAIN, Predictor, find_run, load_run
 from towernet.records.evaluation import Confusion, Evaluation, Figures, Found, Question
-from towernet.records.run import ImportedRun
+from towernet.records.run import ImportedRun, read_run
 from towernet.words import composed, shown, some_listed
 
 # A multiple of the batch size, so that each image is in the same batch, and gets the same bits, as
@@ -275,6 +274,7 @@ def _predict(
         source,
         size_px=contract.size_px,
         resize=contract.resize,
+        crop_share=contract.crop_share,
         rules=of_contract(contract, rules_of(source.options)),
         workers=workers,
         progress=progress.count,

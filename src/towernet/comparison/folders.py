@@ -72,7 +72,9 @@ class OutFolder(abc.ABC):
         """Return the protocol that the runs were finally made with."""
 
     @abc.abstractmethod
-    def run_folder(self, name: NetworkName, repetition: int, share: float = 1.0) -> Path:
+    def run_folder(
+        self, name: NetworkName, repetition: int, share: float = 1.0, shots: int | None = None
+    ) -> Path:
         """Return the folder of a run."""
 
     def trial_folder(self, name: NetworkName, number: int) -> Path:
@@ -114,9 +116,13 @@ class ComparisonFolder(OutFolder):
         """Return it unchanged."""
         return protocol
 
-    def run_folder(self, name: NetworkName, repetition: int, share: float = 1.0) -> Path:
+    def run_folder(
+        self, name: NetworkName, repetition: int, share: float = 1.0, shots: int | None = None
+    ) -> Path:
         """Return a folder in `runs/`."""
         less = f"-{100 * share:g}-percent" if share < 1 else ""
+        if shots is not None:
+            less = f"-{shots}-a-class"
         return self.folder / "runs" / f"{name.folder_name}-{repetition}{less}"
 
     def forecast(
@@ -175,7 +181,9 @@ class RunFolder(OutFolder):
         """Return it with the versions in the run's record."""
         return protocol.model_copy(update={"versions": read_single_run(self.folder).versions})
 
-    def run_folder(self, name: NetworkName, repetition: int, share: float = 1.0) -> Path:
+    def run_folder(
+        self, name: NetworkName, repetition: int, share: float = 1.0, shots: int | None = None
+    ) -> Path:
         """Return the folder itself."""
         return self.folder
 
@@ -184,7 +192,11 @@ class RunFolder(OutFolder):
     ) -> tuple[str, float]:
         """Describe how long the network will take."""
         ((name, cost),) = costs.items()
-        seconds = cost.seconds(steps[name], dataset, request.recipe.train.batch_size)
+        recipe = request.recipe_of(name)
+        if name.start == "frozen":
+            seconds = dataset.num_images * cost.image_seconds
+            return f"{name}: about {rough_time(seconds)} for the features of all images", seconds
+        seconds = cost.seconds(steps[name], dataset, recipe.train.batch_size)
         return f"{name}: {counted(steps[name], 'step')}, about {rough_time(seconds)}", seconds
 
 
@@ -267,4 +279,8 @@ def request_of(record: RunRecord) -> Request:
         images_per_class=config.images_per_class,
         reading=record.origin.reading,
         measure=config.measure,
+        weights=() if record.started_from is None else (record.started_from,),
+        finetune=config.recipe if config.model.start == "finetuned" else None,
+        # See `Request.single`.
+        fixed_input=("size_px", "resize") if config.model.start else (),
     )

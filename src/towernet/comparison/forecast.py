@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from torch import nn
+
 from towernet import files
 from towernet.comparison.protocol import SHARES
 from towernet.config import Recipe
@@ -21,6 +23,7 @@ from towernet.models.catalogue import outline
 from towernet.models.summary import count_parameters
 from towernet.names import NetworkName
 from towernet.records.protocol import Request
+from towernet.starts.load import head_of
 from towernet.words import in_bytes, listed, percent, rough_time
 
 BYTES_PER_NUMBER = 4
@@ -45,22 +48,44 @@ def preflight(request: Request, session: Session) -> None:
     folder, source = session.folder, session.source
     _allow_files(FILES_AT_ONCE + FILES_PER_WORKER * session.workers)
     num_classes = max(2, len(source.class_names))
-    data = request.recipe.data
     parameters = [
-        count_parameters(outline(name, num_classes, data.size_px)) for name in request.models
+        count_parameters(outline(name, num_classes, request.recipe_of(name).data.size_px))
+        for name in request.models
     ]
     for_runs = disk_bytes(parameters, request.runs)
     if request.learning_curve:
         for_runs += len(SHARES) * request.runs * max(parameters) * BYTES_PER_NUMBER
-    sides_px = {data.size_px, round(data.size_px * data.train_margin)}
-    for_pixels = len(source.files) * 3 * sum(side**2 for side in sides_px)
+    for_runs += len(request.shots) * request.runs * sum(parameters) * BYTES_PER_NUMBER
+    for_pixels = len(source.files) * 3 * sum(side**2 for side, _ in _decoded(request))
+    # Rows of features, and once more while a part of them is in use.
+    for_features = 2 * len(source.files) * BYTES_PER_NUMBER * sum(_num_features(request).values())
     cache = files.cache_folder()
     session.progress.say(
-        f"disk: at most {in_bytes(for_runs)} in {folder} and {in_bytes(for_pixels)} in {cache};"
+        f"disk: at most {in_bytes(for_runs)} in {folder} and"
+        f" {in_bytes(for_pixels + for_features)} in {cache};"
         f" {in_bytes(shutil.disk_usage(folder).free)} are free"
     )
     written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     require_disk(folder, max(0, for_runs - written))
+
+
+def _decoded(request: Request) -> set[tuple[int, float]]:
+    """Return the sizes and crop shares of the decoded images that are kept; frozen needs none."""
+    trained = [request.recipe_of(name).data for name in request.models if name.start != "frozen"]
+    evaluated = {(data.size_px, data.crop_share) for data in trained}
+    return evaluated | {(round(data.size_px * data.train_margin), 1.0) for data in trained}
+
+
+def _num_features(request: Request) -> dict[str, int]:
+    """Return how many features an image has under each set of weights, by network."""
+    found = {}
+    for name in request.models:
+        if name.start is not None:
+            size_px = request.recipe_of(name).data.size_px
+            head = outline(name.base, 2, size_px).get_submodule(head_of(name.base, size_px))
+            assert isinstance(head, nn.Linear), "a network with another last layer cannot start"
+            found[name.base] = head.in_features
+    return found
 
 
 def _allow_files(num_files: int) -> None:
@@ -83,11 +108,21 @@ def budget(recipe: Recipe, cost: Cost, dataset: Dataset) -> int:
         ConfigError: the recipe has no budget.
     """
     train = recipe.train
+    per_epoch = steps_per_epoch(len(dataset.train), train.batch_size)
     if train.epochs is not None:
-        return train.epochs * steps_per_epoch(len(dataset.train), train.batch_size)
-    if train.minutes is not None:
-        return cost.steps_within(60 * train.minutes, dataset, train.batch_size)
-    raise ConfigError("the recipe has no budget; give --epochs or --minutes")
+        num_steps = train.epochs * per_epoch
+    elif train.minutes is not None:
+        num_steps = cost.steps_within(60 * train.minutes, dataset, train.batch_size)
+    else:
+        raise ConfigError("the recipe has no budget; give --epochs or --minutes")
+    return num_steps if train.max_epochs is None else min(num_steps, most_steps(recipe, dataset))
+
+
+def most_steps(recipe: Recipe, dataset: Dataset) -> int:
+    """Return how many steps a run takes at most, of a recipe that limits its epochs."""
+    train = recipe.train
+    assert train.max_epochs is not None, "only called where there is a limit"
+    return max(1, round(train.max_epochs * steps_per_epoch(len(dataset.train), train.batch_size)))
 
 
 def same_for_all_variants(num_steps: dict[NetworkName, int]) -> dict[NetworkName, int]:
@@ -98,8 +133,9 @@ def same_for_all_variants(num_steps: dict[NetworkName, int]) -> dict[NetworkName
     fewest: dict[str, int] = {}
     for name, steps in num_steps.items():
         if steps:  # 0 means that it cannot take a step
-            fewest[name.base] = min(steps, fewest.get(name.base, steps))
-    return {name: fewest[name.base] if steps else 0 for name, steps in num_steps.items()}
+            network = name.without_block()
+            fewest[network] = min(steps, fewest.get(network, steps))
+    return {name: fewest[name.without_block()] if steps else 0 for name, steps in num_steps.items()}
 
 
 def mixes(recipe: Recipe, num_steps: int, dataset: Dataset) -> bool:
@@ -120,18 +156,20 @@ def trial_steps(recipe: Recipe, num_steps: int) -> int:
 
 
 def expected_seconds(
-    request: Request, dataset: Dataset, cost: Cost, num_steps: int
+    recipe: Recipe, runs: int, dataset: Dataset, cost: Cost, num_steps: int
 ) -> tuple[float, float]:
     """Return the seconds one network's trials and runs will take."""
-    train = request.recipe.train
-    of_trial = cost.seconds(trial_steps(request.recipe, num_steps), dataset, train.batch_size)
+    train = recipe.train
+    of_trial = cost.seconds(trial_steps(recipe, num_steps), dataset, train.batch_size)
     of_run = cost.seconds(num_steps, dataset, train.batch_size)
-    return len(train.trial_factors) * of_trial, request.runs * of_run
+    return len(train.trial_factors) * of_trial, runs * of_run
 
 
-def _curve_seconds(request: Request, dataset: Dataset, cost: Cost, num_steps: int) -> float:
+def _curve_seconds(
+    request: Request, name: NetworkName, dataset: Dataset, cost: Cost, num_steps: int
+) -> float:
     """Return the seconds of one network's runs on fewer images, whose epochs are shorter."""
-    batch_size = request.recipe.train.batch_size
+    batch_size = request.recipe_of(name).train.batch_size
     parts = [dataset.with_train_share(share, seed=request.seed, repetition=0) for share in SHARES]
     return sum(request.runs * cost.seconds(num_steps, part, batch_size) for part in parts)
 
@@ -157,19 +195,24 @@ def bytes_in_all(
     """
     total, of_curves = SPARE_BYTES, [0]
     for name, cost in costs.items():
+        weights = cost.parameters * BYTES_PER_NUMBER
+        if name.start == "frozen":
+            total += (1 + len(request.shots)) * request.runs * weights
         if not steps[name]:
             continue
-        weights = cost.parameters * BYTES_PER_NUMBER
         of_state = NUM_COPIES_IN_STATE * weights
-        trials, runs = expected_seconds(request, dataset, cost, steps[name])
+        recipe = request.recipe_of(name)
+        trials, runs = expected_seconds(recipe, request.runs, dataset, cost, steps[name])
         if has_trials:
-            num_trials = len(trial_rates(request.recipe))
+            num_trials = len(trial_rates(recipe))
             total += num_trials * _num_states(trials / num_trials) * of_state
         total += request.runs * (weights + _num_states(runs / request.runs) * of_state)
         if request.learning_curve:
             num = len(SHARES) * request.runs
-            seconds = _curve_seconds(request, dataset, cost, steps[name]) / num
+            seconds = _curve_seconds(request, name, dataset, cost, steps[name]) / num
             of_curves.append(num * (weights + _num_states(seconds) * of_state))
+        per_run = weights + _num_states(runs / request.runs) * of_state
+        total += len(request.shots) * request.runs * per_run
     return total + max(of_curves)
 
 
@@ -198,15 +241,21 @@ def forecast(
     steps: dict[NetworkName, int],
 ) -> tuple[str, float]:
     """Describe in one sentence how long the comparison will take; return that and the seconds."""
-    batch_size = request.recipe.train.batch_size
-    total, longest, parts = 0.0, 0.0, []
+    total, longest, of_shots, parts = 0.0, 0.0, 0.0, []
     for name, cost in costs.items():
+        recipe = request.recipe_of(name)
+        if name.start == "frozen":
+            preparing = dataset.num_images * cost.image_seconds
+            total += preparing
+            parts.append(f"{name} {rough_time(preparing)} for the features of all images")
         if not steps[name]:
             continue
-        trial, runs = expected_seconds(request, dataset, cost, steps[name])
+        trial, runs = expected_seconds(recipe, request.runs, dataset, cost, steps[name])
         total += trial + runs
-        longest = max(longest, _curve_seconds(request, dataset, cost, steps[name]))
-        epochs = f"{steps[name] / steps_per_epoch(len(dataset.train), batch_size):.3g}"
+        of_shots += len(request.shots) * runs
+        longest = max(longest, _curve_seconds(request, name, dataset, cost, steps[name]))
+        num_epochs = steps[name] / steps_per_epoch(len(dataset.train), recipe.train.batch_size)
+        epochs = f"{num_epochs:.3g}"
         parts.append(
             f"{name} {epochs} epoch{'' if epochs == '1' else 's'}"
             f"{f' × {request.runs} runs' if request.runs > 1 else ''}"
@@ -216,20 +265,27 @@ def forecast(
     if request.learning_curve:
         total += longest
         parts.append(f"the learning curve in up to {rough_time(longest)}")
+    if request.shots:
+        total += of_shots
+        parts.append(f"with few images of each class {rough_time(of_shots)}")
     return f"about {rough_time(total)} on this machine: {', '.join(parts)}", total
 
 
 def too_short_words(
-    recipe: Recipe, dataset: Dataset, steps: Mapping[NetworkName, int]
+    request: Request, dataset: Dataset, steps: Mapping[NetworkName, int]
 ) -> str | None:
     """Say which networks cannot be ranked in the planned time, and what would do; None if none."""
-    if recipe.train.minutes is None:
+    if request.recipe.train.minutes is None:
         return None
-    per_epoch = steps_per_epoch(len(dataset.train), recipe.train.batch_size)
-    shares = {name: num / per_epoch for name, num in steps.items() if 0 < num < per_epoch}
+    epochs = {
+        name: num / steps_per_epoch(len(dataset.train), request.recipe_of(name).train.batch_size)
+        for name, num in steps.items()
+    }
+    # One that starts from weights has learnt before.
+    shares = {name: num for name, num in epochs.items() if 0 < num < 1 and name.start is None}
     if not shares:
         return None
-    minutes = recipe.train.minutes / min(shares.values())
+    minutes = request.recipe.train.minutes / min(shares.values())
     return (
         f"{listed(list(shares))} will not see all training images, and so not be ranked; about"
         f" --minutes {math.ceil(minutes * 110) / 100:g} would be enough"

@@ -14,7 +14,7 @@ from towernet.comparison.judging.significance import SIGNIFICANT
 from towernet.comparison.longer import refuse_another_length
 from towernet.engine.device import Policy, bits_depend_on, choose_policy, kernels_here
 from towernet.engine.session import Session
-from towernet.errors import DataError, first_line_of
+from towernet.errors import ConfigError, DataError, first_line_of
 from towernet.records.base import checked
 from towernet.records.protocol import Decided, Images, Protocol, Request, Rule
 from towernet.resume import Decisive, choices_of, refuse_changes
@@ -132,6 +132,26 @@ def resumed(protocol: Protocol, request: Request, session: Session) -> tuple[Pro
     )
     decided = protocol.decided.model_copy(update={"policy": policy})
     return protocol.model_copy(update={"decided": decided, "versions": versions}), accepted
+
+
+def same_weights(before: Request, now: Request, folder: Path) -> Request:
+    """Return the request with the descriptions of its weights as they were recorded.
+
+    Raises:
+        ConfigError: a network had other weights.
+    """
+    of_network = {weights.network: weights for weights in before.weights}
+    for weights in now.weights:
+        recorded = of_network.get(weights.network)
+        if recorded is not None and recorded.sha256 != weights.sha256:
+            raise ConfigError(
+                f"{folder} was started with other weights of {weights.network} (the SHA-256 was"
+                f" {recorded.sha256[:8]} and is {weights.sha256[:8]}); give those of the start, or"
+                " choose another --out"
+            )
+    if of_network.keys() != {weights.network for weights in now.weights}:
+        return now  # other networks: compared as every choice
+    return now.model_copy(update={"weights": before.weights})
 
 
 def _decisive(request: Request, versions: dict[str, str], threads: int, device: str) -> Decisive:

@@ -29,9 +29,18 @@ from towernet.errors import (
     first_line_of,
 )
 from towernet.names import NetworkName
-from towernet.records.ledger import Ledger, RunFailed, RunOnFewerFailed, Trial
+from towernet.records.ledger import (
+    Ledger,
+    RunFailed,
+    RunOnFewerFailed,
+    RunOnShotsFailed,
+    Trial,
+)
 from towernet.records.protocol import Protocol
 from towernet.records.run import Plan, RunSummary
+from towernet.words import counted
+
+NO_RATE = 0.0  # of a frozen network, whose last layer is fitted without steps
 
 
 @dataclass(frozen=True)
@@ -43,21 +52,21 @@ class Runs:
         session: The images, the folder and the device.
         out: The folder of a comparison or of a single run.
         ledger: The events so far.
-        dataset_of: The images of each repetition.
+        dataset_of: The images of each repetition, as a network takes them.
     """
 
     protocol: Protocol
     session: Session
     out: OutFolder
     ledger: Ledger
-    dataset_of: Callable[[int], Dataset]
+    dataset_of: Callable[[int, NetworkName], Dataset]
 
     def trial(self, name: NetworkName, rate: float) -> Trial:
         """Train a network for a short time with this learning rate, unless that was done.
 
         Only the ledger keeps it.
         """
-        folder = self.out.trial_folder(name, self._number_of(rate))
+        folder = self.out.trial_folder(name, self._number_of(name, rate))
         trial = self.ledger.find(Trial, network=name, learning_rate=rate)
         if trial is None:
             self.session.progress.say(f"{name}, trial of learning rate {rate:.3g}")
@@ -77,7 +86,8 @@ class Runs:
         found = None if isinstance(ended, Failure) else ended
         step_seconds, image_seconds = None, None
         if found is not None:
-            step_seconds, image_seconds = mean_seconds(folder, len(self.dataset_of(0).validation))
+            num_validation = len(self.dataset_of(0, name).validation)
+            step_seconds, image_seconds = mean_seconds(folder, num_validation)
         return Trial(
             network=name,
             learning_rate=rate,
@@ -98,32 +108,46 @@ class Runs:
         if replaced and (folder / "run.json").exists():
             rate = read_trained(folder).plan.learning_rate
             if rate in replaced:
-                kept = self.out.trial_folder(outcome.name, self._number_of(rate))
+                kept = self.out.trial_folder(outcome.name, self._number_of(outcome.name, rate))
                 kept = kept.with_name(f"{kept.name}-run")
                 files.remove(kept)
                 kept.parent.mkdir(exist_ok=True)
                 files.move(folder, kept)
         return self.run(outcome, 0)
 
-    def run(self, outcome: Outcome, repetition: int, share: float = 1.0) -> Finished | Failure:
-        """Train one network once, on a share of the images, unless that has already failed."""
+    def run(
+        self, outcome: Outcome, repetition: int, share: float = 1.0, *, shots: int | None = None
+    ) -> Finished | Failure:
+        """Train one network once, unless that has already failed.
+
+        Args:
+            outcome: The network; a finished run is added to it.
+            repetition: Which of its runs.
+            share: Of each class's training images.
+            shots: So many training images of each class, instead of a share; None: no such limit.
+        """
         name, rate = outcome.name, outcome.learning_rate
-        if (failed := self._failed_before(outcome, repetition, share)) is not None:
+        if (failed := self._failed_before(outcome, repetition, share, shots)) is not None:
             return failed
         if not self.out.is_single_run:
             of = f" on {100 * share:g} % of the training images" if share < 1 else ""
+            if shots is not None:
+                of = f" on {counted(shots, 'training image')} of each class"
+            with_rate = "" if name.start == "frozen" else f", learning rate {rate:.3g}"
             self.session.progress.say(
-                f"{name}{of}, run {repetition + 1} of {self.protocol.request.runs}, learning rate"
-                f" {rate:.3g}"
+                f"{name}{of}, run {repetition + 1} of {self.protocol.request.runs}{with_rate}"
             )
-        folder = self.out.run_folder(name, repetition, share)
+        folder = self.out.run_folder(name, repetition, share, shots)
         num_steps = self.protocol.decided.num_steps[name]
         ended = self._attempt(
-            name, lambda: self._train(name, folder, num_steps, rate, repetition, share=share)
+            name,
+            lambda: self._train(
+                name, folder, num_steps, rate, repetition, share=share, shots=shots
+            ),
         )
         if isinstance(ended, Failure):
             drop_state(folder / "last")
-            self._record_failure(outcome, repetition, share, ended)
+            self._record_failure(outcome, repetition, share, shots, ended)
             return ended
         outcome.folders.append(folder)
         return Finished(ended, training_seconds(folder))
@@ -134,20 +158,25 @@ class Runs:
             outcome.failure = ended.reason
             self.session.progress.say(f"{outcome.name} failed: {ended.reason}")
 
-    def _number_of(self, rate: float) -> int:
-        return trial_rates(self.protocol.request.recipe).index(rate)
+    def _number_of(self, name: NetworkName, rate: float) -> int:
+        return trial_rates(self.protocol.request.recipe_of(name)).index(rate)
 
     def _trial_steps(self, name: NetworkName) -> int:
-        return trial_steps(self.protocol.request.recipe, self.protocol.decided.num_steps[name])
+        recipe = self.protocol.request.recipe_of(name)
+        return trial_steps(recipe, self.protocol.decided.num_steps[name])
 
-    def _failed_before(self, outcome: Outcome, repetition: int, share: float) -> Failure | None:
+    def _failed_before(
+        self, outcome: Outcome, repetition: int, share: float, shots: int | None
+    ) -> Failure | None:
         which = {
             "network": outcome.name,
             "repetition": repetition,
             "learning_rate": outcome.learning_rate,
         }
-        failed: RunFailed | RunOnFewerFailed | None
-        if share < 1:
+        failed: RunFailed | RunOnFewerFailed | RunOnShotsFailed | None
+        if shots is not None:
+            failed = self.ledger.find(RunOnShotsFailed, **which, shots=shots)
+        elif share < 1:
             failed = self.ledger.find(RunOnFewerFailed, **which, train_share=share)
         else:
             failed = self.ledger.find(RunFailed, **which)
@@ -156,7 +185,12 @@ class Runs:
         return Failure(failed.reason, failed.diverged, failed.seconds)
 
     def _record_failure(
-        self, outcome: Outcome, repetition: int, share: float, failure: Failure
+        self,
+        outcome: Outcome,
+        repetition: int,
+        share: float,
+        shots: int | None,
+        failure: Failure,
     ) -> None:
         event = RunFailed(
             network=outcome.name,
@@ -166,8 +200,10 @@ class Runs:
             diverged=failure.diverged,
             seconds=failure.seconds,
         )
-        if share < 1:
-            values = event.model_dump(exclude={"event"})
+        values = event.model_dump(exclude={"event"})
+        if shots is not None:
+            self.ledger.add(RunOnShotsFailed(**values, shots=shots))
+        elif share < 1:
             self.ledger.add(RunOnFewerFailed(**values, train_share=share))
         else:
             self.ledger.add(event)
@@ -181,18 +217,22 @@ class Runs:
         repetition: int,
         *,
         share: float = 1.0,
+        shots: int | None = None,
         is_trial: bool = False,
     ) -> RunSummary:
         request, decided = self.protocol.request, self.protocol.decided
+        weights = request.weights_of(name)
         config = RunConfig(
             model=name,
-            recipe_name=request.recipe_name,
-            recipe=request.recipe,
+            recipe_name=request.recipe_name_of(name),
+            recipe=request.recipe_of(name),
             seed=request.seed,
             repetition=repetition,
             images_per_class=request.images_per_class,
             train_share=share,
+            shots=shots,
             measure=request.measure,
+            weights_sha256=weights and weights.sha256,
         )
         plan = Plan(num_steps, rate, decided.policy, decided.mixes[name])
         session = replace(self.session, folder=folder)
@@ -200,7 +240,7 @@ class Runs:
             origin = session.origin.model_copy(update={"cost": decided.costs[name]})
             session = replace(session, origin=origin)
         with contextlib.nullcontext() if self.out.is_single_run else session.locked():
-            dataset = self.dataset_of(repetition)
+            dataset = self.dataset_of(repetition, name)
             record = train(config, dataset, session, plan, is_trial=is_trial)
         assert record.summary is not None, "it is finished"
         return record.summary
@@ -229,16 +269,16 @@ class Runs:
             raise EnvironmentFault(
                 f"{first_line_of(error)}; free some space, then rerun the same command"
             ) from error
-        return self._words(error)
+        return self._words(name, error)
 
     def _raise_training_error(self, name: NetworkName, error: Exception) -> None:
         """Raise the error of the only network as a training error, unless it is of another kind."""
         if isinstance(error, OSError | TowernetError) and not is_out_of_memory(error):
             raise error
-        raise TrainingError(f"{name}: {self._words(error)}") from error
+        raise TrainingError(f"{name}: {self._words(name, error)}") from error
 
-    def _words(self, error: Exception) -> str:
+    def _words(self, name: NetworkName, error: Exception) -> str:
         if is_out_of_memory(error):
-            return out_of_memory_words(self.protocol.request.recipe.train.batch_size)
+            return out_of_memory_words(self.protocol.request.recipe_of(name).train.batch_size)
         # Any error of a network stops only that network; the log has the traceback.
         return log_failure(self.session.folder, error)

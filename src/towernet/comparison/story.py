@@ -6,9 +6,12 @@ A single run is a comparison of one network.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
+
+import numpy as np
 
 from towernet import files
 from towernet.comparison.conclusion import conclude, finished
@@ -16,11 +19,13 @@ from towernet.comparison.costs import (
     are_checked_by_trials,
     check_by_trials,
     correction_words,
+    has_trials,
     measure_networks,
     steps_of,
     unchecked_words,
     with_final_steps,
 )
+from towernet.comparison.fewer_images import run_with_fewer, run_with_shots
 from towernet.comparison.folders import ComparisonFolder, OutFolder, RunFolder
 from towernet.comparison.forecast import (
     busy_words,
@@ -30,28 +35,36 @@ from towernet.comparison.forecast import (
     too_short_words,
     trial_rates,
 )
-from towernet.comparison.judging.learning_curve import FewerImages
-from towernet.comparison.judging.networks import learnt, num_epochs_of, selection_key
+from towernet.comparison.judging.pairs import pairs_between
+from towernet.comparison.judging.significance import min_runs
 from towernet.comparison.outcome import Outcome
-from towernet.comparison.protocol import LAST_DOUBLING, SHARES, make_protocol, resumed
+from towernet.comparison.protocol import (
+    make_protocol,
+    resumed,
+    same_weights,
+)
 from towernet.comparison.rates import RateSearch
-from towernet.comparison.runs import Runs
-from towernet.comparison.wording.verdict import num_pairs, too_few_runs
+from towernet.comparison.runs import NO_RATE, Runs
+from towernet.comparison.wording.verdict import too_few_runs
+from towernet.config import DataConfig
 from towernet.data.changes import reconcile
 from towernet.data.left_out import before_training
 from towernet.data.prepare import Dataset, fingerprint, prepare, sample_table
 from towernet.data.table import write_table
-from towernet.engine.device import bits_depend_on, choose_policy
+from towernet.engine.device import Policy, bits_depend_on, choose_policy
 from towernet.engine.load import LoadMeter
-from towernet.engine.record import summary_of
 from towernet.engine.session import Session
-from towernet.errors import ConfigError, DataError
+from towernet.engine.start import part_features
+from towernet.errors import ConfigError, DataError, TrainingError
 from towernet.models.catalogue import require_size
 from towernet.names import NetworkName
-from towernet.records.ledger import ChangeAccepted, Ledger, StepsFixed
+from towernet.records.ledger import ChangeAccepted, FeaturesReady, Ledger, StepsFixed
 from towernet.records.protocol import Decided, Images, Protocol, Request, variants
 from towernet.records.results import Conclusion
-from towernet.words import in_bytes
+from towernet.starts.overlap import require_no_overlap
+from towernet.words import counted, in_bytes
+
+DatasetOf = Callable[[int, NetworkName], Dataset]
 
 
 def compare(request: Request, session: Session) -> Conclusion:
@@ -72,42 +85,50 @@ def train_single_run(request: Request, session: Session, *, resume: bool = False
         Interrupted: the user requested a stop; the session's folder can be resumed.
     """
     assert len(request.models) == 1, "several networks are a comparison"
-    return _carry_out(request, session, RunFolder(session, resume=resume))
+    return _carry_out(request.single(), session, RunFolder(session, resume=resume))
 
 
 def _carry_out(request: Request, session: Session, out: OutFolder) -> Conclusion:
     for name in request.models:
-        require_size(name, request.recipe.data.size_px)
+        require_size(name, request.recipe_of(name).data.size_px)
     with session.locked():
         protocol, accepted = out.existing_protocol(), list[str]()
         files.sweep(session.folder)
         if protocol is not None:
             if protocol.request.reading is None:  # made when there was one way to read images
                 request = request.model_copy(update={"reading": None})
+            request = same_weights(protocol.request, request, session.folder)
             protocol, accepted = resumed(protocol, request, session)
         preflight(request, session)
         dataset_of, changed = _open_images(request, session)
+        if protocol is None or changed:
+            _require_unseen(request, dataset_of, session)
         ledger = Ledger(session.folder / "ledger.jsonl")
         if protocol is None:
-            protocol = _decide(request, dataset_of(0), session, out)
+            protocol = _decide(request, dataset_of, session, out)
             out.save_protocol(protocol)
         else:
-            protocol = _continued(protocol, dataset_of(0), changed, accepted, out, ledger)
+            first = dataset_of(0, request.models[0])
+            protocol = _continued(protocol, first, changed, accepted, out, ledger)
         if not (out.is_single_run or (session.folder / "samples.parquet").exists()):
-            write_table(session.folder / "samples.parquet", dataset_of(0).table)
-        outcomes, fewer = [], None
+            write_table(session.folder / "samples.parquet", dataset_of(0, request.models[0]).table)
+        outcomes, fewer, shots = [], None, None
         if finished(session.folder) is None:  # finished results are not changed
             runs = Runs(protocol, session, out, ledger, dataset_of)
+            _prepare_starts(runs)
             outcomes = _try_rates(runs)
             protocol = _with_final_steps(runs)
             runs = replace(runs, protocol=protocol)
             _run_all(runs, outcomes)
-            fewer = _run_with_fewer(runs, outcomes) if request.learning_curve else None
+            fewer = run_with_fewer(runs, outcomes) if request.learning_curve else None
+            shots = run_with_shots(runs, outcomes) if request.shots else None
         protocol = out.final_protocol(protocol)
-        return conclude(outcomes, fewer, protocol, dataset_of, session, ledger, kind=out.kind)
+        return conclude(
+            outcomes, fewer, protocol, dataset_of, session, ledger, kind=out.kind, shots=shots
+        )
 
 
-def _open_images(request: Request, session: Session) -> tuple[Callable[[int], Dataset], str]:
+def _open_images(request: Request, session: Session) -> tuple[DatasetOf, str]:
     """Return the images of each repetition, and a description of changes since the start."""
     table = sample_table(
         session.source,
@@ -120,15 +141,16 @@ def _open_images(request: Request, session: Session) -> tuple[Callable[[int], Da
     table, changed = reconcile(
         session.folder, session.source.name, table, accept=session.accept.data
     )
-    for words in before_training(table, session.source, request.recipe.data.resize):
-        session.progress.say(words)
+    for resize in dict.fromkeys(request.recipe_of(name).data.resize for name in request.models):
+        for words in before_training(table, session.source, resize):
+            session.progress.say(words)
 
     @cache
-    def dataset_of(repetition: int) -> Dataset:
+    def prepared(repetition: int, data: DataConfig) -> Dataset:
         return prepare(
             table,
             session.source,
-            request.recipe.data,
+            data,
             seed=request.seed,
             repetition=repetition,
             reading=request.reading,
@@ -136,12 +158,48 @@ def _open_images(request: Request, session: Session) -> tuple[Callable[[int], Da
             progress=session.progress.count,
         )
 
-    if request.learning_curve and dataset_of(0).final_split == "validation":
+    def dataset_of(repetition: int, name: NetworkName) -> Dataset:
+        return prepared(repetition, request.recipe_of(name).data)
+
+    first = dataset_of(0, request.models[0])
+    if request.learning_curve and first.final_split == "validation":
         raise ConfigError(
             "--learning-curve needs a test split: without one the same images would choose the"
             " network and evaluate it; leave it out, or hold images out (data.test_fraction)"
         )
+    if request.shots and first.redraws_final_split:
+        raise ConfigError(
+            "--shots needs a test split, on which all networks are evaluated; leave it out, or hold"
+            " images out (data.test_fraction)"
+        )
+    most = int(np.bincount(first.train.labels).max())
+    if too_many := [shots for shots in request.shots if shots >= most]:
+        raise ConfigError(
+            f"--shots has {too_many[0]}, and no class has more than"
+            f" {counted(most, 'training image')}, so these runs would be the whole ones again; give"
+            " smaller numbers"
+        )
     return dataset_of, changed
+
+
+def _require_unseen(request: Request, dataset_of: DatasetOf, session: Session) -> None:
+    """Refuse weights of a run made here that learned from images which this comparison holds out.
+
+    Raises:
+        ConfigError: naming one.
+    """
+    for found in session.weights.values():
+        if found.run is None:
+            continue
+        words = require_no_overlap(
+            found.run,
+            [dataset_of(k, request.models[0]).table for k in range(request.runs)],
+            session.source,
+            workers=session.workers,
+            progress=session.progress.count,
+        )
+        if words:
+            session.progress.say(words)
 
 
 def _continued(
@@ -185,46 +243,46 @@ def _continued(
     return protocol
 
 
-def _decide(request: Request, dataset: Dataset, session: Session, out: OutFolder) -> Protocol:
+def _decide(request: Request, dataset_of: DatasetOf, session: Session, out: OutFolder) -> Protocol:
     """Measure the networks and turn minutes into steps, before the first step."""
+    dataset = dataset_of(0, request.models[0])
     policy = choose_policy(session.device, session.threads)
     say = session.progress.say
     load = LoadMeter()
     costs, failures = measure_networks(
-        request, dataset, policy, session.progress, leave_out=not out.is_single_run
+        request,
+        partial(dataset_of, 0),
+        policy,
+        session.progress,
+        leave_out=not out.is_single_run,
     )
     # A thread that waits for a GPU says nothing about its steps.
     slowdown = load.slowdown(policy.threads) if policy.device == "cpu" else None
+    _require_contestant(request, failures)
     num_steps = steps_of(request, dataset, costs, failures)
     words, seconds = out.forecast(request, dataset, costs, num_steps)
     say(words)
-    too_short = too_short_words(request.recipe, dataset, num_steps)
+    too_short = too_short_words(request, dataset, num_steps)
     if too_short is not None and not out.is_single_run:
         say(too_short)
-    if (busy := busy_words(request.recipe, slowdown, seconds)) is not None:
+    takes_steps = any(num_steps.values())
+    if takes_steps and (busy := busy_words(request.recipe, slowdown, seconds)) is not None:
         say(busy)
     in_all = bytes_in_all(request, dataset, costs, num_steps, has_trials=not out.is_single_run)
     say(
         f"disk: about {in_bytes(in_all)} will be written to {session.folder} in all, including what"
         " is removed again"
     )
-    able = {name for name in costs if name not in failures}
-    num_comparisons = (
-        sum(
-            {variant.name, variant.without} <= able
-            for variant in variants(request.models, request.attention)
-        )
-        if request.attention
-        else num_pairs(len(able))
-    )
-    few = too_few_runs(num_comparisons, request.runs)
+    few = _too_few_words(request, [name for name in costs if name not in failures])
     if few is not None and not dataset.redraws_final_split:
         say(few)
     decided = Decided(
         policy=policy,
         num_steps=num_steps,
         steps_are_final=out.is_single_run or not are_checked_by_trials(request),
-        mixes={name: mixes(request.recipe, num, dataset) for name, num in num_steps.items()},
+        mixes={
+            name: mixes(request.recipe_of(name), num, dataset) for name, num in num_steps.items()
+        },
         failures=failures,
         costs=costs,
     )
@@ -233,16 +291,65 @@ def _decide(request: Request, dataset: Dataset, session: Session, out: OutFolder
     )
 
 
+def _prepare_starts(runs: Runs) -> None:
+    """Compute what all runs with pre-trained weights need, so that no run waits for it.
+
+    The test images are not read before the end.
+    """
+    ledger, session = runs.ledger, runs.session
+    policy = Policy.of(runs.protocol.decided.policy)
+    of_network = {name.base: name for name in runs.protocol.request.models if name.start}
+    for network, name in of_network.items():
+        if ledger.find(FeaturesReady, network=network) is not None:
+            continue
+        session.progress.say(f"features of all images but the test images, by {network}")
+        began, dataset = time.monotonic(), runs.dataset_of(0, name)
+        with policy.active():
+            for part in (dataset.train, dataset.validation):
+                part_features(name, dataset, part, session, policy)
+        seconds = time.monotonic() - began
+        num_images = len(dataset.train) + len(dataset.validation)
+        ledger.add(FeaturesReady(network=network, num_images=num_images, seconds=seconds))
+
+
+def _require_contestant(request: Request, failures: Mapping[NetworkName, str]) -> None:
+    """Refuse a comparison with a network that cannot be trained.
+
+    Raises:
+        TrainingError: naming it, and why.
+    """
+    if request.against is not None and request.against in failures:
+        raise TrainingError(
+            f"--against is {request.against}, which cannot be trained here"
+            f" ({failures[request.against]}); give another network, or leave --against out"
+        )
+
+
+def _too_few_words(request: Request, able: Sequence[NetworkName]) -> str | None:
+    """Say that so many runs cannot show any difference between these networks, None if they can."""
+    if request.attention:
+        pairs = variants(request.models, request.attention)
+        num_comparisons = sum({pair.name, pair.without} <= set(able) for pair in pairs)
+    else:
+        num_comparisons = len(pairs_between(able, request.against))
+    few = too_few_runs(num_comparisons, request.runs)
+    is_all_pairs = not request.attention and request.against is None
+    if few is not None and is_all_pairs and request.runs >= min_runs(len(able) - 1):
+        few = f"{few.removesuffix('.')}, or --against NETWORK to compare with one network only."
+    return few
+
+
 def _try_rates(runs: Runs) -> list[Outcome]:
     """Do the trials that are not done yet; return each network's outcome before its first run."""
     request, decided = runs.protocol.request, runs.protocol.decided
     searches = [_search(runs, name) for name in request.models]
     if not decided.steps_are_final:
         # Every network tries a rate before any tries the next: a round that compares their seconds.
-        for rate in trial_rates(request.recipe):
+        for number in range(max(len(search.rates) for search in searches)):
             for search in searches:
-                if search.name not in decided.failures:
-                    search.trial(rate)
+                if search.name not in decided.failures and len(search.rates) > 1:
+                    for rate in search.rates[number : number + 1]:
+                        search.trial(rate)
     return [_initial_outcome(runs, search) for search in searches]
 
 
@@ -253,7 +360,8 @@ def _with_final_steps(runs: Runs) -> Protocol:
         return protocol
     fixed = ledger.find(StepsFixed)
     if fixed is None:
-        fixed = check_by_trials(protocol, ledger, runs.dataset_of(0))
+        dataset = runs.dataset_of(0, protocol.request.models[0])
+        fixed = check_by_trials(protocol, ledger, dataset)
         if fixed.corrected:
             runs.session.progress.say(correction_words(fixed))
         if (unchecked := unchecked_words(fixed, ledger)) is not None:
@@ -278,13 +386,15 @@ def _run_all(runs: Runs, outcomes: list[Outcome]) -> None:
 
 
 def _search(runs: Runs, name: NetworkName) -> RateSearch:
-    recipe = runs.protocol.request.recipe
-    own_rate = recipe.train.learning_rate
+    request = runs.protocol.request
+    recipe = request.recipe_of(name)
+    own_rate = NO_RATE if name.start == "frozen" else recipe.train.learning_rate
+    tries = has_trials(request, name) and not runs.out.is_single_run
     return RateSearch(
         name,
-        (own_rate,) if runs.out.is_single_run else tuple(trial_rates(recipe)),
+        tuple(trial_rates(recipe)) if tries else (own_rate,),
         own_rate,
-        runs.dataset_of(0),
+        runs.dataset_of(0, name),
         runs.ledger,
         runs.session.progress.say,
         trial=partial(runs.trial, name),
@@ -299,35 +409,3 @@ def _initial_outcome(runs: Runs, search: RateSearch) -> Outcome:
     if len(search.rates) == 1:
         return Outcome(search.name, search.rates[0])
     return search.choose()
-
-
-def _run_with_fewer(runs: Runs, outcomes: list[Outcome]) -> FewerImages | None:
-    """Train the network that is best on validation with fewer images; None if no network learnt."""
-    best = _best_so_far(runs, outcomes)
-    if best is None:
-        return None
-    fewer = FewerImages(best.name)
-    for share in SHARES:
-        part = Outcome(best.name, best.learning_rate)
-        for repetition in range(runs.protocol.request.runs):
-            if part.failure is None:
-                runs.note_failure(part, runs.run(part, repetition, share))
-        if part.failure is None:
-            fewer.folders[share] = part.folders
-        elif share == LAST_DOUBLING:
-            fewer.failure = part.failure
-    return fewer
-
-
-def _best_so_far(runs: Runs, outcomes: list[Outcome]) -> Outcome | None:
-    """Return the network that is best on validation, None if no network learnt."""
-    dataset, best = runs.dataset_of(0), None
-    for outcome in outcomes:
-        if outcome.failure is None:
-            ended = [summary_of(folder) for folder in outcome.folders]
-            num_epochs = num_epochs_of(outcome, runs.protocol, dataset)
-            status, _ = learnt(ended, num_epochs, dataset)
-            value = selection_key(ended, runs.protocol.decided.costs[outcome.name].parameters)
-            if status == "ranked" and (best is None or value > best[0]):
-                best = value, outcome
-    return best and best[1]

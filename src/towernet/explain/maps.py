@@ -20,6 +20,7 @@ from towernet.attention.inserted import CHILD, attention_blocks
 from towernet.attention.maps import map_of, observing
 from towernet.engine.validation import predict_logits
 from towernet.errors import ConfigError, DataError
+from towernet.names import SCRATCH, NetworkName
 from towernet.predict import fitted_pictures, load_trained
 
 
@@ -105,9 +106,11 @@ def explain(folder: Path, image: Path, *, max_megapixels: float | None = None) -
     trained = load_trained(folder)
     blocks = attention_blocks(trained.model)
     if not blocks:
+        start = SCRATCH if trained.name.start is None else "finetuned"  # a frozen one takes none
+        example = NetworkName(f"{trained.name.base}+se").with_start(start)
         raise ConfigError(
             f"{trained.name} in {trained.folder} has no attention to draw; train one that has, with"
-            f" --model {trained.name.base}+se or towernet (`towernet attention` lists the blocks)"
+            f" --model {example} or towernet (`towernet attention` lists the blocks)"
         )
     contract = trained.contract
     if max_megapixels is not None:

@@ -13,6 +13,7 @@ from towernet import __version__
 from towernet.hub.evidence import Evidence, RunEvidence
 from towernet.records.base import Interval
 from towernet.records.contract import Contract
+from towernet.records.weights import StartWeights
 from towernet.words import percent, shown
 
 _FILL_IN = "**[fill in before you publish]**"
@@ -82,6 +83,7 @@ def model_card(
             "",
             "## Licence",
             "",
+            *_licence(None if known is None else known.started_from),
             "The licence of the weights, and what the licence of the images requires; the hub reads"
             f" `license:` in the header of this file: {_FILL_IN}",
             "",
@@ -152,14 +154,46 @@ def _data(known: Evidence | None) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in known.versions.items())
     if known.origin == "imported":
         return [f"Trained elsewhere and imported with towernet ({versions}): {_FILL_IN}"]
-    how = f"from scratch, with the recipe `{known.recipe}`, seed {known.seed} ({versions})"
-    judged = known.judged
+    how = f"with the recipe `{known.recipe}`, seed {known.seed} ({versions})"
+    verb = {
+        None: "Trained from scratch",
+        "frozen": "A last layer was fitted on the features of pre-trained weights",
+        "finetuned": "Fine-tuned from pre-trained weights",
+    }[known.start]
+    judged, before = known.judged, _before(known.started_from)
     if judged is None:
-        return [f"Trained {how}. On what images: {_FILL_IN}"]
+        return [f"{verb}, {how}. On what images: {_FILL_IN}", *before]
     counts = ", ".join(f"{num:,} {split}" for split, num in judged.num_images)
+    passes = f", {judged.epochs:.3g} passes over the training images"
     return [
-        f"`{_plain(judged.data)}`: {counts} images. Trained {how}, {judged.epochs:.3g} passes"
-        " over the training images."
+        f"`{_plain(judged.data)}`: {counts} images. {verb}, {how}"
+        f"{'' if known.start == 'frozen' else passes}.",
+        *before,
+    ]
+
+
+def _before(weights: StartWeights | None) -> list[str]:
+    """Say which images it had learned from before, in a paragraph of its own."""
+    if weights is None:
+        return []
+    num = "" if weights.num_images is None else f", {weights.num_images:,} images"
+    return [
+        "",
+        f"It started from `{_plain(weights.name)}` ({_plain(weights.source)}; sha-256"
+        f" {weights.sha256}), trained on: {_plain(weights.data)}{num}. These may include the"
+        " images it was tested on, or images like them.",
+    ]
+
+
+def _licence(weights: StartWeights | None) -> list[str]:
+    """Say what it inherits from the weights it started from."""
+    if weights is None:
+        return []
+    return [
+        "It inherits from the pre-trained weights it started from: their licence"
+        f" ({_plain(weights.licence)}), and the terms of the images they were trained on"
+        f" ({_plain(weights.terms)}).",
+        "",
     ]
 
 

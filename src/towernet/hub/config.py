@@ -45,6 +45,8 @@ class SavedConfig:
 def write_config(path: Path, saved: SavedConfig) -> None:
     """Write a `config.json`, with timm's entries if timm can build the network."""
     config = asdict(saved) | {"format": files.FORMAT}
+    if saved.contract.crop_share == 1:  # as in a run
+        del config["contract"]["crop_share"]
     name = saved.name
     if code := code_of([name]):
         config["code"] = code
@@ -111,10 +113,13 @@ def _contract(values: Any) -> Contract:
     millions = values.get("max_megapixels")
     _require(millions is None or _in_range(millions, 1e-6, _MOST_MEGAPIXELS), "max_megapixels",
              millions)  # fmt: skip
+    share = values.get("crop_share", 1.0)
+    is_share = _in_range(share, 1e-3, 1) and (share == 1 or values["resize"] == "crop")
+    _require(is_share, "crop_share", share)
     numbers = {key: [float(number) for number in values[key]] for key in ("mean", "std")}
     numbers |= {"value_range": span and [float(number) for number in span]}
     limit = {"max_megapixels": None if millions is None else float(millions)}
-    return Contract.from_json(values | numbers | limit)
+    return Contract.from_json(values | numbers | limit | {"crop_share": float(share)})
 
 
 class _Wrong(Exception):
@@ -157,6 +162,7 @@ def _for_timm(name: NetworkName, contract: Contract) -> dict[str, Any]:
         "mean": list(contract.mean),
         "std": list(contract.std),
         "crop_mode": _CROP_MODES[contract.resize],
+        "crop_pct": contract.crop_share,
         "interpolation": "bilinear" if contract.resize == "squash_linear" else "bicubic",
         "num_classes": num_classes,
     }

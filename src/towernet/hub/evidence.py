@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from towernet.engine.record import read_run
 from towernet.predict import TRAIN_AGAIN
 from towernet.records.base import Interval, read_record
 from towernet.records.results import Conclusion, NumImages, Results, Split
-from towernet.records.run import ImportedRun
+from towernet.records.run import ImportedRun, read_run
+from towernet.records.weights import StartWeights
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ class Evidence:
         seed: The random seed.
         versions: The versions that matter to a reader.
         judged: Its results; None if there are none.
+        started_from: The pre-trained weights it started from; None if from scratch or imported.
+        start: Whether its layers were `frozen` or `finetuned`; None without pre-trained weights.
     """
 
     origin: Literal["trained", "imported"]
@@ -64,6 +66,8 @@ class Evidence:
     seed: int
     versions: dict[str, str]
     judged: RunEvidence | None
+    started_from: StartWeights | None = None
+    start: str | None = None
 
 
 def evidence(folder: Path) -> Evidence:
@@ -86,6 +90,8 @@ def evidence(folder: Path) -> Evidence:
             if name in ("towernet", "torch", "torchvision")
         },
         judged=_judged(folder),
+        started_from=None if isinstance(record, ImportedRun) else record.started_from,
+        start=None if isinstance(record, ImportedRun) else record.config.model.start,
     )
 
 

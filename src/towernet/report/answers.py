@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from towernet import __version__
@@ -31,5 +32,6 @@ def answers_page(judged: AnswersJudged) -> str:
         scale=tables.score_scale(judged.networks, None, judged.measure),
         pair_scale=tables.difference_scale(judged.comparisons),
         margin=f"{100 * judged.equal_within:g}",
+        against=shlex.quote(judged.against or ""),
         version=__version__,
     )

@@ -28,11 +28,14 @@ from towernet.report.curves import (
     TrainingCurves,
     cost_section,
     growth_section,
+    has_decoding,
     training_curves,
 )
 from towernet.report.first_screen import FirstScreen, first_screen
 from towernet.report.images import DataCard, Sample, data_card, gallery
 from towernet.report.networks import NetworkSection, Picture, network_sections, thumbnail
+from towernet.report.shots import ShotsSection, shots_section
+from towernet.report.starts import StartsSection, starts_section
 
 _SUSPECTS_SHOWN = 24
 
@@ -65,6 +68,10 @@ class Contents:
         worth_using: Whether any network is better than guessing.
         has_files: Whether the tables are next to the page.
         leaks: A sentence for each pair of given splits with copies in both.
+        starts: What each network knew before; None where none knew anything.
+        shots: Every network on few images of each class; None where that was not asked for.
+        has_decoding: Whether times for an image include decoding it.
+        smaller_first: The networks that began with smaller images.
     """
 
     screen: FirstScreen
@@ -90,6 +97,10 @@ class Contents:
     worth_using: bool
     has_files: bool
     leaks: tuple[str, ...]
+    starts: StartsSection | None
+    shots: ShotsSection | None
+    has_decoding: bool
+    smaller_first: tuple[str, ...]
 
 
 def contents_of(folder: Path, conclusion: Conclusion, picture: Picture) -> Contents:
@@ -145,4 +156,12 @@ def contents_of(folder: Path, conclusion: Conclusion, picture: Picture) -> Conte
         worth_using=worth_using(results),
         has_files=(folder / "paper.tex").exists(),
         leaks=tuple(leak_words(results.leaks)),
+        starts=starts_section(results, measured.networks),
+        shots=shots_section(results),
+        has_decoding=results.has_starts and has_decoding(ranked, measured.networks),
+        smaller_first=tuple(
+            network.name
+            for network in networks
+            if network.first_size_px < (network.size_px or results.size_px)
+        ),
     )

@@ -25,14 +25,18 @@ class Timed:
     rank: int | None
     accuracy: float
     interval: tuple[float, float]
-    latency_ms: float
+    time_ms: float
 
 
 @dataclass(frozen=True)
 class Cost:
-    """The networks to choose among by the time there is, fastest first, and all in a picture."""
+    """The networks to choose among by the time there is, fastest first, and all in a picture.
+
+    `with_decoding`: whether the times include decoding the file of an image.
+    """
 
     front: tuple[Timed, ...]
+    with_decoding: bool
     figure: Markup
 
 
@@ -77,20 +81,24 @@ def cost_section(
     ranked: Sequence[Network], measured: Mapping[NetworkName, Measured], measure: Measure
 ) -> Cost | None:
     """Return the ranked networks' front of accuracy against time, None where there is no choice."""
+    with_decoding = has_decoding(ranked, measured)
     timed = [
-        found for network in ranked if (found := _timed(network, measured[network.name], measure))
+        found
+        for network in ranked
+        if (found := _timed(network, measured[network.name], measure, with_decoding=with_decoding))
     ]
     if len(timed) < 2:
         return None
     best = front(timed)
     return Cost(
         tuple(best),
+        with_decoding,
         figures.accuracies(
             [
-                figures.Accuracy(row.latency_ms, row.accuracy, row.interval, str(row.rank))
+                figures.Accuracy(row.time_ms, row.accuracy, row.interval, str(row.rank))
                 for row in timed
             ],
-            line=[(row.latency_ms, row.accuracy) for row in best],
+            line=[(row.time_ms, row.accuracy) for row in best],
             key="cost",
             label="milliseconds per image",
             ticks=None,
@@ -101,17 +109,25 @@ def cost_section(
     )
 
 
-def _timed(network: Network, measured: Measured, measure: Measure) -> Timed | None:
+def has_decoding(ranked: Sequence[Network], measured: Mapping[NetworkName, Measured]) -> bool:
+    """Whether the time of decoding an image is known for every network."""
+    return all(measured[network.name].image_ms is not None for network in ranked)
+
+
+def _timed(
+    network: Network, measured: Measured, measure: Measure, *, with_decoding: bool
+) -> Timed | None:
     score, interval = network.score(measure), network.score_interval(measure)
-    if score is None or interval is None or not measured.latency_ms:
+    time_ms = measured.image_ms if with_decoding else measured.latency_ms
+    if score is None or interval is None or not time_ms:
         return None
-    return Timed(network.name, network.rank, score, interval, measured.latency_ms)
+    return Timed(network.name, network.rank, score, interval, time_ms)
 
 
 def front(networks: Sequence[Timed]) -> list[Timed]:
     """Return those that none of the others beats in both accuracy and time, fastest first."""
     found: list[Timed] = []
-    for network in sorted(networks, key=lambda n: (n.latency_ms, -n.accuracy)):
+    for network in sorted(networks, key=lambda n: (n.time_ms, -n.accuracy)):
         if not found or network.accuracy > found[-1].accuracy:
             found.append(network)
     return found

@@ -31,6 +31,7 @@ THUMBNAIL_PX = 128
 _MAX_POINTS = 60  # of one line; more could not be seen
 _LOG_FROM = 6.0  # from this ratio of epochs on, a linear axis squeezes the short runs to nothing
 _LEAST_SPAN = 0.1  # of an axis of accuracies: what is flat shall look flat
+_ASIDE = 1.03  # by which factor points of the next curve are moved on a logarithmic axis
 # Colours that matplotlib writes and `_inline` replaces by the page's variables.
 _INK, _GRID = "#010101", "#020202"
 
@@ -171,6 +172,50 @@ def accuracies(
             axes.xaxis.set_major_locator(ticker.FixedLocator(ticks))
         least, most = min(point.at for point in points), max(point.at for point in points)
         axes.set_xlim(least / 1.3, most * 1.3)
+        axes.set_ylabel(scored, color=_INK)
+        _in_percent(axes)
+        return _finished(figure, axes, title)
+
+
+def accuracy_curves(
+    curves: Sequence[tuple[Curve, Sequence[Sequence[float]]]],
+    *,
+    key: str,
+    label: str,
+    ticks: Sequence[int],
+    scored: str,
+    title: str,
+) -> Markup:
+    """Draw several networks' accuracies with their intervals, on a logarithmic axis.
+
+    Args:
+        curves: Each with one run, its points, and the interval of each point.
+        key: As for `accuracies`, like the rest.
+        label: What the horizontal axis shows.
+        ticks: What is written on it.
+        scored: What the vertical axis shows.
+        title: The picture in words.
+    """
+    import matplotlib
+    from matplotlib import ticker
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": key, "font.size": 10.5}):
+        figure = Figure(figsize=(5.6, 3.8), layout="constrained")
+        axes = figure.add_subplot()
+        for place, (line, intervals) in enumerate(curves):
+            colour, dash = f"#0300{line.colour:02x}", _matplotlib_dash(line.dash)
+            # Side by side, else intervals at the same number would cover each other.
+            aside = _ASIDE ** (place - (len(curves) - 1) / 2)
+            points = [(at * aside, accuracy) for at, accuracy in line.runs[0]]
+            axes.plot(
+                *zip(*points, strict=True), marker="o", color=colour, linestyle=dash,
+                linewidth=2.0, markersize=5,
+            )  # fmt: skip
+            for (at, _), interval in zip(points, intervals, strict=True):
+                axes.plot([at] * 2, list(interval), color=colour, linewidth=2, alpha=0.4)
+        _logarithmic(axes, label)
+        axes.xaxis.set_major_locator(ticker.FixedLocator(ticks))
         axes.set_ylabel(scored, color=_INK)
         _in_percent(axes)
         return _finished(figure, axes, title)

@@ -9,7 +9,9 @@ from functools import partial
 from towernet.comparison.judging.pairs import BETTER, EQUAL, OPEN, TOO_FEW_RUNS, WORSE
 from towernet.comparison.wording import ablation
 from towernet.comparison.wording.advice import advice
+from towernet.comparison.wording.pairs import called, pairs_of_first, pairs_of_verdict
 from towernet.comparison.wording.remarks import about_few_runs, about_more_images, about_winner
+from towernet.comparison.wording.starts import kept_equal
 from towernet.comparison.wording.times import EQUAL_PASSES, unequal
 from towernet.comparison.wording.verdict import (
     BY_ANSWERS,
@@ -19,7 +21,6 @@ from towernet.comparison.wording.verdict import (
     gets_words,
     guessing_words,
     judged_images,
-    pairs_of_first,
     scored_words,
     settling,
     worth_using,
@@ -27,7 +28,7 @@ from towernet.comparison.wording.verdict import (
 from towernet.records.judgement import AnswersJudged, Judged, Pair
 from towernet.records.results import LearningCurve, Results, TrainingTimes, Variant
 from towernet.report.tables import short
-from towernet.words import counted, listed, percent
+from towernet.words import counted, in_points, listed, percent
 
 MAX_WORDS = 15  # of a headline; a name counts as one
 _NAME_LIMIT = 32  # characters, so that two names fit a phone
@@ -64,8 +65,12 @@ def headline(found: Results | AnswersJudged) -> str:
             return f"{first} {gets_words(found)}."
         return f"{first} is the only network that could be ranked: {_score_words(found)}."
     pairs = pairs_of_first(found)
+    if found.against is not None and not pairs:
+        return f"{first} came first; no difference from {_named(found.against)} could be judged."
     if isinstance(found, Results) and found.winner and found.winner.name != found.ranked[0].name:
         return _of_two_choices(first, found.winner.name, pairs)
+    if found.against not in (None, found.ranked[0].name):
+        return _shortened(partial(_of_against, first, pairs[0], found))
     return _shortened(partial(_of_ranking, first, pairs, found))
 
 
@@ -114,6 +119,23 @@ def _of_ranking(first: str, pairs: Sequence[Pair], found: Judged, num_named: int
     return f"{first} came first, but no difference from {named(undecided, 'or')} is shown."
 
 
+def _of_against(first: str, pair: Pair, found: Judged, num_named: int) -> str:
+    """Say how the first network did against the only one that others were compared with."""
+    other = called(_named(pair.second), found)
+    if pair.answer == BETTER:
+        score = f": {_score_words(found)}" if num_named > 1 else ""
+        return (
+            f"{first} came first{score}, {in_points(pair.difference)} points better than {other}."
+        )
+    if pair.answer == EQUAL:
+        return (
+            f"{first} came first, but equals {other} within ±{100 * found.equal_within:g} points."
+        )
+    if pair.answer == TOO_FEW_RUNS:
+        return f"{first} came first, but {found.num_runs} runs are too few to show a difference."
+    return f"{first} came first, but no difference from {other} is shown."
+
+
 def _score_words(found: Judged) -> str:
     score = found.ranked[0].score(found.measure)
     return f"{percent(score)} {'right' if found.measure == 'accuracy' else found.measure_words}"
@@ -122,7 +144,10 @@ def _score_words(found: Judged) -> str:
 def _of_two_choices(first: str, winner: str, pairs: Sequence[Pair]) -> str:
     """Say that one network came first and another was best on the validation images."""
     other = _named(winner)
-    answer = next((pair.answer for pair in pairs if pair.second == winner), OPEN)
+    answer = next((pair.answer for pair in pairs if pair.second == winner), None)
+    if answer is None:
+        text = f"{first} came first, {other} was best on the validation images"
+        return f"{text}; the two were not compared."
     if answer == BETTER:
         return f"{first} beats {other} here, but {other} was best on the validation images."
     if answer == EQUAL:
@@ -257,11 +282,9 @@ def _reasons(found: Judged) -> str:
 def _kept_equal(results: Results, times: TrainingTimes | None) -> str:
     networks = results.networks
     if results.kind == "run":
-        num = results.num_images
-        return (
-            f"Trained from scratch at {results.size_px} px with the recipe {results.recipe} on"
-            f" {num.train:,} images; the epoch was chosen on {num.validation:,} others."
-        )
+        return _training_of_run(results)
+    if results.has_starts:
+        return kept_equal(results)
     if len({network.epochs for network in networks}) == 1:
         length = "number of epochs"
     elif results.ablation:
@@ -277,6 +300,20 @@ def _kept_equal(results: Results, times: TrainingTimes | None) -> str:
     if any(len(network.trials) > 1 for network in networks):
         text += " The same learning rates were tried for each."
     return text
+
+
+def _training_of_run(results: Results) -> str:
+    network, num = results.networks[0], results.num_images
+    size = f"{network.size_px or results.size_px} px"
+    weights = network.started_from
+    if weights is None:
+        how = f"Trained from scratch at {size} with the recipe {results.recipe}"
+    elif network.is_frozen:
+        how = f"A last layer, fitted on features of {weights.name} at {size}"
+    else:
+        how = f"Fine-tuned from {weights.name} at {size}"
+    what = "its strength" if network.is_frozen else "the epoch"
+    return f"{how} on {num.train:,} images; {what} was chosen on {num.validation:,} others."
 
 
 def steps(
@@ -327,7 +364,7 @@ def _to_use(results: Results, trusting: str) -> tuple[Step, ...]:
 def _to_decide(found: Judged, how: str) -> tuple[Step, ...]:
     """Return what would settle the first difference that is not settled."""
     is_ablation = isinstance(found, Results) and found.ablation
-    pairs = found.comparisons if is_ablation else pairs_of_first(found)
+    pairs = found.comparisons if is_ablation else pairs_of_verdict(found)
     undecided = [pair for pair in pairs if pair.answer in (OPEN, TOO_FEW_RUNS)]
     if not undecided:
         return ()

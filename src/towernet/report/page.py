@@ -15,7 +15,6 @@ from jinja2 import BaseLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from towernet import words
-from towernet.comparison.wording.ablation import signed_points
 from towernet.comparison.wording.times import BARELY_TRAINED
 from towernet.comparison.wording.verdict import answer_words
 from towernet.files import write_text
@@ -24,7 +23,7 @@ from towernet.records.results import Conclusion
 from towernet.report import figures, tables
 from towernet.report.contents import Contents, contents_of
 from towernet.report.networks import Picture
-from towernet.words import in_points, shown
+from towernet.words import in_points, shown, signed_points
 
 
 def write_report(folder: Path, *, picture: Picture) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 
 from towernet.comparison.answers.columns import Ints
 from towernet.comparison.answers.table import AnswerTable
-from towernet.comparison.judging.pairs import pair_of
+from towernet.comparison.judging.pairs import pair_of, pairs_between
 from towernet.comparison.judging.scores import accuracy_interval, balanced_interval
 from towernet.comparison.judging.statistics import judge
 from towernet.comparison.wording.remarks import remarks_on_answers
@@ -21,7 +21,12 @@ from towernet.records.judgement import AnsweringNetwork, AnswersJudged, JudgedRu
 
 
 def judge_answers(
-    table: AnswerTable, *, title: str, equal_within: float, measure: Measure = "accuracy"
+    table: AnswerTable,
+    *,
+    title: str,
+    equal_within: float,
+    measure: Measure = "accuracy",
+    against: str | None = None,
 ) -> AnswersJudged:
     """Rank the networks of a table, judge each pair of them, and describe the result.
 
@@ -30,6 +35,7 @@ def judge_answers(
         title: The title of the judgement.
         equal_within: The largest difference that does not matter, a fraction.
         measure: What they are ranked and judged by; the balanced accuracy needs labels.
+        against: The only network to compare the others with; None: judge all pairs.
     """
     label_N = table.label_N
     accuracy_MK = table.right_MKN.sum(axis=2) / table.right_MKN.shape[2]
@@ -63,12 +69,14 @@ def judge_answers(
         for rank, i in enumerate(order, start=1)
     )
     # In the order of the ranking, as in a comparison: the last digits depend on it.
+    names = [network.name for network in networks]
+    positions = {name: position for position, name in enumerate(names)}
     family = judge(
         table.right_MKN[np.array(order)],
         table.cluster_N,
+        [(positions[a], positions[b]) for a, b in pairs_between(names, against)],
         label_N=label_N if measure == "balanced" else None,
     )
-    names = [network.name for network in networks]
     found = AnswersJudged(
         title=title,
         num_images=table.right_MKN.shape[2],
@@ -76,6 +84,7 @@ def judge_answers(
         num_runs=len(table.runs),
         equal_within=equal_within,
         measure=measure,
+        against=against,
         networks=networks,
         comparisons=tuple(
             pair_of(family, difference, names, equal_within) for difference in family.differences

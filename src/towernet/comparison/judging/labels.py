@@ -86,7 +86,7 @@ class OutOfSample:
 
 def suspect_labels(held_out: OutOfSample, dataset: Dataset) -> list[Suspect]:
     """Return the images whose label looks wrong, with names, the most doubtful first."""
-    labels, paths = np.zeros(len(dataset.pixels), np.int64), [""] * len(dataset.pixels)
+    labels, paths = np.zeros(dataset.num_images, np.int64), [""] * dataset.num_images
     for part in (dataset.train, dataset.validation, dataset.test):
         labels[part.rows] = part.labels
         for row, path in zip(part.rows, part.paths, strict=True):

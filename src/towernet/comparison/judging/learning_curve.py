@@ -41,7 +41,7 @@ class FewerImages:
         failure: Why there are no runs with half of the images.
     """
 
-    name: str
+    name: NetworkName
     folders: dict[float, list[Path]] = field(default_factory=dict)
     failure: str | None = None
 

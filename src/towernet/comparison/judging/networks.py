@@ -28,6 +28,7 @@ from towernet.engine.runlog import read_timings, training_seconds
 from towernet.engine.schedule import small_size_px
 from towernet.models.catalogue import outline
 from towernet.models.summary import layers, map_sides
+from towernet.names import NetworkName
 from towernet.records.judgement import Status
 from towernet.records.ledger import RateFellApart, Trial
 from towernet.records.protocol import Protocol
@@ -53,7 +54,8 @@ def network_of(
         dataset: The images of the first repetition.
     """
     request, decided = protocol.request, protocol.decided
-    class_names, size_px = dataset.contract.class_names, request.recipe.data.size_px
+    class_names, recipe = dataset.contract.class_names, request.recipe_of(outcome.name)
+    size_px = recipe.data.size_px
     confusions = [
         confusion_matrix(of_run.dataset.final.labels, of_run.predicted_N, len(class_names))
         for of_run in predictions
@@ -97,13 +99,18 @@ def network_of(
         mixed=decided.mixes[outcome.name],
         first_map_px=first_map_px,
         last_map_px=last_map_px,
-        first_size_px=small_size_px(outcome.name, size_px, request.recipe.train),
+        first_size_px=size_px
+        if outcome.name.start == "frozen"
+        else small_size_px(outcome.name, size_px, recipe.train),
+        size_px=size_px if any(name.start for name in request.models) else None,
+        started_from=request.weights_of(outcome.name),
+        runs_are_same=_are_same(outcome, predictions),
         runs=runs,
     )
     if outcome.failure is not None:
         return row
     labels_N, predicted_RN, cluster_N = combined(predictions)
-    status, reason = learnt(runs, num_epochs, dataset)
+    status, reason = learnt(outcome.name, runs, num_epochs, dataset)
     right_RN = predicted_RN == labels_N
     if dataset.redraws_final_split and len(predictions) > 1:
         right = [of_run.right_N for of_run in predictions]
@@ -145,23 +152,28 @@ def _run_scores(of_run: RunPredictions, confusion: np.ndarray, folder: Path) -> 
         calibration_error=calibration and calibration.calibration_error,
         balanced_accuracy=balanced_accuracy(of_run.right_N, of_run.dataset.final.labels),
         validation_balanced=summary.validation_balanced,
+        last_layer=summary.last_layer,
     )
 
 
 def num_epochs_of(outcome: Outcome, protocol: Protocol, dataset: Dataset) -> float:
     """Return the number of epochs of a network's runs."""
-    batch_size = protocol.request.recipe.train.batch_size
+    batch_size = protocol.request.recipe_of(outcome.name).train.batch_size
     return protocol.decided.num_steps[outcome.name] / steps_per_epoch(
         len(dataset.train), batch_size
     )
 
 
-def learnt(runs: Iterable[OnValidation], num_epochs: float, dataset: Dataset) -> tuple[Status, str]:
+def learnt(
+    name: NetworkName, runs: Iterable[OnValidation], num_epochs: float, dataset: Dataset
+) -> tuple[Status, str]:
     """Return whether a network learnt enough to be ranked, and if not, why.
+
+    One that starts from pre-trained weights need not see all training images: its last layer has.
 
     Uses validation images, as the choice of the winner does: the final split decides nothing.
     """
-    if num_epochs < 1:
+    if num_epochs < 1 and name.start is None:
         return "not_enough_time", (
             f"did not have enough time: it saw only {percent(num_epochs, 0)} of the training images"
         )
@@ -203,17 +215,27 @@ def best_run(runs: Sequence[RunScores]) -> RunScores:
     return max(runs, key=lambda run: (deciding(run).accuracy, -deciding(run).loss))
 
 
+def _are_same(outcome: Outcome, predictions: Sequence[RunPredictions]) -> bool:
+    if outcome.name.start != "frozen" or len(predictions) < 2:
+        return False
+    return len({tuple(of_run.dataset.train.paths) for of_run in predictions}) == 1
+
+
 def measured_of(outcome: Outcome, predictions: Sequence[RunPredictions]) -> Measured:
     """Return the measured times and memory of a network."""
     lines = [line for folder in outcome.folders for line in read_timings(folder)]
+    # A last layer is fitted before the first step, which says nothing about training.
+    speeds = [line.images_per_second for line in lines if line.step]
     seconds = [training_seconds(folder) for folder in outcome.folders]
+    decoding = [of_run.decode_ms for of_run in predictions if of_run.decode_ms is not None]
     tried: list[Trial | RateFellApart] = [*outcome.trials, *outcome.fell_apart]
     return Measured(
         training_seconds=float(sum(seconds)),
         run_seconds=median(seconds) if seconds else None,
         trial_seconds=sum(event.seconds for event in tried),
         # The median: an epoch during which the command was suspended (Ctrl-Z) must not count.
-        images_per_second=median(line.images_per_second for line in lines) if lines else None,
+        images_per_second=median(speeds) if speeds else None,
         latency_ms=median(of_run.latency_ms for of_run in predictions) if predictions else None,
+        decode_ms=median(decoding) if decoding else None,
         peak_memory_mib=max((line.peak_memory_mib for line in lines), default=None),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Final
 
 from towernet.comparison.judging.significance import min_runs
@@ -16,6 +17,22 @@ WORSE: Final = "worse"
 EQUAL: Final = "equal"
 OPEN: Final = "open"
 TOO_FEW_RUNS: Final = "too_few_runs"
+
+
+def pairs_between(names: Sequence[str], against: str | None) -> list[tuple[str, str]]:
+    """Return the pairs of networks to judge.
+
+    Args:
+        names: Those that can be judged.
+        against: The only one to compare the others with; None: judge all pairs.
+
+    Example:
+        >>> pairs_between(["a", "b", "c"], "b")
+        [('a', 'b'), ('c', 'b')]
+    """
+    if against is None:
+        return list(combinations(names, 2))
+    return [(name, against) for name in names if name != against] if against in names else []
 
 
 def pair_of(

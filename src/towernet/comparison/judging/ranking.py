@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ class Judging:
     Args:
         protocol: The protocol, frozen before the first step.
         session: The folder, and the progress.
-        dataset_of: The images of each repetition.
+        dataset_of: The images of each repetition, as a network takes them.
         networks: Their rows of the results so far.
         measured: The measured times of each network.
         right: Which images the runs of each network classified correctly.
@@ -44,7 +44,7 @@ class Judging:
 
     protocol: Protocol
     session: Session
-    dataset_of: Callable[[int], Dataset]
+    dataset_of: Callable[[int, NetworkName], Dataset]
     networks: list[Network] = field(default_factory=list)
     measured: dict[NetworkName, Measured] = field(default_factory=dict)
     right: dict[str, list[npt.NDArray[np.bool_]]] = field(default_factory=dict)
@@ -53,13 +53,13 @@ class Judging:
 
     @property
     def dataset(self) -> Dataset:
-        """The images of the first repetition."""
-        return self.dataset_of(0)
+        """The images of the first repetition, as the first network takes them."""
+        return self.dataset_of(0, self.protocol.request.models[0])
 
     def add(self, outcome: Outcome) -> None:
         """Evaluate a network's saved weights on the final split, in full precision."""
         self.session.progress.say(f"evaluating {outcome.name} on {len(self.dataset.final)} images")
-        predictions = self.predict(outcome.folders)
+        predictions = self.predict(outcome.name, outcome.folders)
         if not all(of_run.are_finite for of_run in predictions):
             outcome.failure, predictions = NOT_FINITE, []
         network = network_of(outcome, predictions, self.session.folder, self.protocol, self.dataset)
@@ -73,10 +73,15 @@ class Judging:
             self.best, self.out_of_sample = network, None  # free the old one before the next
             self.out_of_sample = out_of_sample(predictions)
 
-    def predict(self, run_folders: Sequence[Path]) -> list[RunPredictions]:
+    def predict(self, name: NetworkName, run_folders: Sequence[Path]) -> list[RunPredictions]:
         """Return the predictions of a network's runs, one run for each repetition."""
         return [
-            predict_final(run_folder, self.protocol.decided.policy, self.dataset_of(repetition))
+            predict_final(
+                name,
+                self.protocol.decided.policy,
+                self.dataset_of(repetition, name),
+                replace(self.session, folder=run_folder),
+            )
             for repetition, run_folder in enumerate(run_folders)
         ]
 
@@ -121,7 +126,7 @@ class Judging:
         if self.protocol.request.measure == "accuracy":
             return [run.mean() for run in self.right[name]]
         return [
-            balanced_accuracy(run, self.dataset_of(repetition).final.labels)
+            balanced_accuracy(run, self.dataset_of(repetition, NetworkName(name)).final.labels)
             for repetition, run in enumerate(self.right[name])
         ]
 

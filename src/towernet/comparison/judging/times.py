@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from towernet.comparison.forecast import budget
+from towernet.comparison.forecast import budget, most_steps
 from towernet.comparison.wording.times import about_times
 from towernet.data.prepare import Dataset
 from towernet.engine.measure import Cost
@@ -63,13 +63,19 @@ def training_times(
 
 
 def _shorter_by_design(protocol: Protocol, dataset: Dataset) -> set[NetworkName]:
-    """Return the variants that would have had time for more steps than they share with others."""
-    decided, recipe = protocol.decided, protocol.request.recipe
-    if not protocol.request.attention:
-        return set()
-    return {
-        name
-        for name, cost in decided.costs.items()
-        if name not in decided.failures
-        and decided.num_steps[name] < budget(recipe, Cost.of(cost), dataset)
-    }
+    """Return the networks that need less time than they were given.
+
+    These are frozen ones, fine-tuned ones that reached their last epoch, and variants that would
+    have had time for more steps than they share with others.
+    """
+    decided, request = protocol.decided, protocol.request
+    shorter = {name for name in request.models if name.start == "frozen"}
+    for name, cost in decided.costs.items():
+        if name in decided.failures or name in shorter:
+            continue
+        recipe, num_steps = request.recipe_of(name), decided.num_steps[name]
+        ended = recipe.train.max_epochs is not None and num_steps == most_steps(recipe, dataset)
+        shares = bool(request.attention) and num_steps < budget(recipe, Cost.of(cost), dataset)
+        if ended or shares:
+            shorter.add(name)
+    return shorter

@@ -20,7 +20,7 @@ from towernet.comparison.wording.verdict import judged_images, settling, worth_u
 from towernet.names import USUAL_PLACE
 from towernet.records.judgement import Answer, Pair
 from towernet.records.results import Results, Variant
-from towernet.words import in_points, listed, percent
+from towernet.words import in_points, listed, percent, signed_points
 
 # The places that `attach` knows.
 _PLACES = {
@@ -68,11 +68,6 @@ def answer_in_words(answer: Answer, equal_within: float, num_runs: int) -> str:
         OPEN: "not shown",
         TOO_FEW_RUNS: "too few runs",
     }[answer]
-
-
-def signed_points(fraction: float) -> str:
-    """Write a difference in percentage points with its sign."""
-    return f"{'+' if fraction > 0 else ''}{in_points(fraction)}"
 
 
 def sentence(results: Results) -> str:

@@ -35,7 +35,8 @@ def advice(results: Results) -> str:
             todo.append("set train.balanced_drawing = true in a recipe")
         if todo:
             sentences.append(f"The classes are uneven: {', and '.join(todo)}.")
-    if not evaluated or any(improves(network) for network in evaluated):
+    trained = [network for network in evaluated if not network.is_frozen]
+    if not evaluated or any(improves(network) for network in trained):
         or_check = "" if named else f", or {_CHECK}"
         sentences.append(f"Train longer (give more --epochs or --minutes){or_check}.")
     else:

@@ -7,9 +7,11 @@ from statistics import stdev
 
 from towernet.comparison.judging.pairs import BETTER, EQUAL, WORSE
 from towernet.comparison.wording.ablation import about_blocks
+from towernet.comparison.wording.pairs import pairs_of_first
 from towernet.comparison.wording.remarks import about_rates
+from towernet.comparison.wording.starts import about_weights, sizes_words
 from towernet.comparison.wording.times import FEW_EPOCHS_WORDS, unequal
-from towernet.config import Measure
+from towernet.config import FINETUNE, Measure
 from towernet.records.judgement import Pair
 from towernet.records.results import Made, Network, Results, TrainingTimes
 from towernet.words import counted, in_points, listed, p_value, percent, shown
@@ -41,6 +43,7 @@ def paragraph(
     sentences = [
         _training(results, made, times),
         shown(unequal(times, several_runs=results.num_runs > 1)) if times and times.differ else "",
+        *map(shown, about_weights(results)),
         _sharing(results),
         _held_out(results, later_looks),
         _method(results),
@@ -77,24 +80,13 @@ def latex(results: Results, made: Made, times: TrainingTimes | None = None) -> s
 
 
 def _differences(results: Results) -> dict[str, Pair]:
-    """Return how networks differ from the first, or from themselves without attention; by name."""
-    if results.ablation:
+    """Return how networks differ from the one they are compared with, by name.
+
+    That is the first, the one of `against`, or the same network without attention.
+    """
+    if results.ablation or results.against:
         return {pair.first: pair for pair in results.comparisons}
-    firsts = {network.name for network in results.ranked[:1]}
-    return {pair.second: _turned(pair) for pair in results.comparisons if pair.first in firsts}
-
-
-def _turned(pair: Pair) -> Pair:
-    """Return a pair's difference seen from the second network."""
-    low, high = pair.interval
-    return pair.model_copy(
-        update={
-            "first": pair.second,
-            "second": pair.first,
-            "difference": -pair.difference,
-            "interval": (-high, -low),
-        }
-    )
+    return {pair.second: pair.turned() for pair in pairs_of_first(results)}
 
 
 def _table_row(network: Network, pair: Pair | None) -> str:
@@ -126,13 +118,14 @@ def escaped(text: str) -> str:
 
 def _caption(results: Results) -> str:
     spread = " ± the standard deviation over runs" if results.num_runs > 1 else ""
+    whom = "the same network without attention" if results.ablation else results.against
     of_what = " of balanced accuracy" if results.measure == "balanced" else ""
     return (
         f"Accuracy and balanced accuracy (the mean over the classes){spread} on"
         f" {results.num_judged:,} {results.final_split} images of"
         f" {shown(results.title)};"
         f" {counted(results.num_runs, 'run')} of each network. Differences are from"
-        f" {'the same network without attention' if results.ablation else 'the first'}, in"
+        f" {shown(whom or 'the first')}, in"
         f" points{of_what}, with 95 % intervals for all pairs at once and Holm's p."
         + (f" * {FEW_EPOCHS_WORDS}." if any(n.barely_trained for n in results.ranked) else "")
     )
@@ -140,7 +133,7 @@ def _caption(results: Results) -> str:
 
 def _training(results: Results, made: Made, times: TrainingTimes | None) -> str:
     networks, num = results.networks, results.num_images
-    epochs = [network.epochs for network in networks if network.epochs]
+    epochs = [network.epochs for network in networks if network.epochs and not network.is_frozen]
     length = ""
     if epochs:
         least, most = f"{min(epochs):,.4g}", f"{max(epochs):,.4g}"
@@ -153,19 +146,54 @@ def _training(results: Results, made: Made, times: TrainingTimes | None) -> str:
             length += f" ({at_most}{minutes} minute{'' if minutes == '1' else 's'} {planned})"
     test = f", {num.test:,} test" if num.test else ""
     version = made.versions.get("towernet")
+    size = "" if results.has_starts else f" at {results.size_px} px"
     return (
-        f"We trained {listed([shown(network.name) for network in networks])} from scratch on"
+        f"We {_how(results)} on"
         f" {shown(results.title)} ({len(results.class_names)} classes; {num.train:,}"
-        f" training, {num.validation:,} validation{test} images) at {results.size_px} px,"
-        f" {counted(results.num_runs, 'run')} each{length}, with the recipe"
-        f" {shown(results.recipe)} of towernet{f' {version}' if version else ''}"
-        f" (seed {results.seed})."
+        f" training, {num.validation:,} validation{test} images){size},"
+        f" {counted(results.num_runs, 'run')} each{length}, with {_recipes(results)}"
+        f"towernet{f' {version}' if version else ''} (seed {results.seed})."
     )
 
 
-def _sharing(results: Results) -> str:
+def _recipes(results: Results) -> str:
+    """Name the recipes of the networks that are trained: "the recipe default of "."""
+    scratch, _, tuned = _by_start(results)
+    recipes = [shown(results.recipe)] if scratch else []
+    recipes += [FINETUNE] if tuned else []
+    return f"the recipe{'s' if len(recipes) > 1 else ''} {listed(recipes)} of " if recipes else ""
+
+
+def _by_start(results: Results) -> tuple[list[Network], list[Network], list[Network]]:
+    """Return the networks from scratch, the frozen and the fine-tuned ones."""
     networks = results.networks
+    scratch = [network for network in networks if network.started_from is None]
+    frozen = [network for network in networks if network.is_frozen]
+    return scratch, frozen, [network for network in networks if network not in scratch + frozen]
+
+
+def _how(results: Results) -> str:
+    """Say which networks were trained from scratch and which started from weights."""
+    scratch, frozen, tuned = _by_start(results)
+    parts = []
+    for verb, some, after in (
+        ("trained", scratch, " from scratch"),
+        ("fitted a new last layer on the features of", frozen, ""),
+        ("fine-tuned", tuned, ""),
+    ):
+        if some:
+            size = f" at {sizes_words(some)}" if results.has_starts else ""
+            names = listed([shown(network.name) for network in some])
+            parts.append(f"{verb} {names}{after}{size}")
+    return listed(parts)
+
+
+def _sharing(results: Results) -> str:
+    networks = [network for network in results.networks if network.started_from is None]
     text = "In each run all networks shared the images, their order and the random augmentation"
+    if len(networks) < len(results.networks):
+        text = "In each run all networks shared the images and their splits"
+        networks = [network for network in results.networks if not network.is_frozen]
     apart = [
         what
         for what, values in (
@@ -177,7 +205,8 @@ def _sharing(results: Results) -> str:
         )
         if len(values) > 1
     ]
-    text += f" (except that the recipe {listed(apart)})" if apart else ""
+    if apart and not results.has_starts:
+        text += f" (except that the recipe {listed(apart)})"
     loss, accuracy = "validation loss", "validation accuracy"
     if results.measure == "balanced":
         loss, accuracy = f"{loss} (the mean over the classes)", f"balanced {accuracy}"
@@ -186,8 +215,10 @@ def _sharing(results: Results) -> str:
             f"; the learning rate was chosen by the {loss} of short trials of each, and the epoch"
             f" by {accuracy}."
         )
-    else:
+    elif networks:
         text += f"; the epoch of each was chosen by {accuracy}."
+    else:
+        text += "."
     return " ".join([text, *map(shown, about_rates(networks))])
 
 
@@ -225,11 +256,12 @@ def _method(results: Results) -> str:
             "Networks were ranked and compared by balanced accuracy, the mean over the classes of"
             " the share of each that is classified correctly. "
         )
+    only = f" Only pairs with {shown(results.against)} were judged." if results.against else ""
     whom = "A network with a block and without it" if results.ablation else "Two networks"
     return (
         f"{judged}{whom} were called different when both {test}{holm} (p < 0.05) and the 95 %"
         f" interval{over}{at_once} excluded zero, and equal when the whole interval lay"
-        f" within ±{100 * results.equal_within:g} points."
+        f" within ±{100 * results.equal_within:g} points.{only}"
     )
 
 
@@ -248,7 +280,12 @@ def _findings(results: Results) -> list[str]:
             balanced = "balanced " if measure == "balanced" else ""
             if of:
                 sentences.append(f"{split} {balanced}accuracy{over} was {listed(of)}.")
-    sentences += _about_ablation(results) if results.ablation else _about_first(results)
+    if results.ablation:
+        sentences += _about_ablation(results)
+    elif results.against:
+        sentences += _about_against(results, results.against)
+    else:
+        sentences += _about_first(results)
     sentences += [
         f"{shown(network.name)} could not be ranked ({shown(network.reason)})."
         for network in results.networks
@@ -275,6 +312,26 @@ def _about_first(results: Results) -> list[str]:
         if some:
             gaps = [_gap(pair.second, pair) for pair in some]
             sentences.append(f"{first} {verb} {listed(gaps)}.")
+    return sentences
+
+
+def _about_against(results: Results, against: str) -> list[str]:
+    """Say how the others differ from the only network that they were compared with."""
+    sentences = []
+    for verb, some in (
+        ("better than", [pair for pair in results.comparisons if pair.answer == BETTER]),
+        ("worse than", [pair for pair in results.comparisons if pair.answer == WORSE]),
+        ("equal to", [pair for pair in results.comparisons if pair.answer == EQUAL]),
+        (
+            "not shown to differ from",
+            [pair for pair in results.comparisons if pair.answer not in (BETTER, WORSE, EQUAL)],
+        ),
+    ):
+        if some:
+            gaps = listed([_gap(pair.first, pair) for pair in some])
+            models = "The trained models of " if results.num_runs == 1 else ""
+            be = "was" if len(some) == 1 else "were"
+            sentences.append(f"{models}{gaps} {be} {verb} {shown(against)}.")
     return sentences
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from towernet.comparison.judging.pairs import BETTER, EQUAL, OPEN, TOO_FEW_RUNS
+from towernet.comparison.judging.pairs import EQUAL, OPEN, TOO_FEW_RUNS
 from towernet.comparison.judging.significance import min_runs
 from towernet.comparison.wording.advice import advice
+from towernet.comparison.wording.pairs import only_pairs_words, pairs_of_verdict
+from towernet.comparison.wording.starts import about_last_layers, about_weights, sizes_words
 from towernet.comparison.wording.verdict import (
     BY_ANSWERS,
     BY_OPTION,
     beats_guessing,
     guessing_words,
-    num_pairs,
-    pairs_of_first,
     settling,
     too_few_runs,
     worth_using,
@@ -25,15 +25,14 @@ from towernet.words import listed
 
 def remarks(results: Results) -> list[str]:
     """Return what a careful reader should know besides the verdict."""
-    sentences = [
-        *about_differences(pairs_of_first(results), results, num_pairs(len(results.ranked))),
+    return [
+        *only_pairs_words(results),
+        *about_differences(pairs_of_verdict(results), results),
         *about_protocol(results, "can change the order"),
         *about_winner(results),
         *about_more_images(results),
+        *about_runs(results, len(results.comparisons)),
     ]
-    if (cheapest := _cheapest(results.ranked, results.comparisons)) is not None:
-        sentences.append(cheapest)
-    return sentences + about_runs(results, num_pairs(len(results.ranked)))
 
 
 def remarks_on_answers(found: Judged) -> list[str]:
@@ -42,23 +41,28 @@ def remarks_on_answers(found: Judged) -> list[str]:
     Args:
         found: A judgement with a ranked network.
     """
-    num_comparisons = num_pairs(len(found.ranked))
     return [
-        *about_differences(pairs_of_first(found), found, num_comparisons),
-        *about_few_runs(found, num_comparisons, BY_ANSWERS),
+        *only_pairs_words(found),
+        *about_differences(pairs_of_verdict(found), found),
+        *about_few_runs(found, len(found.comparisons), BY_ANSWERS),
     ]
 
 
-def about_differences(pairs: Sequence[Pair], found: Judged, num_comparisons: int) -> list[str]:
+def about_differences(pairs: Sequence[Pair], found: Judged) -> list[str]:
     """Say what would decide the first open difference, and what the brackets mean."""
     sentences = []
     undecided = [pair for pair in pairs if pair.answer in (OPEN, TOO_FEW_RUNS)]
     if undecided and (ways := settling(undecided[0])):
-        sentences.append(f"{ways[0].upper()}{ways[1:]}.")
+        is_clear = undecided[0].first == found.ranked[0].name
+        sentences.append(
+            f"{ways[0].upper()}{ways[1:]}."
+            if is_clear
+            else f"For {undecided[0].first} and {undecided[0].second}: {ways}."
+        )
     if any(pair.answer != EQUAL for pair in pairs):
         images = "test images" if found.split_words == "test" else "images"
         sample = f"other {images}" if found.num_runs == 1 else f"other runs and {images}"
-        at_once = ", for all comparisons at once" if num_comparisons > 1 else ""
+        at_once = ", for all comparisons at once" if len(found.comparisons) > 1 else ""
         sentences.append(
             f"In brackets: the range in which the difference probably is, for {sample} of the same"
             f" kind (95 % interval{at_once})."
@@ -71,14 +75,13 @@ def about_protocol(results: Results, what_may_change: str) -> list[str]:
     sentences = []
     ranked = results.ranked
     if len(ranked) > 1:
-        epochs = [network.epochs for network in ranked]
-        least, most = _epochs(min(epochs)), _epochs(max(epochs))
+        longer = [] if all(network.is_frozen for network in ranked) else ["longer training"]
+        other = ["other weights"] if results.has_starts else []
         sentences.append(
-            f"Valid for training from scratch at {results.size_px} px for"
-            f" {least if least == most else f'{least} to {most}'}"
-            f" {'epoch (pass' if least == most == '1' else 'epochs (passes'} through the"
-            f" images); longer training or larger images {what_may_change}."
+            f"Valid for {_trainings(results)};"
+            f" {listed([*longer, *other, 'larger images'], 'or')} {what_may_change}."
         )
+    sentences += [*about_weights(results), *about_last_layers(results)]
     if results.final_split == "validation":
         sentences.append(
             "The figures are those of the best epoch on the selection set, not a test result: no"
@@ -153,6 +156,13 @@ def about_runs(results: Results, num_comparisons: int) -> list[str]:
     """Say what this number of runs cannot show."""
     if not results.ranked or results.kind != "comparison":
         return []
+    if same := [network.name for network in results.ranked if network.runs_are_same]:
+        return [
+            *about_few_runs(results, num_comparisons, BY_OPTION),
+            f"The {results.num_runs} runs of {listed(same)} are all the same: the training images"
+            " came with the data, and nothing else is drawn for a last layer. Between these, the"
+            " intervals allow for other test images only, and the p values say nothing.",
+        ]
     if results.resampled:
         return [
             "Each run was judged on the images it left out, and runs share some of these; the"
@@ -179,21 +189,28 @@ def about_few_runs(found: Judged, num_comparisons: int, how: str) -> list[str]:
     return [] if few is None else [few]
 
 
-def _cheapest(ranked: Sequence[Network], pairs: Sequence[Pair]) -> str | None:
-    """Name the cheapest network that is not shown to be worse than the first, if there is one."""
-    if len(ranked) < 2:
-        return None
-    first = ranked[0]
-    answers = {pair.second: pair.answer for pair in pairs if pair.first == first.name}
-    sound = [first, *(network for network in ranked[1:] if answers[network.name] != BETTER)]
-    cheapest = min(sound, key=lambda network: (network.multiply_adds, network.parameters))
-    if cheapest is first:
-        return None
-    of_first = 100 * cheapest.multiply_adds / first.multiply_adds
-    share = f"{of_first:.0f}" if of_first >= 10 else f"{of_first:.2g}"
+def _trainings(results: Results) -> str:
+    """Say how the ranked networks were trained: from scratch and from weights, at which size."""
+    scratch = [network for network in results.ranked if network.started_from is None]
+    tuned = [n for n in results.ranked if n.started_from is not None and not n.is_frozen]
+    frozen = [network for network in results.ranked if network.is_frozen]
+    parts = []
+    if scratch:
+        size = sizes_words(scratch) or f"{results.size_px} px"
+        parts.append(f"training from scratch at {size} for {_epochs_of(scratch)}")
+    if tuned:
+        parts.append(f"fine-tuning these weights at {sizes_words(tuned)} for {_epochs_of(tuned)}")
+    if frozen:
+        parts.append(f"a last layer on features of these weights at {sizes_words(frozen)}")
+    return listed(parts)
+
+
+def _epochs_of(networks: Sequence[Network]) -> str:
+    epochs = [network.epochs for network in networks]
+    least, most = _epochs(min(epochs)), _epochs(max(epochs))
     return (
-        f"Of the networks not shown to be worse, {cheapest.name} is the cheapest: {share} % of the"
-        f" multiply-adds of {first.name} for one image."
+        f"{least if least == most else f'{least} to {most}'}"
+        f" {'epoch (pass' if least == most == '1' else 'epochs (passes'} through the images)"
     )
 
 

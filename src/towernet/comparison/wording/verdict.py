@@ -9,9 +9,11 @@ from typing import Final
 from towernet.comparison.judging.pairs import BETTER, EQUAL, OPEN, TOO_FEW_RUNS, WORSE
 from towernet.comparison.judging.significance import min_runs
 from towernet.comparison.wording.advice import advice
+from towernet.comparison.wording.pairs import called, gap_words, pairs_of_first, signed_gap
+from towernet.comparison.wording.starts import about_starts
 from towernet.records.judgement import Judged, Pair
 from towernet.records.results import Network, Results
-from towernet.words import in_points, listed, percent
+from towernet.words import listed, percent
 
 # How to get more runs: of a comparison, and of another program's predictions.
 BY_OPTION: Final = "give --runs {} or more"
@@ -71,7 +73,8 @@ def verdict(results: Results) -> str:
         return (
             f"No network learned enough to be ranked on {judged_images(results)}. {advice(results)}"
         )
-    return sentence(results, about_ours(results))
+    text = sentence(results, about_ours(results))
+    return " ".join(filter(None, (text, about_starts(results))))
 
 
 def sentence(found: Judged, lead: str = "") -> str:
@@ -93,6 +96,8 @@ def sentence(found: Judged, lead: str = "") -> str:
             f"{lead}{first.name} is the only network that could be ranked: {scored_words(found)}."
         )
     pairs = pairs_of_first(found)
+    if found.against not in (None, first.name):
+        return f"{lead}{_came_first_but_not_alone(found, pairs)}"
     tied = [pair.second for pair in pairs if pair.difference == 0]
     is_one_run = found.num_runs == 1
     if any(pair.answer == BETTER for pair in pairs):
@@ -105,6 +110,66 @@ def sentence(found: Judged, lead: str = "") -> str:
         place = f"{'The trained model of ' if is_one_run else ''}{first.name} came first"
     rest = about_first(found, first.name if tied else "It")
     return f"{lead}{place} ({scored_words(found)}). {rest}"
+
+
+def _came_first_but_not_alone(found: Judged, pairs: Sequence[Pair]) -> str:
+    """Return the answer where only pairs with another network than the first were judged.
+
+    Args:
+        found: Such a judgement.
+        pairs: The pair of the two; none if the other one was not ranked.
+    """
+    first = found.ranked[0].name
+    place = f"{'The trained model of ' if found.num_runs == 1 else ''}{first} came first"
+    place = f"{place} ({scored_words(found)})"
+    if any(pair.answer == BETTER for pair in pairs):
+        place += f", {gap_words(pairs[0])} better than {called(pairs[0].second, found)}"
+        rest = about_against(found, [pair for pair in found.comparisons if pair.first != first])
+    else:
+        rest = about_against(found, found.comparisons)
+    return f"{place}. {rest}".rstrip()
+
+
+def about_against(found: Judged, pairs: Sequence[Pair]) -> str:
+    """Say which networks are better and worse than the only one they were compared with.
+
+    Args:
+        found: A judgement of such pairs.
+        pairs: Those to speak of; the second is always the same.
+    """
+    other = next((n for n in found.networks if n.name == found.against), None)
+    assert other is not None, "only a network of the judgement is compared with"
+    if other.status == "failed":
+        return f"{other.name} failed ({other.reason}), so no difference from it was judged."
+    if other.status != "ranked":
+        return f"{other.name} {other.reason}; so no difference from it was judged."
+    if not pairs:
+        return ""
+    is_one_run, clauses = found.num_runs == 1, list[str]()
+
+    def whom() -> str:
+        return "it" if clauses else called(other.name, found)
+
+    if all(pair.answer == TOO_FEW_RUNS for pair in pairs):
+        return (
+            f"{found.num_runs} runs are too few to show a difference from {whom()}:"
+            f" {listed([signed_gap(pair) for pair in pairs])}."
+        )
+    for answer in (BETTER, WORSE):
+        if some := [pair for pair in pairs if pair.answer == answer]:
+            verb = "gave a" if is_one_run else "is" if len(some) == 1 else "are"
+            model = " model" if is_one_run else ""
+            names = listed([signed_gap(pair) for pair in some])
+            clauses.append(f"{names} {verb} {answer}{model} than {whom()}")
+    if equal := [pair for pair in pairs if pair.answer == EQUAL]:
+        verb = "equals" if len(equal) == 1 else "equal"
+        names = listed([pair.first for pair in equal])
+        clauses.append(f"{names} {verb} {whom()} within ±{100 * found.equal_within:g} points")
+    if undecided := [pair for pair in pairs if pair.answer in (OPEN, TOO_FEW_RUNS)]:
+        names = listed([signed_gap(pair) for pair in undecided], "or")
+        no = "no" if clauses else "No"
+        clauses.append(f"{no} difference from {whom()} is shown for {names}")
+    return f"{'; '.join(clauses)}."
 
 
 def scored_words(found: Judged) -> str:
@@ -121,12 +186,6 @@ def gets_words(found: Judged) -> str:
     return f"{'gets' if found.measure == 'accuracy' else 'has a'} {scored_words(found)}"
 
 
-def pairs_of_first(found: Judged) -> list[Pair]:
-    """Return the pairs that the network that came first is in, the nearest other one first."""
-    firsts = {network.name for network in found.ranked[:1]}
-    return [pair for pair in found.comparisons if pair.first in firsts]
-
-
 def about_first(found: Judged, subject: str) -> str:
     """Say which networks the first one beats, equals, and is not shown to differ from.
 
@@ -134,13 +193,15 @@ def about_first(found: Judged, subject: str) -> str:
         found: A judgement with two ranked networks or more.
         subject: Its name, or "It".
     """
+    if found.against not in (None, found.ranked[0].name):
+        return about_against(found, found.comparisons)
     pairs = pairs_of_first(found)
     beaten = [pair for pair in pairs if pair.answer == BETTER]
     equal = [pair for pair in pairs if pair.answer == EQUAL]
     undecided = [pair for pair in pairs if pair.answer in (OPEN, TOO_FEW_RUNS)]
     clauses = []
     if beaten:
-        nearest = f"{beaten[0].second} by {_gap(beaten[0])}"
+        nearest = f"{beaten[0].second} by {gap_words(beaten[0])}"
         if len(beaten) == 1:
             whom = nearest
         elif len(beaten) < len(pairs):
@@ -148,7 +209,7 @@ def about_first(found: Judged, subject: str) -> str:
         else:
             is_all = len(found.ranked) == len(found.networks)
             others = f"every other {'' if is_all else 'ranked '}{_noun(found)}"
-            whom = f"{others} ({beaten[0].second}, the nearest, by {_gap(beaten[0])})"
+            whom = f"{others} ({beaten[0].second}, the nearest, by {gap_words(beaten[0])})"
         clauses.append(f"{subject} beats {whom}")
     if equal:
         it = "it" if beaten else subject
@@ -156,12 +217,12 @@ def about_first(found: Judged, subject: str) -> str:
     if all(pair.answer == TOO_FEW_RUNS for pair in pairs):
         over = f" over {pairs[0].second}" if len(pairs) > 1 else ""
         runs = f"{found.num_runs} runs are too few to show a difference"
-        clauses.append(f"{runs}: {_gap(pairs[0], over)}")
+        clauses.append(f"{runs}: {gap_words(pairs[0], over)}")
     elif undecided:
         from_whom = "" if len(undecided) == len(pairs) else f" from {_names(undecided, 'or')}"
         over = f" over {undecided[0].second}" if len(undecided) > 1 else ""
         no = "no" if clauses else "No"
-        clauses.append(f"{no} difference{from_whom} is shown: {_gap(undecided[0], over)}")
+        clauses.append(f"{no} difference{from_whom} is shown: {gap_words(undecided[0], over)}")
     return f"{'; '.join(clauses)}."
 
 
@@ -180,17 +241,6 @@ def about_ours(results: Results) -> str:
 
 def _names(pairs: Sequence[Pair], last: str = "and") -> str:
     return listed([pair.second for pair in pairs], last)
-
-
-def _gap(pair: Pair, over: str = "") -> str:
-    """Say by how much the first network of a pair is ahead."""
-    low, high = map(in_points, pair.interval)
-    return f"{in_points(pair.difference)} points{over} [{low}, {high}]"
-
-
-def num_pairs(num_networks: int) -> int:
-    """Return how many pairs some networks make."""
-    return num_networks * (num_networks - 1) // 2
 
 
 def too_few_runs(num_comparisons: int, num_runs: int, how: str = BY_OPTION) -> str | None:

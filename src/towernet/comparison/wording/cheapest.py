@@ -1,0 +1,69 @@
+"""Which network is the cheapest of those that are not shown to be worse, by measured time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from towernet.comparison.judging.pairs import BETTER
+from towernet.comparison.wording.pairs import pairs_of_first
+from towernet.names import SCRATCH, NetworkName
+from towernet.records.results import Measured, Network, Results
+
+WORTH_NAMING = 0.9
+"""A network is called cheaper than the first if it takes less than this share of its time."""
+
+
+def _times(
+    ranked: Sequence[Network], measured: Mapping[NetworkName, Measured]
+) -> dict[NetworkName, float | None]:
+    """Return the milliseconds of each network for an image.
+
+    Frozen, fine-tuned and from scratch, a network does the same at the same size: these times
+    differ only by chance, and the least of them is that of all.
+    """
+    same: dict[tuple[NetworkName, int | None], list[float]] = {}
+    for network in ranked:
+        if (time := measured[network.name].image_ms) is not None:
+            same.setdefault((network.name.with_start(SCRATCH), network.size_px), []).append(time)
+    return {
+        network.name: min(same[key]) if key in same else None
+        for network in ranked
+        for key in [(network.name.with_start(SCRATCH), network.size_px)]
+    }
+
+
+def cheapest_words(results: Results, measured: Mapping[NetworkName, Measured]) -> str | None:
+    """Name the network that takes the least time for an image, if not the first and not worse.
+
+    Of those that were compared with the first. The time is that of decoding an image and of the
+    network, at the network's own size; it decides nothing else.
+
+    Args:
+        results: What was found.
+        measured: The times of each network.
+
+    Returns:
+        A sentence; None if the first is the fastest, or times are not known.
+    """
+    if results.ablation or len(results.ranked) < 2:
+        return None
+    first = results.ranked[0].name
+    times = _times(results.ranked, measured)
+    is_worse = {pair.second: pair.answer == BETTER for pair in pairs_of_first(results)}
+    sound = {
+        name: time
+        for name, time in times.items()
+        if time is not None and (name == first or not is_worse.get(name, True))
+    }
+    if first not in sound:
+        return None
+    cheapest = min(sound, key=sound.__getitem__)
+    if sound[cheapest] >= WORTH_NAMING * sound[first]:
+        return None
+    cost = (
+        f"{sound[cheapest]:.3g} ms for one image, with decoding it, instead of"
+        f" {sound[first]:.3g} ms"
+    )
+    if results.against not in (None, first):
+        return f"{cheapest} is not shown to be worse than {first}, and takes {cost}."
+    return f"Of the networks not shown to be worse, {cheapest} is the cheapest: {cost}."
