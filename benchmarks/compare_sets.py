@@ -2,6 +2,8 @@
 
 python benchmarks/compare_sets.py caltech16 sign-digits --minutes 2.5
 python benchmarks/compare_sets.py sign-digits --models towernet,resnet18 --runs 8 --minutes 1
+python benchmarks/compare_sets.py caltech16 --models towernet_patch,mobilenet_v2/frozen --runs 8 \
+    --minutes 1 --against mobilenet_v2/frozen --weights mobilenet_v2=mobilenet_v2-b0353104.pth
 python benchmarks/compare_sets.py caltech16 --models towernet --attention shuffle,se --runs 10 \
     --epochs 8 --threads 1
 """
@@ -42,6 +44,12 @@ def checked(name: str) -> dict[str, Any]:
         return found | {"seconds": time.perf_counter() - start}
 
 
+def _without_folder(item: str) -> str:
+    """Return NETWORK=FILE with the file's name alone."""
+    network, equals, file = item.partition("=")
+    return f"{network}{equals}{Path(file).name}" if equals else item
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="+", help="caltech16, sign-digits …: NAME.zip is compared.")
@@ -49,6 +57,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="Of one run.")
     parser.add_argument("--models", help="Default: the command's five.")
     parser.add_argument("--attention", help="Blocks that each network is given in turn.")
+    parser.add_argument("--weights", action="append", help="NETWORK=FILE, for NETWORK/frozen.")
+    parser.add_argument("--against", help="Judge only the pairs with this network.")
     parser.add_argument("--threads", type=int, help="Default: one per core.")
     parser.add_argument("--runs", type=int, default=1, help="Of each network.")
     parser.add_argument("--check-only", action="store_true", help="Open no test split.")
@@ -61,6 +71,8 @@ def main() -> None:
         if args.check_only:
             continue
         kind = "compare" if args.runs == 1 else "verdict"
+        if args.weights:
+            kind = "starts"
         if args.attention:
             kind = "ablation-" + args.models.replace(",", "-")
         folder = Path("runs") / f"{kind}-{name}"
@@ -70,12 +82,14 @@ def main() -> None:
         if args.epochs:
             budget = ["--epochs", str(args.epochs)]
         words = [*budget, "--runs", str(args.runs), "--out", str(folder)]
-        for option in ("threads", "attention", "models"):
+        for option in ("threads", "against", "attention", "models"):
             if (value := getattr(args, option)) is not None:
                 words = [f"--{option}", str(value), *words]
-        towernet("compare", data_set(f"{name}.zip"), *words)
+        given = [word for item in args.weights or [] for word in ("--weights", item)]
+        towernet("compare", data_set(f"{name}.zip"), *given, *words)
         conclusion = read_record(folder / "results.json", Conclusion)
-        command = " ".join(["towernet", "compare", f"{name}.zip", *words])
+        plain = [_without_folder(word) for word in given]
+        command = " ".join(["towernet", "compare", f"{name}.zip", *plain, *words])
         made = conclusion.made.model_copy(update={"command": command})
         write_result(
             f"{kind}-{name}", conclusion.model_copy(update={"made": made}).model_dump(mode="json")

@@ -100,7 +100,7 @@ def synthetic(num_rows: int, pixels: Any) -> Any:
     names = tuple(f"class {i}" for i in range(10))
     contract = Contract(names, 128, "crop", (0.5,) * 3, (0.25,) * 3, (255, 255, 255))
     none = replace(part, rows=part.rows[:0])
-    return Dataset(pd.DataFrame(), contract, part, none, none, pixels, pixels)
+    return Dataset(pd.DataFrame(), contract, part, none, none, lambda: pixels, lambda: pixels)
 
 
 def rows(num: str) -> dict[str, Any]:

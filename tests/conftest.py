@@ -54,9 +54,12 @@ def _process_as_it_was() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """All tests of a process share a cache, and never touch the user's cache."""
+    """All tests of a process share a cache, and never touch the user's caches or weights."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TOWERNET_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        folder = tmp_path_factory.getbasetemp()
+        patch.setenv("TOWERNET_CACHE", str(folder / "cache"))
+        patch.setenv("TOWERNET_STORE", str(folder / "weights"))
+        patch.setenv("TORCH_HOME", str(folder / "torch"))
         yield
 
 
@@ -99,6 +102,16 @@ def data_sets() -> Path:
     folder = os.environ.get("TOWERNET_DATA")
     if not folder:
         pytest.skip("TOWERNET_DATA is not set to a folder of image sets")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def weight_files() -> Path:
+    """The folder of published weights; without it the test is skipped."""
+    beside = os.environ.get("TOWERNET_DATA")
+    folder = os.environ.get("TOWERNET_WEIGHTS") or (beside and str(Path(beside).parent / "weights"))
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("neither TOWERNET_WEIGHTS nor a folder weights next to TOWERNET_DATA is there")
     return Path(folder)
 
 

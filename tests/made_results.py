@@ -20,6 +20,7 @@ from towernet.records.results import (
 )
 from towernet.records.run import Hardware
 from towernet.records.scores import ClassScores, RunScores
+from towernet.records.weights import StartWeights
 
 R = TypeVar("R", bound=Record)
 
@@ -127,6 +128,41 @@ def a_pair(first: str, second: str, **fields: Any) -> Pair:
         }
         | fields
     )
+
+
+def some_weights(network: str = "mobilenet_v2", **fields: Any) -> StartWeights:
+    """Return pre-trained weights of a network."""
+    return StartWeights(
+        **{
+            "network": network,
+            "sha256": "b0353104" * 8,
+            "name": "torchvision IMAGENET1K_V1",
+            "source": "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth",
+            "licence": "BSD-3-Clause",
+            "data": "ImageNet-1k",
+            "num_images": 1_281_167,
+            "terms": "non-commercial research and education",
+            "input": {
+                "size_px": 224,
+                "resize": "crop",
+                "crop_share": 0.875,
+                "mean": (0.485, 0.456, 0.406),
+                "std": (0.229, 0.224, 0.225),
+            },
+        }
+        | fields
+    )
+
+
+def a_started_network(name: str, **fields: Any) -> Network:
+    """Return a network that started from pre-trained weights, or another one next to such a one."""
+    own = NetworkName(name)
+    known: dict[str, Any] = {"size_px": 224 if own.start else 128}
+    if own.start:
+        known["started_from"] = some_weights(own.base)
+    if own.start == "frozen":
+        known |= {"epochs": 0.0, "steps": 0, "learning_rate": 0.0}
+    return a_network(name, **known | fields)
 
 
 def some_variants(names: list[str], attention: list[str], **fields: Any) -> tuple[Variant, ...]:

@@ -13,14 +13,18 @@ from sklearn.linear_model import SGDClassifier
 from sklearn.metrics import confusion_matrix, f1_score, log_loss
 from sklearn.neural_network import MLPClassifier
 
+from made_results import some_weights
 from towernet import files
 from towernet.comparison.judging.calibration import calibrated
 from towernet.comparison.judging.pairs import pair_of
 from towernet.comparison.judging.scores import accuracy_interval, balanced_interval, per_class
 from towernet.comparison.judging.statistics import judge
+from towernet.comparison.wording.remarks import remarks
+from towernet.comparison.wording.verdict import verdict
 from towernet.data.balance import balanced_accuracy
 from towernet.data.table import make_table, write_frame, write_table
 from towernet.names import NetworkName
+from towernet.records.base import read_record
 from towernet.records.judgement import Pair
 from towernet.records.results import (
     AllMeasured,
@@ -245,6 +249,65 @@ def failed(like: Network) -> Network:
         | {"name": NetworkName("huge"), "status": "failed", "trials": (), "runs": ()}
         | {"reason": "step 3: the loss is not finite", "epochs": 0.1, "steps": 3}
     )
+
+
+STARTS = {
+    "mlp-64": "mobilenet_v2/frozen",
+    "mlp-8": "mobilenet_v2/finetuned",
+    "linear": "mobilenet_v2",
+}
+
+
+def with_starts(folder: Path, against: str | None = None) -> Path:
+    """Make a comparison's networks one network from scratch, frozen and fine-tuned; its own words.
+
+    Args:
+        folder: From `build`; only its `results.json` is changed.
+        against: The network that the others are compared with; None: all pairs are judged.
+    """
+    conclusion = read_record(folder / "results.json", Conclusion)
+    results, measured = conclusion.results, conclusion.measured
+    networks = tuple(_started(network) for network in results.networks)
+    pairs = [
+        pair.model_copy(update={"first": STARTS[pair.first], "second": STARTS[pair.second]})
+        for pair in results.comparisons
+    ]
+    if against is not None:
+        pairs = [
+            pair if pair.second == against else pair.turned()
+            for pair in pairs
+            if against in (pair.first, pair.second)
+        ]
+    winner = Winner(name=networks[0].name, folder=networks[0].runs[0].folder)
+    update = {"networks": networks, "comparisons": tuple(pairs), "winner": winner}
+    changed = results.model_copy(update=update | {"against": against, "size_px": 128})
+    words = {"sentence": verdict(changed), "remarks": tuple(remarks(changed))}
+    times = {}
+    for network in networks:
+        before = next(name for name in measured.networks if STARTS.get(name, name) == network.name)
+        prepared = {"preparing_seconds": 35.2} if network.started_from else {}
+        timed = {"decode_ms": 2.3 if network.started_from else 1.9, **prepared}
+        times[network.name] = measured.networks[before].model_copy(update=timed)
+    files.write_json(
+        folder / "results.json",
+        Conclusion(
+            results=Results(**dict(changed.model_copy(update=words))),
+            measured=AllMeasured(networks=times, total_seconds=321.0),
+            made=conclusion.made,
+        ).model_dump(),
+    )
+    return folder
+
+
+def _started(network: Network) -> Network:
+    name = NetworkName(STARTS.get(network.name, network.name))
+    update: dict[str, Any] = {"name": name, "size_px": 224 if name.start else 128}
+    update["first_size_px"] = update["size_px"]
+    if name.start:
+        update["started_from"] = some_weights()
+    if name.start == "frozen":
+        update |= {"epochs": 0.0, "steps": 0, "learning_rate": 0.0, "trials": ()}
+    return network.model_copy(update=update)
 
 
 def build(

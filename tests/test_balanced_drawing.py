@@ -56,7 +56,7 @@ def test_draws_depend_on_the_seed_and_the_epoch_alone():
 def test_an_epoch_can_start_in_its_middle():
     dataset = images((5, 2))
     pixels = np.random.default_rng(0).integers(0, 255, (len(dataset.train), 10, 10, 3))
-    dataset = replace(dataset, train_pixels=pixels.astype(np.uint8))
+    dataset = replace(dataset, open_train_pixels=lambda: pixels.astype(np.uint8))
     policy = Policy("cpu", "float32", False, 1, "test", "torch")
 
     def batches(first: int = 0, recipe: Recipe = ON):

@@ -1,9 +1,12 @@
 """The decoded images on disk: correct, complete, built once, bounded."""
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from PIL import Image
 
 from towernet.data.cache import open_pixels
 from towernet.data.check import check
-from towernet.data.decode import decode, fit
+from towernet.data.decode import VERSION, decode, fit
 from towernet.data.rules import Rules
 from towernet.data.source import Files, open_source
 from towernet.data.table import Texts
@@ -99,10 +102,19 @@ def test_another_size_rule_background_or_set_of_files_is_another_array(table, so
     opened(table, source, size_px=17)
     opened(table, source, resize="pad")
     opened(table, source, rules=Rules(background=(0, 0, 0)))
+    opened(table, source, crop_share=0.8)
     fewer = table.copy()
     fewer.loc[fewer.path == "lying/03.png", "status"] = "ignored"
     assert len(opened(fewer, source)) == NUM_USED - 1
-    assert len(list(cache.glob("*.npy"))) == 5
+    assert len(list(cache.glob("*.npy"))) == 6
+
+
+def test_an_array_of_the_whole_square_keeps_the_name_it_had_before_shares(table, source, cache):
+    opened(table, source, crop_share=1.0)
+    content_ids = list(table.content_id[table.status == "used"])
+    made_from = [VERSION, content_ids, SIZE_PX, "crop", asdict(Rules())]
+    name = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
+    assert [file.name for file in cache.glob("*.npy")] == [f"{name}.npy"]
 
 
 def damage_cut(file):

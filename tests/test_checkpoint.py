@@ -12,6 +12,7 @@ import torch
 
 from towernet.engine import checkpoint
 from towernet.errors import DataError, EnvironmentFault
+from towernet.records.run import METADATA_KEY
 
 TENSORS = {
     "conv.weight": torch.arange(24.0).reshape(2, 3, 2, 2).to(memory_format=torch.channels_last),
@@ -42,7 +43,7 @@ def test_the_library_and_towernet_read_the_weights_alike(tmp_path):
         for read in (by_library[name], by_towernet[name]):
             assert read.dtype == tensor.dtype and torch.equal(read, tensor), name
     # The library's writer gives as many bytes for the same header.
-    text = {checkpoint.METADATA_KEY: json.dumps(meta, sort_keys=True)}
+    text = {METADATA_KEY: json.dumps(meta, sort_keys=True)}
     plain = {name: tensor.contiguous() for name, tensor in TENSORS.items()}
     library = safetensors.torch.save(plain, text)
     assert len(library) == path.stat().st_size

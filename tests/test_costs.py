@@ -241,13 +241,14 @@ def test_the_steps_of_some_minutes_are_the_most_that_fit_with_their_evaluations(
 
 
 def test_a_network_that_will_see_too_few_images_is_named_before_it_is_trained():
-    recipe = a_protocol(PLANTED).request.recipe
-    words = too_short_words(recipe, DATASET, {A: PER_EPOCH, B: PER_EPOCH // 2, NAMES[2]: 0})
+    request = a_protocol(PLANTED).request
+    words = too_short_words(request, DATASET, {A: PER_EPOCH, B: PER_EPOCH // 2, NAMES[2]: 0})
     assert words is not None and words.startswith(f"{B} will not see all training images")
     minutes = float(words.partition("--minutes ")[2].split()[0])
     assert 2 < minutes < 2.6
-    assert too_short_words(recipe, DATASET, {A: PER_EPOCH}) is None
+    assert too_short_words(request, DATASET, {A: PER_EPOCH}) is None
     by_epochs = override(load_recipe("default"), train={"epochs": 1})
+    by_epochs = request.model_copy(update={"recipe": by_epochs})
     assert too_short_words(by_epochs, DATASET, {B: 1}) is None
 
 

@@ -83,7 +83,7 @@ def test_the_check_of_pictures_rejects_a_careless_decoder(name, sabotaged):
         )
 
 
-def check_all_entries_agree(folder, decode_again):
+def check_all_entries_agree(folder, decode_again, resize="pad", crop_share=1.0):
     """Checking, training, predicting and the report see the same bytes."""
     from torch import nn
 
@@ -105,10 +105,11 @@ def check_all_entries_agree(folder, decode_again):
     used = table[table.status == "used"]
     rules = rules_for(table, source.options)
     assert rules.value_range is not None
-    trained_on = open_pixels(table, source, size_px=53, resize="pad", rules=rules, workers=2)
+    trained_on = open_pixels(table, source, size_px=53, resize=resize, crop_share=crop_share,
+                             rules=rules, workers=2)  # fmt: skip
     contract = Contract(
-        ("even", "odd"), 53, "pad", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2),
-        value_range=rules.value_range, colour_profile="srgb",
+        ("even", "odd"), 53, resize, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2),
+        value_range=rules.value_range, colour_profile="srgb", crop_share=crop_share,
     )  # fmt: skip
     predictor = Predictor(
         folder, nn.Identity(), contract, Policy("cpu", "float32", False, 1, "a test")
@@ -122,9 +123,10 @@ def check_all_entries_agree(folder, decode_again):
         assert (shown(path) == pixels).all()
         assert (used.width.iloc[i], used.height.iloc[i]) == pixels.shape[1::-1]
         assert examined[i].pixel_id == sha256_of(pixels)
-        assert (predictor.pixels(file.read_bytes()) == fit(pixels, 53, "pad")).all()
-        assert (predicted[i] == fit(pixels, 53, "pad")).all()
-        assert (trained_on[i] == fit(pixels, 53, "pad")).all()
+        expected = fit(pixels, 53, resize, crop_share=crop_share)
+        assert (predictor.pixels(file.read_bytes()) == expected).all()
+        assert (predicted[i] == expected).all()
+        assert (trained_on[i] == expected).all()
 
 
 def sha256_of(pixels):
@@ -132,9 +134,13 @@ def sha256_of(pixels):
     return hashlib.sha256(shape + pixels.tobytes()).hexdigest()
 
 
-def test_checking_training_predicting_and_the_report_see_the_same(tmp_path):
+@pytest.mark.parametrize(("resize", "crop_share"), [("pad", 1.0), ("crop", 0.8)])
+def test_checking_training_predicting_and_the_report_see_the_same(tmp_path, resize, crop_share):
     check_all_entries_agree(
-        tmp_path / "photos", lambda content, rules: decode(content, rules).pixels
+        tmp_path / "photos",
+        lambda content, rules: decode(content, rules).pixels,
+        resize,
+        crop_share,
     )
 
 
@@ -269,6 +275,32 @@ def test_crop_keeps_the_centre_like_resizing_and_cutting():
     pixels = pattern(height=40, width=80)
     reference = Image.fromarray(pixels).resize((40, 20), Image.Resampling.BICUBIC)
     close(fit(pixels, 20, "crop"), np.asarray(reference)[:, 10:30].astype(float), 1)
+
+
+def resized_then_cut(pixels, size_px, crop_share):
+    """What most networks were trained with: the shorter side to 256, then the centre 224."""
+    height, width = pixels.shape[:2]
+    whole = round(size_px / crop_share)
+    scale = whole / min(height, width)
+    image = Image.fromarray(pixels).resize(
+        (round(width * scale), round(height * scale)), Image.Resampling.BICUBIC
+    )
+    left, top = (image.width - size_px) // 2, (image.height - size_px) // 2
+    return np.asarray(image.crop((left, top, left + size_px, top + size_px))).astype(float)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 128), (100, 64)])
+def test_a_crop_share_keeps_the_middle_of_the_square(height, width):
+    pixels = pattern(height=height, width=width)
+    reference = resized_then_cut(pixels, 28, 224 / 256)
+    close(fit(pixels, 28, "crop", crop_share=224 / 256), reference, 1)
+    with pytest.raises(AssertionError):
+        close(fit(pixels, 28, "crop"), reference, 1)
+
+
+def test_a_crop_share_of_1_is_the_whole_square():
+    pixels = pattern(height=41, width=80)
+    assert (fit(pixels, 20, "crop", crop_share=1.0) == fit(pixels, 20, "crop")).all()
 
 
 def test_crop_of_a_very_long_picture_is_its_centre():

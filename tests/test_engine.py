@@ -303,10 +303,11 @@ def test_an_epoch_sees_every_training_image_once(make_dataset):
     )
     policy = Policy("cpu", "float32", False, 1, "test")
     # Each image has its own shade, by which it is recognised: nothing is augmented here.
+    shape = dataset.train_pixels.shape
     shades = np.arange(len(dataset.train_pixels), dtype=np.uint8)
     dataset = replace(
         dataset,
-        train_pixels=np.broadcast_to(shades[:, None, None, None], dataset.train_pixels.shape),
+        open_train_pixels=lambda: np.broadcast_to(shades[:, None, None, None], shape),
         contract=replace(dataset.contract, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
     )
     batches = list(

@@ -406,6 +406,15 @@ def test_the_function_gives_the_same_message(run, finished_run, image, explanati
         write_picture(explanation, tmp_path / "maps")
 
 
+def test_a_frozen_run_is_told_how_its_network_gets_attention(finished_run, image, tmp_path):
+    frozen = Path(shutil.copytree(finished_run, tmp_path / "frozen"))
+    record = files.read_json(frozen / "run.json")
+    record["config"]["model"] = f"{TINY_NETWORK}/frozen"
+    files.write_json(frozen / "run.json", record)
+    with pytest.raises(ConfigError, match=rf"with --model {TINY_NETWORK}/finetuned\+se or towern"):
+        explain(frozen, image)
+
+
 def test_changed_weights_are_not_drawn(run, image, tmp_path):
     changed = Path(shutil.copytree(run, tmp_path / "run"))
     record = files.read_json(changed / "run.json")

@@ -1,8 +1,11 @@
 """Imported weights: three kinds are read, all others and all hostile ones are refused."""
 
+import contextlib
 import io
+import itertools
 import os
 import pickle
+import pickletools
 import struct
 import zipfile
 from pathlib import Path
@@ -216,12 +219,10 @@ def numpy_file() -> bytes:
     return content.getvalue()
 
 
-OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 KINDS = [
     ("w.pkl", pickle.dumps({"a": 1}), r"a pickle, which can run code; open it where"),
     ("w.pt", pickle.dumps({"a": 1}), "a pickle, which can run code"),
     ("w.joblib", b"\x80\x04...", "a pickle, which can run code"),
-    ("w.pt", OLD_TORCH + b"...", r"before version 1\.6; save .*torch\.load\('w\.pt'"),
     ("w.ckpt", b"model_checkpoint_path", r"a Lightning checkpoint; save its weights with"),
     ("w.pt", zipped("a/data.pkl", "a/code/x.py"), r"a TorchScript archive, which can run code"),
     ("w.pt", zipped("a/data.pkl", "a/constants.pkl"), r"a TorchScript archive"),
@@ -286,6 +287,61 @@ def rewritten(change) -> bytes:
     torch.save({"a": torch.arange(4.0)}, stream)
     with zipfile.ZipFile(stream) as sound:
         return change(sound.read(next(name for name in sound.namelist() if "data.pkl" in name)))
+
+
+# The format from before torch 1.6, in which torchvision still publishes weights.
+
+
+def old_file(path: Path, value: object) -> Path:
+    torch.save(value, path, _use_new_zipfile_serialization=False)
+    return path
+
+
+def test_the_format_before_torch_1_6_is_read(tmp_path, network):
+    path = old_file(tmp_path / "w.pth", network.state_dict())
+    state, _ = imported(path)
+    assert all(torch.equal(state[key], value) for key, value in network.state_dict().items())
+
+
+def test_an_old_file_that_contains_code_is_not_opened(tmp_path):
+    mark = tmp_path / "mark"
+    for gadget in (Calls(os.system, f"touch {mark}"), Calls(print, "seen"), torch.nn.Linear(2, 3)):
+        path = old_file(tmp_path / "w.pth", {"a": torch.ones(2), "gadget": gadget})
+        with pytest.raises(DataError, match=r"contains code that loading weights does not need"):
+            read_foreign(path)
+    assert not mark.exists()
+
+
+def test_code_in_any_of_an_old_files_pickles_is_found(tmp_path):
+    """There are five: the gadget replaces one after the other."""
+    mark = tmp_path / "mark"
+    content = old_file(tmp_path / "w.pth", {"a": torch.arange(4.0)}).read_bytes()
+    stream, ends = io.BytesIO(content), [0]
+    for _ in range(5):
+        list(pickletools.genops(stream))
+        ends.append(stream.tell())
+    gadget = pickle.dumps(Calls(os.system, f"touch {mark}"), protocol=2)
+    for start, end in itertools.pairwise(ends):
+        (tmp_path / "w.pth").write_bytes(content[:start] + gadget + content[end:])
+        with pytest.raises(DataError, match=r"contains code|is a pickle, which can run code"):
+            read_foreign(tmp_path / "w.pth")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("at", range(0, 1200, 37))
+def test_an_old_file_that_is_cut_or_changed_anywhere_is_read_or_named(tmp_path, at):
+    content = old_file(tmp_path / "w.pth", {"a": torch.arange(64.0)}).read_bytes()
+    assert len(content) < 1200
+    at = min(at, len(content) - 1)
+    cut, flipped = content[:at], bytearray(content)
+    flipped[at] ^= 0x40
+    for damaged in (cut, bytes(flipped)):
+        (tmp_path / "w.pth").write_bytes(damaged)
+        with contextlib.suppress(DataError):
+            read_foreign(tmp_path / "w.pth")
+        if damaged is cut:
+            with pytest.raises(DataError):
+                read_foreign(tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize(
@@ -370,8 +426,9 @@ def test_an_archive_that_torch_would_not_write_is_refused(tmp_path):
     [
         torch.ones(3).to_sparse(),
         torch.ones(3, device="meta"),
+        torch.ones(1).expand(3),
     ],
-    ids=["sparse", "meta"],
+    ids=["sparse", "meta", "repeated"],
 )
 def test_a_tensor_that_is_not_plain_is_refused(tmp_path, tensor):
     torch.save({"a": tensor}, tmp_path / "w.pt")

@@ -18,6 +18,7 @@ import torch
 
 from conftest import TINY_NETWORK
 from fake_hub import serving
+from made_results import some_weights
 from towernet import files
 from towernet.errors import (
     ConfigError,
@@ -260,6 +261,26 @@ def test_the_card_claims_no_more_than_is_known(finished_run):
     assert "Its training is not known" in model_card("n", contract(), None, 5, "0")
 
 
+def test_a_card_inherits_from_the_weights_it_started_from(finished_run):
+    known = evidence(finished_run)
+    plain = " ".join(model_card("n", contract(), known, 5, "0").split())
+    assert "Trained from scratch, with the recipe" in plain
+    assert "inherits" not in plain
+    for start, said in (
+        ("frozen", "A last layer was fitted on the features of pre-trained weights, with"),
+        ("finetuned", "Fine-tuned from pre-trained weights, with the recipe"),
+    ):
+        started = replace(known, started_from=some_weights(source="a `b`"), start=start)
+        card = " ".join(model_card("n", contract(), started, 5, "0").split())
+        assert said in card
+        assert "from scratch" not in card
+        assert "It started from `torchvision IMAGENET1K_V1` (a 'b'; sha-256 b0353104" in card
+        assert "trained on: ImageNet-1k, 1,281,167 images. These may include the images it" in card
+        assert "their licence (BSD-3-Clause), and the terms of the images they were" in card
+        assert "(non-commercial research and education)." in card
+        assert ("passes over the training images" in card) == (start == "finetuned")
+
+
 def test_names_of_classes_and_data_are_inert_in_a_card(finished_run):
     known = evidence(finished_run)
     known = replace(known, judged=replace(known.judged, data="a`b\n# c"))
@@ -337,6 +358,9 @@ def changed(folder: Path, **values: object) -> Path:
         ({"std": [0, 1, 1]}, DataError, r"\(std is \[0, 1, 1\]\)"),
         ({"std": [float("nan"), 1, 1]}, DataError, r"\(std is \[NaN, 1, 1\]\)"),
         ({"background": [0, 0, 0.5]}, DataError, r"\(background is \[0, 0, 0\.5\]\)"),
+        ({"crop_share": 0.5}, DataError, r"\(crop_share is 0\.5\)"),  # with resize "pad"
+        ({"crop_share": 0, "resize": "crop"}, DataError, r"\(crop_share is 0\)"),
+        ({"crop_share": True, "resize": "crop"}, DataError, r"\(crop_share is true\)"),
         ({"orientation": "none"}, DataError, r"\(orientation is \"none\"\)"),
         ({"temperature": 0}, DataError, r"\(temperature is 0\)"),
         ({"threshold": "high"}, DataError, r"\(threshold is \"high\"\)"),
@@ -423,6 +447,12 @@ def test_timm_reads_a_saved_network(tmp_path, no_network):
     assert tuple(found.pretrained_cfg["label_names"]) == CLASSES
     config = files.read_json(tmp_path / "net" / "config.json")
     assert config["architecture"] == "towernet_patch+se"
+    assert "crop_share" not in config["contract"]  # as before there were shares
+    share = replace(contract(), resize="crop", crop_share=0.875)
+    HubNetwork("towernet_patch", share).save_pretrained(tmp_path / "share")
+    found = timm.create_model(f"local-dir:{tmp_path / 'share'}", pretrained=True).eval()
+    assert timm.data.resolve_model_data_config(found)["crop_pct"] == 0.875
+    assert HubNetwork.from_pretrained(tmp_path / "share").contract == share
     other = HubNetwork(TINY_NETWORK, contract())
     other.save_pretrained(tmp_path / "other")
     assert "architecture" not in files.read_json(tmp_path / "other" / "config.json")

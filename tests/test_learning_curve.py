@@ -46,7 +46,7 @@ def dataset():
     table = pd.DataFrame(columns, dtype=object)
     contract = Contract(("a", "b", "c"), 8, "crop", (0.5,) * 3, (0.2,) * 3, (255, 255, 255))
     pixels = np.zeros((543, 8, 8, 3), np.uint8)
-    return Dataset(table, contract, train, nothing, test, pixels, pixels)
+    return Dataset(table, contract, train, nothing, test, lambda: pixels, lambda: pixels)
 
 
 def test_a_share_is_of_each_class_and_included_in_a_larger_share(dataset):

@@ -195,10 +195,10 @@ def test_networks_and_runs_are_chosen_by_the_measure():
     plain = [run.model_copy(update={"validation_balanced": None}) for run in (common, fair)]
     assert best_run(plain) is plain[0]
     third = a_run(validation_accuracy=0.8, validation_balanced=Validation(accuracy=1 / 3, loss=1.0))
-    status, reason = learnt([third], 10.0, UNEVEN)
+    status, reason = learnt(NetworkName("resnet18"), [third], 10.0, UNEVEN)
     assert status == "did_not_learn"
     assert "a balanced accuracy of 33.3 % on the validation images" in reason
-    assert learnt([common], 10.0, UNEVEN) == ("ranked", "")
+    assert learnt(NetworkName("resnet18"), [common], 10.0, UNEVEN) == ("ranked", "")
 
 
 def balanced_results():

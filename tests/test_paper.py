@@ -138,7 +138,8 @@ def test_the_columns_are_what_spreadsheets_were_made_for(tmp_path):
             "rank,name,status,accuracy,interval_low,interval_high,macro_f1,validation_accuracy,"
             "parameters,multiply_adds,learning_rate,epochs,steps,training_seconds,trial_seconds,"
             "images_per_second,latency_ms,peak_memory_mib,balanced_accuracy,balanced_interval_low,"
-            "balanced_interval_high,run_seconds"
+            "balanced_interval_high,run_seconds,decode_ms,preparing_seconds,size_px,weights,"
+            "weights_sha256"
         ),
         "classes": (
             "name,class_name,num_images,precision,precision_interval_low,precision_interval_high,"

@@ -110,3 +110,26 @@ def test_all_that_will_be_written_is_the_best_weights_once_and_a_state_every_fou
         of_trials = 3 * 4 * num_states_of_trials * has_trials
         found = bytes_in_all(request, dataset, costs, steps, has_trials=has_trials)
         assert found - SPARE_BYTES == 4 * 1100 * (of_runs + of_trials)
+
+
+def test_fewer_pairs_need_fewer_runs(towernet, photos):
+    words = ("plan", photos, "--models", f"{MODELS},resnet18,resnet34", *WORDS[2:])
+    runs = {}
+    for option in ((), ("--against", "resnet18")):
+        done = towernet(*words, *option, "--hours", 2, "--images-per-class", 9)
+        assert done.returncode == 0, done.stderr
+        command = command_of(done)
+        assert (("--against" in command) and "resnet18" in command) == bool(option)
+        rows = [line for line in done.stdout.splitlines() if line.endswith(" points")]
+        runs[option] = min(int(row.replace("→", "").split()[0]) for row in rows)
+    assert runs["--against", "resnet18"] < runs[()]
+
+
+@pytest.mark.proof
+def test_networks_with_weights_are_planned_at_their_own_size(towernet, photos, weight_files):
+    words = ("--weights", f"mobilenet_v2={weight_files / 'mobilenet_v2-b0353104.pth'}")
+    for models in ("mobilenet_v2/frozen,towernet_patch", "towernet_patch,mobilenet_v2/frozen"):
+        done = towernet("plan", photos, "--models", models, *words, "--workers", 1, "--hours", 3)
+        assert done.returncode == 0, done.stderr
+        assert "--size" not in command_of(done)
+        assert "128 px" not in done.stdout  # that is the size of one of them

@@ -28,7 +28,8 @@ def images(counts: tuple[int, ...]) -> Dataset:
 
     contract = Contract(tuple(map(str, range(len(counts)))), 8, "crop", (0.5,) * 3, (0.2,) * 3)
     nothing = np.zeros((0, 8, 8, 3), dtype=np.uint8)
-    return Dataset(pd.DataFrame(), contract, part(4), part(1), part(0), nothing, nothing)
+    parts = part(4), part(1), part(0)
+    return Dataset(pd.DataFrame(), contract, *parts, lambda: nothing, lambda: nothing)
 
 
 def trial(rate: float, loss: float, accuracy: float) -> Trial:

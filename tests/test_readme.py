@@ -88,6 +88,9 @@ def run_small(command: str) -> str:
     small = [] if "--resume" in words else SMALL.get(verb, [])
     if "--attention" in words:
         small = [*small, "--attention", "se", "--epochs", "2"]
+    if "--against" in words and verb == "compare":
+        small = [*small, "--models", "towernet_patch,shufflenet_v2_x0_5"]
+        small += ["--against", "towernet_patch"]
     if verb == "compare" and any("my_nets:" in word for word in words):
         small = [*small, *OWN_NETWORK]
     if verb == "compare" and "digits" in words:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from made_results import a_failed_network, a_network, a_pair, changed, some_results
+from made_results import a_failed_network, a_network, a_pair, changed, some_results, some_times
 from towernet.comparison.outcome import Outcome
 from towernet.names import NetworkName
 from towernet.records.judgement import Judged, JudgedNetwork
@@ -231,25 +231,31 @@ def test_a_network_at_chance_level_is_called_that(results):
 
 
 def test_the_cheapest_that_is_not_shown_to_be_worse_is_named():
-    from towernet.comparison.wording.remarks import remarks
+    from towernet.comparison.wording.cheapest import cheapest_words
 
-    costs = {"a": 1300, "b": 6000, "c": 200, "d": 100}
+    costs = {"a": 13.0, "b": 60.0, "c": 3.0, "d": 1.0}
     results = some_results(
-        networks=[a_network(name, multiply_adds=cost) for name, cost in costs.items()],
+        # The amount of computation decides nothing: small networks need not be fast.
+        networks=[a_network(name, multiply_adds=100 - int(cost)) for name, cost in costs.items()],
         comparisons=[
             a_pair("a", name, answer=answer)
             for name, answer in {"b": "open", "c": "equal", "d": "better"}.items()
         ],
         majority_accuracy=0.3,
     )
-    said = [words for words in remarks(results) if "is the cheapest" in words]
-    assert said == [
-        "Of the networks not shown to be worse, c is the cheapest: 15 % of the multiply-adds of a"
-        " for one image."
-    ]
-    first, *others = results.networks
-    results = changed(results, networks=[changed(first, multiply_adds=150), *others])
-    assert not any("is the cheapest" in words for words in remarks(results))
+    costs = {NetworkName(name): cost for name, cost in costs.items()}
+    times = {name: some_times(latency_ms=cost, decode_ms=2.0) for name, cost in costs.items()}
+    assert cheapest_words(results, times) == (
+        "Of the networks not shown to be worse, c is the cheapest: 5 ms for one image, with"
+        " decoding it, instead of 15 ms."
+    )
+    # Decoding counts: at a larger size it takes longer.
+    slow = times | {NetworkName("c"): some_times(latency_ms=3.0, decode_ms=30.0)}
+    assert cheapest_words(results, slow) is None
+    almost = times | {NetworkName("c"): some_times(latency_ms=12.0, decode_ms=2.0)}
+    assert cheapest_words(results, almost) is None, "within what timings vary"
+    before = {name: some_times(latency_ms=cost) for name, cost in costs.items()}
+    assert cheapest_words(results, before) is None, "decoding was not measured"
 
 
 def test_networks_that_only_guess_are_not_recommended(results):
