@@ -6,7 +6,8 @@ number of processes and batch size are chosen first, on a part of the images. Th
 on all images of the set, from files to (N, 1280) features, ours with an empty cache; each turn is a
 program of its own, and its start and the loading of its network are not counted. Before each turn
 the files are read once. The memory is that of all processes together without mapped files, with
-1,000 and with 10,000 images.
+1,000 and with 10,000 images. At the end, whole comparisons of frozen networks whose features are
+kept already, through the command: eight runs of one network, and of two with a verdict.
 
     TOWERNET_DATA=… TOWERNET_WEIGHTS=… python benchmarks/starts.py
 """
@@ -47,18 +48,25 @@ from towernet.records.contract import Contract
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WEIGHTS = "mobilenet_v2-b0353104.pth"
+MODELS = ["mobilenet_v2/frozen", "timm:tf_efficientnet_lite0/frozen"]
 PROCESSES, BATCH_SIZES = (0, 1, 2, 4), (16, 64)
 SECONDS_BETWEEN_LOOKS = 0.1
 
 
-def network() -> tuple[nn.Module, str]:
-    """Return torchvision's network with its published weights, and the hash of their file."""
-    from torchvision import models
-
+def weights() -> Path:
+    """Return the file of torchvision's published weights."""
     folder = os.environ.get("TOWERNET_WEIGHTS") or data_set("").parent / "weights"
     path = Path(folder) / WEIGHTS
     if not path.exists():
         sys.exit(f"error: {WEIGHTS} is not in {folder}; set TOWERNET_WEIGHTS to its folder")
+    return path
+
+
+def network() -> tuple[nn.Module, str]:
+    """Return torchvision's network with these weights, and the hash of their file."""
+    from torchvision import models
+
+    path = weights()
     model = models.mobilenet_v2()
     model.load_state_dict(torch.load(path, weights_only=True))
     return model.eval(), files.sha256(path)
@@ -185,6 +193,26 @@ def copies(folder: Path, target: Path, num: int) -> None:
         copy.write_bytes(path.read_bytes() + i.to_bytes(4, "little"))
 
 
+def comparisons(name: str) -> dict[str, Any]:
+    """Return the seconds of comparisons of frozen networks, with all features kept before."""
+    one, two = MODELS[:1], MODELS
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, models in (("before", two), ("one_network", one), ("two_networks", two)):
+            began = time.perf_counter()
+            subprocess.run(
+                [
+                    *(sys.executable, "-m", "towernet", "compare", str(data_set(name))),
+                    *("--models", ",".join(models), "--runs", "8", "--out", f"{folder}/{kind}"),
+                    *("--weights", f"mobilenet_v2={weights()}"),
+                ],
+                env=os.environ | {"TOWERNET_CACHE": f"{folder}/cache"},
+                check=True,
+            )
+            found[f"{kind}_seconds"] = time.perf_counter() - began
+    return {"runs": 8, "networks": two} | found
+
+
 def images_of(name: str, folder: Path) -> Path:
     shutil.unpack_archive(data_set(name), folder)
     return folder
@@ -233,6 +261,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as copied, tempfile.TemporaryDirectory() as unpacked:
             copies(images_of(given.set, Path(unpacked)), Path(copied), num_copies)
             memory[str(num_copies)] = turn("--turn", "ours", copied, num_copies, workers, 0)
+    compared = comparisons(given.set)
     ratios = [float(one["plain"]["seconds"] / one["ours"]["seconds"]) for one in rounds]
     write_result(
         "starts",
@@ -248,6 +277,7 @@ def main() -> None:
                 "plain_uses": {"processes": best[0], "batch_size": best[1]},
             },
             "memory": memory,
+            "comparisons": compared,
             "load": os.getloadavg(),
             "hardware": hardware(Policy("cpu", "float32", True, workers, "")),
             "versions": versions(),
