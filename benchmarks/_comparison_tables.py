@@ -12,10 +12,11 @@ from towernet.words import compact, counted, in_points, percent
 
 def comparison(stored: Comparison) -> str:
     results, made = stored.results, stored.made
+    last = "size | time for an image, with decoding" if results.has_starts else "latency"
     lines = [
         "| network | test accuracy | 95 % interval | balanced accuracy | macro-F1 | parameters"
-        " | multiply-adds | epochs | latency |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        f" | multiply-adds | epochs | {last} |",
+        f"|---|---:|---:|---:|---:|---:|---:|---:|---:|{'---:|' if results.has_starts else ''}",
     ]
     notes = []
     for network in results.networks:
@@ -24,12 +25,16 @@ def comparison(stored: Comparison) -> str:
             notes.append(f"Not ranked: {network.name} {network.reason}.")
             continue
         low, high = network.interval
+        epochs = "–" if network.name.start == "frozen" else f"{network.epochs:.3g}"
+        last = f"{timed.latency_ms:.1f} ms"
+        if results.has_starts:
+            last = f"{network.size_px} px | {timed.image_ms:.1f} ms"
         lines.append(
             f"| {network.name} | {percent(network.accuracy)}"
             f" | {100 * low:.1f}–{100 * high:.1f} % | {percent(network.balanced_accuracy)}"
             f" | {network.macro_f1:.3f}"
             f" | {compact(network.parameters)} | {compact(network.multiply_adds)}"
-            f" | {network.epochs:.3g} | {timed.latency_ms:.1f} ms |"
+            f" | {epochs} | {last} |"
         )
     words = [
         *lines,
@@ -47,8 +52,35 @@ def _sample(results: ComparisonResults) -> str:
     counts = results.num_images
     return (
         f"{counts.test} test images ({counts.train} training, {counts.validation} validation),"
-        f" {results.size_px} px, {counted(results.num_runs, 'run')}"
+        f"{'' if results.has_starts else f' {results.size_px} px,'}"
+        f" {counted(results.num_runs, 'run')}"
     )
+
+
+def shots(stored: Comparison) -> str:
+    """Return the accuracies with a few images of each class, one row for each network."""
+    results, made = stored.results, stored.made
+    assert results.shots is not None, "this table is of a comparison with --shots"
+    curves = [curve for curve in results.shots.curves if curve.points]
+    numbers = sorted(
+        {(point.num_images, point.is_all) for curve in curves for point in curve.points}
+    )
+    heads = [f"{number} (all)" if is_all else str(number) for number, is_all in numbers]
+    lines = [
+        f"| training images of each class | {' | '.join(heads)} |",
+        f"|---|{'---:|' * len(heads)}",
+    ]
+    for curve in curves:
+        found = {(point.num_images, point.is_all): point.accuracy for point in curve.points}
+        cells = [percent(found[at]) if at in found else "" for at in numbers]
+        lines.append(f"| {curve.network} | {' | '.join(cells)} |")
+    words = [
+        *lines,
+        "",
+        *(sentence + "\n" for sentence in results.shots.sentences),
+        f"n = {_sample(results)} each; `{made.command}`. {stored.made_on()}",
+    ]
+    return "\n".join(words)
 
 
 def pairs(results: ComparisonResults) -> list[str]:

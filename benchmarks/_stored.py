@@ -17,7 +17,7 @@ from towernet.files import read_json
 from towernet.names import NetworkName
 from towernet.records.base import Interval
 from towernet.records.judgement import Pair, Status
-from towernet.records.results import AllMeasured, Made, NumImages, Proof, Variant
+from towernet.records.results import AllMeasured, Made, NumImages, Proof, Shots, Variant
 from towernet.words import counted
 
 
@@ -73,6 +73,7 @@ class NetworkFigures(Stored):
     learning_rate: float
     epochs: float
     confusion: tuple[tuple[int, ...], ...] | None = None
+    size_px: int | None = None
 
     @property
     def balanced_accuracy(self) -> float | None:
@@ -100,6 +101,12 @@ class ComparisonResults(Stored):
     comparisons: tuple[Pair, ...]
     ablation: tuple[ProvenVariant, ...] = ()
     minutes: float | None = None
+    shots: Shots | None = None
+
+    @property
+    def has_starts(self) -> bool:
+        """Whether a network started from pre-trained weights."""
+        return any(network.name.start for network in self.networks)
 
 
 class Comparison(Stored):
@@ -118,6 +125,7 @@ class Comparison(Stored):
             network.name: timed.training_seconds / self.results.num_runs
             for network in self.results.networks
             if network.status == "ranked"
+            and network.name.start != "frozen"
             and (timed := self.measured.networks[network.name]).training_seconds is not None
         }
         if not planned or max(planned, *seconds.values()) <= MAX_RATIO * min(seconds.values()):

@@ -4,6 +4,8 @@ python benchmarks/compare_sets.py caltech16 sign-digits --minutes 2.5
 python benchmarks/compare_sets.py sign-digits --models towernet,resnet18 --runs 8 --minutes 1
 python benchmarks/compare_sets.py caltech16 --models towernet_patch,mobilenet_v2/frozen --runs 8 \
     --minutes 1 --against mobilenet_v2/frozen --weights mobilenet_v2=mobilenet_v2-b0353104.pth
+python benchmarks/compare_sets.py caltech16 --models mobilenet_v2,mobilenet_v2/frozen --runs 3 \
+    --minutes 0.5 --shots 1,3,5,10,20 --weights mobilenet_v2=mobilenet_v2-b0353104.pth
 python benchmarks/compare_sets.py caltech16 --models towernet --attention shuffle,se --runs 10 \
     --epochs 8 --threads 1
 """
@@ -59,6 +61,7 @@ def main() -> None:
     parser.add_argument("--attention", help="Blocks that each network is given in turn.")
     parser.add_argument("--weights", action="append", help="NETWORK=FILE, for NETWORK/frozen.")
     parser.add_argument("--against", help="Judge only the pairs with this network.")
+    parser.add_argument("--shots", help="Also with so many training images of each class.")
     parser.add_argument("--threads", type=int, help="Default: one per core.")
     parser.add_argument("--runs", type=int, default=1, help="Of each network.")
     parser.add_argument("--check-only", action="store_true", help="Open no test split.")
@@ -72,7 +75,7 @@ def main() -> None:
             continue
         kind = "compare" if args.runs == 1 else "verdict"
         if args.weights:
-            kind = "starts"
+            kind = "shots" if args.shots else "starts"
         if args.attention:
             kind = "ablation-" + args.models.replace(",", "-")
         folder = Path("runs") / f"{kind}-{name}"
@@ -82,7 +85,7 @@ def main() -> None:
         if args.epochs:
             budget = ["--epochs", str(args.epochs)]
         words = [*budget, "--runs", str(args.runs), "--out", str(folder)]
-        for option in ("threads", "against", "attention", "models"):
+        for option in ("threads", "against", "attention", "shots", "models"):
             if (value := getattr(args, option)) is not None:
                 words = [f"--{option}", str(value), *words]
         given = [word for item in args.weights or [] for word in ("--weights", item)]

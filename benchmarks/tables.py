@@ -23,6 +23,7 @@ from _comparison_tables import (
     front,
     planted_labels,
     same_network,
+    shots,
     uneven_classes,
 )
 from _stored import Comparison, MadeOn, PlantedLabels, SameNetwork
@@ -514,7 +515,8 @@ def table(name: str) -> str:
                 for data in ("caltech16", "sign-digits")
             }
         )
-    return (ablation if name.startswith("ablation-") else comparison)(Comparison.named(name))
+    made_of = {"ablation": ablation, "shots": shots}
+    return made_of.get(name.partition("-")[0], comparison)(Comparison.named(name))
 
 
 def main() -> int:
