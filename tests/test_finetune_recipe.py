@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from towernet.config import load_finetune, load_recipe, override, own_training
+from towernet.config import keys_of, load_finetune, load_recipe, override, own_training
 from towernet.errors import ConfigError, UnknownNameError
 from towernet.names import NetworkName
 from towernet.records.protocol import Request
@@ -77,3 +77,8 @@ def test_a_recipe_for_scratch_alone_is_refused_where_nothing_starts_from_scratch
     assert done.returncode == 2
     assert "says how networks from scratch are trained, and there are none" in done.stderr
     assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_a_file_is_only_blamed_for_what_it_says(tmp_path):
+    name = recipe_file(tmp_path, "[data]\ntest_fraction = 0.0\n")
+    assert keys_of(name) == {"data.test_fraction"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -269,3 +270,13 @@ def test_the_number_of_threads_changes_no_bit():
     one = bits(1)
     assert len(one) == 2 * 4 * 16 * 641 + 1
     assert one == bits(4)
+
+
+def test_features_too_small_for_32_bits_are_refused():
+    draw = np.random.default_rng(0)
+    labels = np.arange(40) % 2
+    features = (1e-42 * (labels[:, None] + draw.normal(size=(40, 8)))).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(DataError, match="so close to 0"):
+            fit_head(features, labels, features, labels, num_classes=2)

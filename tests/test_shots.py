@@ -117,6 +117,7 @@ def test_numbers_of_images_are_read(shots, found):
         ("3,x", "--shots has 'x'; give numbers"),
         (0, "--shots has '0'; give numbers"),
         ("3,1,3", "--shots names 3 twice"),
+        ("9" * 5000, "--shots has '99999999999999999999'; give numbers"),
     ],
 )
 def test_other_numbers_are_refused(shots, said):

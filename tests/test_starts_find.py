@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
+import torch
 
 from conftest import TINY_NETWORK
 from towernet import files
@@ -308,3 +309,33 @@ def test_a_comparison_and_an_unfinished_run_are_refused(finished_run, tmp_path):
 def test_an_unknown_network_of_timm_is_named():
     with pytest.raises(UnknownNameError, match=r"resnet1O.*Did you mean"):
         found("timm:resnet1O", "timm:resnet1O=w.pth")
+
+
+@pytest.mark.parametrize(
+    ("models", "item", "said"),
+    [
+        ("mobilenet_v2/frozn", "mobilenet_v2=w.pth", "no start is called 'frozn'"),
+        ("mobilenet_v2/frozen", "MobileNet_v2=w.pth", "Did you mean 'mobilenet_v2'"),
+    ],
+)
+def test_a_slip_in_a_name_is_not_blamed_on_the_weights(models, item, said):
+    with pytest.raises(UnknownNameError, match=said):
+        resolve([NetworkName(models)], [item])
+
+
+def test_a_loop_of_links_is_refused_in_words(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(DataError, match="neither a file nor a run"):
+        found("mobilenet_v2", f"mobilenet_v2={tmp_path / 'loop'}")
+
+
+def test_known_weights_that_were_saved_again_keep_what_is_known_of_them(weight_files, tmp_path):
+    tensors = torch.load(weight_files / "mobilenet_v2-b0353104.pth", weights_only=True)
+    torch.save(tensors, tmp_path / "again.pth")
+    again = found("mobilenet_v2", f"mobilenet_v2={tmp_path / 'again.pth'}")
+    assert again.weights.data == "ImageNet-1k"
+    assert again.weights.sha256 == files.sha256(tmp_path / "again.pth")
+    assert "has the tensors of torchvision IMAGENET1K_V1, saved again" in again.notes[0]
+    tensors["features.0.0.weight"][0, 0, 0, 0] += 1
+    torch.save(tensors, tmp_path / "other.pth")
+    assert found("mobilenet_v2", f"mobilenet_v2={tmp_path / 'other.pth'}").weights.data == "unknown"

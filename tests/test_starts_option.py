@@ -13,7 +13,7 @@ from conftest import TINY_NETWORK
 from towernet import compare
 from towernet.api.options import Options
 from towernet.api.training import _require_networks
-from towernet.contestants import model_names, with_starts
+from towernet.contestants import model_names, weights_given, with_starts
 from towernet.data.source import open_source
 from towernet.engine.runlog import Progress
 from towernet.errors import ConfigError, DataError, UnknownNameError
@@ -186,3 +186,12 @@ def test_a_damaged_record_in_the_store_spoils_no_hint(tmp_path, monkeypatch):
     (tmp_path / "vgg11" / "w.pth").touch()
     (tmp_path / "vgg11" / "w.pth.json").write_text("{")
     assert networks_here() == []
+
+
+def test_weights_are_given_as_items_or_as_a_mapping(tmp_path):
+    path = tmp_path / "w.pth"
+    path.write_bytes(b"")
+    wanted = (f"mobilenet_v2={path}",)
+    assert weights_given({"mobilenet_v2": path}) == wanted
+    assert weights_given(wanted[0]) == weights_given(list(wanted)) == wanted
+    assert weights_given("mobilenet_v2=" + "x" * 400) == ("mobilenet_v2=" + "x" * 400,)

@@ -24,6 +24,7 @@ from test_report import Elements, check_inert, check_readable
 from towernet.cli.tables import ranking
 from towernet.comparison.conclusion import _all_measured, _with_preparing
 from towernet.comparison.csv_files import write_csv_files
+from towernet.comparison.judging.times import same_for_starts
 from towernet.comparison.wording.cheapest import cheapest_words
 from towernet.comparison.wording.paper import latex, paragraph
 from towernet.comparison.wording.remarks import remarks
@@ -34,6 +35,7 @@ from towernet.comparison.wording.starts import (
     strength_words,
 )
 from towernet.comparison.wording.verdict import verdict
+from towernet.names import NetworkName
 from towernet.records.base import read_record
 from towernet.records.ledger import FeaturesReady, Ledger
 from towernet.records.results import Conclusion, Results
@@ -258,10 +260,12 @@ def test_starts_of_one_network_at_one_size_take_the_same_time():
     results = of_starts([FROZEN, TUNED, BASE], {(FROZEN, TUNED): "open"})
     times = {n.name: some_times(latency_ms=10.0, decode_ms=1.0) for n in results.networks}
     lucky = times | {results.networks[1].name: some_times(latency_ms=3.0, decode_ms=1.0)}
-    assert cheapest_words(results, lucky) is None
+    assert cheapest_words(results, same_for_starts(results.networks, lucky)) is None
     results = of_starts([FROZEN, TUNED, BASE], {(FROZEN, BASE): "open"})
     smaller = times | {results.networks[2].name: some_times(latency_ms=3.0, decode_ms=1.0)}
-    assert str(cheapest_words(results, smaller)).startswith(
+    as_one = same_for_starts(results.networks, smaller)
+    assert as_one[NetworkName(FROZEN)] == as_one[NetworkName(TUNED)] == times[NetworkName(FROZEN)]
+    assert str(cheapest_words(results, as_one)).startswith(
         f"Of the networks not shown to be worse, {BASE} is the cheapest: 4 ms for one image"
     )
 
@@ -364,3 +368,22 @@ def test_frozen_networks_alone_are_valid_for_no_epochs_and_follow_no_recipe():
     assert "recipe" not in paragraph(results, some_origin())
     both = paragraph(of_starts([FROZEN, TUNED, BASE], {}), some_origin())
     assert "the recipes default and finetune of" in both
+
+
+def test_networks_that_learnt_only_from_weights_are_named():
+    results = of_starts([FROZEN, TUNED], {})
+    failed = changed(
+        a_started_network(BASE), status="did_not_learn", reason="did not learn", rank=None
+    )
+    both = changed(results, networks=(*results.networks, failed))
+    assert f"From scratch {BASE} did not learn on these images in this time" in verdict(both)
+    assert "From scratch" not in verdict(results)
+
+
+def test_images_of_one_size_are_among_what_was_the_same():
+    networks = of_starts([FROZEN, BASE], {}).networks
+    one = of_starts([FROZEN, BASE], {})
+    same = changed(one, networks=tuple(changed(n, size_px=64) for n in networks))
+    assert "the size of the images (64 px), and the limit" in facts(same)[2]
+    assert "Different: what a network knew before, and how it learns" in facts(same)[2]
+    assert "the size of its images (128 to 224 px), and how" in facts(one)[2]

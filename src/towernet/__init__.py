@@ -1,4 +1,4 @@
-"""Train and compare small image classifiers from scratch, honestly, on your own pictures.
+"""Train and compare small image classifiers, honestly, on your own pictures.
 
     import towernet
 

@@ -351,16 +351,30 @@ def load_finetune(name: str) -> Recipe:
     return make(Recipe, values, where=f"recipe {name}, table finetune")
 
 
+def keys_of(name: str) -> set[str]:
+    """Return what a recipe's file says itself, such as "data.size_px"."""
+    return {
+        f"{part}.{key}"
+        for part, values in _recipe_values(name).items()
+        if isinstance(values, dict)
+        for key in values
+    }
+
+
 def own_training(name: str) -> bool:
     """Whether a recipe file says how networks from scratch are trained, besides how long.
 
     Args:
         name: As for `load_recipe`, which has read it.
     """
-    values = _recipe_values(name)
-    both = {"epochs", "minutes", "flip", "balanced_drawing", "logit_adjustment"}
-    given = {*values.get("train", {}), *values.get("augment", {})}
-    return name.endswith(".toml") and FINETUNE not in values and not given <= both
+    both = {"epochs", "minutes", "balanced_drawing", "logit_adjustment"}
+    of_scratch = {
+        key
+        for key in keys_of(name)
+        if key.startswith(("train.", "augment.")) and key.partition(".")[2] not in {*both, "flip"}
+    }
+    is_file = name not in built_in_recipes()
+    return is_file and FINETUNE not in _recipe_values(name) and bool(of_scratch)
 
 
 def _recipe_values(name: str) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from towernet.choices import require_kind, trust
@@ -133,10 +135,16 @@ def with_starts(
     )
 
 
-def weights_given(weights: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Return the items of `--weights`, each NETWORK=FILE with the whole path."""
+def weights_given(weights: str | Sequence[str] | Mapping[str, object] | None) -> tuple[str, ...]:
+    """Return the items of `--weights`, each NETWORK=FILE with the whole path.
+
+    Args:
+        weights: One item, several, or a mapping of networks to files.
+    """
     if weights is None:
         return ()
+    if isinstance(weights, Mapping):
+        weights = [f"{network}={what}" for network, what in weights.items()]
     items = (weights,) if isinstance(weights, str) else tuple(weights)
     if others := [item for item in items if not isinstance(item, str)]:
         raise ConfigError(f"weights has {others[0]!r}; give text, such as 'mobilenet_v2=FILE'")
@@ -150,7 +158,8 @@ def networks_of(weights: Sequence[str]) -> set[str]:
 
 def _with_whole_path(item: str) -> str:
     network, equals, what = item.partition("=")
-    return f"{network}={Path(what).absolute()}" if equals and Path(what).exists() else item
+    # os.path.exists() is False for what is too long to be a path.
+    return f"{network}={Path(what).absolute()}" if equals and os.path.exists(what) else item  # noqa: PTH110
 
 
 def compared_with(
@@ -201,11 +210,11 @@ def shots_of(shots: str | int | Sequence[int] | None) -> tuple[int, ...]:
         return ()
     given = shots.split(",") if isinstance(shots, str) else shots
     given = given if isinstance(given, Sequence) else [given]
-    wrong = [each for each in given if not str(each).strip().isdecimal() or int(each) < 1]
+    wrong = [each for each in given if not re.fullmatch("0*[1-9][0-9]{0,8}", str(each).strip())]
     if wrong or not given:
+        first = str(wrong[0])[:20] if wrong else ""
         raise ConfigError(
-            f"--shots has '{wrong[0] if wrong else ''}'; give numbers of images of each class, such"
-            " as 1,3,5,10,20"
+            f"--shots has '{first}'; give numbers of images of each class, such as 1,3,5,10,20"
         )
     numbers = sorted(int(each) for each in given)
     if twice := [number for number in numbers if numbers.count(number) > 1]:

@@ -18,7 +18,7 @@ from towernet.comparison.folders import read_single_run, reading_before, request
 from towernet.comparison.longer import refuse_another_length
 from towernet.comparison.story import compare as run_comparison
 from towernet.comparison.story import train_single_run
-from towernet.config import built_in_recipes, override
+from towernet.config import built_in_recipes, keys_of, override
 from towernet.data.encodings import AS_BEFORE
 from towernet.data.ranges import rules_of
 from towernet.data.rules import Rules, of_contract
@@ -54,7 +54,7 @@ def compare(
     models: str | Sequence[str] = choices.DEFAULT_MODELS,
     attention: str | Sequence[str] | None = None,
     starts: str | Sequence[str] | None = None,
-    weights: str | Sequence[str] | None = None,
+    weights: str | Sequence[str] | Mapping[str, str | Path] | None = None,
     against: str | None = None,
     runs: int = 1,
     equal_within: float = 0.5,
@@ -93,7 +93,7 @@ def compare(
         starts: "scratch", "frozen" or "finetuned": each network is compared with each of these
             starts. Frozen: a new last layer on pre-trained weights. Finetuned: all layers go on.
         weights: Pre-trained weights of networks whose names end in /frozen or /finetuned, each as
-            "NETWORK=FILE"; default: those that `towernet weights` lists.
+            "NETWORK=FILE", or {"NETWORK": FILE}; default: those that `towernet weights` lists.
         against: The only one of the networks to compare the others with; default: judge all
             pairs. Fewer pairs need fewer runs.
         runs: Training runs per network, each with different weights and training images.
@@ -184,7 +184,7 @@ def train(
     data: str | Path | None = None,
     *,
     model: str = "towernet_patch",
-    weights: str | Sequence[str] | None = None,
+    weights: str | Sequence[str] | Mapping[str, str | Path] | None = None,
     recipe: str = "default",
     epochs: int | None = None,
     minutes: float | None = None,
@@ -254,6 +254,11 @@ def train(
                 )
                 refuse_another_length(folder, record.config.recipe, longer, record.origin.command)
             choices.require_defaults(train, given.items(), but=_OF_RESUMING)
+            if weights is not None and (folder / "results.json").exists():
+                raise ConfigError(
+                    f"--weights has no effect with --resume, since {folder} is finished; leave it"
+                    " out"
+                )
             if not _is_complete(folder, progress):
                 request, session = _resumed(folder, data, weights, options, progress, stop)
                 train_single_run(request, session, resume=True)
@@ -351,13 +356,14 @@ def _no_effect(request: Request) -> str | None:
     """Say what a user's own recipe decides only for networks from scratch; None if nothing."""
     if request.recipe_name in built_in_recipes():
         return None
-    own = request.recipe.data
+    own, written = request.recipe.data, keys_of(request.recipe_name)
     with_weights = [name for name in request.models if name.start]
     datas = [request.recipe_of(name).data for name in with_weights]
     keys = [
         f"data.{key}"
         for key in ("size_px", "resize", "normalise")
-        if any(getattr(data, key) != getattr(own, key) for data in datas)
+        if f"data.{key}" in written
+        and any(getattr(data, key) != getattr(own, key) for data in datas)
     ]
     if not keys:
         return None
@@ -372,7 +378,7 @@ def _no_effect(request: Request) -> str | None:
 def _resumed(
     folder: Path,
     data: str | Path | None,
-    weights: str | Sequence[str] | None,
+    weights: str | Sequence[str] | Mapping[str, str | Path] | None,
     options: Options,
     progress: Progress,
     stop: StopSwitch,

@@ -66,7 +66,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    help="Train and compare small image classifiers from scratch, honestly,"
+    help="Train and compare small image classifiers, honestly,"
     " on your own pictures.\n\nTo start, run [bold]towernet compare photos/[/bold];"
     " photos/ needs one sub-folder of images per class.",
 )

@@ -34,7 +34,8 @@ Weights = Annotated[
     list[str] | None,
     typer.Option(
         help="Pre-trained weights, as NETWORK=FILE, for networks such as NETWORK/frozen; can be"
-        " repeated. Default: those that `towernet weights` lists."
+        " repeated. Also the folder of a run, or the name of a published set. Default: those that"
+        " `towernet weights` lists."
     ),
 ]
 RecipeName = Annotated[

@@ -55,6 +55,12 @@ def weights(
     from towernet.errors import ConfigError
 
     words = words or []
+    for word in words:
+        name = NetworkName(word.partition("=")[0])
+        if name != name.base:
+            raise ConfigError(
+                f"weights are of the network alone, and {name} is more; give {name.base}"
+            )
     if words[:1] != ["get"]:
         if yes:
             raise ConfigError(

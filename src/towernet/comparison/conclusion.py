@@ -24,7 +24,7 @@ from towernet.comparison.judging.pairs import pairs_between
 from towernet.comparison.judging.ranking import NOT_FINITE, Judging
 from towernet.comparison.judging.scores import majority_accuracy
 from towernet.comparison.judging.shots import FewShots, shots_curve
-from towernet.comparison.judging.times import training_times
+from towernet.comparison.judging.times import same_for_starts, training_times
 from towernet.comparison.outcome import Outcome
 from towernet.comparison.protocol import LAST_DOUBLING, digest_of, written_digest
 from towernet.comparison.wording import ablation
@@ -115,11 +115,12 @@ def conclude(
             found = _shots(shots, results, judging)
             told = (*results.remarks, *found.sentences)
             results = results.model_copy(update={"shots": found, "remarks": told})
-    times = training_times(protocol, dataset, results.networks, judging.measured)
+    measured = same_for_starts(results.networks, judging.measured)
+    times = training_times(protocol, dataset, results.networks, measured)
     conclusion = Conclusion(
         results=results,
         measured=_all_measured(
-            _with_preparing(judging.measured, ledger), fewer, shots or (), times, results
+            _with_preparing(measured, ledger), fewer, shots or (), times, results
         ),
         made=Made(
             command=session.origin.command,

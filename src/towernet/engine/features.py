@@ -11,6 +11,7 @@ Shapes: N images, B in a batch, S the side of the square, D features.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import tempfile
@@ -251,7 +252,10 @@ class _Result:
         try:
             self._file: IO[bytes] = tempfile.TemporaryFile(dir=self.store.folder)
         except OSError as error:
-            raise files.refused(self.store.folder / "features", error) from error
+            if error.errno not in (errno.EROFS, errno.EACCES):
+                raise files.refused(self.store.folder, error) from error
+            # What is kept in a cache that can only be read is still used.
+            self._file = tempfile.TemporaryFile()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -265,7 +269,7 @@ class _Result:
                 self._file.seek(row * len(content))
                 self._file.write(content)
         except OSError as error:
-            raise files.refused(self.store.folder / "features", error) from error
+            raise files.refused(self.store.folder, error) from error
 
     def fill(self) -> None:
         """Take from the store what it has."""
@@ -281,7 +285,7 @@ class _Result:
         try:
             self._file.flush()
         except OSError as error:
-            raise files.refused(self.store.folder / "features", error) from error
+            raise files.refused(self.store.folder, error) from error
         # torch warns of arrays that cannot be written; a change would not reach the file.
         return np.memmap(self._file, np.float32, "c", shape=shape)
 

@@ -95,7 +95,7 @@ def fit_head(
         balanced: Whether all classes have the same weight in the loss, instead of all images.
 
     Raises:
-        DataError: fewer than two classes have training images.
+        DataError: fewer than two classes have training images, or the features are too small.
     """
     trained_L, label_N = np.unique(labels_N, return_inverse=True)
     if len(trained_L) < 2:
@@ -130,9 +130,16 @@ def fit_head(
         if len(without):
             logits_NL = _logits(train_ND, weight_LD, bias_L)
             bias_K[without] = logsumexp(logits_NL, axis=1).min() - math.log(len(label_N))
+    with np.errstate(over="ignore"):
+        weights, biases = weight_KD.astype(np.float32), bias_K.astype(np.float32)
+    if not (np.isfinite(weights).all() and np.isfinite(biases).all()):
+        raise DataError(
+            "a last layer cannot be fitted: the features are so close to 0 that its weights are too"
+            " large for 32 bits; the pre-trained weights are probably damaged, so give others"
+        )
     return Head(
-        weight_KD.astype(np.float32),
-        bias_K.astype(np.float32),
+        weights,
+        biases,
         best[0],
         chosen_on,
         tuple(losses),

@@ -85,9 +85,10 @@ def train(
     with Policy.of(plan.policy).active():
         reset_peak_memory()
         try:
+            # A stop ends it at once: features that are computed are kept.
+            started = None if found is None else start(config, dataset, session, plan)
             # Including the end: what was trained since the last state is only in memory until then.
             with session.stop.patiently():
-                started = None if found is None else start(config, dataset, session, plan)
                 if started is not None and config.model.start == "frozen":
                     return _finish(folder, record, *keep_frozen(config.model, started, session))
                 if config.shots is not None:

@@ -152,7 +152,9 @@ def _of_two_choices(first: str, winner: str, pairs: Sequence[Pair]) -> str:
         return f"{first} beats {other} here, but {other} was best on the validation images."
     if answer == EQUAL:
         return f"{first} came first, {other} was best on the validation images; the two are equal."
-    return f"{first} came first, {other} was best on the validation images; no difference is shown."
+    return (
+        f"{first} came first, {other} was best on the validation images; neither is shown better."
+    )
 
 
 def _of_blocks(results: Results, variants: Sequence[Variant], num_named: int) -> str:
@@ -262,7 +264,7 @@ def _differences(found: Results | AnswersJudged) -> str:
             f" {guessing_words(found)}."
         )
     lead = about_ours(found) if isinstance(found, Results) else ""
-    text = lead + about_first(found, short(found.ranked[0].name))
+    text = f"{about_first(found, short(found.ranked[0].name))} {lead}".rstrip()
     return f"{text} In brackets: 95 % interval." if "[" in text else text
 
 

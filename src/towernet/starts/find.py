@@ -5,6 +5,7 @@ Nothing here opens a connection: `towernet weights get` is the only command that
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from towernet.starts.places import Here, file_hash, places_of
 from towernet.starts.published import of_file, weight_set, weight_sets
 from towernet.starts.runs import of_run, run_at, without_start
 from towernet.words import listed, shown, some_listed
+
+_ANY_PX = 224
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def resolve(names: Sequence[NetworkName], given: Sequence[str]) -> dict[str, Fou
     starting = [name for name in names if name.start is not None]
     for name in starting:
         _require_own_attention(name)
-    chosen = _given(given, starting)
+    chosen = _given(given, names)
     found = {}
     for base in dict.fromkeys(name.base for name in starting):
         if base in chosen:
@@ -94,11 +97,18 @@ def at_hand(base: str) -> bool:
         return False
 
 
-def _given(items: Sequence[str], starting: Sequence[NetworkName]) -> dict[str, str]:
-    bases = dict.fromkeys(name.base for name in starting)
+def _require_known(name: NetworkName) -> None:
+    from towernet.models.catalogue import outline  # imports torch
+
+    with contextlib.suppress(ConfigError):  # of a size that it cannot take
+        outline(name.with_start(SCRATCH), 2, _ANY_PX)
+
+
+def _given(items: Sequence[str], names: Sequence[NetworkName]) -> dict[str, str]:
+    bases = dict.fromkeys(name.base for name in names if name.start is not None)
     chosen: dict[str, str] = {}
     for item in items:
-        network, equals, what = item.partition("=")
+        network, equals, what = item.strip().partition("=")
         if not (network and equals and what):
             raise ConfigError(
                 f"--weights '{item}' is not NETWORK=WHAT; give a network and a file, a run or a set"
@@ -116,6 +126,8 @@ def _given(items: Sequence[str], starting: Sequence[NetworkName]) -> dict[str, s
                 " once"
             )
         if network not in bases:
+            for each in (*names, name):  # it may be a slip in a name
+                _require_known(each)
             ways = listed([f"{network}/{start}" for start in STARTS], "or")
             raise ConfigError(
                 f"--weights is given for {network}, and no network starts from them; add {ways}, or"
@@ -154,6 +166,9 @@ def _of_file(base: str, path: Path, sets: tuple[WeightSet, ...]) -> FoundWeights
     if (published := of_file(sets, digest)) is not None:
         return FoundWeights(published.described(digest), path, published)
     _refuse_copy(path)
+    if (known := _same_tensors(base, path)) is not None:
+        note = f"{shown(path.name)} has the tensors of {known.title}, saved again"
+        return FoundWeights(known.described(digest), path, None, (note,))
     usual = usual_input(sets[0] if sets else None)
     weights = StartWeights(
         network=base, sha256=digest, name=path.name, source=path.name, input=usual
@@ -179,6 +194,16 @@ def _refuse_copy(path: Path) -> None:
             f"{path} has the weights of a run of towernet, and only the run's folder says which"
             " images they learned from; give that folder instead of the file"
         )
+
+
+def _same_tensors(base: str, path: Path) -> WeightSet | None:
+    """Return the known set of a network whose tensors a file has, under whatever names."""
+    from towernet.models.foreign import read_foreign  # imports torch
+    from towernet.starts.load import content
+
+    sets = {each.content: each for each in KNOWN if each.network == base and each.content}
+    found = (sets.get(content(part)) for part in read_foreign(path).values()) if sets else ()
+    return next((each for each in found if each is not None), None)
 
 
 def _hash_of(path: Path) -> str:

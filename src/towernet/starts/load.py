@@ -99,7 +99,13 @@ def backbone(found: FoundWeights, num_classes: int, size_px: int) -> dict[str, T
     """
     name, path, published = found.weights.network, found.path, found.published
     require_file(path)
-    if (digest := file_hash(path)) != found.weights.sha256:
+    digest = file_hash(path)
+    if digest != found.weights.sha256 and found.run is not None:
+        raise DataError(
+            f"{path} was changed since its run finished: its SHA-256 starts with {digest[:8]} and"
+            f" was {found.weights.sha256[:8]}; restore it, or give other weights"
+        )
+    if digest != found.weights.sha256:
         raise DataError(
             f"{path} was changed since the start: its SHA-256 starts with {digest[:8]} and was"
             f" {found.weights.sha256[:8]}; restore it, or start again with another --out"
@@ -120,6 +126,11 @@ def backbone(found: FoundWeights, num_classes: int, size_px: int) -> dict[str, T
         tensors |= _empty_layer(head, name, num_classes, size_px)
     elif (weight := tensors.get(f"{head}.weight")) is not None and weight.dim() > 0:
         num_outputs = len(weight)
+        if not num_outputs:
+            raise DataError(
+                f"{path} has a last layer, {head}, without outputs; give weights of {name} with"
+                f" --weights {name}=FILE"
+            )
     todo = f"give weights of {name} with --weights {name}=FILE"
     state = fit(tensors, name, num_outputs, size_px, path=path, todo=todo)
     if published is not None and published.answer:

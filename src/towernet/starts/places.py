@@ -221,7 +221,7 @@ def _in_caches(published: WeightSet) -> Iterator[Here]:
 def _current(folder: Path) -> Path:
     """Return the snapshot that the branch "main" was at when it was last downloaded."""
     main = folder / "refs" / "main"
-    commit = main.read_text(encoding="utf-8").strip() if main.is_file() else ""
+    commit = main.read_text(encoding="utf-8", errors="replace").strip() if main.is_file() else ""
     return folder / "snapshots" / (commit if re.fullmatch("[0-9a-f]{40}", commit) else "none")
 
 

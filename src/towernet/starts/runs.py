@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +27,7 @@ def run_at(path: Path) -> Path | None:
     """Return the folder of the run that a path means: the folder itself, or the file in it."""
     if is_run(path):
         return path
-    for file in (path, path.resolve()):  # also a link to the file
+    for file in (path, Path(os.path.realpath(path))):  # also a link to the file
         if file.name == WEIGHTS_FILE and (file.parent / "run.json").exists():
             return file.parent
     return None

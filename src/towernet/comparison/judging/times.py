@@ -11,11 +11,34 @@ from towernet.comparison.forecast import budget, most_steps
 from towernet.comparison.wording.times import about_times
 from towernet.data.prepare import Dataset
 from towernet.engine.measure import Cost
-from towernet.names import NetworkName
+from towernet.names import SCRATCH, NetworkName
 from towernet.records.protocol import Protocol
 from towernet.records.results import Measured, Network, TrainingTimes
 
 MAX_RATIO = 1.15  # of the longest time to the shortest
+
+
+def same_for_starts(
+    networks: Sequence[Network], measured: Mapping[NetworkName, Measured]
+) -> dict[NetworkName, Measured]:
+    """Give a network the same times for an image, whatever it started from.
+
+    Frozen, fine-tuned and from scratch it computes the same, at the same size: its times differ
+    only by chance, and the least ones are those of all.
+    """
+    same: dict[tuple[NetworkName, int | None], list[Measured]] = {}
+    keys = {n.name: (n.name.with_start(SCRATCH).canonical(), n.size_px) for n in networks}
+    for name, key in keys.items():
+        same.setdefault(key, []).append(measured[name])
+    found = dict(measured)
+    for name, key in keys.items():
+        of = same[key]
+        least = {
+            field: min((v for each in of if (v := getattr(each, field)) is not None), default=None)
+            for field in ("latency_ms", "decode_ms")
+        }
+        found[name] = measured[name].model_copy(update=least)
+    return found
 
 
 def training_times(

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from towernet.comparison.judging.pairs import BETTER
 from towernet.comparison.wording.pairs import pairs_of_first
-from towernet.names import SCRATCH, NetworkName
-from towernet.records.results import Measured, Network, Results
+from towernet.names import NetworkName
+from towernet.records.results import Measured, Results
 
 WORTH_NAMING = 0.9
 """A network is called cheaper than the first if it takes less than this share of its time."""
-
-
-def _times(
-    ranked: Sequence[Network], measured: Mapping[NetworkName, Measured]
-) -> dict[NetworkName, float | None]:
-    """Return the milliseconds of each network for an image.
-
-    Frozen, fine-tuned and from scratch, a network does the same at the same size: these times
-    differ only by chance, and the least of them is that of all.
-    """
-    same: dict[tuple[NetworkName, int | None], list[float]] = {}
-    for network in ranked:
-        if (time := measured[network.name].image_ms) is not None:
-            same.setdefault((network.name.with_start(SCRATCH), network.size_px), []).append(time)
-    return {
-        network.name: min(same[key]) if key in same else None
-        for network in ranked
-        for key in [(network.name.with_start(SCRATCH), network.size_px)]
-    }
 
 
 def cheapest_words(results: Results, measured: Mapping[NetworkName, Measured]) -> str | None:
@@ -48,7 +29,7 @@ def cheapest_words(results: Results, measured: Mapping[NetworkName, Measured]) -
     if results.ablation or len(results.ranked) < 2:
         return None
     first = results.ranked[0].name
-    times = _times(results.ranked, measured)
+    times = {network.name: measured[network.name].image_ms for network in results.ranked}
     is_worse = {pair.second: pair.answer == BETTER for pair in pairs_of_first(results)}
     sound = {
         name: time

@@ -67,7 +67,9 @@ def knowledge(
 def images_words(weights: StartWeights) -> str:
     """Say on which images weights were trained: "ImageNet-1k (1,281,167 images)"."""
     data = "images that are not known" if weights.data == UNKNOWN else weights.data
-    return data if weights.num_images is None else f"{data} ({weights.num_images:,} images)"
+    if weights.num_images is None or weights.of_runs is not None:  # runs say it in `data`
+        return data
+    return f"{data} ({weights.num_images:,} images)"
 
 
 def sizes_words(networks: Sequence[Network]) -> str:
@@ -127,6 +129,18 @@ def seen_words(results: Results) -> list[str]:
     return sentences
 
 
+def about_scratch(results: Results) -> str:
+    """Say which networks only learnt where they started from weights; '' if there are none."""
+    failed = [n.name for n in results.networks if not n.name.start and n.status == "did_not_learn"]
+    learnt = {n.name.with_start(SCRATCH) for n in results.ranked if n.name.start}
+    if not (names := [name for name in failed if name in learnt]):
+        return ""
+    return (
+        f"From scratch {listed(names)} did not learn on these images in this time; from pre-trained"
+        f" weights {'it' if len(names) == 1 else 'they'} did."
+    )
+
+
 def about_starts(results: Results) -> str:
     """Say which start of a network did best; '' if the verdict says it, or no such pair was judged.
 
@@ -177,10 +191,13 @@ def kept_equal(results: Results) -> str:
     """Say what was the same for networks of different starts, and what was not."""
     limit = "training time" if results.minutes else "epochs"
     sizes = sizes_words(results.networks)
+    same, differs = f"the size of the images ({sizes}), ", ""
+    if " to " in sizes:
+        same, differs = "", f" the size of its images ({sizes}),"
     return (
-        "The same for all networks: the images, how they were split and drawn in each run, and the"
-        f" limit of {limit} per run. Different: what a network knew before, the size of its images"
-        f" ({sizes}), and how it learns."
+        f"The same for all networks: the images, how they were split and drawn in each run, {same}"
+        f"and the limit of {limit} per run. Different: what a network knew before,{differs} and how"
+        " it learns."
     )
 
 

@@ -10,7 +10,7 @@ from towernet.comparison.judging.pairs import BETTER, EQUAL, OPEN, TOO_FEW_RUNS,
 from towernet.comparison.judging.significance import min_runs
 from towernet.comparison.wording.advice import advice
 from towernet.comparison.wording.pairs import called, gap_words, pairs_of_first, signed_gap
-from towernet.comparison.wording.starts import about_starts
+from towernet.comparison.wording.starts import about_scratch, about_starts
 from towernet.records.judgement import Judged, Pair
 from towernet.records.results import Network, Results
 from towernet.words import listed, percent
@@ -74,7 +74,7 @@ def verdict(results: Results) -> str:
             f"No network learned enough to be ranked on {judged_images(results)}. {advice(results)}"
         )
     text = sentence(results, about_ours(results))
-    return " ".join(filter(None, (text, about_starts(results))))
+    return " ".join(filter(None, (text, about_scratch(results), about_starts(results))))
 
 
 def sentence(found: Judged, lead: str = "") -> str:
