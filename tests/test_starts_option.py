@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -171,8 +170,10 @@ def test_another_size_and_rule_than_the_weights_are_announced(photos, tmp_path):
 
 
 def test_a_recipe_without_effect_on_a_network_with_weights_is_named(photos, tmp_path):
-    text = (files("towernet") / "recipes" / "default.toml").read_text()
-    (tmp_path / "mine.toml").write_text(text)
+    (tmp_path / "mine.toml").write_text("[train]\nminutes = 5.0\n")
+    assert required(photos, tmp_path, recipe=str(tmp_path / "mine.toml")) == []
+    own = '[data]\nsize_px = 96\nnormalise = "measured"\n[train]\nminutes = 5.0\n'
+    (tmp_path / "mine.toml").write_text(own)
     (said,) = required(photos, tmp_path, recipe=str(tmp_path / "mine.toml"))
     assert said.startswith("data.size_px and data.normalise in ")
     assert "mine.toml have no effect on shufflenet_v2_x0_5/frozen, whose weights bring" in said
