@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
+from safetensors.torch import save_file
 
-from conftest import run_towernet
+from conftest import TINY_NETWORK, run_towernet
+from towernet.models.catalogue import build
 
 ROOT = Path(__file__).parent.parent
 README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
@@ -88,7 +90,11 @@ def run_small(command: str) -> str:
     small = [] if "--resume" in words else SMALL.get(verb, [])
     if "--attention" in words:
         small = [*small, "--attention", "se", "--epochs", "2"]
-    if "--against" in words and verb == "compare":
+    if "--starts" in words:
+        save_file(build(TINY_NETWORK, 5, 64).state_dict(), "weights.safetensors")
+        small = [*small, "--models", TINY_NETWORK, "--against", f"{TINY_NETWORK}/frozen"]
+        small += ["--weights", f"{TINY_NETWORK}=weights.safetensors"]
+    elif "--against" in words and verb == "compare":
         small = [*small, "--models", "towernet_patch,shufflenet_v2_x0_5"]
         small += ["--against", "towernet_patch"]
     if verb == "compare" and any("my_nets:" in word for word in words):
@@ -110,7 +116,7 @@ def test_the_commands_and_the_python_run(like_the_pages):
             as_it_is = command.split()[1] == "check"  # the same everywhere
             assert_shown(shown, run_small(command), words if as_it_is else masked)
         for block in blocks(page, "sh"):
-            for line in filter(None, block.splitlines()):
+            for line in filter(None, block.replace("\\\n", " ").splitlines()):
                 verbs.add(taken_apart(line)[1][1])
                 run_small(line)
         for code in blocks(page, "python"):
