@@ -354,6 +354,39 @@ def inference(result: dict[str, Any]) -> str:
     )
 
 
+def starts(result: dict[str, Any]) -> str:
+    features, compared = result["features"], result["comparisons"]
+    rounds = [round_["ours"] for round_ in features["rounds"]]
+    plain = [round_["plain"]["seconds"] for round_ in features["rounds"]]
+    uses = features["plain_uses"]
+    ratios = features["times_plain_by_round"]
+    again = median(one["seconds_again"] for one in rounds)
+    lines = [
+        "| features under mobilenet_v2's weights at 224 px | |",
+        "|---|---|",
+        f"| {features['images']:,} images, from files, nothing kept before"
+        f" | {median(one['seconds'] for one in rounds):.1f} s |",
+        f"| the plain program ({uses['processes']} processes that decode, batches of"
+        f" {uses['batch_size']}) | {median(plain):.1f} s |",
+        f"| times as fast, median and range of {len(ratios)} rounds"
+        f" | {median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}) |",
+        f"| the same images again, all kept | {again:.2f} s |",
+    ]
+    lines += [
+        f"| memory with {int(num):,} images, all processes, without mapped files"
+        f" | {found['own_bytes_peak'] / 2**20:,.0f} MiB |"
+        for num, found in result["memory"].items()
+    ]
+    lines += [
+        f"| `compare`, {compared['runs']} runs of {words}, features kept | {seconds:.0f} s |"
+        for words, seconds in (
+            ("one frozen network", compared["one_network_seconds"]),
+            ("two frozen networks", compared["two_networks_seconds"]),
+        )
+    ]
+    return "\n".join([*lines, "", made_on(result)])
+
+
 def scaling(result: dict[str, Any]) -> str:
     lines = ["| what grows | |", "|---|---|"]
     for point in result["images"]:
@@ -486,6 +519,7 @@ def table(name: str) -> str:
         "time_to_accuracy": time_to_accuracy,
         "inference": inference,
         "scaling": scaling,
+        "starts": starts,
         "simulate_balanced": simulate_balanced,
         "simulate_verdicts": simulate_verdicts,
         "faults": faults,
