@@ -53,6 +53,15 @@ def own_bytes(process: psutil.Process) -> int:
     return sum(memory.rss - memory.shared for memory in memories)
 
 
+def weight_file(name: str) -> Path:
+    """Return a file of pre-trained weights, in $TOWERNET_WEIGHTS or in weights/ by the data."""
+    folder = os.environ.get("TOWERNET_WEIGHTS") or data_set("").parent / "weights"
+    path = Path(folder) / name
+    if not path.exists():
+        sys.exit(f"error: {name} is not in {folder}; set TOWERNET_WEIGHTS to its folder")
+    return path
+
+
 def write_result(name: str, result: dict[str, Any]) -> None:
     """Write a result, which may contain records, with the commit and the command."""
     result = to_jsonable_python(result)

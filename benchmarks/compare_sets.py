@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from _common import data_set, write_result
+from _common import data_set, weight_file, write_result
 from towernet.records.base import read_record
 from towernet.records.results import Conclusion
 
@@ -46,12 +46,6 @@ def checked(name: str) -> dict[str, Any]:
         return found | {"seconds": time.perf_counter() - start}
 
 
-def _without_folder(item: str) -> str:
-    """Return NETWORK=FILE with the file's name alone."""
-    network, equals, file = item.partition("=")
-    return f"{network}{equals}{Path(file).name}" if equals else item
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="+", help="caltech16, sign-digits …: NAME.zip is compared.")
@@ -59,7 +53,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="Of one run.")
     parser.add_argument("--models", help="Default: the command's five.")
     parser.add_argument("--attention", help="Blocks that each network is given in turn.")
-    parser.add_argument("--weights", action="append", help="NETWORK=FILE, for NETWORK/frozen.")
+    parser.add_argument(
+        "--weights", action="append", help="NETWORK=NAME, a file in $TOWERNET_WEIGHTS."
+    )
     parser.add_argument("--against", help="Judge only the pairs with this network.")
     parser.add_argument("--shots", help="Also with so many training images of each class.")
     parser.add_argument("--threads", type=int, help="Default: one per core.")
@@ -88,10 +84,13 @@ def main() -> None:
         for option in ("threads", "against", "attention", "shots", "models"):
             if (value := getattr(args, option)) is not None:
                 words = [f"--{option}", str(value), *words]
-        given = [word for item in args.weights or [] for word in ("--weights", item)]
+        given, plain = list[str](), list[str]()
+        for item in args.weights or []:
+            network, _, file = item.partition("=")
+            plain += ["--weights", item]
+            given += ["--weights", f"{network}={weight_file(file)}"]
         towernet("compare", data_set(f"{name}.zip"), *given, *words)
         conclusion = read_record(folder / "results.json", Conclusion)
-        plain = [_without_folder(word) for word in given]
         command = " ".join(["towernet", "compare", f"{name}.zip", *plain, *words])
         made = conclusion.made.model_copy(update={"command": command})
         write_result(

@@ -36,7 +36,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from _common import data_set, own_bytes, write_result
+from _common import data_set, own_bytes, weight_file, write_result
 from towernet import cpus, files
 from towernet.data.check import check
 from towernet.data.rules import NOW
@@ -53,20 +53,11 @@ PROCESSES, BATCH_SIZES = (0, 1, 2, 4), (16, 64)
 SECONDS_BETWEEN_LOOKS = 0.1
 
 
-def weights() -> Path:
-    """Return the file of torchvision's published weights."""
-    folder = os.environ.get("TOWERNET_WEIGHTS") or data_set("").parent / "weights"
-    path = Path(folder) / WEIGHTS
-    if not path.exists():
-        sys.exit(f"error: {WEIGHTS} is not in {folder}; set TOWERNET_WEIGHTS to its folder")
-    return path
-
-
 def network() -> tuple[nn.Module, str]:
     """Return torchvision's network with these weights, and the hash of their file."""
     from torchvision import models
 
-    path = weights()
+    path = weight_file(WEIGHTS)
     model = models.mobilenet_v2()
     model.load_state_dict(torch.load(path, weights_only=True))
     return model.eval(), files.sha256(path)
@@ -204,7 +195,7 @@ def comparisons(name: str) -> dict[str, Any]:
                 [
                     *(sys.executable, "-m", "towernet", "compare", str(data_set(name))),
                     *("--models", ",".join(models), "--runs", "8", "--out", f"{folder}/{kind}"),
-                    *("--weights", f"mobilenet_v2={weights()}"),
+                    *("--weights", f"mobilenet_v2={weight_file(WEIGHTS)}"),
                 ],
                 env=os.environ | {"TOWERNET_CACHE": f"{folder}/cache"},
                 check=True,
