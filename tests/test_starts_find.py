@@ -120,6 +120,8 @@ def test_an_input_is_assumed_if_none_is_published(tmp_path):
 
 
 def test_what_is_not_there_is_named_with_the_published_sets():
+    with pytest.raises(DataError, match="is neither a file nor a run"):
+        found("mobilenet_v2", f"mobilenet_v2={'x' * 400}")
     with pytest.raises(DataError, match=r"=w\.pth is neither a file nor a run.*IMAGENET1K_V2"):
         found("mobilenet_v2", "mobilenet_v2=w.pth")
 

@@ -46,7 +46,7 @@ class Offer:
         published: The set of weights.
         url: Where the file is.
         num_bytes: Its size.
-        digits: Of its SHA-256: all, the first ones, or '' if nobody says.
+        digits: Of its SHA-256, as many as the publisher gives; '' if it gives none.
     """
 
     published: WeightSet

@@ -6,6 +6,7 @@ Nothing here opens a connection: `towernet weights get` is the only command that
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,17 +144,17 @@ def _chosen(base: str, what: str) -> FoundWeights:
     if what in names:
         return _set(base, weight_set(base, what))
     path = Path(what)
+    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises for a name that is too long
+        known = f"its sets are {some_listed(names)}" if names else "it has no published sets"
+        raise DataError(
+            f"--weights {base}={shown(what)} is neither a file nor a run, nor a set of weights of"
+            f" {base} ({known}); check the path"
+        )
     if (run := run_at(path)) is not None:
         return FoundWeights(*of_run(base, run), published=None, run=run)
     if path.is_dir():
         raise DataError(
             f"{path} is a folder without run.json; give the folder of a finished run, or a file"
-        )
-    if not path.exists():
-        known = f"its sets are {some_listed(names)}" if names else "it has no published sets"
-        raise DataError(
-            f"--weights {base}={shown(what)} is neither a file nor a run, nor a set of weights of"
-            f" {base} ({known}); check the path"
         )
     return _of_file(base, path, sets)
 

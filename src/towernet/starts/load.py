@@ -69,7 +69,7 @@ def head_of(name: str, size_px: int) -> str:
 def networks_here() -> list[str]:
     """Return the networks that can start from published weights on this machine, for a hint.
 
-    Weights that cannot be used are left out: who uses them is told why.
+    Weights that cannot be used are left out; a command that needs them says what is wrong.
     """
     networks: dict[str, None] = {}
     here = everything_here()
