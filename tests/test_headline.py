@@ -185,6 +185,10 @@ def test_a_headline_says_when_validation_chose_another_network_than_came_first()
             continue
         other = changed(results, winner={"name": results.ranked[1].name, "folder": "runs/2"})
         said = headline(other)
+        is_tied = results.comparisons[0].difference == 0
+        if is_tied:
+            assert said == headline(results)
+            continue
         assert "vgg19 was best on the validation images" in said, said
         assert said.startswith("towernet_patch "), said
         same = changed(results, winner={"name": results.ranked[0].name, "folder": "runs/1"})
@@ -219,6 +223,13 @@ def test_guessing_is_named_where_no_network_beats_it():
         ("open too_few_runs", 3, 8, "a came first, but no difference from b or c is shown."),
         ("too_few_runs", 2, 3, "a came first, but 3 runs are too few to show a difference."),
         ("tie", 2, 8, "a and b have the same accuracy; no difference is shown."),
+        ("tie", 2, 3, "a and b have the same accuracy; no difference is shown."),
+        (
+            "tie open",
+            3,
+            8,
+            "a and b came first together, but no difference from the others is shown.",
+        ),
         ("equal open", 3, 8, "a came first; it equals b, and no other difference is shown."),
         ("", 1, 8, "a gets 90.0 % of 400 test images right."),
         ("", 2, 8, "a is the only network that could be ranked: 90.0 % right."),

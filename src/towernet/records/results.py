@@ -285,6 +285,16 @@ class Results(Judged):
         return tuple(network for network in self.networks if network.status == "ranked")
 
     @property
+    def winner_came_first(self) -> bool:
+        """Whether the winner also came first on the final images, alone or together with another."""
+        if self.winner is None:
+            return False
+        two = {self.ranked[0].name, self.winner.name}
+        return len(two) == 1 or any(
+            two == {pair.first, pair.second} and pair.difference == 0 for pair in self.comparisons
+        )
+
+    @property
     def guessing(self) -> float:
         """The score of always naming the most common class of the training images."""
         if self.measure == "accuracy":

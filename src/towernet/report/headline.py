@@ -67,7 +67,7 @@ def headline(found: Results | AnswersJudged) -> str:
     pairs = pairs_of_first(found)
     if found.against is not None and not pairs:
         return f"{first} came first; no difference from {_named(found.against)} could be judged."
-    if isinstance(found, Results) and found.winner and found.winner.name != found.ranked[0].name:
+    if isinstance(found, Results) and found.winner and not found.winner_came_first:
         return _of_two_choices(first, found.winner.name, pairs)
     if found.against not in (None, found.ranked[0].name):
         return _shortened(partial(_of_against, first, pairs[0], found))
@@ -109,11 +109,14 @@ def _of_ranking(first: str, pairs: Sequence[Pair], found: Judged, num_named: int
         if len(pairs) == 1:
             return f"{first} and {_named(equal[0])} are equal within {margin}."
         return f"{first} came first, but equals the other {len(pairs)} within {margin}."
-    if all(pair.answer == TOO_FEW_RUNS for pair in pairs):
-        return f"{first} came first, but {found.num_runs} runs are too few to show a difference."
     if len(tied) == len(pairs):
         same = f"the same {found.measure_words}"
         return f"{listed([first, named(tied)])} have {same}; no difference is shown."
+    if tied:
+        text = f"{listed([first, named(tied)])} came first together"
+        return f"{text}, but no difference from the others is shown."
+    if all(pair.answer == TOO_FEW_RUNS for pair in pairs):
+        return f"{first} came first, but {found.num_runs} runs are too few to show a difference."
     if equal:
         return f"{first} came first; it equals {named(equal)}, and no other difference is shown."
     return f"{first} came first, but no difference from {named(undecided, 'or')} is shown."
@@ -131,6 +134,8 @@ def _of_against(first: str, pair: Pair, found: Judged, num_named: int) -> str:
         return (
             f"{first} came first, but equals {other} within ±{100 * found.equal_within:g} points."
         )
+    if pair.difference == 0:
+        return f"{first} and {other} have the same {found.measure_words}; no difference is shown."
     if pair.answer == TOO_FEW_RUNS:
         return f"{first} came first, but {found.num_runs} runs are too few to show a difference."
     return f"{first} came first, but no difference from {other} is shown."

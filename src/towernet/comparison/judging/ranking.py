@@ -88,13 +88,19 @@ class Judging:
     def ranked(self) -> tuple[Network, ...]:
         """Return all networks in order, those that learnt with their ranks.
 
-        The order is by score, then by size, smaller first, then by name; never by a measured
-        time.
+        The order is by score, then by size, smaller first, then frozen before trained, then by
+        name; never by a measured time.
         """
         measure = self.protocol.request.measure
         ordered = sorted(
             self.networks,
-            key=lambda n: (n.status != "ranked", -(n.score(measure) or 0.0), n.parameters, n.name),
+            key=lambda n: (
+                n.status != "ranked",
+                -(n.score(measure) or 0.0),
+                n.parameters,
+                not n.is_frozen,
+                n.name,
+            ),
         )
         return tuple(
             network.model_copy(update={"rank": position + 1})
@@ -131,5 +137,6 @@ class Judging:
         ]
 
 
-def _selection_key(network: Network) -> tuple[float, float, float]:
-    return selection_key(network.runs, network.parameters)
+def _selection_key(network: Network) -> tuple[float, float, float, bool]:
+    # A network that fine-tuning did not improve is its frozen one, which took less.
+    return (*selection_key(network.runs, network.parameters), network.is_frozen)

@@ -133,7 +133,7 @@ def about_winner(results: Results) -> list[str]:
         return []
     if not worth_using(results):
         return [f"Do not use any of them yet. {advice(results)}"]
-    if winner.name == ranked[0].name:
+    if results.winner_came_first:
         return [f"Use {winner.name}: it was also the best on the validation images."]
     return [
         f"Use {winner.name}: it was the best on the validation images, the rule that was fixed"
