@@ -629,6 +629,9 @@ def test_a_run_starts_with_smaller_images_and_ends_at_full_size():
     assert sizes("vit_b_16", 128) == [128] * 10  # has a fixed size
     assert sizes("resnet18", 200, small_size=1) == [200] * 10
     assert sizes("resnet18", 8) == [8] * 10
+    assert sizes("resnet18", 96, small_size=0.5, smallest_px=70) == [80] * 6 + [96] * 4
+    assert sizes("resnet18", 96, small_size=0.5, smallest_px=81) == [96] * 10
+    assert sizes("resnet18", 64, small_size=0.5, smallest_px=80) == [64] * 10
 
 
 def test_a_steps_images_have_the_steps_size(make_dataset):

@@ -195,6 +195,12 @@ class TrainConfig(_Frozen):
         description="Side of the images in the first part of a run, as a share of the full side;"
         " 1: full size throughout; always so for networks that cannot take smaller images.",
     )
+    smallest_px: Annotated[int, Field(ge=0)] = Field(
+        0,
+        exclude_if=lambda value: value == 0,
+        description="That side is not below this, in pixels: pre-trained weights do not know"
+        " things that are much smaller than in the images they learnt from.",
+    )
     small_share: Fraction = Field(0.6, description="That first part, as a share of all steps.")
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.1, description="Probability mass moved to all classes. [arXiv:1512.00567]"

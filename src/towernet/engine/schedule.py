@@ -37,6 +37,7 @@ def small_size_px(model_name: str, size_px: int, config: TrainConfig) -> int:
     if config.small_size == 1:
         return size_px
     small_px = round(config.small_size * size_px / 16) * 16
+    small_px = max(small_px, math.ceil(config.smallest_px / 16) * 16)
     if 0 < small_px < size_px and also_takes(model_name, size_px, small_px):
         return small_px
     return size_px
