@@ -286,7 +286,7 @@ class Results(Judged):
 
     @property
     def winner_came_first(self) -> bool:
-        """Whether the winner also came first on the final images, alone or together with another."""
+        """Whether the winner came first on the final images, alone or with others."""
         if self.winner is None:
             return False
         two = {self.ranked[0].name, self.winner.name}

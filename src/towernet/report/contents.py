@@ -133,7 +133,7 @@ def contents_of(folder: Path, conclusion: Conclusion, picture: Picture) -> Conte
         scale=tables.score_scale(ranked, results.guessing, results.measure),
         pair_scale=tables.difference_scale(results.comparisons),
         ablation=ablation_section(results, measured.networks),
-        cost=cost_section(ranked, measured.networks, results.measure),
+        cost=cost_section(results, measured.networks),
         growth=growth_section(curve, results.measure) if isinstance(curve, LearningCurve) else None,
         details=tuple(network_sections(folder, networks, results.class_names, picture)),
         suspects=tuple(

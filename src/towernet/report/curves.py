@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from towernet.comparison.wording.verdict import beats_guessing
 from towernet.config import Measure
 from towernet.names import NetworkName
 from towernet.records.judgement import MEASURE_WORDS
-from towernet.records.results import ClassGain, LearningCurve, Measured, Network
+from towernet.records.results import ClassGain, LearningCurve, Measured, Network, Results
 from towernet.records.run import EpochMetrics
 from towernet.records.scores import deciding
 from towernet.report import figures
@@ -32,10 +33,12 @@ class Timed:
 class Cost:
     """The networks to choose among by the time there is, fastest first, and all in a picture.
 
-    `with_decoding`: whether the times include decoding the file of an image.
+    `with_decoding`: whether the times include decoding the file of an image; `is_partial`: whether
+    networks are left out that are not shown to beat guessing.
     """
 
     front: tuple[Timed, ...]
+    is_partial: bool
     with_decoding: bool
     figure: Markup
 
@@ -77,10 +80,10 @@ class Growth:
     class_gains: tuple[ClassGain, ...]
 
 
-def cost_section(
-    ranked: Sequence[Network], measured: Mapping[NetworkName, Measured], measure: Measure
-) -> Cost | None:
-    """Return the ranked networks' front of accuracy against time, None where there is no choice."""
+def cost_section(results: Results, measured: Mapping[NetworkName, Measured]) -> Cost | None:
+    """Return the front of accuracy against time, None where there is no choice."""
+    ranked = [network for network in results.ranked if beats_guessing(network, results)]
+    measure = results.measure
     with_decoding = has_decoding(ranked, measured)
     timed = [
         found
@@ -92,6 +95,7 @@ def cost_section(
     best = front(timed)
     return Cost(
         tuple(best),
+        len(ranked) < len(results.ranked),
         with_decoding,
         figures.accuracies(
             [
@@ -103,7 +107,7 @@ def cost_section(
             label="milliseconds per image",
             ticks=None,
             scored=MEASURE_WORDS[measure],
-            title=f"{MEASURE_WORDS[measure].capitalize()} of every network against its time per"
+            title=f"{MEASURE_WORDS[measure].capitalize()} of these networks against its time per"
             " image; the same values are in the ranking.",
         ),
     )
@@ -167,7 +171,7 @@ def training_curves(
         for index, (name, runs) in named
     ]
     loss = [
-        figures.curve(name, index, runs, lambda epoch: epoch.train_loss)
+        figures.curve(name, index, [_trained(run) for run in runs], lambda epoch: epoch.train_loss)
         for index, (name, runs) in named
     ]
     drawn = [pair for pair in zip(accuracy, loss, strict=True) if pair[0].mean() or pair[1].mean()]
@@ -192,6 +196,11 @@ def training_curves(
         ),
         rows=tuple(_curve_row(*pair) for pair in drawn),
     )
+
+
+def _trained(epochs: Sequence[EpochMetrics]) -> list[EpochMetrics]:
+    """Return the epochs without a fitted last layer, whose loss is of images not augmented."""
+    return [epoch for epoch in epochs if epoch.step]
 
 
 def _curve_row(accuracy: figures.Curve, loss: figures.Curve) -> CurveRow:

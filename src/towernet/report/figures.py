@@ -32,6 +32,7 @@ _MAX_POINTS = 60  # of one line; more could not be seen
 _LOG_FROM = 6.0  # from this ratio of epochs on, a linear axis squeezes the short runs to nothing
 _LEAST_SPAN = 0.1  # of an axis of accuracies: what is flat shall look flat
 _ASIDE = 1.03  # by which factor points of the next curve are moved on a logarithmic axis
+_DIGIT_WIDTH, _DIGIT_HEIGHT = 6.5, 9.0  # of a mark, in points
 # Colours that matplotlib writes and `_inline` replaces by the page's variables.
 _INK, _GRID = "#010101", "#020202"
 
@@ -163,10 +164,6 @@ def accuracies(
         for point in points:
             axes.plot([point.at] * 2, list(point.interval), color="#030000", linewidth=2, alpha=0.5)
             axes.plot([point.at], [point.accuracy], "o", color="#030000", markersize=6)
-            axes.annotate(
-                point.mark, (point.at, point.accuracy), (7, 4),
-                textcoords="offset points", color=_INK,
-            )  # fmt: skip
         _logarithmic(axes, label)
         if ticks is not None:
             axes.xaxis.set_major_locator(ticker.FixedLocator(ticks))
@@ -174,7 +171,33 @@ def accuracies(
         axes.set_xlim(least / 1.3, most * 1.3)
         axes.set_ylabel(scored, color=_INK)
         _in_percent(axes)
+        _mark(figure, axes, points)
         return _finished(figure, axes, title)
+
+
+def _mark(figure: Any, axes: Any, points: Sequence[Accuracy]) -> None:
+    """Write each point's mark beside it, where it covers neither another mark nor a point."""
+    figure.draw_without_rendering()  # so that places are known
+    per_point = 72 / figure.dpi
+    places = per_point * axes.transData.transform([(p.at, p.accuracy) for p in points])
+    taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in places]
+    for point, (x, y) in zip(points, places, strict=True):
+        width = _DIGIT_WIDTH * len(point.mark)
+        sides = [(7, 4), (7, -12), (-7 - width, 4), (-7 - width, -12)]
+        sides += [(7, step) for step in (16, -24, 28, -36)]
+        boxes = [(x + dx, y + dy, x + dx + width, y + dy + _DIGIT_HEIGHT) for dx, dy in sides]
+        free = [not any(_overlap(box, other) for other in taken) for box in boxes]
+        chosen = free.index(True) if True in free else 0
+        taken.append(boxes[chosen])
+        axes.annotate(
+            point.mark, (point.at, point.accuracy), sides[chosen],
+            textcoords="offset points", color=_INK,
+        )  # fmt: skip
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two boxes of left, bottom, right and top share an area."""
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def accuracy_curves(
