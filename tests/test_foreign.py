@@ -239,8 +239,8 @@ KINDS = [
     ("w.bin", b"\x1c\0\0\0TFL3", r"a TensorFlow file"),
     ("w.onnx", b"\x08\x07", r"an ONNX file, which lacks the names of the weights"),
     ("w.pt", b"GGUF\3\0\0\0", r"a GGUF file, which contains a language model"),
-    ("w.pt", b"", r"of an unknown kind; save the weights with torch\.save\(network\.state"),
-    ("w", b"anything", r"of an unknown kind"),
+    ("w.pt", b"", r"empty; copy or download it again"),
+    ("w", b"anything", r"of an unknown kind; save the weights with torch\.save\(network\.state"),
     ("w.pt", zipped("photos/cat.jpg"), r"of an unknown kind"),
 ]  # fmt: skip
 

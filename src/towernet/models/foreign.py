@@ -89,7 +89,7 @@ def read_foreign(path: Path) -> Parts:
 
 
 def require_file(path: Path) -> None:
-    """Refuse what is not a plain file, or is larger than any network.
+    """Refuse what is not a plain file, is empty, or is larger than any network.
 
     Raises:
         DataError: it is, or cannot be read.
@@ -100,6 +100,8 @@ def require_file(path: Path) -> None:
         raise DataError(f"{path} cannot be read: {error.strerror}; check the path") from error
     if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
         raise DataError(f"{path} is not a file; give the file that contains the weights")
+    if not status.st_size:
+        raise DataError(f"{path} is empty; copy or download it again, or give other weights")
     if status.st_size > _MAX_BYTES:
         raise DataError(
             f"{path} has {status.st_size / 1e9:.1f} GB, and the limit is"
