@@ -197,7 +197,7 @@ def _mark(figure: Any, axes: Any, points: Sequence[Accuracy]) -> None:
 
 def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
     """Whether two boxes of left, bottom, right and top share an area."""
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+    return all(one[i] < other[i + 2] and other[i] < one[i + 2] for i in (0, 1))
 
 
 def accuracy_curves(
