@@ -235,13 +235,15 @@ def test_ctrl_c_leaves_no_half_file(run, tmp_path):
         picture(tmp_path / "data" / f"{i}.png", i)
     words = [sys.executable, "-m", "towernet", "predict", run, tmp_path / "data"]
     process = subprocess.Popen(
-        [*map(str, words), "--csv", str(tmp_path / "a.csv"), "--jsonl"],
+        [*map(str, words), "--csv", str(tmp_path / "a.csv"), "--jsonl", "--top", "9"],
         stdout=subprocess.PIPE, env=os.environ | {"PYTHONUNBUFFERED": "1"}, text=True,
     )  # fmt: skip
-    first = process.stdout.readline()  # rows are printed as they come
+    # Rows are printed as they come, and all are more than the pipe takes before they are read.
+    first = process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    rest, _ = process.communicate(timeout=60)
     assert json.loads(first)["path"].endswith("/0.png")
+    assert len(rest.splitlines()) < 599
     assert process.returncode != 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 
