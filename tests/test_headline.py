@@ -22,7 +22,7 @@ from towernet.records.results import LearningCurve, Network, NoLearningCurve, Re
 from towernet.report.headline import MAX_WORDS, facts, headline, steps
 
 LONG = "timm:vit_base_patch16_clip_quickgelu_{}.laion2b_ft+se@stages@identity"
-ANSWERS = ("better", "equal", "open", "too_few_runs", "tie")
+ANSWERS = ("better", "equal", "open", "too_few_runs", "tie", "tied_by_few")
 UNRANKED = ("failed", "not_enough_time", "did_not_learn")
 
 
@@ -46,8 +46,9 @@ def unranked(name: str, status: str) -> Network:
 
 @cache
 def pair(first: str, second: str, answer: str) -> Pair:
-    if answer == "tie":
-        return a_pair(first, second, answer="open", difference=0.0, interval=(-0.01, 0.01))
+    if answer in ("tie", "tied_by_few"):
+        judged = "open" if answer == "tie" else "too_few_runs"
+        return a_pair(first, second, answer=judged, difference=0.0, interval=(-0.01, 0.01))
     return a_pair(first, second, answer=answer)
 
 
@@ -228,7 +229,13 @@ def test_guessing_is_named_where_no_network_beats_it():
             "tie open",
             3,
             8,
-            "a and b came first together, but no difference from the others is shown.",
+            "a and b share first place, but no difference from the others is shown.",
+        ),
+        (
+            "tied_by_few too_few_runs",
+            3,
+            2,
+            "a and b share first place; 2 runs are too few to show differences.",
         ),
         ("equal open", 3, 8, "a came first; it equals b, and no other difference is shown."),
         ("", 1, 8, "a gets 90.0 % of 400 test images right."),

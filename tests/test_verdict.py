@@ -256,6 +256,10 @@ def test_the_cheapest_that_is_not_shown_to_be_worse_is_named():
     assert cheapest_words(results, almost) is None, "within what timings vary"
     before = {name: some_times(latency_ms=cost) for name, cost in costs.items()}
     assert cheapest_words(results, before) is None, "decoding was not measured"
+    guesses = [*results.networks[:2], a_network("c", interval=(0.25, 0.35)), results.networks[3]]
+    assert cheapest_words(changed(results, networks=guesses), times) is None
+    few = [a_pair("a", name, answer="too_few_runs") for name in "bcd"]
+    assert cheapest_words(changed(results, comparisons=few), times) is None, "all look alike then"
 
 
 def test_networks_that_only_guess_are_not_recommended(results):

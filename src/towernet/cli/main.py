@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import shlex
 import signal
@@ -97,8 +98,8 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code of `towernet.errors`."""
     # A file name may not be UTF-8, and a message that contains it must still be printable.
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     words = sys.argv[1:] if words is None else words
     long = bool(words) and words[0] in _LONG_VERBS
     with _without_terminal() if long else contextlib.nullcontext():

@@ -33,12 +33,13 @@ class Timed:
 class Cost:
     """The networks to choose among by the time there is, fastest first, and all in a picture.
 
-    `with_decoding`: whether the times include decoding the file of an image; `is_partial`: whether
-    networks are left out that are not shown to beat guessing.
+    `num_drawn`: how many are in the picture; `num_left_out`: how many are not, since they are not
+    shown to beat guessing; `with_decoding`: whether the times include decoding an image's file.
     """
 
     front: tuple[Timed, ...]
-    is_partial: bool
+    num_drawn: int
+    num_left_out: int
     with_decoding: bool
     figure: Markup
 
@@ -95,7 +96,8 @@ def cost_section(results: Results, measured: Mapping[NetworkName, Measured]) -> 
     best = front(timed)
     return Cost(
         tuple(best),
-        len(ranked) < len(results.ranked),
+        len(timed),
+        len(results.ranked) - len(ranked),
         with_decoding,
         figures.accuracies(
             [

@@ -171,7 +171,8 @@ def accuracies(
         axes.set_xlim(least / 1.3, most * 1.3)
         axes.set_ylabel(scored, color=_INK)
         _in_percent(axes)
-        _mark(figure, axes, points)
+        if any(point.mark for point in points):
+            _mark(figure, axes, points)
         return _finished(figure, axes, title)
 
 
@@ -260,6 +261,8 @@ def _in_percent(axes: Any) -> None:
     low, high = axes.get_ylim()
     middle, half = (low + high) / 2, max(high - low, _LEAST_SPAN) / 2
     axes.set_ylim(max(0.0, middle - half), min(1.0, middle + half))
+    # No steps of 2.5 %, which would be written as 2 and 3.
+    axes.yaxis.set_major_locator(ticker.MaxNLocator("auto", steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0, symbol=" %"))
 
 

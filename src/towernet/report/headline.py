@@ -112,10 +112,13 @@ def _of_ranking(first: str, pairs: Sequence[Pair], found: Judged, num_named: int
     if len(tied) == len(pairs):
         same = f"the same {found.measure_words}"
         return f"{listed([first, named(tied)])} have {same}; no difference is shown."
+    too_few = all(pair.answer == TOO_FEW_RUNS for pair in pairs)
     if tied:
-        text = f"{listed([first, named(tied)])} came first together"
+        text = f"{listed([first, named(tied)])} share first place"
+        if too_few:
+            return f"{text}; {found.num_runs} runs are too few to show differences."
         return f"{text}, but no difference from the others is shown."
-    if all(pair.answer == TOO_FEW_RUNS for pair in pairs):
+    if too_few:
         return f"{first} came first, but {found.num_runs} runs are too few to show a difference."
     if equal:
         return f"{first} came first; it equals {named(equal)}, and no other difference is shown."

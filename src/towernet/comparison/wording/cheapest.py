@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from towernet.comparison.judging.pairs import BETTER
+from towernet.comparison.judging.pairs import BETTER, TOO_FEW_RUNS
 from towernet.comparison.wording.pairs import pairs_of_first
+from towernet.comparison.wording.verdict import beats_guessing
 from towernet.names import NetworkName
 from towernet.records.results import Measured, Results
 
@@ -29,8 +30,15 @@ def cheapest_words(results: Results, measured: Mapping[NetworkName, Measured]) -
     if results.ablation or len(results.ranked) < 2:
         return None
     first = results.ranked[0].name
-    times = {network.name: measured[network.name].image_ms for network in results.ranked}
-    is_worse = {pair.second: pair.answer == BETTER for pair in pairs_of_first(results)}
+    times = {
+        network.name: measured[network.name].image_ms
+        for network in results.ranked
+        if beats_guessing(network, results)
+    }
+    # Where no difference could be shown, that none is shown says nothing.
+    is_worse = {
+        pair.second: pair.answer in (BETTER, TOO_FEW_RUNS) for pair in pairs_of_first(results)
+    }
     sound = {
         name: time
         for name, time in times.items()
