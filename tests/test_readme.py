@@ -121,7 +121,8 @@ def test_the_commands_and_the_python_run(like_the_pages):
                 run_small(line)
         for code in blocks(page, "python"):
             if not code.startswith("# src/"):
-                subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+                done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+                assert done.returncode == 0, (code, done.stderr)
     assert verbs >= {"check", "compare", "predict", "evaluate", "judge", "train", "explain", "plan"}
 
 

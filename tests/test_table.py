@@ -1,5 +1,9 @@
 """The sample table: what is written is read, byte for byte and name for name."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -193,3 +197,31 @@ def test_paths_are_ordered_as_their_bytes_on_disk_are():
     names = [name.decode("utf-8", "surrogateescape") for name in raw]
     assert [path_bytes(name) for name in sorted(names, key=path_bytes)] == sorted(raw)
     assert path_bytes("\ud800")  # not a byte of any name, and no reason to fail
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux does")
+def test_no_thread_of_arrow_is_left_behind(tmp_path):
+    """Such a thread may hold a Python file until the process ends, which then aborts."""
+    path = tmp_path / "table.parquet"
+    write_frame(path, pd.DataFrame({"image": ["a.png"] * 100, "label": ["cat"] * 100}))
+    reads = f"""
+from pathlib import Path
+from towernet.comparison.answers.reading import load_table
+from towernet.data.table import read_frame
+path, threads = Path({str(path)!r}), Path("/proc/self/task")
+before = len(list(threads.iterdir()))
+HERE
+print(len(list(threads.iterdir())) - before)
+"""
+
+    def left_behind(code: str) -> int:
+        done = subprocess.run(
+            [sys.executable, "-c", reads.replace("HERE", code)], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout)
+
+    assert left_behind("read_frame(path)") == 0
+    assert left_behind("load_table(path)") == 0
+    # What the count is seen to reject: the same file read in threads.
+    assert left_behind("import pyarrow.parquet; pyarrow.parquet.read_table(path)") > 0

@@ -312,7 +312,7 @@ def read_frame(path: Path) -> pd.DataFrame:
     """
 
     def read(file: pq.ParquetFile) -> pd.DataFrame:
-        frame, columns = {}, file.read()
+        frame, columns = {}, file.read(use_threads=False)  # see _read
         for name in columns.column_names:
             if pa.types.is_string(columns[name].type):
                 texts = [_unescape(text) for text in columns[name].to_pylist()]
@@ -325,9 +325,10 @@ def read_frame(path: Path) -> pd.DataFrame:
 
 
 def _read(path: Path, read: Callable[[pq.ParquetFile], pd.DataFrame]) -> pd.DataFrame:
+    """Read in this thread: one of Arrow's that still holds the Python file aborts the exit."""
     try:
         with path.open("rb") as stream:
-            return read(pq.ParquetFile(stream))
+            return read(pq.ParquetFile(stream, pre_buffer=False))
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; is {path.parent} the folder of a run?") from error
     except DataError:

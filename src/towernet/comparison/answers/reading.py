@@ -88,11 +88,14 @@ def _content(path: Path, name: str) -> bytes:
 
 def _parquet(content: bytes, name: str) -> pd.DataFrame:
     try:
-        file = pq.ParquetFile(pa.BufferReader(content))
+        # In this thread: one of Arrow's that still holds Python's bytes aborts the exit.
+        file = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
         columns = [str(column) for column in file.schema_arrow.names]
         wanted = [column for column in columns if _plain(column) in COLUMNS]
         _require_once(wanted, name)
-        frame = file.read(wanted).to_pandas(ignore_metadata=True)
+        frame = file.read(wanted, use_threads=False).to_pandas(
+            ignore_metadata=True, use_threads=False
+        )
     except DataError:
         raise
     except (OSError, TypeError, ValueError, pa.ArrowException) as error:
