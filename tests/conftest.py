@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ import pytest
 from PIL import Image
 
 from crashlab.lab import Lab, compiler
+
+# A shell's background jobs ignore Ctrl-C; the programs that tests interrupt would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY_NETWORK = "shufflenet_v2_x0_5"  # a step at 64 px lasts milliseconds
 
